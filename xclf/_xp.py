@@ -1,0 +1,162 @@
+"""Floor 0: which array library an array belongs to, and the few doors between it and the host.
+
+This is the only file that imports array_api_compat. Everything above calls `namespace(x)` once
+and then uses standard Array API functions of what it returns, whatever the backend is.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat as compat
+import numpy as np
+
+Array: TypeAlias = Any  # any array of an Array API namespace; the standard has no nominal type
+Namespace: TypeAlias = Any
+
+
+def namespace(*arrays: Array) -> Namespace:
+    """The Array API namespace of `arrays`; TypeError if they belong to several, or to none."""
+    return compat.array_namespace(*arrays)
+
+
+def is_array(value: object) -> bool:
+    """Whether `value` is an array of a library that speaks the Array API standard."""
+    return bool(compat.is_array_api_obj(value))
+
+
+def is_host(value: object) -> bool:
+    """Whether `value` lives with NumPy; lists and data frames count, they become NumPy arrays."""
+    return isinstance(value, np.ndarray | np.generic) or not is_array(value)
+
+
+def is_lazy(value: object) -> bool:
+    """Whether `value` computes nothing until asked (Dask): it cannot be trained on directly."""
+    return bool(compat.is_lazy_array(value))
+
+
+def device(array: Array) -> Any:
+    """The device of `array`, as its own library names it."""
+    return compat.device(array)
+
+
+def same_place(a: Array, b: Array) -> bool:
+    """Whether two arrays share namespace and device, so that one operation may use both."""
+    if is_host(a) and is_host(b):
+        return True
+    if is_host(a) != is_host(b):
+        return False
+    try:
+        namespace(a, b)
+    except TypeError:
+        return False
+    return bool(device(a) == device(b))
+
+
+def place(array: Array) -> str:
+    """Where `array` lives, for messages: 'numpy on cpu', 'cupy on <CUDA Device 0>'."""
+    return f"{library(namespace(array))} on {device(array)}"
+
+
+def library(xp: Namespace) -> str:
+    """The library behind a namespace: 'numpy', 'cupy', 'torch', 'array_api_strict', ..."""
+    name = str(getattr(xp, "__name__", type(xp).__name__))
+    return name.removeprefix("array_api_compat.").partition(".")[0]
+
+
+def compat_namespace(xp: Namespace) -> Namespace:
+    """The namespace this library computes with for a module that a caller names (`torch`, `cupy`)."""
+    return namespace(xp.asarray([0.0]))
+
+
+def to_host(array: Array) -> np.ndarray:
+    """A NumPy array with the values of `array`; copies from a device, and waits for it."""
+    if isinstance(array, np.ndarray | np.generic):
+        return np.asarray(array)
+    if compat.is_cupy_array(array):
+        return np.asarray(array.get())
+    if compat.is_torch_array(array):
+        return np.asarray(array.detach().cpu().numpy())
+    try:
+        return np.from_dlpack(array)
+    except (AttributeError, TypeError, ValueError, BufferError, RuntimeError):
+        return np.asarray(array)
+
+
+def from_host(values: Any, like: Array, dtype: Any = None) -> Array:
+    """`values` (NumPy) in the namespace and on the device of `like`."""
+    return asarray(namespace(like), values, dtype=dtype, device=device(like))
+
+
+def asarray(xp: Namespace, values: Any, *, dtype: Any = None, device: Any = None) -> Array:
+    """`xp.asarray` of host values; makes the copy that torch asks for when memory is read-only."""
+    host = np.asarray(values)
+    if library(xp) == "torch" and not host.flags.writeable:
+        host = host.copy()
+    return xp.asarray(host, dtype=dtype, device=device)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """`array` in the machine's byte order, which BLAS and every device need."""
+    if array.dtype.isnative:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def is_integer(xp: Namespace, array: Array) -> bool:
+    """Whether the dtype of `array` is an integer or a boolean."""
+    return bool(xp.isdtype(array.dtype, ("bool", "integral")))
+
+
+_WIDEST: dict[tuple[Namespace, str], Any] = {}  # by name: cupy.cuda.Device cannot be hashed
+
+
+def accumulator(xp: Namespace, place: Any) -> Any:
+    """The dtype for long sums: float64 where the device has it, else float32."""
+    key = (xp, str(place))
+    if key not in _WIDEST:
+        dtypes = xp.__array_namespace_info__().dtypes(device=place, kind="real floating")
+        _WIDEST[key] = dtypes.get("float64", xp.float32)
+    return _WIDEST[key]
+
+
+def eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, in its namespace and on its device.
+
+    `linalg` is an optional extension of the standard: without it the (small) matrix goes to the
+    host and back.
+    """
+    xp = namespace(matrix)
+    if _has_linalg(xp):
+        values, vectors = xp.linalg.eigh(matrix)
+        return values, vectors
+    host_values, host_vectors = np.linalg.eigh(to_host(matrix))
+    return from_host(host_values, matrix), from_host(host_vectors, matrix)
+
+
+def _has_linalg(xp: Namespace) -> bool:
+    try:
+        return callable(xp.linalg.eigh)
+    except (AttributeError, RuntimeError):  # array-api-strict raises for an extension switched off
+        return False
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """A host random generator: every backend sees the same batches and initial weights.
+
+    An int or None seeds a new Generator; a Generator is used as it is; a legacy RandomState, which
+    scikit-learn's tools pass on, seeds one.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31))
+    return np.random.default_rng(random_state)
+
+
+def loaded(name: str) -> ModuleType | None:
+    """A backend if the caller has imported it already; nothing is imported here."""
+    import sys
+
+    return sys.modules.get(name)
