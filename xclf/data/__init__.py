@@ -1,0 +1,11 @@
+"""Readers: files people have, to arrays the estimators take.
+
+`load(source)` reads any of them; `read_cifar10(folder)` the CIFAR-10 archive. Nothing is fetched
+from a network and no pickle is ever executed. Whatever is wrong with a file is one `DataError`,
+one line: what was wrong, where, and what to do.
+"""
+
+from xclf.data._cifar import read_cifar10
+from xclf.data._dataset import DataError, Dataset
+
+__all__ = ["DataError", "Dataset", "read_cifar10"]
