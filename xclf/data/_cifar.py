@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
-from xclf.data._dataset import Dataset
+import numpy as np
+
+from xclf.data._dataset import DataError, Dataset, count, listing, reading, size
+from xclf.data._pickles import read_pickle
+
+_SHAPE = (32, 32, 3)
+_PIXELS = 32 * 32 * 3
+_RECORD = 1 + _PIXELS  # one label byte, then the pixels
+_CLASSES = 10
+_NAMES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+
+_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+_TEST = "test_batch"
+_FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
 def read_cifar10(folder: str | PathLike[str]) -> Dataset:
@@ -20,4 +36,123 @@ def read_cifar10(folder: str | PathLike[str]) -> Dataset:
     and are read without executing them.
     Format: https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    raise NotImplementedError
+    found = _find(Path(folder))
+    if found is None:
+        raise DataError(
+            f"{folder}: no CIFAR-10 batches; give the folder that holds data_batch_1.bin (binary) "
+            "or data_batch_1 (python)"
+        )
+    home, suffix = found
+    missing = [name + suffix for name in (*_TRAIN, _TEST) if not (home / (name + suffix)).is_file()]
+    if missing:
+        raise DataError(f"{home}: missing {listing(missing)}; unpack the archive again")
+    names = _class_names(home, suffix)
+    test = _read([home / (_TEST + suffix)], names)
+    return _read([home / (name + suffix) for name in _TRAIN], names, test, source=str(home))
+
+
+def read_cifar10_file(path: Path) -> Dataset:
+    """One CIFAR-10 batch, binary (.bin) or python: its rows alone, no test part."""
+    return _read([path], _class_names(path.parent, path.suffix))
+
+
+def is_cifar10_folder(path: Path) -> bool:
+    """Whether `path`, or one of the archive's folders in it, holds a CIFAR-10 batch."""
+    return _find(path) is not None
+
+
+def is_cifar10_file(path: Path) -> bool:
+    """Whether the name of `path` is that of a batch: any .bin, data_batch_1, test_batch."""
+    return (
+        path.suffix == ".bin" or re.fullmatch(r"data_batch_\d+|test_batch", path.name) is not None
+    )
+
+
+def _find(path: Path) -> tuple[Path, str] | None:
+    """(folder, suffix of its batches); binary before python where both are there."""
+    for suffix in (".bin", ""):
+        for below in _FOLDERS:
+            home = path / below
+            if any((home / (name + suffix)).is_file() for name in (*_TRAIN, _TEST)):
+                return home, suffix
+    return None
+
+
+def _read(
+    paths: list[Path], names: tuple[str, ...], test: Dataset | None = None, source: str = ""
+) -> Dataset:
+    parts = [_read_binary(path) if path.suffix == ".bin" else _read_python(path) for path in paths]
+    return Dataset(
+        x=np.concatenate([x for x, _ in parts]),  # of maps, for binary files: one copy in memory
+        y=np.concatenate([y for _, y in parts]),
+        source=source or str(paths[0]),
+        class_names=names,
+        image_shape=_SHAPE,
+        pixel_layout="channel_first",
+        test=test,
+    )
+
+
+def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with reading(path):
+        length = path.stat().st_size
+        if length == 0:
+            raise DataError(f"{path}: the file is empty")
+        if length % _RECORD:
+            raise DataError(
+                f"{path}: {size(length)} is not a whole number of {_RECORD}-byte CIFAR-10 records; "
+                "the file is cut short, or not CIFAR-10"
+            )
+        records = np.memmap(path, np.uint8, "r", shape=(length // _RECORD, _RECORD))
+        return records[:, 1:], _in_range(path, records[:, 0].astype(np.int64))
+
+
+def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    batch = read_pickle(path)
+    for key in ("data", "labels"):
+        if key not in batch:
+            raise DataError(
+                f"{path}: no {key!r} in this batch, which holds {listing(batch)}; not CIFAR-10"
+            )
+    x = batch["data"]
+    if not (isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 2):
+        raise DataError(f"{path}: 'data' is not a table of bytes; not CIFAR-10")
+    if x.shape[1] != _PIXELS or len(x) == 0:
+        raise DataError(f"{path}: 'data' has shape {x.shape}, not (N, {_PIXELS}); not CIFAR-10")
+    y = _labels(path, batch["labels"])
+    if len(y) != len(x):
+        raise DataError(f"{path}: {count(len(x), 'image')} but {count(len(y), 'label')}")
+    return x, y
+
+
+def _labels(path: Path, values: Any) -> np.ndarray:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.ndim == 1:
+        values = values.tolist()
+    if type(values) is not list or not all(type(value) is int for value in values):
+        raise DataError(f"{path}: 'labels' is not a list of integers; not CIFAR-10")
+    bad = [value for value in values if not 0 <= value < _CLASSES]
+    return _in_range(path, np.array(values if not bad else [-1], dtype=np.int64))
+
+
+def _in_range(path: Path, y: np.ndarray) -> np.ndarray:
+    if y.min(initial=0) < 0 or y.max(initial=0) >= _CLASSES:
+        raise DataError(f"{path}: labels outside 0..{_CLASSES - 1}; corrupt, or not CIFAR-10")
+    return y
+
+
+def _class_names(home: Path, suffix: str) -> tuple[str, ...]:
+    """The ten names from the archive's own list; CIFAR-10's, if that list was not unpacked."""
+    path = home / ("batches.meta.txt" if suffix else "batches.meta")
+    if not path.is_file():
+        return _NAMES
+    if suffix:
+        with reading(path):
+            names = path.read_text(encoding="utf-8").split()
+    else:
+        names = read_pickle(path).get("label_names")
+        if type(names) is not list:
+            names = []
+        names = [name.decode("latin-1") if type(name) is bytes else name for name in names]
+    if len(names) != _CLASSES or not all(type(name) is str and name for name in names):
+        raise DataError(f"{path}: does not hold {_CLASSES} class names; unpack the archive again")
+    return tuple(names)
