@@ -5,7 +5,7 @@ array-api-compat knows run the same lines. One head and K heads are the same cod
 checks values, holds state, draws random numbers or reads anything on the host.
 """
 
-from xclf.kernels._cross_entropy import cross_entropy
+from xclf.kernels._cross_entropy import cross_entropy, log_softmax
 from xclf.kernels._hinge import hinge, proximal_hinge
 from xclf.kernels._layers import affine, affine_grad, l2, relu, relu_grad
 from xclf.kernels._rows import one_hot
@@ -16,6 +16,7 @@ __all__ = [
     "cross_entropy",
     "hinge",
     "l2",
+    "log_softmax",
     "one_hot",
     "proximal_hinge",
     "relu",

@@ -58,3 +58,17 @@ def cross_entropy(
     lead = pick(z)
     losses = xp.log1p(others + xp.expm1(lead)) - lead
     return reduce_rows(xp, losses, factor, reduction, axis), dscores
+
+
+def log_softmax(scores: Array, *, axis: int = -1) -> Array:
+    """log p[i,j] = s[i,j] - log(sum_k exp(s[i,k])), in the shape and dtype of `scores`.
+
+    Written through `cross_entropy`, whose loss at the class with the largest score is minus the
+    largest log p, exact also when it is close to 0. `scores` as there.
+    """
+    xp = namespace(scores)
+    axis = class_axis(scores, axis)
+    top = xp.argmax(scores, axis=axis)
+    losses, _ = cross_entropy(scores, top, reduction="none", axis=axis)
+    best = xp.max(scores, axis=axis, keepdims=True)
+    return (scores - best) - xp.expand_dims(losses, axis=axis)

@@ -1,0 +1,177 @@
+"""What is minimised: the weighted mean of a data loss over rows, plus reg * sum(W^2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from xclf._xp import Array, accumulator, device, namespace
+from xclf.kernels import cross_entropy, hinge, l2, one_hot, proximal_hinge
+from xclf.objectives._stack import Stack
+
+#: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
+#: need_loss) -> (loss, dscores).
+DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
+
+LOSSES = ("softmax", "hinge")
+
+_INACTIVE = 1e-3
+
+
+class RowChunk(Protocol):
+    """Rows as an objective reads them: x (n, D); labels, a mask (C, n) or integers (n,); weights
+    (n,), (K, n) or None. Labels and weights are as the kernels take them with class axis -2."""
+
+    @property
+    def x(self) -> Array: ...
+    @property
+    def labels(self) -> Array: ...
+    @property
+    def weights(self) -> Array | None: ...
+
+
+def data_loss(name: str, margin: Any = 1.0) -> DataLoss:
+    """The kernel of a named loss: "softmax" or "hinge" (with its margin)."""
+    if name == "softmax":
+        return cross_entropy
+    if name == "hinge":
+        return partial(hinge, margin=margin)
+    raise ValueError(f"loss must be one of {LOSSES}, got {name!r}")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """1/W sum_i w_i L(scores(x_i), y_i) + reg * sum(weights^2), with W = sum_i w_i; biases free.
+
+    reg : a float, or (K,) in the dtype of theta, one per head
+    """
+
+    stack: Stack
+    loss: DataLoss
+    reg: Any
+
+    def batch_slope(self, theta: Array, rows: RowChunk) -> Array:
+        """Flat slope of the objective on a minibatch, loss not computed.
+
+        Without weights the data term is divided by the batch size n. With weights, which must come
+        divided by their mean over all rows, it is 1/n sum_i w_i L_i: divided by batch size times
+        mean weight, so that its expectation is the full objective's slope.
+        """
+        scores, tape = self.stack.forward(theta, rows.x)
+        weights = rows.weights
+        if weights is not None:
+            weights = weights * (1.0 / rows.x.shape[0])
+        reduction = "mean" if weights is None else "sum"
+        _, dscores = self.loss(
+            scores, rows.labels, weights=weights, reduction=reduction, axis=-2, need_loss=False
+        )
+        slopes = self.stack.backward(dscores, tape)
+        layers = self.stack.layers(theta) if self.stack.scale is not None else tape.layers
+        return self.stack.flatten(
+            [
+                (dw + l2(layer.w, self.reg, need_loss=False)[1], db)
+                for (dw, db), layer in zip(slopes, layers, strict=True)
+            ]
+        )
+
+    def row_sums(self, theta: Array, rows: RowChunk) -> tuple[Array, Array]:
+        """Sums over rows, not yet divided: sum_i w_i L_i (*heads,), and its flat slope."""
+        scores, tape = self.stack.forward(theta, rows.x)
+        losses, dscores = self.loss(
+            scores, rows.labels, weights=rows.weights, reduction="none", axis=-2
+        )
+        return sum_last(losses), self.stack.flatten(self.stack.backward(dscores, tape))
+
+    def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
+        """sum_i w_i L_i (*heads,), without the slope's way back."""
+        scores, _ = self.stack.forward(theta, rows.x)
+        losses, _ = self.loss(scores, rows.labels, weights=rows.weights, reduction="none", axis=-2)
+        return sum_last(losses)
+
+    def complete(
+        self, theta: Array, sums: tuple[Array, Array], total: Array
+    ) -> tuple[Array, Array]:
+        """Objective and slope from sums over all rows: divided by W (*heads,), penalty added."""
+        penalty, dpenalty = self.stack.penalty(theta, self.reg)
+        return sums[0] / total + penalty, sums[1] / total[..., None] + dpenalty
+
+    def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
+        """sum_i w_i (diag(p_i) - p_i p_i^T), (*heads, C, C): softmax's curvature in the scores."""
+        scores, _ = self.stack.forward(theta, rows.x)
+        _, dscores = cross_entropy(
+            scores, rows.labels, reduction="sum", axis=-2, need_loss=False
+        )
+        xp = namespace(scores)
+        mask = as_mask(rows.labels, scores)
+        p = xp.where(mask, 1.0 + dscores, dscores)
+        weighted = p if rows.weights is None else p * rows.weights[..., None, :]
+        square = xp.matmul(weighted, xp.matrix_transpose(p))
+        return _diagonal(xp, xp.sum(weighted, axis=-1)) - square
+
+
+@dataclass(frozen=True)
+class ProximalHinge:
+    """The smooth inner objective of the augmented Lagrangian for the hinge (`proximal_hinge`).
+
+    smoothing : float > 0, in units of score
+    """
+
+    stack: Stack
+    margin: float
+    smoothing: float
+
+    def row_sums(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, ...]:
+        """Sums over rows: smoothed loss (*heads,), flat slope, and slack (*heads,)."""
+        scores, tape = self.stack.forward(theta, rows.x)
+        losses, dscores, slack, _ = self._kernel(scores, rows, anchor)
+        slope = self.stack.flatten(self.stack.backward(dscores, tape))
+        return sum_last(losses), slope, sum_last(slack)
+
+    def multipliers(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, Array]:
+        """(a, curvature): the multipliers (*heads, C, n) at theta, and the sum over rows of
+        w_i sum_j (e_j - e_y)(e_j - e_y)^T / smoothing over active j, (*heads, C, C). Inactive
+        pairs count a thousandth, so that an empty active set leaves a usable curvature."""
+        scores, _ = self.stack.forward(theta, rows.x)
+        a = self._kernel(scores, rows, anchor)[3]
+        xp = namespace(a)
+        mask = as_mask(rows.labels, scores)
+        active = xp.maximum(xp.astype((a > 0.0) & (a < 1.0), a.dtype), _INACTIVE)
+        active = xp.where(mask, 0.0, active) * (1.0 / self.smoothing)
+        if rows.weights is not None:
+            active = active * rows.weights[..., None, :]
+        flow = xp.matmul(active, xp.matrix_transpose(xp.astype(mask, a.dtype)))
+        degree = xp.sum(flow, axis=-1) + xp.sum(flow, axis=-2)
+        return a, _diagonal(xp, degree) - flow - xp.matrix_transpose(flow)
+
+    def _kernel(self, scores: Array, rows: RowChunk, anchor: Array) -> tuple[Array, ...]:
+        return proximal_hinge(
+            scores,
+            rows.labels,
+            anchor,
+            self.smoothing,
+            margin=self.margin,
+            weights=rows.weights,
+            axis=-2,
+        )
+
+
+def as_mask(labels: Array, scores: Array) -> Array:
+    """The boolean mask (C, n) of labels that may be integers (n,)."""
+    xp = namespace(labels)
+    if xp.isdtype(labels.dtype, "bool"):
+        return labels
+    return one_hot(xp, labels, scores.shape[-2])
+
+
+def sum_last(losses: Array) -> Array:
+    """Sum over rows, in float64 where the device has it."""
+    xp = namespace(losses)
+    return xp.sum(losses, axis=-1, dtype=accumulator(xp, device(losses)))
+
+
+def _diagonal(xp: Any, values: Array) -> Array:
+    """(..., C, C) with `values` (..., C) on the diagonal."""
+    eye = xp.eye(values.shape[-1], dtype=values.dtype, device=device(values))
+    return values[..., :, None] * eye

@@ -1,0 +1,165 @@
+"""The models as one thing: affine layers with ReLU between them, on one flat parameter vector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from xclf._xp import Array, device, namespace
+from xclf.kernels import affine, affine_grad, l2, relu, relu_grad
+
+
+class Layer(NamedTuple):
+    """Views of one layer: w (*heads, M, D), and b (*heads, M, 1) or None."""
+
+    w: Array
+    b: Array | None
+
+
+class Tape(NamedTuple):
+    """What `forward` keeps for `backward`: each layer, and what went into it, features first."""
+
+    layers: list[Layer]
+    inputs: list[Array]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A linear model (D, C) or a net (D, H, C): widths from features to classes.
+
+    Parameters are one vector theta (*heads, P), P = `size`: per layer the weights (M, D) row-major,
+    then the biases (M,) unless bias is False. Rows of weights are rows of `coef_`.
+
+    shift, scale : (D,) or None. With them the first layer sees (x - shift) / scale, without a copy
+    of x: its weights are mapped to raw coordinates, and slopes back. Without biases only the scale
+    applies, since a shift needs one.
+    """
+
+    widths: tuple[int, ...]
+    bias: bool = True
+    shift: Array | None = None
+    scale: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters of one head."""
+        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
+        return sum(m * (d + self.bias) for d, m in pairs)
+
+    def layers(self, theta: Array) -> list[Layer]:
+        """Views of theta, layer by layer, in fitting coordinates."""
+        xp = namespace(theta)
+        heads = theta.shape[:-1]
+        out = []
+        start = 0
+        for d, m in zip(self.widths[:-1], self.widths[1:], strict=True):
+            w = xp.reshape(theta[..., start : start + m * d], (*heads, m, d))
+            start += m * d
+            b = None
+            if self.bias:
+                b = theta[..., start : start + m, None]
+                start += m
+            out.append(Layer(w, b))
+        return out
+
+    def flatten(self, layers: list[tuple[Array, Array | None]]) -> Array:
+        """One vector (*heads, P) from per-layer (w, b); b (*heads, M) or (*heads, M, 1)."""
+        xp = namespace(layers[0][0])
+        heads = layers[0][0].shape[:-2]
+        parts = []
+        for w, b in layers:
+            parts.append(xp.reshape(w, (*heads, w.shape[-2] * w.shape[-1])))
+            if self.bias:
+                assert b is not None
+                parts.append(b if b.ndim == len(heads) + 1 else b[..., 0])
+        return xp.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def raw(self, layers: list[Layer]) -> list[Layer]:
+        """The same layers acting on raw rows: `shift` and `scale` folded into the first."""
+        if self.scale is None:
+            return layers
+        w, b = layers[0]
+        xp = namespace(w)
+        w = w / self.scale
+        if b is not None and self.shift is not None:
+            b = b - xp.sum(w * self.shift, axis=-1, keepdims=True)
+        return [Layer(w, b), *layers[1:]]
+
+    def fitting(self, layers: list[Layer]) -> list[Layer]:
+        """The inverse of `raw`: layers that act on raw rows, in fitting coordinates."""
+        if self.scale is None:
+            return layers
+        w, b = layers[0]
+        xp = namespace(w)
+        if b is not None and self.shift is not None:
+            b = b + xp.sum(w * self.shift, axis=-1, keepdims=True)
+        return [Layer(w * self.scale, b), *layers[1:]]
+
+    def forward(self, theta: Array, x: Array) -> tuple[Array, Tape]:
+        """Scores (*heads, C, n) of rows x (n, D), class axis -2, in the dtype of x."""
+        xp = namespace(x)
+        layers = self.raw(self.layers(theta))
+        if theta.dtype != x.dtype:
+            layers = [Layer(_cast(w, x.dtype), _cast(b, x.dtype)) for w, b in layers]
+        inputs = [xp.matrix_transpose(x)]
+        # All heads read the same rows: their first layers are one product.
+        out = _unstacked(xp, affine(inputs[0], *_stacked(xp, *layers[0]), axis=-2), layers[0].w)
+        for layer in layers[1:]:
+            inputs.append(relu(out))
+            out = affine(inputs[-1], layer.w, layer.b, axis=-2)
+        return out, Tape(layers, inputs)
+
+    def backward(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
+        """Slopes (dw, db) of every layer in fitting coordinates, from the slope in the scores."""
+        xp = namespace(dscores)
+        slopes: list[tuple[Array, Array | None]] = []
+        dout = dscores
+        for layer, x in zip(reversed(tape.layers[1:]), reversed(tape.inputs[1:]), strict=True):
+            dx, dw, db = affine_grad(dout, x, layer.w, axis=-2)
+            slopes.append((dw, db))
+            dout = relu_grad(dx, x)
+        w = tape.layers[0].w
+        flat = dout if w.ndim == 2 else xp.reshape(dout, (-1, dout.shape[-1]))
+        _, dw, db = affine_grad(flat, tape.inputs[0], w, need_dx=False, axis=-2)
+        if w.ndim > 2:
+            dw, db = xp.reshape(dw, w.shape), xp.reshape(db, w.shape[:-1])
+        if self.scale is not None:
+            dtype = dw.dtype
+            if self.bias and self.shift is not None:
+                dw = dw - db[..., None] * _cast(self.shift, dtype)
+            dw = dw / _cast(self.scale, dtype)
+        slopes.append((dw, db))
+        return slopes[::-1]
+
+    def penalty(self, theta: Array, reg: Any) -> tuple[Array, Array]:
+        """reg times the sum of squared weights, biases free: value (*heads,) and flat slope."""
+        xp = namespace(theta)
+        if theta.ndim > 1 and not getattr(reg, "ndim", 0):
+            reg = xp.full(theta.shape[:-1], reg, dtype=theta.dtype, device=device(theta))
+        value: Array = 0.0
+        slopes: list[tuple[Array, Array | None]] = []
+        for w, b in self.layers(theta):
+            loss, dw = l2(w, reg)
+            value = value + loss
+            slopes.append((dw, None if b is None else xp.zeros_like(b)))
+        return value, self.flatten(slopes)
+
+
+def _cast(a: Array | None, dtype: Any) -> Array | None:
+    return None if a is None else namespace(a).astype(a, dtype, copy=False)
+
+
+def _stacked(xp: Any, w: Array, b: Array | None) -> tuple[Array, Array | None]:
+    """(K, M, D) as (K*M, D), and the biases with it; one head as it is."""
+    if w.ndim == 2:
+        return w, b
+    rows = math.prod(w.shape[:-1])
+    return (
+        xp.reshape(w, (rows, w.shape[-1])),
+        None if b is None else xp.reshape(b, (rows, 1)),
+    )
+
+
+def _unstacked(xp: Any, out: Array, w: Array) -> Array:
+    return out if w.ndim == 2 else xp.reshape(out, (*w.shape[:-1], out.shape[-1]))

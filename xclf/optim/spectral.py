@@ -1,0 +1,91 @@
+"""The preconditioner of full-batch linear fits: the data's spectrum times the classes' curvature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from xclf._xp import Array, eigh, namespace
+
+#: A class direction without curvature (an empty active set, classes never confused) would get an
+#: unbounded step: curvatures are floored at this share of the largest.
+_FLOOR = 1e-4
+
+
+@dataclass
+class SpectralPreconditioner:
+    """Inverse of the Hessian's Kronecker model for a linear model with flat parameters [W | b].
+
+        Hessian ~ A (x) S + 2 reg I,    A (C, C) mean curvature in the scores,
+                                        S (D, D) covariance of the features
+
+    With S = Q diag(lam) Q^T and A = V diag(a) V^T the inverse is diagonal in the coordinates
+    V^T W Q. Features are centred by a change of variables (b' = b + W mean), under which the model
+    splits into weights and biases. The rotation touches W and the gradient, never the data.
+
+    basis (D, D) eigenvectors Q in columns, or None for a diagonal S; spectrum (D,) eigenvalues or
+    variances; mean (D,); curvature (K, C, C) or (C, C); reg (K,) or a float; bias: whether theta
+    holds biases.
+    """
+
+    basis: Array | None
+    spectrum: Array
+    mean: Array
+    curvature: Array
+    reg: Any
+    bias: bool
+
+    def __post_init__(self) -> None:
+        self.refresh(self.curvature)
+
+    def refresh(self, curvature: Array) -> None:
+        """Take a new class curvature A, (K, C, C) or (C, C), symmetric positive semidefinite."""
+        xp = namespace(curvature)
+        values, vectors = eigh(curvature)
+        top = xp.max(values, axis=-1, keepdims=True)
+        values = xp.maximum(values, _FLOOR * top)
+        # No curvature at all (no active pair): any positive number keeps the model invertible.
+        values = xp.where(values > 0.0, values, 1.0)
+        self.curvature = curvature
+        self._classes = vectors
+        reg = self.reg
+        if getattr(reg, "ndim", 0):
+            reg = xp.reshape(reg, (-1, 1, 1))
+        model = values[..., :, None] * self.spectrum + 2.0 * reg
+        largest = xp.max(model, axis=-1, keepdims=True)
+        self._scale = 1.0 / xp.maximum(model, 1e-15 * largest)
+        self._bias_scale = 1.0 / values[..., :, None]
+
+    def __call__(self, v: Array) -> Array:
+        """Apply to v (K, P): the gradient's layout, weights (C, D) row-major, then biases (C,)."""
+        xp = namespace(v)
+        n_classes, n_features = self.curvature.shape[-1], self.spectrum.shape[0]
+        size = n_classes * n_features
+        heads = v.shape[:-1]
+        w = xp.reshape(v[..., :size], (*heads, n_classes, n_features))
+        if not self.bias:
+            return xp.reshape(self._weights(w), (*heads, size))
+        b = v[..., size:][..., None]
+        w = self._weights(w - b * self.mean)
+        turned = xp.matmul(xp.matrix_transpose(self._classes), b) * self._bias_scale
+        b = xp.matmul(self._classes, turned) - xp.sum(w * self.mean, axis=-1, keepdims=True)
+        return xp.concat(
+            [xp.reshape(w, (*heads, size)), xp.reshape(b, (*heads, n_classes))], axis=-1
+        )
+
+    def _weights(self, w: Array) -> Array:
+        xp = namespace(w)
+        w = xp.matmul(xp.matrix_transpose(self._classes), w)
+        w = self._rotate(self._rotate(w, False) * self._scale, True)
+        return xp.matmul(self._classes, w)
+
+    def _rotate(self, w: Array, back: bool) -> Array:
+        """(K, C, D) times Q or Q^T, as one product over all heads and classes."""
+        if self.basis is None:
+            return w
+        xp = namespace(w)
+        basis = xp.matrix_transpose(self.basis) if back else self.basis
+        flat = xp.reshape(w, (math.prod(w.shape[:-1]), w.shape[-1]))
+        turned = xp.matmul(xp.astype(flat, basis.dtype, copy=False), basis)
+        return xp.reshape(xp.astype(turned, w.dtype, copy=False), w.shape)

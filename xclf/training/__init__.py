@@ -1,0 +1,24 @@
+"""Training: full-batch and minibatch fits of an objective over rows."""
+
+from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
+from xclf.training.full_batch import fit_lbfgs
+from xclf.training.minibatch import MinibatchPlan, accuracy, fit_minibatch, minibatch_step, subset
+from xclf.training.problem import Problem, column_moments
+from xclf.training.proximal import fit_proximal
+
+__all__ = [
+    "Callback",
+    "Event",
+    "FitResult",
+    "MinibatchPlan",
+    "Monitor",
+    "Problem",
+    "accuracy",
+    "column_moments",
+    "empty_history",
+    "fit_lbfgs",
+    "fit_minibatch",
+    "fit_proximal",
+    "minibatch_step",
+    "subset",
+]

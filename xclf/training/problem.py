@@ -1,0 +1,98 @@
+"""An objective together with all its rows: what full-batch methods minimise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from xclf._xp import Array, accumulator, device, namespace
+from xclf.objectives import Objective
+from xclf.rows import Chunk, Rows, sum_over_rows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`objective` over `rows`; theta is (P,) for one head, (K, P) for K."""
+
+    objective: Objective
+    rows: Rows
+
+    @cached_property
+    def total(self) -> Array:
+        """Sum of the row weights, () or (K,), in float64 where the device has it."""
+        return total_weight(self.rows)
+
+    def width(self, theta: Array) -> int:
+        """Widest layer's outputs over all heads, for the size of a chunk."""
+        heads = theta.shape[0] if theta.ndim > 1 else 1
+        return int(heads) * max(self.objective.stack.widths[1:])
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        """Objective and its flat gradient over all rows."""
+        sums = sum_over_rows(
+            lambda chunk: self.objective.row_sums(theta, chunk), self.rows, self.width(theta)
+        )
+        return self.objective.complete(theta, (sums[0], sums[1]), self.total)
+
+    def value(self, theta: Array) -> Array:
+        """Objective over all rows."""
+        (loss,) = sum_over_rows(
+            lambda chunk: (self.objective.loss_sum(theta, chunk),), self.rows, self.width(theta)
+        )
+        penalty, _ = self.objective.stack.penalty(theta, self.objective.reg)
+        return loss / self.total + penalty
+
+    def curvature(self, theta: Array) -> Array:
+        """Softmax's mean curvature in the scores, (*heads, C, C)."""
+        (total,) = sum_over_rows(
+            lambda chunk: (self.objective.curvature_sum(theta, chunk),),
+            self.rows,
+            self.width(theta),
+        )
+        return total / self.total[..., None, None]
+
+
+def total_weight(rows: Rows) -> Array:
+    """Sum of the row weights, () or (K,); the number of rows without weights."""
+    xp = namespace(rows.x)
+    wide = accumulator(xp, device(rows.x))
+    if rows.weights is None:
+        return xp.asarray(float(len(rows)), dtype=wide, device=device(rows.x))
+    return xp.sum(rows.weights, axis=-1, dtype=wide)
+
+
+def column_moments(rows: Rows) -> tuple[Array, Array]:
+    """Weighted mean and variance (population) of every feature, (D,) each, in float64.
+
+    Two passes, the second about the mean, so that a large offset does not cancel the variance.
+    """
+    xp = namespace(rows.x)
+    total = total_weight(rows)
+
+    def mean_sum(chunk: Chunk) -> tuple[Array]:
+        return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=total.dtype),)
+
+    mean = sum_over_rows(mean_sum, rows)[0] / total
+
+    def square_sum(chunk: Chunk) -> tuple[Array]:
+        centred = xp.astype(chunk.x, total.dtype, copy=False) - mean
+        return (xp.sum(_weighted(centred * centred, chunk), axis=0),)
+
+    return mean, sum_over_rows(square_sum, rows)[0] / total
+
+
+def covariance(rows: Rows, mean: Array) -> Array:
+    """Weighted second moment about `mean`, (D, D): 1/W sum_i w_i (x_i - mean)(x_i - mean)^T."""
+    xp = namespace(rows.x)
+    centre = xp.astype(mean, rows.dtype, copy=False)
+
+    def products(chunk: Chunk) -> tuple[Array]:
+        centred = chunk.x - centre
+        return (xp.matmul(xp.matrix_transpose(centred), _weighted(centred, chunk)),)
+
+    # The width makes a chunk's product outweigh adding up its (D, D) result.
+    return sum_over_rows(products, rows)[0] / total_weight(rows)
+
+
+def _weighted(x: Array, chunk: Chunk) -> Array:
+    return x if chunk.weights is None else x * namespace(x).astype(chunk.weights, x.dtype)[:, None]
