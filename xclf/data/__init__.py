@@ -7,5 +7,6 @@ one line: what was wrong, where, and what to do.
 
 from xclf.data._cifar import read_cifar10
 from xclf.data._dataset import DataError, Dataset
+from xclf.data._load import load
 
-__all__ = ["DataError", "Dataset", "read_cifar10"]
+__all__ = ["DataError", "Dataset", "load", "read_cifar10"]

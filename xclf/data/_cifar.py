@@ -16,7 +16,10 @@ _SHAPE = (32, 32, 3)
 _PIXELS = 32 * 32 * 3
 _RECORD = 1 + _PIXELS  # one label byte, then the pixels
 _CLASSES = 10
-_NAMES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST = "test_batch"
@@ -145,14 +148,13 @@ def _class_names(home: Path, suffix: str) -> tuple[str, ...]:
     path = home / ("batches.meta.txt" if suffix else "batches.meta")
     if not path.is_file():
         return _NAMES
+    names: list[Any] = []
     if suffix:
         with reading(path):
-            names = path.read_text(encoding="utf-8").split()
+            names += path.read_text(encoding="utf-8").split()
     else:
-        names = read_pickle(path).get("label_names")
-        if type(names) is not list:
-            names = []
-        names = [name.decode("latin-1") if type(name) is bytes else name for name in names]
-    if len(names) != _CLASSES or not all(type(name) is str and name for name in names):
+        listed = read_pickle(path).get("label_names")
+        names += listed if type(listed) is list else []
+    if len(names) != _CLASSES or not all(type(name) in (str, bytes) and name for name in names):
         raise DataError(f"{path}: does not hold {_CLASSES} class names; unpack the archive again")
-    return tuple(names)
+    return tuple(name if type(name) is str else name.decode("latin-1") for name in names)

@@ -37,7 +37,7 @@ class Dataset:
     x : (N, D) numeric NumPy array, native byte order, N and D at least 1; uint8 for images; may be
         a read-only memory map. Values are NOT checked for NaN (that would read a mapped file
         whole): the estimators do it.
-    y : (N,) int64 (or a wider unsigned integer) or str, or None if the source holds no labels
+    y : (N,) int64 or str, or None if the source holds no labels
     source : what was read, for people
     class_names : name of class k at position k, where the format ships names
     image_shape : (height, width, channels) with height * width * channels = D, if rows are images
@@ -127,6 +127,7 @@ def reading(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{path}: does not fit in memory") from error
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, BadZipFile) as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        first = said.strip().splitlines()[0][:200]
-        raise DataError(f"{path}: cannot be read: {first}; is it complete?") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{path}: damaged, cut short or of another format: {said}") from error

@@ -3,7 +3,7 @@
 A pickle is a program, and Python's unpickler runs it. Here `pickletools` splits the file into
 instructions, which executes nothing, and the few that build plain data are carried out below. A
 global name is only compared with a list: nothing is imported and nothing named in the file is
-called. Arrays are made from raw bytes that lie in the file, after their type and shape were checked.
+called. Arrays are made from raw bytes that lie in the file, once their type and shape are checked.
 
 Memory and time stay in proportion to the file: sizes announced in it are never allocated ahead,
 dictionary keys are strings (hashing nested tuples may take for ever), and no value is walked
@@ -28,7 +28,7 @@ _MAX_STEPS = 4_000_000  # and some 60,000 instructions
 _MAX_DIMS = 8
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """The pickle holds something that is not plain data, or is broken."""
 
 
@@ -50,15 +50,15 @@ _GLOBALS = {
     "_codecs encode": _Global.ENCODE,  # how Python 3 writes bytes in protocol 2
 }
 
-_DTYPES = frozenset("b1 u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8".split())
+_DTYPES = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"})
 
-_IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
+_IGNORED = ("PROTO", "FRAME", "STOP")
 
-_LITERALS = frozenset(
-    "NONE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-    "SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
-    "BINBYTES8 BYTEARRAY8".split()
-)
+_INTEGERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")
+_STRINGS = ("STRING", "BINSTRING", "SHORT_BINSTRING")
+_UNICODE = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+_LITERALS = ("NONE", "FLOAT", "BINFLOAT", *_INTEGERS, *_STRINGS, *_UNICODE, *_BYTES)
 
 
 class _Pending:
@@ -86,9 +86,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     try:
         value = _Machine(len(data)).run(data)
-    except _Refused as error:
+    except _RefusedError as error:
         raise DataError(
-            f"{path}: {error}; only arrays, lists, dicts, strings and numbers are read from a pickle"
+            f"{path}: {error}; a pickle may hold arrays, lists, dicts, strings and numbers"
         ) from None
     except (ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{path}: not a complete pickle; unpack or download it again") from error
@@ -138,25 +138,25 @@ class _Machine:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             step = self.steps.get(opcode.name)
             if step is None:
-                raise _Refused(f"the pickle uses the instruction {opcode.name}")
+                raise _RefusedError(f"the pickle uses the instruction {opcode.name}")
             if number >= _MAX_STEPS:
-                raise _Refused(f"the pickle has more than {_MAX_STEPS:,} instructions")
+                raise _RefusedError(f"the pickle has more than {_MAX_STEPS:,} instructions")
             step(argument)
         if len(self.stack) != 1 or self.marks:
-            raise _Refused("the pickle does not end with one value")
+            raise _RefusedError("the pickle does not end with one value")
         return self.stack[0]
 
     def pop(self, number: int) -> list[Any]:
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) - number < floor:
-            raise _Refused("the pickle takes a value that it never made")
+            raise _RefusedError("the pickle takes a value that it never made")
         items = self.stack[-number:]
         del self.stack[-number:]
         return items
 
     def pop_mark(self) -> list[Any]:
         if not self.marks:
-            raise _Refused("the pickle closes a list that it never opened")
+            raise _RefusedError("the pickle closes a list that it never opened")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -165,13 +165,13 @@ class _Machine:
     def top(self) -> Any:
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) <= floor:
-            raise _Refused("the pickle takes a value that it never made")
+            raise _RefusedError("the pickle takes a value that it never made")
         return self.stack[-1]
 
     def extend(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not list:
-            raise _Refused(f"the pickle appends to a {type(target).__name__}")
+            raise _RefusedError(f"the pickle appends to a {type(target).__name__}")
         target.extend(items)
 
     def make_dict(self) -> None:
@@ -182,65 +182,65 @@ class _Machine:
     def update(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not dict or len(items) % 2:
-            raise _Refused(f"the pickle sets an item of a {type(target).__name__}")
+            raise _RefusedError(f"the pickle sets an item of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not str and type(key) is not bytes:
-                raise _Refused(f"the pickle has a {type(key).__name__} as dictionary key")
+                raise _RefusedError(f"the pickle has a {type(key).__name__} as dictionary key")
             target[key] = value
 
     def put(self, key: int) -> None:
         if not 0 <= key < 2**32:
-            raise _Refused("the pickle has a memo number out of range")
+            raise _RefusedError("the pickle has a memo number out of range")
         value = self.memo[key] = self.top()
         if type(value) is _Pending:
             value.memo_keys.append(key)
 
     def get(self, key: int) -> None:
         if key not in self.memo:
-            raise _Refused("the pickle refers to a value that it never made")
+            raise _RefusedError("the pickle refers to a value that it never made")
         self.stack.append(self.memo[key])
 
     def stack_name(self) -> None:
         module, name = self.pop(2)
         if type(module) is not str or type(name) is not str:
-            raise _Refused("the pickle asks for something without a name")
+            raise _RefusedError("the pickle asks for something without a name")
         self.name(f"{module} {name}")
 
     def name(self, argument: str) -> None:
         if argument not in _GLOBALS:
-            raise _Refused(f"the pickle asks for {listing([argument.replace(' ', '.')])}")
+            raise _RefusedError(f"the pickle asks for {listing([argument.replace(' ', '.')])}")
         self.stack.append(_GLOBALS[argument])
 
     def reduce(self, function: Any, args: Any) -> None:
         if type(args) is not tuple:
-            raise _Refused("the pickle calls something without arguments")
+            raise _RefusedError("the pickle calls something without arguments")
         if function is _Global.RECONSTRUCT and len(args) == 3 and args[0] is _Global.NDARRAY:
             self.stack.append(_Pending())  # the shape and type given here are replaced by BUILD
         elif function is _Global.DTYPE and args and type(args[0]) is str:
             if args[0] not in _DTYPES:
-                raise _Refused(f"the pickle has an array of type {listing([args[0]])}")
+                raise _RefusedError(f"the pickle has an array of type {listing([args[0]])}")
             self.stack.append(_Pending(args[0]))
         elif function is _Global.FROMBUFFER and len(args) == 4:
             data, dtype, shape, order = args
             self.stack.append(self.array(shape, dtype, _is_one_of(order, "F"), data))
         elif function is _Global.ENCODE and len(args) == 2 and type(args[0]) is str:
             if not _is_one_of(args[1], "latin1", "latin-1"):
-                raise _Refused("the pickle encodes a string in an unknown way")
+                raise _RefusedError("the pickle encodes a string in an unknown way")
             self.stack.append(self.encode(args[0]))
         else:
-            raise _Refused("the pickle makes a call that builds no array")
+            raise _RefusedError("the pickle makes a call that builds no array")
 
     def build(self, target: Any, state: Any) -> None:
         if type(target) is not _Pending or type(state) is not tuple:
-            raise _Refused("the pickle sets the state of something that is no array")
+            raise _RefusedError("the pickle sets the state of something that is no array")
         value: Any
         if target.code is None:
             if len(state) != 5:
-                raise _Refused("the pickle has an array without its five parts")
+                raise _RefusedError("the pickle has an array without its five parts")
             value = self.array(*state[1:])
         else:
             if len(state) < 2 or not _is_one_of(state[1], "<", ">", "|", "="):
-                raise _Refused("the pickle has an array type without byte order")
+                raise _RefusedError("the pickle has an array type without byte order")
             value = np.dtype(state[1] + target.code)
         for key in target.memo_keys:
             self.memo[key] = value
@@ -250,13 +250,13 @@ class _Machine:
         if type(data) is str:  # Python 2
             data = self.encode(data)
         if not isinstance(dtype, np.dtype) or type(data) not in (bytes, bytearray):
-            raise _Refused("the pickle has an array that is not plain numbers")
+            raise _RefusedError("the pickle has an array that is not plain numbers")
         if type(shape) is not tuple or len(shape) > _MAX_DIMS:
-            raise _Refused("the pickle has an array without a usable shape")
+            raise _RefusedError("the pickle has an array without a usable shape")
         if not all(type(n) is int and 0 <= n < 2**62 for n in shape):
-            raise _Refused("the pickle has an array without a usable shape")
+            raise _RefusedError("the pickle has an array without a usable shape")
         if math.prod(shape) * dtype.itemsize != len(data):
-            raise _Refused(f"the pickle has an array of shape {shape} in {size(len(data))}")
+            raise _RefusedError(f"the pickle has an array of shape {shape} in {size(len(data))}")
         order: Literal["F", "C"] = "F" if type(fortran) in (bool, int) and fortran else "C"
         made = np.ndarray(shape, dtype, buffer=data, order=order)
         made.flags.writeable = False
@@ -265,7 +265,7 @@ class _Machine:
     def encode(self, text: str) -> bytes:
         self.encodable -= len(text)
         if self.encodable < 0:
-            raise _Refused("the pickle repeats its strings beyond its own size")
+            raise _RefusedError("the pickle repeats its strings beyond its own size")
         return text.encode("latin-1")
 
 
