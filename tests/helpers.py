@@ -36,19 +36,21 @@ def gamma(k: float, dtype: Any) -> float:
 
 
 def product_bound(a: np.ndarray, b: np.ndarray, dtype: Any, extra: int = 0) -> np.ndarray:
-    """Componentwise bound of a computed `a @ b` against the exact one: gamma_K |a| |b|.
+    """Componentwise bound of a computed `a @ b` against a float64 one: gamma_K |a| |b| for each.
 
     Higham, section 3.5: it holds for any order of summation, hence for any BLAS. `extra` counts
     the roundings that follow (1 for adding a bias).
     """
     a64, b64 = np.abs(a).astype(np.float64), np.abs(b).astype(np.float64)
-    return gamma(a.shape[-1] + extra, dtype) * (a64 @ b64)
+    k = a.shape[-1] + extra
+    return (gamma(k, dtype) + gamma(k, np.float64)) * (a64 @ b64)
 
 
 def sum_bound(values: np.ndarray, dtype: Any, axis: int, extra: int = 0) -> np.ndarray:
-    """Componentwise bound of a sum along `axis`: gamma_{n-1} sum |v| (Higham, section 4.2)."""
-    terms = values.shape[axis] - 1 + extra
-    return gamma(terms, dtype) * np.sum(np.abs(values).astype(np.float64), axis=axis)
+    """The same for a sum along `axis`: gamma_{n-1} sum |v| for each (Higham, section 4.2)."""
+    k = values.shape[axis] - 1 + extra
+    total = np.sum(np.abs(values).astype(np.float64), axis=axis)
+    return (gamma(k, dtype) + gamma(k, np.float64)) * total
 
 
 def loss_bound(dtype: Any, n_classes: int, spread: float, rows: int = 1) -> float:
@@ -62,6 +64,46 @@ def loss_bound(dtype: Any, n_classes: int, spread: float, rows: int = 1) -> floa
     """
     wide = np.dtype(dtype) == np.float64
     return gamma(spread + (n_classes + rows if wide else min(n_classes, 64)) + 16, dtype)
+
+
+def hinge_bound(losses: Any, slopes: np.ndarray, dtype: Any, margin: float = 1.0) -> float:
+    """Relative bound of a hinge loss, given an oracle's rows.
+
+    m = d + margin is two roundings: u |d| + u |m|, and |d| <= m + margin. Over the n positive
+    margins of a row (minus its slope at the true class) that is u (2 L + n margin); the sums add
+    gamma L as in `loss_bound`.
+    """
+    losses = np.asarray(losses)
+    wide = np.dtype(dtype) == np.float64
+    terms = slopes.shape[1] + len(slopes) if wide else min(slopes.shape[1], 64)
+    active = -np.min(slopes, axis=1) * margin
+    ratio = np.max(active[losses > 0] / losses[losses > 0], initial=0.0)
+    return gamma(terms + 16 + ratio, dtype)
+
+
+# --- inputs ----------------------------------------------------------------------------------
+
+
+def parity_data(
+    n_rows: int, n_classes: int, dtype: Any, margin: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(scores, labels), scores of a few units and at least 1e-2 away from every hinge kink.
+
+    At a kink one rounding flips a whole slope entry; 1e-2 is far more than any rounding of these
+    scores. Both the first and the last class occur as labels if there are two rows or more.
+    """
+    rng = np.random.default_rng([seed, n_rows, n_classes])
+    scores = 3.0 * rng.normal(size=(n_rows, n_classes))
+    labels = rng.integers(n_classes, size=n_rows)
+    labels[0], labels[-1] = n_classes - 1, 0
+    m = scores - scores[np.arange(n_rows), labels][:, None] + margin
+    near = (np.abs(m) < 1e-2) & (np.arange(n_classes) != labels[:, None])
+    return (scores + 0.05 * near).astype(dtype), labels
+
+
+def dyadic(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Multiples of 1/8 in [-4, 4]: float32 sums and products of a few are exact."""
+    return (rng.integers(-32, 33, size=shape) / 8).astype(dtype)
 
 
 # --- oracles ---------------------------------------------------------------------------------
@@ -86,8 +128,10 @@ def softmax_rows(scores: Any) -> np.ndarray:
     """exp(s_j) / sum_k exp(s_k). Shifted by the largest score, which changes nothing else."""
     out = []
     for row in np.asarray(scores, dtype=np.float64).tolist():
-        e = [math.exp(s - max(row)) for s in row]
-        out.append([value / math.fsum(e) for value in e])
+        largest = max(row)
+        e = [math.exp(s - largest) for s in row]
+        total = math.fsum(e)
+        out.append([value / total for value in e])
     return np.array(out)
 
 
@@ -125,10 +169,31 @@ def proximal_value(m: float, anchor: float, smoothing: float, a: float) -> float
     return a * m - smoothing / 2 * (a - anchor) ** 2
 
 
+def proximal_rows(
+    scores: Any, labels: Any, anchor: Any, smoothing: float, margin: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(losses, slopes, slack, a) per row; a is the unconstrained maximiser, cut off to [0, 1]."""
+    scores, anchor = np.asarray(scores, dtype=np.float64), np.asarray(anchor, dtype=np.float64)
+    losses, slack = np.zeros(len(scores)), np.zeros(len(scores))
+    slopes, multipliers = np.zeros(scores.shape), np.zeros(scores.shape)
+    for i, y in enumerate(np.asarray(labels).tolist()):
+        for j in range(scores.shape[1]):
+            if j == y:
+                continue
+            m = scores[i, j] - scores[i, y] + margin
+            a = min(max(anchor[i, j] + m / smoothing, 0.0), 1.0)
+            losses[i] += proximal_value(m, anchor[i, j], smoothing, a)
+            slack[i] += max(m, 0.0) - a * m
+            slopes[i, j] += a
+            slopes[i, y] -= a
+            multipliers[i, j] = a
+    return losses, slopes, slack, multipliers
+
+
 def reduce(
     losses: Any, slopes: np.ndarray, reduction: str = "mean", weights: Any = None
 ) -> tuple[Any, np.ndarray]:
-    """Rows' losses and slopes, weighted and reduced: sum_i w_i L_i, and that / sum(w) for a mean."""
+    """Rows' losses and slopes, weighted and reduced: sum_i w_i L_i, over sum(w) for a mean."""
     w = np.ones(len(slopes)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = math.fsum(w.tolist()) if reduction == "mean" else 1.0
     weighted = [wi / total * loss for wi, loss in zip(w.tolist(), losses, strict=True)]
@@ -138,15 +203,12 @@ def reduce(
 
 def affine_rows(x: Any, w: Any, b: Any = None) -> np.ndarray:
     """out[i, m] = sum_d x[i, d] w[d, m] + b[m]."""
-    x, w = np.asarray(x, dtype=np.float64).tolist(), np.asarray(w, dtype=np.float64).tolist()
-    b = [0.0] * len(w[0]) if b is None else np.asarray(b, dtype=np.float64).tolist()
-    return np.array(
-        [
-            [math.fsum([*(xi * wi[m] for xi, wi in zip(row, w, strict=True)), b[m]])]
-            for row in x
-            for m in range(len(b))
-        ]
-    ).reshape(len(x), len(b))
+    x, w = np.asarray(x, dtype=np.float64), np.asarray(w, dtype=np.float64)
+    out = np.zeros((x.shape[0], w.shape[1]))
+    for i in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            out[i] += x[i, d] * w[d]
+    return out if b is None else out + np.asarray(b, dtype=np.float64)
 
 
 def l2_value(w: Any, strength: float) -> float:
