@@ -1,0 +1,48 @@
+"""The course facade: the package `cs231n` that the CS231n notebooks import, on this library.
+
+    import xclf.cs231n
+
+    xclf.cs231n.install()
+    from cs231n.classifiers import LinearSVM  # and the rest of the notebook, unchanged
+
+Functions take NumPy, CuPy, torch and other arrays of the Array API standard; results live where
+the arrays do. Two conventions for the penalty are the course's own: the linear losses and
+`neural_net.TwoLayerNet` add `reg * sum(W^2)`, everything in `fc_net` adds `0.5 * reg * sum(W^2)`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from xclf.cs231n import (
+    classifiers,
+    data_utils,
+    gradient_check,
+    layer_utils,
+    layers,
+    optim,
+    solver,
+    vis_utils,
+)
+
+__all__ = [
+    "classifiers",
+    "data_utils",
+    "gradient_check",
+    "install",
+    "layer_utils",
+    "layers",
+    "optim",
+    "solver",
+    "vis_utils",
+]
+
+
+def install() -> None:
+    """Makes `import cs231n`, and its submodules listed here, find this package.
+
+    Stands in for any package of that name imported before; calling it again changes nothing.
+    """
+    for name, module in list(sys.modules.items()):
+        if name == __name__ or name.startswith(f"{__name__}."):
+            sys.modules[f"cs231n{name.removeprefix(__name__)}"] = module

@@ -1,0 +1,31 @@
+"""What the two linear losses share: the scores before the loss, the penalty after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xclf._xp import Array
+from xclf.cs231n._arrays import beside, plain, same_float
+from xclf.kernels import affine, affine_grad, l2
+
+
+def linear_loss(
+    kernel: Callable[[Array, Array], tuple[Array, Array]], W: Array, X: Array, y: Array, reg: float
+) -> tuple[Any, Array]:
+    """kernel(X W, y) + reg * sum(W^2) and its slope in W."""
+    X, W = same_float(X, W)
+    data_loss, dscores = kernel(affine(X, W, None), beside(y, X))
+    _, dW, _ = affine_grad(dscores, X, W, need_dx=False)
+    penalty, dpenalty = l2(W, reg)
+    return plain(data_loss + penalty), dW + dpenalty
+
+
+def penalty_naive(W: Array, reg: float, dW: Array) -> Any:
+    """reg * sum_k sum_l W[k,l]^2, term by term; adds its slope 2 reg W[k,l] to dW in place."""
+    total = 0.0
+    for k in range(W.shape[0]):
+        for j in range(W.shape[1]):
+            total += reg * W[k, j] ** 2
+            dW[k, j] += 2 * reg * W[k, j]
+    return total

@@ -1,0 +1,1 @@
+"""What people read: the worked example and pictures."""
