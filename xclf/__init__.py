@@ -1,1 +1,24 @@
-"""placeholder"""
+"""xclf: multiclass SVM, softmax and two-layer-net classifiers that train where your arrays live.
+
+    import xclf
+    model = xclf.SoftmaxClassifier(reg=1e-4).fit(X, y)   # X of NumPy, CuPy, torch, ...
+    model.predict(X)                                     # in the namespace and on the device of X
+
+No GPU library is imported here; an array brings its own.
+"""
+
+from xclf import kernels
+from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
+from xclf.training import Event
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "SVMClassifier",
+    "SoftmaxClassifier",
+    "TwoLayerClassifier",
+    "__version__",
+    "kernels",
+    "load",
+]

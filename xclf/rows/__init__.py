@@ -1,5 +1,5 @@
 """Where rows come from, and the one loop over them."""
 
-from xclf.rows._rows import Chunk, Rows, sum_over_rows
+from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, map_rows, sum_over_rows
 
-__all__ = ["Chunk", "Rows", "sum_over_rows"]
+__all__ = ["MASK_CLASSES", "Chunk", "Rows", "map_rows", "sum_over_rows"]

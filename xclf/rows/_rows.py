@@ -68,12 +68,27 @@ class Rows:
 
     def chunk_rows(self, width: int) -> int:
         """Rows of a chunk for a model whose widest layer has `width` outputs, heads included."""
-        # Half a dozen temporaries of the scores' shape are alive at once in a loss kernel.
-        itemsize = 8 if self.dtype == namespace(self.x).float64 else 4
-        bytes_per_row = itemsize * (int(self.x.shape[1]) + 6 * width)
-        local = is_host(self.x) or "cpu" in str(device(self.x)).lower()
-        budget = _HOST_CHUNK if local else _DEVICE_CHUNK
-        return max(_MIN_ROWS, budget // bytes_per_row)
+        return _chunk_rows(self.x, self.dtype, width)
+
+
+def _chunk_rows(x: Array, dtype: Any, width: int) -> int:
+    # Half a dozen temporaries of the scores' shape are alive at once in a loss kernel.
+    itemsize = 8 if dtype == namespace(x).float64 else 4
+    bytes_per_row = itemsize * (int(x.shape[1]) + 6 * width)
+    local = is_host(x) or "cpu" in str(device(x)).lower()
+    return max(_MIN_ROWS, (_HOST_CHUNK if local else _DEVICE_CHUNK) // bytes_per_row)
+
+
+def map_rows(f: Callable[[Array], Array], x: Array, dtype: Any, width: int) -> Array:
+    """f of every chunk of x (N, D), widened to `dtype`, put together along the first axis."""
+    xp = namespace(x)
+    size = _chunk_rows(x, dtype, width)
+    parts = []
+    rows = int(x.shape[0])
+    for start in range(0, rows, size):
+        part = x[start : min(start + size, rows), :]
+        parts.append(f(part if part.dtype == dtype else xp.astype(part, dtype)))
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
 def sum_over_rows(

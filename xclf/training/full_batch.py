@@ -44,13 +44,15 @@ def rounding(dtype: object, xp: object) -> float:
 
 
 def fit_lbfgs(
-    problem: Problem, theta: Array, *, softmax: bool, tol: float, max_iter: int, monitor: Monitor
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> FitResult:
-    """Minimise `problem` from theta (P,) by L-BFGS; `softmax`: a linear softmax model, for which
-    the Hessian's structure is known and used."""
+    """Minimise a softmax objective from theta (P,) by L-BFGS.
+
+    For a linear model the Hessian's structure is known, and used as a preconditioner.
+    """
     xp = namespace(theta)
     theta = theta[None, :]
-    precondition = _precondition(problem, theta) if softmax else None
+    precondition = _precondition(problem, theta)
     noise = rounding(problem.rows.dtype, xp)
     steps = lbfgs(
         problem.value_and_grad, theta, memory=MEMORY, precondition=precondition, noise=noise

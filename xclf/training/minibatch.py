@@ -80,7 +80,7 @@ def run_epoch(
     for step in range(steps):
         factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
         rate = plan.rate if factor == 1.0 else plan.rate * factor
-        batch = index[step * size : (step + 1) * size]
+        batch = index[step * size : min((step + 1) * size, len(order))]
         theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
     return theta, state
 

@@ -1,0 +1,428 @@
+"""What the three classifiers share: the scikit-learn surface over objectives and training."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators import _border as border
+from xclf.estimators._fitting import (
+    Job,
+    computing_dtype,
+    make_rows,
+    row_weights,
+    standardized,
+)
+from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
+from xclf.kernels import log_softmax
+from xclf.objectives import Layer, Stack
+from xclf.rows import map_rows
+from xclf.training import Callback, Event, FitResult, Monitor
+
+
+class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Shared by the estimators; not for direct use. Subclasses say what the model is."""
+
+    classes_: np.ndarray
+    n_features_in_: int
+    history_: dict[str, list[float]]
+
+    def __init__(
+        self,
+        reg: float = 1e-4,
+        *,
+        fit_intercept: bool = True,
+        standardize: bool = False,
+        solver: str = "auto",
+        max_iter: int | None = None,
+        tol: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        lr_schedule: str | None = None,
+        class_weight: Any = None,
+        early_stopping: bool = False,
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        callbacks: Any = None,
+        verbose: int = 0,
+        device: None = None,
+        precision: None = None,
+        max_memory: None = None,
+    ) -> None:
+        self.reg = reg
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.lr_schedule = lr_schedule
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.device = device
+        self.precision = precision
+        self.max_memory = max_memory
+
+    # What a subclass tells.
+
+    @property
+    @abstractmethod
+    def _loss_name(self) -> str:
+        """ "softmax" or "hinge"."""
+
+    @property
+    @abstractmethod
+    def _auto_solver(self) -> str:
+        """What solver="auto" stands for in `fit`."""
+
+    @abstractmethod
+    def _widths(self, n_classes: int) -> tuple[int, ...]:
+        """Layer widths from features to classes."""
+
+    @abstractmethod
+    def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
+        """Host float64 (P,) to start from."""
+
+    @abstractmethod
+    def _set_layers(self, layers: list[Layer]) -> None:
+        """Keep raw layers, one score per class, as fitted attributes."""
+
+    @abstractmethod
+    def _layers(self) -> list[Layer]:
+        """Raw layers with one score per class, from the fitted attributes."""
+
+    @abstractmethod
+    def _array_names(self) -> tuple[str, ...]:
+        """Fitted attributes that are arrays, or dicts of arrays, of the model's namespace."""
+
+    # Training.
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the model to rows X (N, D) with labels y (N,).
+
+        X : array of any Array API library, or a list or data frame (which count as NumPy); real
+            numbers. The fit runs where X is, in float64 for float64 data and float32 for the rest;
+            integers are widened a chunk at a time.
+        y : labels, numbers or strings; on the host, or where X is
+        sample_weight : (N,) weights >= 0, on the host or where X is; the data term is their mean
+
+        Returns self. Raises ValueError for input that does not fit (see the README, "What is
+        checked"); warns with ConvergenceWarning when a full-batch method stops before its
+        tolerance. Ctrl-C leaves the best parameters so far in place and raises KeyboardInterrupt.
+        """
+        check_parameters(type(self).__name__, self._own_parameters())
+        X = border.check_x(self, X, reset=True)
+        classes, index = border.encode(border.check_y(self, X, y))
+        weights = border.check_sample_weight(X, sample_weight)
+        weights = row_weights(index, classes, self.class_weight, weights)
+        if weights is not None:
+            weights = weights / weights.mean()
+        start = self._warm_layers(X, classes) if self.warm_start else None
+        self.classes_ = classes
+        job = self._job(X, index, weights, self._settings(X, self._auto_solver), start)
+        if self.standardize:
+            job.stack = standardized(job.stack, job.rows, job.theta_dtype())
+        self._finish(job, job.run())
+        self.__dict__.pop("_resume", None)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One epoch of minibatches over these rows, going on from where the model stands.
+
+        classes : every label that will ever come; needed at the first call only
+        sample_weight : as in `fit`, but taken as it is: weights mean the same in every call
+
+        "auto" stands for adam here. The learning rate is constant; `standardize`, `early_stopping`
+        and class_weight="balanced" need all rows at once and are errors.
+        """
+        check_parameters(type(self).__name__, self._own_parameters())
+        settings = self._partial_settings()
+        first = not hasattr(self, "classes_")
+        known = self._check_classes(classes, first)
+        X = border.check_x(self, X, reset=first)
+        if not first:
+            border.check_same_as_model(self._layers()[0].w, X)
+        index = border.encode_known(border.check_y(self, X, y), known)
+        weights = border.check_sample_weight(X, sample_weight)
+        weights = row_weights(index, known, self.class_weight, weights)
+        self.classes_ = known
+        resume = self.__dict__.get("_resume") or {}
+        start = None if first else self._layers()
+        job = self._job(X, index, weights, settings, start, rng=resume.get("rng"))
+        if not first:
+            job.monitor.history = self.history_
+        result = job.run(one_epoch=True, state=resume.get(settings.solver))
+        result.n_iter += 0 if first else self.n_iter_
+        self._finish(job, result)
+        self._resume = {"rng": job.rng, settings.solver: result.state}
+        return self
+
+    def _own_parameters(self) -> dict[str, Any]:
+        return dict(self.get_params(deep=False))
+
+    def _settings(self, X: Array, auto: str) -> Settings:
+        xp = _xp.namespace(X)
+        return resolve(
+            self,
+            auto=auto,
+            hinge=self._loss_name == "hinge",
+            single=computing_dtype(X) == xp.float32,
+        )
+
+    def _partial_settings(self) -> Settings:
+        for name in ("standardize", "early_stopping"):
+            if getattr(self, name):
+                raise ValueError(f"partial_fit does not support {name}=True: it needs all rows")
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                "partial_fit does not support class_weight='balanced': it needs all labels; pass "
+                "a dict of weights by class"
+            )
+        if self.solver in FULL_BATCH:
+            raise ValueError(
+                f"partial_fit needs a minibatch solver or 'auto', got solver={self.solver!r}"
+            )
+        return resolve(self, auto="adam", hinge=False, single=True)
+
+    def _check_classes(self, classes: Any, first: bool) -> np.ndarray:
+        if classes is None:
+            if first:
+                raise ValueError("classes must be passed on the first call to partial_fit")
+            return self.classes_
+        known, _ = border.encode(np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes))
+        if not first and not np.array_equal(known, self.classes_):
+            raise ValueError(
+                f"classes={known.tolist()} differs from the classes of the first call, "
+                f"{self.classes_.tolist()}"
+            )
+        return known
+
+    def _job(
+        self,
+        X: Array,
+        index: np.ndarray,
+        weights: np.ndarray | None,
+        settings: Settings,
+        start: list[Layer] | None,
+        rng: np.random.Generator | None = None,
+    ) -> Job:
+        widths = self._widths(len(self.classes_))
+        stack = Stack(widths, bias=bool(self.fit_intercept))
+        if start is not None and not stack.bias:
+            start = [Layer(w, None) for w, _ in start]
+        rng = _xp.generator(self.random_state) if rng is None else rng
+        unit = "iteration" if settings.solver in FULL_BATCH else "epoch"
+        callbacks: list[Callback] = list(self.callbacks or ())
+        if self.verbose:
+            callbacks.append(_Printer(int(self.verbose)))
+        return Job(
+            settings=settings,
+            stack=stack,
+            rows=make_rows(X, index, widths[-1], weights, computing_dtype(X)),
+            loss=self._loss_name,
+            margin=float(getattr(self, "margin", 1.0)),
+            reg=float(self.reg),
+            init=self._initial(stack, rng),
+            rng=rng,
+            monitor=Monitor(callbacks, unit, settings.max_iter),
+            start=start,
+        )
+
+    def _finish(self, job: Job, result: FitResult) -> None:
+        xp = _xp.namespace(result.theta)
+        layers = job.stack.raw(job.stack.layers(result.theta))
+        dtype = job.rows.dtype
+        self._set_layers(
+            [
+                Layer(
+                    xp.astype(w, dtype, copy=False),
+                    None if b is None else xp.astype(b, dtype, copy=False),
+                )
+                for w, b in layers
+            ]
+        )
+        self.n_iter_ = result.n_iter
+        self.objective_ = result.objective
+        self.converged_ = result.converged
+        self.history_ = job.monitor.history
+        if result.interrupted:
+            raise KeyboardInterrupt
+        self._warn_if_unfinished(job.settings, result)
+
+    def _warn_if_unfinished(self, settings: Settings, result: FitResult) -> None:
+        broken = not np.isfinite(result.objective)
+        if result.converged or "callback" in result.reason:
+            return
+        if settings.solver not in FULL_BATCH and not broken:
+            return  # running its epochs is the ordinary end of a minibatch fit
+        if "max_iter" in result.reason:
+            advice = "raise max_iter or tol, or scale the features (standardize=True)"
+        elif "rounding" in result.reason:
+            advice = "raise tol, or pass float64 data"
+        else:
+            advice = "lower learning_rate, or scale the features (standardize=True)"
+        warnings.warn(
+            f"{type(self).__name__} did not converge: {result.reason} "
+            f"(objective {result.objective:.6g}, gradient {result.grad_norm:.3g}, tol "
+            f"{settings.tol:g}): {advice}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+    def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:
+        """The fitted layers for these classes: kept ones go on, new ones start at zero."""
+        if not hasattr(self, "classes_"):
+            return None
+        layers = self._layers()
+        widths = self._widths(len(self.classes_))
+        border.check_same_as_model(layers[0].w, X)
+        if tuple(int(layer.w.shape[-1]) for layer in layers) != widths[:-1]:
+            return None  # other features, or another hidden width: nothing to go on from
+        xp = _xp.namespace(X)
+        last = layers[-1]
+        spot = {label: place for place, label in enumerate(self.classes_.tolist())}
+        weights, biases = [], []
+        for label in classes.tolist():
+            place = spot.get(label)
+            row = slice(0, 1) if place is None else slice(place, place + 1)
+            keep = 0.0 if place is None else 1.0
+            weights.append(last.w[row, :] * keep)
+            biases.append(last.b[row, :] * keep)
+        return [*layers[:-1], Layer(xp.concat(weights, axis=0), xp.concat(biases, axis=0))]
+
+    # Prediction.
+
+    def _scores(self, X: Any) -> Array:
+        """(N, C) scores, one per class, in row chunks."""
+        check_is_fitted(self)
+        X = border.check_x(self, X, reset=False)
+        layers = self._layers()
+        border.check_same_as_model(layers[0].w, X)
+        xp = _xp.namespace(X)
+        stack = Stack(self._widths(len(self.classes_)))
+        theta = stack.flatten([(w, b) for w, b in layers])
+        return map_rows(
+            lambda x: xp.matrix_transpose(stack.forward(theta, x)[0]),
+            X,
+            theta.dtype,
+            max(stack.widths[1:]),
+        )
+
+    def decision_function(self, X: Any) -> Array:
+        """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict(self, X: Any) -> Array:
+        """The label with the largest score for every row (N,).
+
+        Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
+        """
+        scores = self._scores(X)
+        xp = _xp.namespace(scores)
+        best = xp.argmax(scores, axis=1)
+        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(scores):
+            return self.classes_[_xp.to_host(best)]
+        return xp.take(_xp.from_host(self.classes_, scores), best, axis=0)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Mean accuracy of `predict(X)` against y, computed on the host."""
+        guess = _xp.to_host(self.predict(X))
+        truth = _xp.to_host(y) if _xp.is_array(y) else y
+        weights = _xp.to_host(sample_weight) if _xp.is_array(sample_weight) else sample_weight
+        return float(accuracy_score(truth, guess, sample_weight=weights))
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """The objective after every epoch or iteration: `history_["loss"]`."""
+        check_is_fitted(self)
+        return self.history_["loss"]
+
+    # Moving and keeping.
+
+    def to_namespace(self, xp: Any, device: Any = None) -> Self:
+        """A copy of the fitted model whose arrays live in namespace `xp`, on `device`.
+
+        xp : a module such as numpy, cupy or torch;  device : as that library names it, its default
+        device with None
+
+            model.to_namespace(cupy)      # a model trained on the CPU now predicts CuPy arrays
+        """
+        check_is_fitted(self)
+        target = _xp.compat_namespace(xp)
+        moved = copy.copy(self)
+        moved.history_ = {key: list(values) for key, values in self.history_.items()}
+        moved.__dict__.pop("_resume", None)
+
+        def move(a: Any) -> Any:
+            if isinstance(a, dict):
+                return {key: move(value) for key, value in a.items()}
+            return _xp.asarray(target, _xp.to_host(a), device=device)
+
+        for name in self._array_names():
+            setattr(moved, name, move(getattr(self, name)))
+        return moved
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
+
+        `xclf.load` reads it back. Raises OSError if the file cannot be written; then nothing is
+        left behind and a file that was there before stays as it was.
+        """
+        from xclf.estimators._files import save_model
+
+        check_is_fitted(self)
+        save_model(self, Path(path))
+
+
+class ProbabilityMixin:
+    """Class probabilities of models trained with the softmax loss."""
+
+    _scores: Any
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """log p (N, C), exact also for probabilities close to 0 and 1."""
+        return log_softmax(self._scores(X), axis=-1)
+
+    def predict_proba(self, X: Any) -> Array:
+        """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
+        log_p = self.predict_log_proba(X)
+        return _xp.namespace(log_p).exp(log_p)
+
+
+class _Printer:
+    """verbose=n: a line every n-th epoch or iteration."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def __call__(self, event: Event) -> None:
+        if event.step % self.every and event.step != event.total:
+            return
+        held = "" if event.val_accuracy is None else f"  val accuracy {event.val_accuracy:.4f}"
+        print(
+            f"{event.unit} {event.step}/{event.total}  objective {event.objective:.6g}{held}  "
+            f"{event.elapsed:.1f} s"
+        )

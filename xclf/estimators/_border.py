@@ -1,0 +1,195 @@
+"""The border: what comes in is checked once, here, and leaves as arrays in one place.
+
+Host input (NumPy, lists, data frames) goes through scikit-learn's own validation. Arrays of other
+libraries must not: with its array dispatch switched off it would turn them into NumPy silently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from xclf import _xp
+from xclf._xp import Array
+
+# Rows looked at together when searching for NaN and infinity.
+_FINITE_ROWS = 1 << 15
+
+
+def check_x(est: Any, X: Any, *, reset: bool) -> Array:
+    """X as a 2-D real array where it lives; sets or compares `n_features_in_` and feature names."""
+    if _xp.is_host(X):
+        X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        X = _xp.native(X)
+        if X.dtype.kind == "f" and X.dtype.itemsize > 8:
+            X = X.astype(np.float64)
+    else:
+        _check_device_x(est, X, reset=reset)
+    check_finite(X)
+    return X
+
+
+def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
+    name = type(est).__name__
+    if _xp.is_lazy(X):
+        raise TypeError(
+            f"X must be an array in memory, got a lazy {type(X).__name__}: compute it first"
+        )
+    xp = _xp.namespace(X)
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: X must have shape (rows, features), "
+            f"got {tuple(X.shape)}. Reshape your data."
+        )
+    if xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
+    if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
+        raise ValueError(f"X must be numeric, got dtype {X.dtype}")
+    rows, features = (int(n) for n in X.shape)
+    if rows < 1 or features < 1:
+        raise ValueError(
+            f"Found array with {rows} sample(s) and {features} feature(s) (shape={tuple(X.shape)}) "
+            f"while a minimum of 1 of each is required by {name}."
+        )
+    if reset:
+        est.n_features_in_ = features
+        est.__dict__.pop("feature_names_in_", None)
+    elif features != est.n_features_in_:
+        raise ValueError(
+            f"X has {features} features, but {name} is expecting {est.n_features_in_} features "
+            "as input."
+        )
+
+
+def check_finite(X: Array) -> None:
+    """ValueError naming row and column of the first NaN or infinity in X."""
+    xp = _xp.namespace(X)
+    if not xp.isdtype(X.dtype, "real floating"):
+        return
+    rows = int(X.shape[0])
+    for start in range(0, rows, _FINITE_ROWS):
+        part = X[start : min(start + _FINITE_ROWS, rows), :]
+        if bool(xp.all(xp.isfinite(part))):
+            continue
+        host = _xp.to_host(part)
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(host))[0])
+        value = "NaN" if np.isnan(host[row, column]) else "infinity (inf)"
+        raise ValueError(
+            f"Input X contains {value} at row {start + row}, column {column}: "
+            "every value must be finite"
+        )
+
+
+def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
+    """y as a host array of labels, one per row of X."""
+    if y is None:
+        raise ValueError(
+            f"{type(est).__name__} requires y to be passed, but the target y is None"
+        )
+    check_same_place(X, y, "y")
+    labels = column_or_1d(_to_host(y), warn=True)
+    if labels.shape[0] != X.shape[0]:
+        raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
+    _check_labels_present(labels)
+    check_classification_targets(labels)
+    return labels
+
+
+def _check_labels_present(labels: np.ndarray) -> None:
+    if labels.dtype.kind == "f":
+        missing = ~np.isfinite(labels)
+    elif labels.dtype.kind == "O":
+        missing = np.asarray([v is None or v != v for v in labels.tolist()], dtype=bool)
+    elif labels.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: y has dtype {labels.dtype}")
+    else:
+        return
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(f"Input y contains NaN or no label (value {labels[row]!r}) at row {row}")
+
+
+def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, index): the sorted distinct labels, and each label's place among them."""
+    try:
+        classes, index = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            f"y must hold labels of one kind (all strings or all numbers): {error}"
+        ) from None
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must hold at least two classes, got one class only: {classes[0]!r}"
+        )
+    return classes, index
+
+
+def encode_known(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Each label's place among `classes`; ValueError naming labels that are not there."""
+    unseen = np.setdiff1d(labels, classes)
+    if unseen.size:
+        raise ValueError(
+            f"y holds labels that are not among the classes of this model: {unseen[:5].tolist()}; "
+            f"classes: {classes[:20].tolist()}"
+        )
+    return np.searchsorted(classes, labels)
+
+
+def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
+    """Row weights as a host float64 array, or None where they are all equal to 1."""
+    if sample_weight is None:
+        return None
+    check_same_place(X, sample_weight, "sample_weight")
+    host = _to_host(sample_weight)
+    rows = int(X.shape[0])
+    if host.ndim == 0:
+        host = np.full(rows, host)
+    if host.shape != (rows,):
+        raise ValueError(
+            f"sample_weight must have one weight per row, shape ({rows},); got shape {host.shape}"
+        )
+    if host.dtype.kind not in "biuf":
+        raise ValueError(f"sample_weight must be real numbers, got dtype {host.dtype}")
+    weights = host.astype(np.float64)
+    bad = ~(np.isfinite(weights) & (weights >= 0.0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"sample_weight must be finite and >= 0, got {weights[row]!r} at row {row}"
+        )
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row: nothing is left to fit")
+    return None if (weights == 1.0).all() else weights
+
+
+def check_same_place(X: Array, other: Any, name: str) -> None:
+    """`other` may be on the host whatever X is; any other place must be that of X."""
+    if _xp.is_host(other) or (not _xp.is_host(X) and _xp.same_place(X, other)):
+        return
+    raise ValueError(
+        f"X is {_xp.place(X)} but {name} is {_xp.place(other)}: move {name} to where X is, or "
+        f"pass it as a NumPy array"
+    )
+
+
+def check_same_as_model(model_array: Array, X: Array) -> None:
+    """X must live where the model does."""
+    if not _xp.same_place(model_array, X):
+        raise ValueError(
+            f"the model is {_xp.place(model_array)} but X is {_xp.place(X)}: move X there, or "
+            "move the model with model.to_namespace(xp, device)"
+        )
+
+
+def _to_host(values: Any) -> np.ndarray:
+    """A label or weight vector on the host; data frame columns and lists too."""
+    if _xp.is_array(values):
+        return _xp.to_host(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"y and sample_weight must be 1-D: {error}") from None

@@ -1,0 +1,234 @@
+"""Model files: safetensors with metadata, written atomically, read without running anything.
+
+A file holds the fitted arrays, and one metadata entry, a JSON text: class, parameters, classes,
+feature names, results, versions, and a SHA-256 digest over that text and all arrays. JSON and raw
+numbers are all there is: nothing in a file can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sklearn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from xclf import _xp
+
+if TYPE_CHECKING:
+    from xclf.estimators._base import BaseClassifier
+
+FORMAT = "xclf-model"
+VERSION = 1
+
+# Results kept beside the arrays.
+_RESULTS = ("n_iter_", "objective_", "converged_", "history_", "n_features_in_")
+# Parameters that hold live objects, which no file can.
+_UNSAVED = ("callbacks",)
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be read: missing parts, altered, or not one of ours."""
+
+
+def save_model(model: BaseClassifier, path: Path) -> None:
+    """Write `model` to `path`; see `BaseClassifier.save`."""
+    arrays = {
+        name: np.ascontiguousarray(array) for name, array in _flat_arrays(model).items()
+    }
+    body = json.dumps(_describe(model), sort_keys=True, allow_nan=False)
+    metadata = {"format": FORMAT, "xclf": body, "sha256": _digest(body, arrays)}
+    data = to_safetensors(arrays, metadata=metadata)
+    # A neighbour first, then one rename: a reader sees the old file or the new one, never half.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path, like: Any = None) -> Any:
+    """Read a fitted model that `save` wrote.
+
+    like : an array; the model's arrays go to its namespace and device. None: NumPy.
+
+    Raises FileNotFoundError if there is no file, and `ModelFileError` (a ValueError) in one line if
+    it is cut, altered, from a later version, or not a model of this library.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
+    metadata, arrays = _read(path)
+    try:
+        told = json.loads(metadata["xclf"])
+        if told["version"] > VERSION:
+            raise ModelFileError(
+                f"{path} was written by a later xclf ({told['versions']['xclf']}): update xclf"
+            )
+        model = _rebuild(told, arrays)
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{path} is not a readable xclf model: {error}") from None
+    if like is None:
+        return model
+    return model.to_namespace(_xp.namespace(like), device=_xp.device(like))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(
+            f"{path} is not an xclf model file, or was cut short: {error}"
+        ) from None
+    if metadata.get("format") != FORMAT or "xclf" not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file, but not an xclf model")
+    if metadata.get("sha256") != _digest(metadata["xclf"], arrays):
+        raise ModelFileError(f"{path} was altered after it was written: its digest does not match")
+    return metadata, arrays
+
+
+def _digest(body: str, arrays: dict[str, np.ndarray]) -> str:
+    sha = hashlib.sha256(body.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _flat_arrays(model: BaseClassifier) -> dict[str, np.ndarray]:
+    flat = {}
+    for name in model._array_names():
+        value = getattr(model, name)
+        entries = value.items() if isinstance(value, dict) else [("", value)]
+        for key, array in entries:
+            flat[f"{name}.{key}" if key else name] = _xp.to_host(array)
+    return flat
+
+
+def _describe(model: BaseClassifier) -> dict[str, Any]:
+    from xclf import __version__
+
+    results = {name: _plain(getattr(model, name)) for name in _RESULTS}
+    names = getattr(model, "feature_names_in_", None)
+    return {
+        "version": VERSION,
+        "class": type(model).__name__,
+        "parameters": _parameters(model),
+        "classes": _encode_labels(model.classes_),
+        "feature_names": None if names is None else [str(name) for name in names],
+        "results": results,
+        "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
+    }
+
+
+def _parameters(model: BaseClassifier) -> dict[str, Any]:
+    told = {}
+    for name, value in model.get_params(deep=False).items():
+        if name in _UNSAVED:
+            value = None
+        elif name == "class_weight" and not (value is None or isinstance(value, str)):
+            labels = np.asarray(list(value))
+            weights = [float(weight) for weight in value.values()]
+            value = {"labels": _encode_labels(labels), "weights": weights}
+        elif name == "random_state" and not isinstance(value, int | np.integer):
+            if value is not None:
+                warnings.warn(
+                    "random_state is a generator, which a model file cannot hold: saved as None",
+                    UserWarning,
+                    stacklevel=5,
+                )
+            value = None
+        told[name] = _plain(value)
+    return told
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, strings, lists and dicts as JSON has them; NaN and infinity as tagged strings."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _unplain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"float"}:
+            return float(value["float"])
+        return {key: _unplain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_unplain(entry) for entry in value]
+    return value
+
+
+def _encode_labels(labels: np.ndarray) -> dict[str, Any]:
+    if labels.dtype.kind not in "biufUOT":
+        raise ValueError(f"labels of dtype {labels.dtype} cannot be saved")
+    values = labels.tolist()
+    if labels.dtype.kind in "OT" and not all(isinstance(v, str | int | float) for v in values):
+        raise ValueError("labels that are neither strings nor numbers cannot be saved")
+    text = "O" if labels.dtype.kind in "OT" else labels.dtype.str
+    return {"dtype": text, "values": [_plain(v) for v in values]}
+
+
+def _decode_labels(told: dict[str, Any]) -> np.ndarray:
+    dtype = np.dtype(told["dtype"])
+    if dtype.kind not in "biufUO":
+        raise ValueError(f"labels of dtype {dtype}")
+    return np.asarray(_unplain(told["values"]), dtype=dtype)
+
+
+def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassifier:
+    from xclf import estimators
+
+    if told["class"] not in ("SoftmaxClassifier", "SVMClassifier", "TwoLayerClassifier"):
+        raise ModelFileError(f"unknown model class {told['class']!r}")
+    parameters = _unplain(told["parameters"])
+    weight = parameters.get("class_weight")
+    if isinstance(weight, dict):
+        labels = _decode_labels(weight["labels"]).tolist()
+        parameters["class_weight"] = dict(zip(labels, weight["weights"], strict=True))
+    model: BaseClassifier = getattr(estimators, told["class"])(**parameters)
+    model.classes_ = _decode_labels(told["classes"])
+    for name in _RESULTS:
+        setattr(model, name, _unplain(told["results"][name]))
+    if told["feature_names"] is not None:
+        model.feature_names_in_ = np.asarray(told["feature_names"], dtype=object)
+    for name in model._array_names():
+        keyed = {k.partition(".")[2]: v for k, v in arrays.items() if k.partition(".")[0] == name}
+        setattr(model, name, keyed.get("", keyed))
+    _check_shapes(model)
+    return model
+
+
+def _check_shapes(model: BaseClassifier) -> None:
+    """The arrays must be those of the model that the metadata describes."""
+    layers = model._layers()
+    widths = model._widths(len(model.classes_))
+    for layer, d, m in zip(layers, widths[:-1], widths[1:], strict=True):
+        if layer.w.shape != (m, d) or layer.b is None or layer.b.shape != (m, 1):
+            raise ModelFileError(
+                f"arrays of shape {layer.w.shape} do not fit a model of widths {widths}"
+            )

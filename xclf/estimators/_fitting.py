@@ -1,0 +1,198 @@
+"""From checked input to a trained parameter vector: what `fit` and `partial_fit` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_class_weight
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators._settings import MINIBATCH, Settings
+from xclf.kernels import one_hot
+from xclf.objectives import Layer, Objective, Stack, data_loss
+from xclf.optim import State
+from xclf.rows import MASK_CLASSES, Rows
+from xclf.training import (
+    FitResult,
+    MinibatchPlan,
+    Monitor,
+    Problem,
+    column_moments,
+    fit_lbfgs,
+    fit_minibatch,
+    fit_proximal,
+    subset,
+)
+
+
+def computing_dtype(X: Array) -> Any:
+    """float64 for float64 data; float32 for everything else, integers included."""
+    xp = _xp.namespace(X)
+    return xp.float64 if X.dtype == xp.float64 else xp.float32
+
+
+def row_weights(
+    index: np.ndarray,
+    classes: np.ndarray,
+    class_weight: Any,
+    sample_weight: np.ndarray | None,
+) -> np.ndarray | None:
+    """Product of sample and class weights, host float64 (N,), or None where all are 1.
+
+    "balanced" weighs class c by sum(w) / (C * sum of w in c): inversely to its weighted frequency.
+    """
+    if class_weight is None:
+        return sample_weight
+    if isinstance(class_weight, Mapping):
+        unknown = [key for key in class_weight if key not in classes]
+        if unknown:
+            raise ValueError(
+                f"class_weight names classes that are not in y: {unknown[:5]}; "
+                f"y has {classes[:20].tolist()}"
+            )
+    per_class = compute_class_weight(
+        class_weight, classes=classes, y=classes[index], sample_weight=sample_weight
+    )
+    weights = per_class[index] if sample_weight is None else per_class[index] * sample_weight
+    if not weights.any():
+        raise ValueError("class_weight and sample_weight leave every row with weight 0")
+    return np.asarray(weights, dtype=np.float64)
+
+
+def make_rows(
+    X: Array, index: np.ndarray, n_classes: int, weights: np.ndarray | None, dtype: Any
+) -> Rows:
+    """X with its encoded labels and weights beside it, on its device."""
+    labels = _xp.from_host(index.astype(np.int64, copy=False), X)
+    if n_classes <= MASK_CLASSES:
+        labels = one_hot(_xp.namespace(X), labels, n_classes)
+    return Rows(X, labels, None if weights is None else _xp.from_host(weights, X, dtype), dtype)
+
+
+def standardized(stack: Stack, rows: Rows, dtype: Any) -> Stack:
+    """`stack` in coordinates with (weighted) mean 0 and deviation 1; constant features keep theirs.
+
+    Without biases nothing can absorb a shift, and features are only scaled.
+    """
+    xp = _xp.namespace(rows.x)
+    mean, variance = column_moments(rows)
+    # A deviation at rounding level of the mean is a constant feature, whose scale stays 1.
+    tiny = (10.0 * xp.finfo(rows.dtype).eps * xp.abs(mean)) ** 2
+    scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
+    shift = xp.astype(mean, dtype) if stack.bias else None
+    return replace(stack, shift=shift, scale=xp.astype(scale, dtype))
+
+
+@dataclass
+class Job:
+    """One call of fit or partial_fit, everything checked and in place.
+
+    start : raw layers to go on from (a warm start), or None
+    init : host float64 (P,), the parameters to start from otherwise
+    """
+
+    settings: Settings
+    stack: Stack
+    rows: Rows
+    loss: str
+    margin: float
+    reg: float
+    init: np.ndarray
+    rng: np.random.Generator
+    monitor: Monitor
+    start: list[Layer] | None = None
+
+    def run(self, *, one_epoch: bool = False, state: State | None = None) -> FitResult:
+        """Train; the result's theta is in fitting coordinates of `stack`.
+
+        one_epoch : a single pass at a constant rate, going on with an update rule's `state`
+        """
+        theta = self._theta()
+        problem = Problem(
+            Objective(self.stack, data_loss(self.loss, self.margin), self.reg), self.rows
+        )
+        s = self.settings
+        if s.solver in MINIBATCH:
+            plan = self._plan()
+            if one_epoch:
+                plan = replace(plan, epochs=1, schedule="constant", patience=None)
+            train, validation = self._split()
+            return fit_minibatch(
+                problem,
+                theta,
+                plan,
+                self.rng,
+                self.monitor,
+                train=train,
+                validation=validation,
+                state=state,
+            )
+        if self.loss == "hinge":
+            return fit_proximal(
+                problem,
+                theta,
+                margin=self.margin,
+                tol=s.tol,
+                max_iter=s.max_iter,
+                monitor=self.monitor,
+            )
+        return fit_lbfgs(problem, theta, tol=s.tol, max_iter=s.max_iter, monitor=self.monitor)
+
+    def _plan(self) -> MinibatchPlan:
+        s = self.settings
+        return MinibatchPlan(
+            rule=s.rule,
+            rate=s.learning_rate,
+            batch_size=min(s.batch_size, len(self.rows)),
+            epochs=s.max_iter,
+            schedule=s.lr_schedule,
+            tol=s.tol,
+            patience=s.patience,
+        )
+
+    def _theta(self) -> Array:
+        dtype = self.theta_dtype()
+        if self.start is None:
+            return _xp.from_host(self.init, self.rows.x, dtype)
+        xp = _xp.namespace(self.rows.x)
+        layers = [
+            Layer(xp.astype(w, dtype), None if b is None else xp.astype(b, dtype))
+            for w, b in self.start
+        ]
+        return self.stack.flatten([(w, b) for w, b in self.stack.fitting(layers)])
+
+    def theta_dtype(self) -> Any:
+        """Full-batch solvers keep parameters in float64 where they can; products stay narrow."""
+        if self.settings.solver in MINIBATCH:
+            return self.rows.dtype
+        x = self.rows.x
+        return _xp.accumulator(_xp.namespace(x), _xp.device(x))
+
+    def _split(self) -> tuple[np.ndarray | None, Rows | None]:
+        """(rows to train on, held-out rows) for early stopping, stratified by class."""
+        fraction = self.settings.validation_fraction
+        if fraction is None:
+            return None, None
+        labels = self._host_labels()
+        try:
+            train, held = train_test_split(
+                np.arange(len(labels)),
+                test_size=fraction,
+                stratify=labels,
+                random_state=int(self.rng.integers(2**31)),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping cannot hold out validation_fraction={fraction} of "
+                f"{len(labels)} rows: {error}"
+            ) from None
+        return np.sort(train), subset(self.rows, np.sort(held))
+
+    def _host_labels(self) -> np.ndarray:
+        labels = _xp.to_host(self.rows.labels)
+        return labels.argmax(axis=0) if labels.ndim == 2 else labels

@@ -1,0 +1,179 @@
+"""The two linear classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators._base import BaseClassifier, ProbabilityMixin
+from xclf.objectives import Layer, Stack
+
+
+class LinearClassifier(BaseClassifier):
+    """Scores x @ coef_.T + intercept_; with two classes one vector stands for the difference."""
+
+    coef_: Array
+    intercept_: Array
+
+    @property
+    def _auto_solver(self) -> str:
+        return "lbfgs"
+
+    def _widths(self, n_classes: int) -> tuple[int, ...]:
+        return (self.n_features_in_, n_classes)
+
+    def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
+        return np.zeros(stack.size)  # convex: no symmetry to break
+
+    def _set_layers(self, layers: list[Layer]) -> None:
+        w, b = layers[0]
+        xp = _xp.namespace(w)
+        bias = xp.zeros_like(w[:, 0]) if b is None else b[:, 0]
+        if w.shape[0] == 2:
+            w, bias = w[1:, :] - w[:1, :], bias[1:] - bias[:1]
+        # Copies: the views would keep the whole parameter vector alive.
+        self.coef_ = xp.asarray(w, copy=True)
+        self.intercept_ = xp.asarray(bias, copy=True)
+
+    def _layers(self) -> list[Layer]:
+        w, b = self.coef_, self.intercept_[:, None]
+        if w.shape[0] == 1:
+            # Two classes: the penalty is least when the difference is shared evenly.
+            xp = _xp.namespace(w)
+            w, b = xp.concat([-0.5 * w, 0.5 * w], axis=0), xp.concat([-0.5 * b, 0.5 * b], axis=0)
+        return [Layer(w, b)]
+
+    def _array_names(self) -> tuple[str, ...]:
+        return ("coef_", "intercept_")
+
+
+class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
+    """Multinomial logistic regression where the arrays live.
+
+        min  1/sum(w) sum_i w_i (logsumexp(s_i) - s_i[y_i]) + reg * sum(W^2),   s_i = W x_i + b
+
+    Biases are not penalised. scikit-learn's `LogisticRegression` minimises the same objective with
+    C = 1 / (2 * reg * sum(w)) for three classes and more, and C = 1 / (reg * sum(w)) for two;
+    PyTorch's weight_decay is 2 * reg.
+
+    Parameters (solver x parameter, with every default, is a table in the README)
+    ----------
+    reg : penalty on the squared weights, >= 0
+    fit_intercept : whether to fit biases
+    standardize : fit in coordinates with mean 0 and deviation 1 (X is not copied), and fold both
+        into the fitted weights: the model takes raw rows. Without biases, scale only.
+    solver : "auto" (lbfgs) | "lbfgs" | "sgd" | "momentum" | "rmsprop" | "adam"
+    max_iter : iterations of lbfgs (1000), epochs of the others (100)
+    tol : lbfgs stops when the gradient's max-norm has fallen to tol times its value at zero
+        weights, and the estimated distance to the optimum to tol times the objective (1e-8 for
+        float64 data, 1e-6 for the rest). The others stop when the objective has not improved by tol
+        (1e-4) relative, or the validation accuracy absolute, for n_iter_no_change epochs.
+    batch_size : rows of a minibatch (200)
+    learning_rate : 0.01 for sgd and momentum, 0.001 for rmsprop and adam
+    momentum : of solver "momentum" (0.9)
+    lr_schedule : "constant" | "cosine" (to zero over max_iter epochs) | "exponential" (0.95 an epoch)
+    class_weight : None | "balanced" | dict of weights by label
+    early_stopping : hold out validation_fraction (0.1) of the rows, watch their accuracy, keep the
+        parameters of the best epoch
+    n_iter_no_change : patience in epochs (10)
+    warm_start : go on from the fitted weights; classes that persist keep theirs
+    random_state : None, int, Generator or RandomState: order of minibatches
+    callbacks : list of callables that receive an `xclf.Event`; one that returns True stops the fit
+    verbose : print a line every `verbose` epochs or iterations
+    device, precision, max_memory : None; other values are not supported yet and say so
+
+    Attributes
+    ----------
+    classes_ (C,) NumPy; coef_ (C, D), intercept_ (C,), with two classes (1, D) and (1,): the second
+    class minus the first; n_iter_, n_features_in_, feature_names_in_, converged_ (the solver's own
+    criterion was met), objective_, history_ (lists loss, val_loss, val_accuracy, seconds),
+    loss_curve_.
+
+    Example
+    -------
+    >>> import numpy as np, xclf
+    >>> x = np.asarray([[0.0, 1.0], [1.0, 0.0], [0.9, 0.1], [0.1, 0.9]])
+    >>> model = xclf.SoftmaxClassifier(reg=0.01).fit(x, ["up", "right", "right", "up"])
+    >>> model.predict(x[:2]).tolist()
+    ['up', 'right']
+    """
+
+    @property
+    def _loss_name(self) -> str:
+        return "softmax"
+
+
+class SVMClassifier(LinearClassifier):
+    """Multiclass SVM, Weston-Watkins sum form, where the arrays live.
+
+        min  1/sum(w) sum_i w_i sum_{j != y_i} max(0, s_ij - s_i[y_i] + margin) + reg * sum(W^2)
+
+    with s_i = W x_i + b. Biases are not penalised. Not the Crammer-Singer max form.
+
+    The hinge has kinks at which a quasi-Newton method stalls; "lbfgs" therefore runs inside an
+    augmented Lagrangian, and stops when the estimated duality gap is at most tol (1e-4) times the
+    objective, within max_iter (3000) inner iterations. `converged_` says that this was reached: the
+    objective is then within tol, relative, of the optimum, up to the estimate (an exact certificate
+    would also balance the multipliers). The other solvers follow subgradients, 0 at a kink.
+
+    margin : float > 0, in units of score. The other parameters and all attributes are those of
+    `SoftmaxClassifier`; there are no probabilities.
+    """
+
+    def __init__(
+        self,
+        reg: float = 1e-4,
+        *,
+        margin: float = 1.0,
+        fit_intercept: bool = True,
+        standardize: bool = False,
+        solver: str = "auto",
+        max_iter: int | None = None,
+        tol: float | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        lr_schedule: str | None = None,
+        class_weight: Any = None,
+        early_stopping: bool = False,
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        callbacks: Any = None,
+        verbose: int = 0,
+        device: None = None,
+        precision: None = None,
+        max_memory: None = None,
+    ) -> None:
+        super().__init__(
+            reg,
+            fit_intercept=fit_intercept,
+            standardize=standardize,
+            solver=solver,
+            max_iter=max_iter,
+            tol=tol,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            lr_schedule=lr_schedule,
+            class_weight=class_weight,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            warm_start=warm_start,
+            random_state=random_state,
+            callbacks=callbacks,
+            verbose=verbose,
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+        )
+        self.margin = margin
+
+    @property
+    def _loss_name(self) -> str:
+        return "hinge"

@@ -1,0 +1,198 @@
+"""Hyperparameters: what each may be, which solver uses it, and its default there."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xclf.optim import SCHEDULES, SGD, Adam, Momentum, RMSProp, Rule
+
+FULL_BATCH = ("lbfgs",)
+MINIBATCH = ("sgd", "momentum", "rmsprop", "adam")
+SOLVERS = ("auto", *FULL_BATCH, *MINIBATCH)
+
+#: Learning rate of each minibatch solver when none is given.
+LEARNING_RATES = {"sgd": 1e-2, "momentum": 1e-2, "rmsprop": 1e-3, "adam": 1e-3}
+
+# Parameters that only some solvers read; None (or False) means "not set".
+_FOR_MINIBATCH = (
+    "batch_size",
+    "learning_rate",
+    "lr_schedule",
+    "early_stopping",
+    "n_iter_no_change",
+)
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _integer(low: int) -> Check:
+    def good(value: Any) -> bool:
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+        return whole and int(value) >= low
+
+    return good, f"an integer >= {low}"
+
+
+def _real(test: Callable[[float], bool], words: str) -> Check:
+    def good(value: Any) -> bool:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+        return real and math.isfinite(float(value)) and test(float(value))
+
+    return good, words
+
+
+def _one_of(*choices: str) -> Check:
+    words = "one of " + ", ".join(repr(choice) for choice in choices)
+    return lambda value: isinstance(value, str) and value in choices, words
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check[0](value), f"None or {check[1]}"
+
+
+def _class_weight(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return value is None or (isinstance(value, str) and value == "balanced")
+    good = _real(lambda v: v >= 0.0, "")[0]
+    return all(good(weight) for weight in value.values())
+
+
+def _callbacks(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list | tuple) and all(callable(entry) for entry in value)
+    )
+
+
+def _random_state(value: Any) -> bool:
+    if isinstance(value, np.random.RandomState | np.random.Generator) or value is None:
+        return True
+    return _integer(0)[0](value)
+
+
+_FLAG: Check = (lambda value: isinstance(value, bool | np.bool_), "True or False")
+_LATER: Check = (lambda value: value is None, "None")
+
+CHECKS: dict[str, Check] = {
+    "reg": _real(lambda v: v >= 0.0, "a finite number >= 0"),
+    "margin": _real(lambda v: v > 0.0, "a finite number > 0"),
+    "hidden": _integer(1),
+    "loss": _one_of("softmax", "hinge"),
+    "fit_intercept": _FLAG,
+    "standardize": _FLAG,
+    "solver": _one_of(*SOLVERS),
+    "max_iter": _or_none(_integer(1)),
+    "tol": _or_none(_real(lambda v: v >= 0.0, "a finite number >= 0")),
+    "batch_size": _or_none(_integer(1)),
+    "learning_rate": _or_none(_real(lambda v: v > 0.0, "a finite number > 0")),
+    "momentum": _or_none(_real(lambda v: 0.0 <= v < 1.0, "a number in [0, 1)")),
+    "lr_schedule": _or_none(_one_of(*SCHEDULES)),
+    "class_weight": (_class_weight, "None, 'balanced' or a dict of weights >= 0 by class"),
+    "early_stopping": _FLAG,
+    "validation_fraction": _or_none(_real(lambda v: 0.0 < v < 1.0, "a number in (0, 1)")),
+    "n_iter_no_change": _or_none(_integer(1)),
+    "warm_start": _FLAG,
+    "random_state": (_random_state, "None, an integer >= 0, a Generator or a RandomState"),
+    "callbacks": (_callbacks, "None or a list of callables"),
+    "verbose": (lambda v: _FLAG[0](v) or _integer(0)[0](v), "True, False or an integer >= 0"),
+    "device": _LATER,
+    "precision": _LATER,
+    "max_memory": _LATER,
+}
+
+# Accepted as None only; the message says what to do instead.
+_NOT_YET = {
+    "device": "a fit runs where X is; move X yourself, for instance with cupy.asarray(X)",
+    "precision": "products run in the dtype of X; pass float32 or float64 data to choose",
+    "max_memory": "all rows must fit where X is",
+}
+
+
+def check_parameters(name: str, params: Mapping[str, Any]) -> None:
+    """ValueError for the first hyperparameter that is out of its range."""
+    for key, value in params.items():
+        good, words = CHECKS[key]
+        if good(value):
+            continue
+        if key in _NOT_YET:
+            raise NotImplementedError(
+                f"{name}: {key}={value!r} is not supported yet, only None: {_NOT_YET[key]}"
+            )
+        raise ValueError(f"{name}: {key} must be {words}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of one fit, every default filled in."""
+
+    solver: str
+    max_iter: int
+    tol: float
+    batch_size: int
+    rule: Rule
+    learning_rate: float
+    lr_schedule: str
+    patience: int
+    validation_fraction: float | None
+
+
+def resolve(est: Any, *, auto: str, hinge: bool, single: bool) -> Settings:
+    """Settings of a fit; warns about parameters that the solver does not use.
+
+    auto : what "auto" stands for;  hinge : whether the loss is the hinge
+    single : whether products run in float32
+    """
+    solver = auto if est.solver == "auto" else est.solver
+    _warn_unused(est, solver)
+    if solver in FULL_BATCH:
+        # The hinge's figure is a duality gap, the other a gradient relative to zero weights:
+        # DEFAULTS in the README. float32 cannot reach the float64 figure.
+        max_iter = 3000 if hinge else 1000
+        tol = 1e-4 if hinge else (1e-6 if single else 1e-8)
+    else:
+        max_iter, tol = 100, 1e-4
+    momentum = 0.9 if est.momentum is None else float(est.momentum)
+    rules: dict[str, Rule] = {
+        "sgd": SGD(),
+        "momentum": Momentum(momentum),
+        "rmsprop": RMSProp(),
+        "adam": Adam(),
+    }
+    fraction = 0.1 if est.validation_fraction is None else float(est.validation_fraction)
+    return Settings(
+        solver=solver,
+        max_iter=max_iter if est.max_iter is None else int(est.max_iter),
+        tol=tol if est.tol is None else float(est.tol),
+        batch_size=200 if est.batch_size is None else int(est.batch_size),
+        rule=rules.get(solver, SGD()),
+        learning_rate=float(est.learning_rate or LEARNING_RATES.get(solver, 0.0)),
+        lr_schedule=est.lr_schedule or "constant",
+        patience=10 if est.n_iter_no_change is None else int(est.n_iter_no_change),
+        validation_fraction=fraction if est.early_stopping else None,
+    )
+
+
+def _warn_unused(est: Any, solver: str) -> None:
+    unused = [
+        key
+        for key in _FOR_MINIBATCH
+        if solver in FULL_BATCH and getattr(est, key) not in (None, False)
+    ]
+    if est.momentum is not None and solver != "momentum":
+        unused.append("momentum")
+    if est.validation_fraction is not None and not est.early_stopping:
+        unused.append("validation_fraction")
+    if unused:
+        what = "without early_stopping=True" if unused == ["validation_fraction"] else ""
+        warnings.warn(
+            f"{type(est).__name__}: solver {solver!r} does not use {', '.join(unused)}"
+            + (f" {what}" if what else ""),
+            UserWarning,
+            stacklevel=4,
+        )
