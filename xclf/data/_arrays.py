@@ -131,6 +131,7 @@ def tidy_labels(y: np.ndarray, where: str) -> np.ndarray:
 
     DataError for a shape that is not one label per row, fractions, NaN, and empty strings.
     """
+    y = np.array(native(y))  # in memory, whatever file it is mapped from
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -146,15 +147,14 @@ def tidy_labels(y: np.ndarray, where: str) -> np.ndarray:
     if y.dtype.kind == "U":
         if (y == "").any():
             raise DataError(f"{where}: label {int((y == '').argmax()) + 1:,} is missing (empty)")
-        return np.array(native(y))
+        return y
     if y.dtype.kind not in "biuf":
         raise DataError(f"{where}: labels must be integers or strings, but have dtype {y.dtype}")
-    y = native(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise DataError(f"{where}: label {int((~np.isfinite(y)).argmax()) + 1:,} is missing (NaN)")
     if y.dtype.kind == "f" and (y != np.trunc(y)).any():
         raise DataError(f"{where}: labels are fractions; classes must be integers or strings")
-    if y.size and (float(y.min()) < -(2.0**63) or float(y.max()) >= 2.0**63):
+    if y.size and (int(y.min()) < -(2**63) or int(y.max()) >= 2**63):
         raise DataError(f"{where}: labels do not fit 64-bit integers")
     return y.astype(np.int64)
 

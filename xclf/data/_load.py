@@ -42,13 +42,11 @@ def load(
     """Reads DATA: rows (N, D), labels (N,) and what else the format tells.
 
     source : what is read goes by the name:
-        "digits"               scikit-learn's 1,797 digits of 8 x 8, uint8 in 0..16 (a folder of
-                               that name is "./digits")
+        "digits"               scikit-learn's 1,797 digits of 8 x 8, uint8 in 0..16
         .npz                   arrays `x_name`, `y_name`; held-out X_test, y_test if both are there
         .npy                   rows alone; "x.npy,y.npy" rows and labels; or a folder that holds
                                X.npy and y.npy (`x_name`, `y_name`), and X_test.npy, y_test.npy
-        CIFAR-10               the folder of batches, binary or python, or the folder above it; or
-                               one batch
+        CIFAR-10               folder of batches, binary or python, or the one above; or one batch
         IDX                    a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte
                                (and t10k-*), gz or not; or one images file
         .csv, .tsv, .parquet   a header line (or column names), a label column; .csv.gz, .tsv.gz
@@ -67,36 +65,20 @@ def load(
     limit = DEFAULT_MEMORY if max_memory is None else max_memory
     if limit <= 0:
         raise DataError(f"max_memory must be a positive number of bytes, got {max_memory}")
-    name = os.fspath(source)
+    path, name = Path(source), os.fspath(source)
     if name == "digits":
         return _digits()
-    path = Path(name)
     if not path.exists():
-        pair = _pair(name)
-        if pair is not None:
-            return read_npy(*pair)
-        raise DataError(_not_found(name, path))
+        return _read_pair(name)
     if path.is_dir():
         return _read_folder(path, x_name, y_name, need_labels, limit)
-    if is_cifar10_file(path):
-        return read_cifar10_file(path)
-    if is_idx_file(path):
-        return read_idx_file(path, need_labels, limit)
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind in ("csv", "tsv"):
+    if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
         return read_csv(path, label, need_labels)
-    kind = path.suffix.lower()
-    if kind == ".npz":
-        return read_npz(path, x_name, y_name, need_labels, limit)
-    if kind == ".npy":
-        if need_labels:
-            raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
-        return read_npy(path, None)
-    if kind == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return read_parquet(path, label, need_labels)
-    if kind in (".svmlight", ".libsvm", ".svm"):
+    if path.suffix.lower() in (".svmlight", ".libsvm", ".svm"):
         return read_svmlight(path, limit, n_features)
-    raise DataError(_unknown(path))
+    return _read_arrays(path, x_name, y_name, need_labels, limit)
 
 
 def _digits() -> Dataset:
@@ -111,6 +93,22 @@ def _digits() -> Dataset:
         image_shape=(8, 8, 1),
         pixel_layout="channel_last",
     )
+
+
+def _read_arrays(
+    path: Path, x_name: str, y_name: str, need_labels: bool, max_memory: int
+) -> Dataset:
+    if is_cifar10_file(path):
+        return read_cifar10_file(path)
+    if is_idx_file(path):
+        return read_idx_file(path, need_labels, max_memory)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path, x_name, y_name, need_labels, max_memory)
+    if path.suffix.lower() == ".npy":
+        if need_labels:
+            raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
+        return read_npy(path, None)
+    raise DataError(_unknown(path))
 
 
 def _read_folder(
@@ -128,12 +126,12 @@ def _read_folder(
     )
 
 
-def _pair(name: str) -> tuple[Path, Path] | None:
-    """The two files of "x.npy,y.npy"; a comma inside a path is found too."""
+def _read_pair(name: str) -> Dataset:
+    """Rows and labels of "x.npy,y.npy"; a comma elsewhere in a path is no matter."""
     first, comma, second = name.partition(".npy,")
     if not comma or not second.endswith(".npy"):
-        return None
-    return Path(first + ".npy"), Path(second)
+        raise DataError(_not_found(name, Path(name)))
+    return read_npy(Path(first + ".npy"), Path(second))
 
 
 def _not_found(name: str, path: Path) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import warnings
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -75,7 +76,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Keys that Python 2 wrote as byte strings come as str; Python 2 strings as latin-1 str. Arrays
     are read-only, of booleans, integers or floats.
 
-    Raises DataError for a pickle that holds anything else, or is broken, or holds no dictionary.
+    Raises DataError for a pickle that holds anything else, or is broken, or holds no dictionary;
+    also for protocol 0 of Python 2 with bytes beyond ASCII, which pickletools cannot split.
     """
     with reading(path):
         length = path.stat().st_size
@@ -85,11 +87,18 @@ def read_pickle(path: Path) -> dict[str, Any]:
             raise DataError(f"{path}: {size(length)} is too large for a batch of images")
         data = path.read_bytes()
     try:
-        value = _Machine(len(data)).run(data)
+        with warnings.catch_warnings():  # pickletools' own, about odd escapes in strings
+            warnings.simplefilter("ignore", DeprecationWarning)
+            value = _Machine(len(data)).run(data)
     except _RefusedError as error:
         raise DataError(
             f"{path}: {error}; a pickle may hold arrays, lists, dicts, strings and numbers"
         ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: a string in this pickle is damaged, or not ASCII in protocol 0; "
+            "unpack it again, or write it with protocol 2 or later"
+        ) from error
     except (ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{path}: not a complete pickle; unpack or download it again") from error
     if type(value) is not dict:

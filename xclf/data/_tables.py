@@ -172,7 +172,8 @@ def _labels(path: Path, name: str, values: np.ndarray) -> np.ndarray:
 def _missing(values: np.ndarray) -> np.ndarray:
     """Where values are None or NaN; only NaN differs from itself."""
     if values.dtype.kind == "O":
-        return np.array([value is None or value != value for value in values], dtype=bool)
+        gaps = (v is None or (isinstance(v, float) and v != v) for v in values)
+        return np.fromiter(gaps, dtype=bool, count=len(values))
     if values.dtype.kind == "f":
         return np.asarray(np.isnan(values))
     return np.zeros(len(values), dtype=bool)

@@ -1,0 +1,168 @@
+"""IDX files under both ways of naming, gz or not, whole and broken."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xclf.data import DataError, load
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 5)).astype(np.uint8)
+LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.tobytes()
+
+
+def write(folder: Path, name: str, content: bytes, packed: bool = False, sep: str = "-") -> Path:
+    name = name.replace("-idx", f"{sep}idx") + (".gz" if packed else "")
+    (folder / name).write_bytes(gzip.compress(content) if packed else content)
+    return folder / name
+
+
+def write_set(folder: Path, packed: bool = False, sep: str = "-", test: bool = True) -> Path:
+    write(folder, "train-images-idx3-ubyte", idx(IMAGES), packed, sep)
+    write(folder, "train-labels-idx1-ubyte", idx(LABELS), packed, sep)
+    if test:
+        write(folder, "t10k-images-idx3-ubyte", idx(IMAGES[:3]), packed, sep)
+        write(folder, "t10k-labels-idx1-ubyte", idx(LABELS[:3]), packed, sep)
+    return folder
+
+
+def fails(source, message: str, **options) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load(source, **options)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("sep", ["-", "."])
+def test_folder(tmp_path, packed, sep):
+    data = load(write_set(tmp_path, packed, sep))
+    np.testing.assert_array_equal(data.x, IMAGES.reshape(7, 20))
+    np.testing.assert_array_equal(data.images()[..., 0], IMAGES)
+    np.testing.assert_array_equal(data.y, LABELS)
+    np.testing.assert_array_equal(data.test.x, IMAGES[:3].reshape(3, 20))
+    np.testing.assert_array_equal(data.test.y, LABELS[:3])
+    assert data.x.dtype == data.test.x.dtype == np.uint8
+    assert data.y.dtype == np.int64
+    assert data.image_shape == (4, 5, 1)
+    assert data.pixel_layout == "channel_last"
+    assert isinstance(data.x, np.memmap) is not packed
+    assert data.source == str(tmp_path)
+
+
+def test_folder_without_test_part(tmp_path):
+    assert load(write_set(tmp_path, test=False)).test is None
+
+
+def test_gz_goes_by_content(tmp_path):
+    write_set(tmp_path, packed=True, test=False)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(idx(IMAGES))  # a browser unpacked it and kept the name
+    np.testing.assert_array_equal(load(tmp_path).images()[..., 0], IMAGES)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_single_file(tmp_path, packed):
+    write_set(tmp_path, packed)
+    suffix = ".gz" if packed else ""
+    data = load(tmp_path / f"t10k-images-idx3-ubyte{suffix}")
+    np.testing.assert_array_equal(data.y, LABELS[:3])
+    assert data.test is None
+    fails(tmp_path / f"train-labels-idx1-ubyte{suffix}", "give the images file")
+
+
+def test_names_of_other_sets(tmp_path):
+    path = write(tmp_path, "emnist-train-images-idx3-ubyte", idx(IMAGES), packed=True)
+    fails(path, r"emnist-train-labels-idx1-ubyte\.gz: no such file")
+    assert load(path, need_labels=False).y is None
+    write(tmp_path, "emnist-train-labels-idx1-ubyte", idx(LABELS))
+    np.testing.assert_array_equal(load(path).y, LABELS)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3", "train-labels-idx1", "t10k-labels-idx1"])
+def test_missing_file_is_named(tmp_path, name):
+    (write_set(tmp_path) / f"{name}-ubyte").unlink()
+    fails(tmp_path, name.replace("idx", "idx"))
+
+
+def test_rows_without_labels(tmp_path):
+    (write_set(tmp_path, test=False) / "train-labels-idx1-ubyte").unlink()
+    assert load(tmp_path, need_labels=False).y is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (b"", "empty"),
+        (b"\0\0", "not an IDX file"),
+        (b"\x01\0\x08\x03" + bytes(40), "starts with 01000803, not an IDX file"),
+        (b"GIF89a" * 5, "not an IDX file"),
+        (b"\0\0\x0d\x03" + bytes(12), r"type 0x0d; only bytes"),
+        (idx(LABELS), r"holds labels \(idx1\) where images \(idx3\) are expected"),
+        (b"\0\0\x08\x07" + bytes(28), "holds 7 axes"),
+        (idx(IMAGES)[:12], "cut short inside its header"),
+        (idx(IMAGES)[:-1], r"cut short: its header says shape \(7, 4, 5\), 140 bytes, but 139"),
+        (idx(IMAGES)[:16], "but 0 follow"),
+        (idx(IMAGES) + b"\0", "longer than the 140 bytes"),
+        (idx(IMAGES[:0]), r"holds nothing: its header says shape \(0, 4, 5\)"),
+        (idx(IMAGES[:6]), "6 rows but 7 labels"),
+    ],
+)
+def test_broken_images(tmp_path, packed, images, message):
+    write_set(tmp_path, packed)
+    write(tmp_path, "train-images-idx3-ubyte", images, packed)
+    fails(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (b"", "train-labels.*empty"),
+        (idx(IMAGES), r"holds images \(idx3\) where labels \(idx1\)"),
+        (idx(LABELS[:5]), "7 rows but 5 labels"),
+        (idx(LABELS)[:-2], "cut short"),
+    ],
+)
+def test_broken_labels(tmp_path, labels, message):
+    write_set(tmp_path)
+    write(tmp_path, "train-labels-idx1-ubyte", labels)
+    fails(tmp_path, message)
+
+
+def test_images_of_another_size_in_the_test_part(tmp_path):
+    write_set(tmp_path)
+    write(tmp_path, "t10k-images-idx3-ubyte", idx(IMAGES[:3, :3]))
+    fails(tmp_path, "test rows have 15 columns, training rows 20")
+
+
+def test_broken_gz(tmp_path):
+    path = write_set(tmp_path, packed=True) / "train-images-idx3-ubyte.gz"
+    whole = path.read_bytes()
+    for length in range(2, len(whole)):
+        path.write_bytes(whole[:length])
+        fails(tmp_path, r"train-images-idx3-ubyte\.gz")
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1  # the checksum
+    path.write_bytes(flipped)
+    fails(tmp_path, "CRC")
+    path.write_bytes(whole + b"garbage")
+    fails(tmp_path, r"train-images-idx3-ubyte\.gz")
+
+
+def test_announced_sizes_are_not_allocated(tmp_path):
+    huge = b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" + b"\0\0\x10\0" * 2
+    for packed in (False, True):
+        write(write_set(tmp_path, packed), "train-images-idx3-ubyte", huge, packed)
+        fails(tmp_path, "max_memory = 4.0 GiB" if packed else "cut short")
+        for path in tmp_path.iterdir():
+            path.unlink()
+    write(write_set(tmp_path, True), "train-images-idx3-ubyte", huge, True)
+    fails(tmp_path, "cut short", max_memory=2**60)

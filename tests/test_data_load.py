@@ -1,0 +1,193 @@
+"""The door `load`: what a source is, svmlight files, and what is told when nothing fits."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import xclf.data
+from xclf.data import DataError, Dataset, load
+from xclf.data._dataset import listing, reading, size
+
+
+def fails(source, message: str, **options) -> str:
+    with pytest.raises(DataError, match=message) as caught:
+        load(source, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_all_is_exact():
+    public = {name for name in vars(xclf.data) if not name.startswith("_")}
+    assert public == set(xclf.data.__all__)
+
+
+def test_digits():
+    data = load("digits")
+    expected = load_digits()
+    np.testing.assert_array_equal(data.images()[..., 0], expected.images)
+    np.testing.assert_array_equal(data.y, expected.target)
+    assert data.x.dtype == np.uint8
+    assert data.y.dtype == np.int64
+    assert data.class_names == tuple("0123456789")
+    assert data.image_shape == (8, 8, 1)
+
+
+def test_a_data_error_is_a_value_error_of_one_line():
+    error = DataError("a\nb\x1b[2Jc")
+    assert isinstance(error, ValueError)
+    assert str(error) == "a b [2Jc"
+
+
+def test_dataset_checks_its_shapes():
+    x, y = np.zeros((4, 6)), np.zeros(4, int)
+    assert Dataset(x, y, "here").test is None
+    for wrong in (
+        {"x": np.zeros(4)},
+        {"x": np.zeros((0, 6))},
+        {"y": y[:3]},
+        {"y": np.zeros((4, 2))},
+        {"image_shape": (2, 2, 1)},
+        {"test": Dataset(x[:, :5], y, "there")},
+    ):
+        with pytest.raises(DataError, match=r"here|there"):
+            Dataset(**{"x": x, "y": y, "source": "here", **wrong})
+    with pytest.raises(DataError, match="not known to be images"):
+        Dataset(x, y, "here").images()
+
+
+def test_nothing_there(tmp_path):
+    assert "did you mean digits?" in fails("digit", "no such file or folder")
+    (tmp_path / "train.csv").touch()
+    assert "did you mean train.csv?" in fails(tmp_path / "trian.csv", "no such file")
+    assert ".parquet" in fails(tmp_path / "quite-another-name", "DATA can be digits, ")
+    fails(tmp_path / "no" / "such" / "a.csv", "no such file or folder$")
+    fails(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: no such file")
+    fails(f"{tmp_path}/a.npy,{tmp_path}/b.csv", "no such file or folder")
+    fails("", "no data set in this folder|no such file")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.tar.gz", "unpack this archive"),
+        ("a.zip", "unpack this archive"),
+        ("a.pkl", "pickles are programs"),
+        ("a.txt", "not known; DATA can be"),
+        ("README", "not known"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"abc")
+    fails(tmp_path / name, message)
+
+
+def test_folder_of_other_things(tmp_path):
+    (tmp_path / "a.png").touch()
+    fails(tmp_path, "no data set in this folder; looked for X.npy and y.npy, CIFAR-10")
+
+
+def test_a_folder_named_like_a_file(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    fails(tmp_path / "a.csv", "no data set in this folder")
+    (tmp_path / "data_batch_1").mkdir()
+    fails(tmp_path, "no data set in this folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,label\n1,2\n")
+    path.chmod(0)
+    fails(path, "cannot be read: Permission denied")
+
+
+def test_what_the_system_says_is_passed_on(tmp_path):
+    (tmp_path / "a.npy").mkdir()
+    fails(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: cannot be read: Is a directory$")
+    with (
+        pytest.raises(DataError, match=r"^a\.csv: does not fit in memory$"),
+        reading(Path("a.csv")),
+    ):
+        raise MemoryError
+
+
+def test_max_memory_must_be_positive():
+    fails("digits", "max_memory must be a positive number", max_memory=0)
+
+
+def test_sizes_and_lists_for_people():
+    assert [size(n) for n in (0, 1023, 1024, 4 * 2**30, 2**60)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1.0 KiB",
+        "4.0 GiB",
+        "1048576.0 TiB",
+    ]
+    assert listing([]) == "none"
+    assert listing(["a", 1]) == "a, 1"
+    assert listing("abc", limit=2) == "a, b and 1 more"
+    assert len(listing(["x" * 1000])) == 60
+
+
+SVMLIGHT = "1 1:0.5 3:2 # a comment\n-1 2:1\n1 qid:3 1:1e-3\n"
+
+
+@pytest.mark.parametrize("name", ["a.svmlight", "a.libsvm", "a.svm", "A.SVM"])
+def test_svmlight(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(SVMLIGHT)
+    data = load(path)
+    np.testing.assert_array_equal(data.x, [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
+    assert data.x.dtype == np.float64
+    np.testing.assert_array_equal(data.y, [1, -1, 1])
+    assert data.y.dtype == np.int64
+
+
+def test_svmlight_columns(tmp_path):
+    path = tmp_path / "a.svm"
+    path.write_text(SVMLIGHT)
+    data = load(path, n_features=5)
+    np.testing.assert_array_equal(data.x[:, 3:], 0)
+    assert data.x.shape == (3, 5)
+    fails(path, "has 3 columns, more than the 2 expected", n_features=2)
+    path.write_text("1 0:1 2:5\n2 1:3\n")
+    np.testing.assert_array_equal(load(path).x, [[1, 0, 5], [0, 3, 0]])
+
+
+def test_svmlight_dense_only_if_it_fits(tmp_path):
+    path = tmp_path / "a.svm"
+    path.write_text("1 1:1\n2 2000000000:1\n")
+    text = fails(path, "2 rows of 2,000,000,000 columns take 29.8 GiB dense")
+    assert "more than max_memory = 4.0 GiB" in text
+    path.write_text(SVMLIGHT)
+    assert load(path, max_memory=72).x.nbytes == 72
+    fails(path, re.escape("72 bytes dense, more than max_memory = 71 bytes"), max_memory=71)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("\n", "at least one row"),
+        ("# nothing\n", "at least one row"),
+        ("1 1:2\nx 2:1\n", "could not convert"),
+        ("1 1:2\n1 2:\n", "a.svm: damaged"),
+        ("1 1:2\n1 2=1\n", "a.svm: damaged"),
+        ("1 3:2 1:1\n", "a.svm: damaged"),
+        ("1,2 1:2\n", "a.svm: damaged"),
+        ("1 99999999999999:2\n", "a.svm: damaged"),
+        ("1 -5:2\n", "a.svm"),
+        ("0.5 1:2\n0.25 1:1\n", "labels are fractions"),
+        ("nan 1:2\n", "label 1 is missing"),
+    ],
+)
+def test_broken_svmlight(tmp_path, text, message):
+    path = tmp_path / "a.svm"
+    path.write_text(text)
+    fails(path, message)

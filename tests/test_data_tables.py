@@ -1,0 +1,253 @@
+"""CSV through both libraries and Parquet: label columns, types, and tables that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xclf.data import DataError, load
+
+TEXT = "width,height,species\n1.5,2,cat\n3,4,dog\n5,6,cat\n"
+
+
+@pytest.fixture(params=["pyarrow", "pandas"])
+def engine(request, monkeypatch) -> str:
+    """The library that reads CSV; the tests hold for both."""
+    if request.param == "pandas":
+        monkeypatch.setitem(sys.modules, "pyarrow.csv", None)
+    return request.param
+
+
+def write(tmp_path: Path, text: str, name: str = "a.csv") -> Path:
+    path = tmp_path / name
+    content = text.encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def fails(source, message: str, **options) -> str:
+    with pytest.raises(DataError, match=message) as caught:
+        load(source, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "A.CSV"])
+def test_csv(tmp_path, engine, name):
+    text = TEXT.replace(",", "\t") if ".tsv" in name else TEXT
+    data = load(write(tmp_path, text, name), label="species")
+    np.testing.assert_array_equal(data.x, [[1.5, 2], [3, 4], [5, 6]])
+    assert data.x.dtype == np.float64
+    assert data.x.flags.c_contiguous
+    assert data.y.tolist() == ["cat", "dog", "cat"]
+    assert data.y.dtype.kind == "U"
+    assert data.feature_names == ("width", "height")
+    assert data.test is data.class_names is data.image_shape is None
+
+
+def test_gz_goes_by_content(tmp_path, engine):
+    path = tmp_path / "a.csv"
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    assert len(load(path, label="species").y) == 3
+
+
+@pytest.mark.parametrize("name", ["label", "target", "y", "class", "Class", "LABEL"])
+def test_label_by_its_usual_names(tmp_path, engine, name):
+    data = load(write(tmp_path, f"a,{name},b\n1,7,2\n3,8,4\n"))
+    np.testing.assert_array_equal(data.y, [7, 8])
+    assert data.y.dtype == np.int64
+    assert data.feature_names == ("a", "b")
+
+
+def test_label_that_must_be_named(tmp_path, engine):
+    path = write(tmp_path, TEXT)
+    assert "columns: width, height, species" in fails(path, "which column is the label")
+    assert "columns: width" in fails(path, "no column 'specie'", label="specie")
+    path = write(tmp_path, "a,target,y\n1,2,3\n")
+    fails(path, "target, y could each be the label")
+    np.testing.assert_array_equal(load(path, label="y").x, [[1, 2]])
+
+
+def test_rows_without_labels(tmp_path, engine):
+    data = load(write(tmp_path, "a,b\n1,2\n"), need_labels=False)
+    assert data.y is None
+    np.testing.assert_array_equal(data.x, [[1, 2]])
+    assert load(write(tmp_path, "a,label\n1,2\n"), need_labels=False).y.tolist() == [2]
+
+
+def test_pixels_stay_bytes(tmp_path, engine):
+    assert load(write(tmp_path, "label,p0,p1\n1,0,255\n2,3,4\n")).x.dtype == np.uint8
+    assert load(write(tmp_path, "label,p0,p1\n1,0,256\n2,3,4\n")).x.dtype == np.int64
+    assert load(write(tmp_path, "label,p0,p1\n1,-1,255\n2,3,4\n")).x.dtype == np.int64
+    assert load(write(tmp_path, "label,p0,p1\n1,0.5,255\n2,3,4\n")).x.dtype == np.float64
+    data = load(write(tmp_path, "label,a,b\n1,True,3\n2,False,4\n"))
+    np.testing.assert_array_equal(data.x, np.array([[1, 3], [0, 4]], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1", "2"], [1, 2]),
+        (["1.0", "2.0"], [1, 2]),
+        (["True", "False"], [1, 0]),
+        (["a b", "é"], ["a b", "é"]),
+        (["1", "b"], ["1", "b"]),
+        (["None", "none"], ["None", "none"]),
+    ],
+)
+def test_labels(tmp_path, engine, values, expected):
+    data = load(write(tmp_path, "a,label\n" + "".join(f"3,{value}\n" for value in values)))
+    assert data.y.tolist() == expected
+
+
+@pytest.mark.parametrize("gap", ["", "NA", "NaN", "null"])
+def test_missing_values(tmp_path, engine, gap):
+    path = write(tmp_path, f"a,b,label\n1,2,x\n3,4,{gap}\n5,6,{gap}\n")
+    fails(path, r"column label: 2 missing labels, the first in row 2;")
+    fails(write(tmp_path, f"a,label\n1,1\n3,{gap}\n"), "label 2 is missing")
+    fails(write(tmp_path, f"a,b,label\n1,2,x\n{gap},4,y\n"), "values are missing in a;")
+    fails(write(tmp_path, f"a,b,label\n1,{gap},x\n3,{gap},y\n"), "values are missing in b;")
+    fails(write(tmp_path, f"a,b,label\n1,True,x\n3,{gap},y\n"), "values are missing in b;")
+
+
+def test_columns_that_are_no_numbers(tmp_path, engine):
+    path = write(tmp_path, "a,city,label,sort\n1,Bonn,x,q\n2,Ulm,y,r\n")
+    text = fails(path, "these columns are not numbers: city, sort;")
+    assert "name one as the label" in text
+    fails(write(tmp_path, "a,label\n1,0.5\n2,0.7\n"), "labels are fractions")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("a,b,label\n", "no rows; columns: a, b, label"),
+        ("label\n1\n2\n", "no column besides the label"),
+        ("a,b,label\n1,2,3\n1,2,3,4\n", "a.csv"),
+        ("a,b,label\n1,2,3,4\n", "a.csv"),
+        ("\n", "a.csv"),
+    ],
+)
+def test_broken_csv(tmp_path, engine, text, message):
+    fails(write(tmp_path, text), message)
+
+
+def test_broken_gz(tmp_path, engine):
+    path = write(tmp_path, TEXT, "a.csv.gz")
+    path.write_bytes(path.read_bytes()[:-5])
+    fails(path, "a.csv.gz: damaged, cut short")
+
+
+def test_binary_called_csv(tmp_path, engine):
+    path = tmp_path / "a.csv"
+    path.write_bytes(bytes(range(256)) * 4)
+    fails(path, "a.csv")
+
+
+def test_the_row_index_of_pandas_is_left_out(tmp_path, engine):
+    frame = pd.DataFrame({"a": [1, 2], "label": ["x", "y"]}, index=[5, 9])
+    frame.to_csv(tmp_path / "a.csv")
+    assert load(tmp_path / "a.csv").feature_names == ("a",)
+    frame.to_parquet(tmp_path / "a.parquet")
+    data = load(tmp_path / "a.parquet")
+    assert data.feature_names == ("a",)
+    assert data.y.tolist() == ["x", "y"]
+
+
+def test_columns_of_one_name(tmp_path):
+    fails(write(tmp_path, "a,a,label\n1,2,3\n"), "several columns have the same name: a")
+
+
+def test_libraries_that_are_not_installed(tmp_path, monkeypatch):
+    for name in ("pyarrow", "pyarrow.csv", "pyarrow.parquet", "pandas"):
+        monkeypatch.setitem(sys.modules, name, None)
+    fails(write(tmp_path, TEXT), "CSV needs pyarrow or pandas: pip install pyarrow")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    fails(tmp_path / "a.parquet", "Parquet needs pyarrow: pip install pyarrow")
+
+
+COLUMNS = {"a": np.arange(3, dtype=np.float32), "b": np.array([1, 2, 3], np.float32)}
+
+
+@pytest.mark.parametrize("writer", ["pandas", "polars", "pyarrow"])
+def test_parquet(tmp_path, writer):
+    path = tmp_path / "a.parquet"
+    columns = {**COLUMNS, "label": ["x", "y", "x"]}
+    if writer == "pandas":
+        pd.DataFrame(columns).to_parquet(path)
+    elif writer == "polars":
+        pl.DataFrame(columns).write_parquet(path)
+    else:
+        pq.write_table(pa.table(columns), path)
+    data = load(path)
+    np.testing.assert_array_equal(data.x, np.c_[COLUMNS["a"], COLUMNS["b"]])
+    assert data.x.dtype == np.float32
+    assert data.y.tolist() == ["x", "y", "x"]
+    assert data.feature_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
+        (pa.array([7, 8, 7]).dictionary_encode(), [7, 8, 7]),
+        (pa.array([7, 8, 7], pa.uint8()), [7, 8, 7]),
+        (pa.array([True, False, True]), [1, 0, 1]),
+        (pa.array(["x", "y", "x"], pa.large_string()), ["x", "y", "x"]),
+        (pa.array([7.0, 8.0, 7.0]), [7, 8, 7]),
+    ],
+)
+def test_parquet_labels(tmp_path, labels, expected):
+    pq.write_table(pa.table({**COLUMNS, "kind": labels}), tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet", label="kind").y.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["x", None, "x"]), "column label: 1 missing label, the first in row 2"),
+        (pa.array([1, None, 2]), "label 2 is missing"),
+        (pa.array([True, None, False]), "1 missing label"),
+        (pa.array([b"x", b"y", b"z"]), "all integers or all strings"),
+        (pa.array([[1], [2], [3]]), "all integers or all strings"),
+        (pa.array([1, 2, 3], pa.timestamp("s")), "integers or strings"),
+    ],
+)
+def test_parquet_labels_that_are_none(tmp_path, column, message):
+    pq.write_table(pa.table({**COLUMNS, "label": column}), tmp_path / "a.parquet")
+    fails(tmp_path / "a.parquet", message)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1.0], [2.0], [3.0]]),
+        pa.array([1, 2, 3], pa.timestamp("s")),
+        pa.array([{"k": 1}, {"k": 2}, {"k": 3}]),
+        pa.array(["1", "2", "3"]).dictionary_encode(),
+    ],
+)
+def test_parquet_columns_that_are_no_numbers(tmp_path, column):
+    pq.write_table(pa.table({**COLUMNS, "odd": column, "y": [1, 2, 3]}), tmp_path / "a.parquet")
+    fails(tmp_path / "a.parquet", "not numbers: odd;")
+
+
+def test_broken_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({**COLUMNS, "label": [1, 2, 3]}), path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 29):
+        path.write_bytes(whole[:length])
+        fails(path, "a.parquet")
+    pq.write_table(pa.table({"a": pa.array([], pa.int64()), "label": pa.array([])}), path)
+    fails(path, "no rows; columns: a, label")
+    pq.write_table(pa.table({}), path)
+    fails(path, "no rows; columns: none")
