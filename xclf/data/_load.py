@@ -52,8 +52,7 @@ def load(
         .csv, .tsv, .parquet   a header line (or column names), a label column; .csv.gz, .tsv.gz
         .svmlight .libsvm .svm made dense
     label : label column of a table; by default the one called label, target, y or class
-    max_memory : bytes that one dense array made by a reader may take, 4 GiB by default. Files that
-        can be mapped (.npy, IDX, large members of an uncompressed .npz) may be larger.
+    max_memory : bytes of one dense array, 4 GiB by default; files that are mapped may be larger
     need_labels : False for rows to predict: without labels in the source `y` is None
     n_features : columns of an svmlight file, which itself only shows the largest index used
 
