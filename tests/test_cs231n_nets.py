@@ -262,6 +262,13 @@ def test_training_is_the_same_on_every_backend(backend):
     assert stats["val_acc_history"] == expected["val_acc_history"]
 
 
+def test_validation_labels_that_do_not_pair_with_rows_are_refused():
+    X, y = toy()
+    net = neural_net.TwoLayerNet(8, 10, 3)
+    with pytest.raises(ValueError, match=r"y must have shape \(60,\)"):
+        net.train(X, y, X, y[:, None], num_iters=1)
+
+
 def test_the_learning_rate_decays_after_the_first_step_of_each_epoch():
     X, y = toy()
     net, _ = train_old(num_iters=4, learning_rate=0.2, learning_rate_decay=0.5, reg=0.01)

@@ -68,7 +68,8 @@ def test_the_first_step_of_adam_is_the_learning_rate():
 @pytest.mark.parametrize("name", optim.__all__)
 def test_rules_keep_the_dtype_and_leave_w_alone(backend, dtype, name):
     w, dw = backend.asarray(W, dtype), backend.asarray(DW, dtype)
-    config = None
+    # What a search over 10 ** np.random.uniform(...) passes.
+    config = {"learning_rate": np.float64(1e-2)}
     for _ in range(2):
         next_w, config = getattr(optim, name)(w, dw, config)
         assert next_w.dtype == backend.dtype(dtype)

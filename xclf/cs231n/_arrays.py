@@ -7,11 +7,11 @@ that calls `np.random.seed` repeats its figures whatever library X belongs to.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -66,8 +66,11 @@ def floats(losses: Iterable[Any]) -> list[float]:
 
 
 def accuracy(predicted: Array, y: Array) -> float:
-    """The share of rows whose predicted class is the true one."""
-    return float(np.mean(_xp.to_host(predicted) == _xp.to_host(y)))
+    """The share of rows whose predicted class is the true one; ValueError if they do not pair."""
+    classes, labels = _xp.to_host(predicted), _xp.to_host(y)
+    if classes.shape != labels.shape:
+        raise ValueError(f"y must have shape {classes.shape}, one label a row; got {labels.shape}")
+    return float(np.mean(classes == labels))
 
 
 def check_rows(X: Array, y: Array) -> None:
@@ -100,15 +103,24 @@ def settle(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> N
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     """Writes arrays to `path` in NumPy's npz format, without pickle; all of the file or none."""
+    host = {name: _xp.to_host(values) for name, values in arrays.items()}
     target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=target.name, dir=target.parent)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **{k: _xp.to_host(v) for k, v in arrays.items()})
-        Path(name).replace(target)
+        with part.open("xb") as file:
+            _write_npz(file, host)
+        part.replace(target)
     except BaseException:
-        Path(name).unlink()
+        part.unlink(missing_ok=True)
         raise
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """What np.savez writes; it can be told to refuse pickles only from NumPy 2.2 on."""
+    with ZipFile(file, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

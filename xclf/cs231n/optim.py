@@ -19,7 +19,7 @@ Config: TypeAlias = dict[str, Any]
 def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """w - learning_rate * dw. Keys: learning_rate (1e-2)."""
     config = _with_defaults(config, learning_rate=1e-2)
-    next_w, _ = SGD().step(w, dw, (), config["learning_rate"])
+    next_w, _ = SGD().step(w, dw, (), *_numbers(config, "learning_rate"))
     return next_w, config
 
 
@@ -30,8 +30,8 @@ def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Arr
     """
     config = _with_defaults(config, learning_rate=1e-2, momentum=0.9)
     _with_zeros(config, w, "velocity")
-    rule = Momentum(config["momentum"])
-    next_w, (velocity,) = rule.step(w, dw, (config["velocity"],), config["learning_rate"])
+    rate, momentum = _numbers(config, "learning_rate", "momentum")
+    next_w, (velocity,) = Momentum(momentum).step(w, dw, (config["velocity"],), rate)
     config["velocity"] = velocity
     return next_w, config
 
@@ -43,8 +43,8 @@ def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, C
     """
     config = _with_defaults(config, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
     _with_zeros(config, w, "cache")
-    rule = RMSProp(config["decay_rate"], config["epsilon"])
-    next_w, (cache,) = rule.step(w, dw, (config["cache"],), config["learning_rate"])
+    rate, decay, epsilon = _numbers(config, "learning_rate", "decay_rate", "epsilon")
+    next_w, (cache,) = RMSProp(decay, epsilon).step(w, dw, (config["cache"],), rate)
     config["cache"] = cache
     return next_w, config
 
@@ -59,9 +59,9 @@ def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Conf
     """
     config = _with_defaults(config, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, t=0)
     _with_zeros(config, w, "m", "v")
-    rule = Adam(config["beta1"], config["beta2"], config["epsilon"])
+    rate, *settings = _numbers(config, "learning_rate", "beta1", "beta2", "epsilon")
     state = (config["m"], config["v"], config["t"])
-    next_w, state = rule.step(w, dw, state, config["learning_rate"])
+    next_w, state = Adam(*settings).step(w, dw, state, rate)
     config["m"], config["v"], config["t"] = state
     return next_w, config
 
@@ -71,6 +71,11 @@ def _with_defaults(config: Config | None, **defaults: float) -> Config:
     for key, value in defaults.items():
         config.setdefault(key, value)
     return config
+
+
+def _numbers(config: Config, *keys: str) -> list[float]:
+    """Settings as Python floats: a NumPy scalar would make float64 of float32 weights."""
+    return [float(config[key]) for key in keys]
 
 
 def _with_zeros(config: Config, w: Array, *keys: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xclf._xp import Array
+from xclf._xp import Array, place, same_place
 from xclf.cs231n._arrays import beside, plain, same_float
 from xclf.kernels import affine, affine_grad, l2
 
@@ -13,11 +13,13 @@ from xclf.kernels import affine, affine_grad, l2
 def linear_loss(
     kernel: Callable[[Array, Array], tuple[Array, Array]], W: Array, X: Array, y: Array, reg: float
 ) -> tuple[Any, Array]:
-    """kernel(X W, y) + reg * sum(W^2) and its slope in W."""
+    """kernel(X W, y) + reg * sum(W^2) and its slope in W; TypeError if X and W live apart."""
+    if not same_place(W, X):
+        raise TypeError(f"W is {place(W)}, but X is {place(X)}: move one of them")
     X, W = same_float(X, W)
     data_loss, dscores = kernel(affine(X, W, None), beside(y, X))
     _, dW, _ = affine_grad(dscores, X, W, need_dx=False)
-    penalty, dpenalty = l2(W, reg)
+    penalty, dpenalty = l2(W, float(reg))
     return plain(data_loss + penalty), dW + dpenalty
 
 

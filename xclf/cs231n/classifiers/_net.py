@@ -98,6 +98,6 @@ def loss_and_grads(
     grads = backward(dscores, caches, normalization)
     for name in params:
         if name.startswith("W"):
-            penalty, slope = kernels.l2(params[name], strength)
+            penalty, slope = kernels.l2(params[name], float(strength))
             loss, grads[name] = loss + penalty, grads[name] + slope
     return plain(loss), {name: grads[name] for name in params}
