@@ -1,0 +1,171 @@
+"""The house stands: imports only point down, and files and functions stay short."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import xclf
+
+HOUSE = Path(xclf.__file__).parent
+FLOORS = {
+    "_xp": 0,
+    "kernels": 1,
+    "gradcheck": 1,
+    "objectives": 2,
+    "rows": 2,
+    "optim": 2,
+    "training": 3,
+    "estimators": 4,
+    "data": 4,
+    "report": 4,
+    "cli": 5,
+    "cs231n": 5,
+}
+ROOF = {"__init__.py", "__main__.py"}  # the public names: may import from every floor
+ROOF_CONSTANTS = {"__version__"}  # and the only thing there that a room may read
+DEVICE_LIBRARIES = {"cupy", "cupyx", "torch", "tensorflow", "jax"}
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 50  # the body: a long list of parameters is no long function
+
+FILES = sorted(HOUSE.rglob("*.py"))
+files = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def imported_names(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names of everything imported anywhere in `tree`, functions included.
+
+    `from xclf import kernels` gives `xclf.kernels`. Relative imports start from `package`.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def package_of(path: Path) -> str:
+    return ".".join(("xclf", *path.relative_to(HOUSE).parts[:-1]))
+
+
+def rooms_entered(tree: ast.AST, package: str) -> set[str]:
+    """The rooms (or constants of the roof) that the imports of `tree` reach."""
+    names = (name.split(".") for name in imported_names(tree, package))
+    return {parts[1] if len(parts) > 1 else "" for parts in names if parts[0] == "xclf"}
+
+
+def uphill(room: str, entered: set[str]) -> set[str]:
+    """Those of `entered` that `room` must not know: its own floor's neighbours, and all above."""
+    below = {other for other, floor in FLOORS.items() if floor < FLOORS[room]}
+    return entered - below - {room} - ROOF_CONSTANTS
+
+
+@files
+def test_imports_point_down(path):
+    if path.parent == HOUSE and path.name in ROOF:
+        return
+    assert room_of(path) in FLOORS, "a new room needs a floor: FLOORS above"
+    bad = uphill(room_of(path), rooms_entered(_tree(path), package_of(path)))
+    assert not bad, f"{room_of(path)} (floor {FLOORS[room_of(path)]}) imports {sorted(bad)}"
+
+
+@files
+def test_only_the_ground_floor_knows_array_api_compat(path):
+    if path == HOUSE / "_xp.py":
+        return
+    names = {name.partition(".")[0] for name in imported_names(_tree(path), package_of(path))}
+    assert "array_api_compat" not in names
+
+
+def _at_import_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs when the module is imported: all but the insides of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _at_import_time(node)
+
+
+@files
+def test_no_device_library_is_imported_with_the_module(path):
+    imports = [
+        n for n in _at_import_time(_tree(path)) if isinstance(n, ast.Import | ast.ImportFrom)
+    ]
+    names = imported_names(ast.Module(body=imports, type_ignores=[]), package_of(path))
+    assert not {name.partition(".")[0] for name in names} & DEVICE_LIBRARIES
+
+
+@files
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MOST_LINES_OF_A_FILE
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from the first statement after the docstring to the last."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+@files
+def test_functions_are_short(path):
+    functions = (
+        n for n in ast.walk(_tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    long = {f.name: lines_of(f) for f in functions if lines_of(f) >= MOST_LINES_OF_A_FUNCTION}
+    assert not long
+
+
+# The checks above, checked: they must see what they forbid.
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "bad"),
+    [
+        ("kernels", "from xclf._xp import Array", set()),
+        ("kernels", "from xclf.kernels._rows import x", set()),
+        ("kernels", "from xclf.optim import lbfgs", {"optim"}),
+        ("kernels", "import xclf.training.events", {"training"}),
+        ("_xp", "from xclf import kernels", {"kernels"}),
+        ("optim", "from xclf.objectives import Stack", {"objectives"}),
+        ("optim", "def f():\n    from xclf import rows", {"rows"}),
+        ("objectives", "from ..rows import Rows", {"rows"}),
+        ("objectives", "from ..kernels import hinge", set()),
+        ("objectives", "from . import _stack", set()),
+        ("objectives", "from .. import training", {"training"}),
+        ("training", "if TYPE_CHECKING:\n    from xclf.estimators import load", {"estimators"}),
+        ("data", "from xclf.estimators import load", {"estimators"}),
+        ("estimators", "from xclf import __version__, _xp", set()),
+        ("estimators", "from xclf import SVMClassifier", {"SVMClassifier"}),
+        ("estimators", "import xclf", {""}),
+        ("cli", "from xclf.cs231n import layers", {"cs231n"}),
+        ("cli", "import numpy, xclfoo.training", set()),
+    ],
+)
+def test_the_floor_check_sees_what_it_forbids(room, source, bad):
+    assert uphill(room, rooms_entered(ast.parse(source), f"xclf.{room}")) == bad
+
+
+def test_the_import_time_check_skips_functions_alone():
+    source = "try:\n    import cupy\nexcept ImportError:\n    pass\ndef f():\n    import torch"
+    imports = [n for n in _at_import_time(ast.parse(source)) if isinstance(n, ast.Import)]
+    assert [n.names[0].name for n in imports] == ["cupy"]
+
+
+def test_the_length_check_leaves_signature_and_docstring_out():
+    source = 'def f(\n    a,\n):\n    """One.\n\n    Three.\n    """\n    if a:\n        return 1\n    return 2'
+    assert lines_of(ast.parse(source).body[0]) == 3
+    assert lines_of(ast.parse('def f():\n    """Nothing more."""').body[0]) == 0
