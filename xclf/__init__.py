@@ -8,10 +8,9 @@ No GPU library is imported here; an array brings its own.
 """
 
 from xclf import kernels
+from xclf._version import __version__
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
 from xclf.training import Event
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Event",

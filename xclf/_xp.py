@@ -66,7 +66,7 @@ def library(xp: Namespace) -> str:
 
 
 def compat_namespace(xp: Namespace) -> Namespace:
-    """The namespace this library computes with for a module that a caller names (`torch`, `cupy`)."""
+    """The namespace computed with for a module that a caller names (`torch`, `cupy`)."""
     return namespace(xp.asarray([0.0]))
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metaestimators import available_if
 
 from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators import _border as border
+from xclf.estimators._fitted import FittedModel
 from xclf.estimators._fitting import (
     Job,
     computing_dtype,
@@ -25,18 +23,20 @@ from xclf.estimators._fitting import (
     standardized,
 )
 from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
-from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Stack
-from xclf.rows import map_rows
 from xclf.training import Callback, Event, FitResult, Monitor
 
 
-class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Shared by the estimators; not for direct use. Subclasses say what the model is."""
+def _learns_in_parts(model: BaseClassifier) -> bool:
+    if model.solver in FULL_BATCH:
+        raise AttributeError(
+            f"partial_fit needs a minibatch solver or 'auto', got solver={model.solver!r}"
+        )
+    return True
 
-    classes_: np.ndarray
-    n_features_in_: int
-    history_: dict[str, list[float]]
+
+class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Shared by the estimators; not for direct use. Subclasses say what the model is."""
 
     def __init__(
         self,
@@ -98,24 +98,12 @@ class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """What solver="auto" stands for in `fit`."""
 
     @abstractmethod
-    def _widths(self, n_classes: int) -> tuple[int, ...]:
-        """Layer widths from features to classes."""
-
-    @abstractmethod
     def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
         """Host float64 (P,) to start from."""
 
     @abstractmethod
     def _set_layers(self, layers: list[Layer]) -> None:
         """Keep raw layers, one score per class, as fitted attributes."""
-
-    @abstractmethod
-    def _layers(self) -> list[Layer]:
-        """Raw layers with one score per class, from the fitted attributes."""
-
-    @abstractmethod
-    def _array_names(self) -> tuple[str, ...]:
-        """Fitted attributes that are arrays, or dicts of arrays, of the model's namespace."""
 
     # Training.
 
@@ -148,6 +136,7 @@ class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.__dict__.pop("_resume", None)
         return self
 
+    @available_if(_learns_in_parts)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One epoch of minibatches over these rows, going on from where the model stands.
 
@@ -200,10 +189,6 @@ class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "partial_fit does not support class_weight='balanced': it needs all labels; pass "
                 "a dict of weights by class"
             )
-        if self.solver in FULL_BATCH:
-            raise ValueError(
-                f"partial_fit needs a minibatch solver or 'auto', got solver={self.solver!r}"
-            )
         return resolve(self, auto="adam", hinge=False, single=True)
 
     def _check_classes(self, classes: Any, first: bool) -> np.ndarray:
@@ -211,7 +196,9 @@ class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if first:
                 raise ValueError("classes must be passed on the first call to partial_fit")
             return self.classes_
-        known, _ = border.encode(np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes))
+        known, _ = border.encode(
+            np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes)
+        )
         if not first and not np.array_equal(known, self.classes_):
             raise ValueError(
                 f"classes={known.tolist()} differs from the classes of the first call, "
@@ -309,107 +296,9 @@ class BaseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             row = slice(0, 1) if place is None else slice(place, place + 1)
             keep = 0.0 if place is None else 1.0
             weights.append(last.w[row, :] * keep)
-            biases.append(last.b[row, :] * keep)
+            if last.b is not None:
+                biases.append(last.b[row, :] * keep)
         return [*layers[:-1], Layer(xp.concat(weights, axis=0), xp.concat(biases, axis=0))]
-
-    # Prediction.
-
-    def _scores(self, X: Any) -> Array:
-        """(N, C) scores, one per class, in row chunks."""
-        check_is_fitted(self)
-        X = border.check_x(self, X, reset=False)
-        layers = self._layers()
-        border.check_same_as_model(layers[0].w, X)
-        xp = _xp.namespace(X)
-        stack = Stack(self._widths(len(self.classes_)))
-        theta = stack.flatten([(w, b) for w, b in layers])
-        return map_rows(
-            lambda x: xp.matrix_transpose(stack.forward(theta, x)[0]),
-            X,
-            theta.dtype,
-            max(stack.widths[1:]),
-        )
-
-    def decision_function(self, X: Any) -> Array:
-        """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
-        scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
-
-    def predict(self, X: Any) -> Array:
-        """The label with the largest score for every row (N,).
-
-        Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
-        """
-        scores = self._scores(X)
-        xp = _xp.namespace(scores)
-        best = xp.argmax(scores, axis=1)
-        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(scores):
-            return self.classes_[_xp.to_host(best)]
-        return xp.take(_xp.from_host(self.classes_, scores), best, axis=0)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Mean accuracy of `predict(X)` against y, computed on the host."""
-        guess = _xp.to_host(self.predict(X))
-        truth = _xp.to_host(y) if _xp.is_array(y) else y
-        weights = _xp.to_host(sample_weight) if _xp.is_array(sample_weight) else sample_weight
-        return float(accuracy_score(truth, guess, sample_weight=weights))
-
-    @property
-    def loss_curve_(self) -> list[float]:
-        """The objective after every epoch or iteration: `history_["loss"]`."""
-        check_is_fitted(self)
-        return self.history_["loss"]
-
-    # Moving and keeping.
-
-    def to_namespace(self, xp: Any, device: Any = None) -> Self:
-        """A copy of the fitted model whose arrays live in namespace `xp`, on `device`.
-
-        xp : a module such as numpy, cupy or torch;  device : as that library names it, its default
-        device with None
-
-            model.to_namespace(cupy)      # a model trained on the CPU now predicts CuPy arrays
-        """
-        check_is_fitted(self)
-        target = _xp.compat_namespace(xp)
-        moved = copy.copy(self)
-        moved.history_ = {key: list(values) for key, values in self.history_.items()}
-        moved.__dict__.pop("_resume", None)
-
-        def move(a: Any) -> Any:
-            if isinstance(a, dict):
-                return {key: move(value) for key, value in a.items()}
-            return _xp.asarray(target, _xp.to_host(a), device=device)
-
-        for name in self._array_names():
-            setattr(moved, name, move(getattr(self, name)))
-        return moved
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
-
-        `xclf.load` reads it back. Raises OSError if the file cannot be written; then nothing is
-        left behind and a file that was there before stays as it was.
-        """
-        from xclf.estimators._files import save_model
-
-        check_is_fitted(self)
-        save_model(self, Path(path))
-
-
-class ProbabilityMixin:
-    """Class probabilities of models trained with the softmax loss."""
-
-    _scores: Any
-
-    def predict_log_proba(self, X: Any) -> Array:
-        """log p (N, C), exact also for probabilities close to 0 and 1."""
-        return log_softmax(self._scores(X), axis=-1)
-
-    def predict_proba(self, X: Any) -> Array:
-        """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
-        log_p = self.predict_log_proba(X)
-        return _xp.namespace(log_p).exp(log_p)
 
 
 class _Printer:

@@ -87,11 +87,9 @@ def check_finite(X: Array) -> None:
 def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
     """y as a host array of labels, one per row of X."""
     if y is None:
-        raise ValueError(
-            f"{type(est).__name__} requires y to be passed, but the target y is None"
-        )
+        raise ValueError(f"{type(est).__name__} requires y to be passed, but the target y is None")
     check_same_place(X, y, "y")
-    labels = column_or_1d(_to_host(y), warn=True)
+    labels: np.ndarray = column_or_1d(_to_host(y), warn=True)
     if labels.shape[0] != X.shape[0]:
         raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
     _check_labels_present(labels)
@@ -122,9 +120,7 @@ def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"y must hold labels of one kind (all strings or all numbers): {error}"
         ) from None
     if len(classes) < 2:
-        raise ValueError(
-            f"y must hold at least two classes, got one class only: {classes[0]!r}"
-        )
+        raise ValueError(f"y must hold at least two classes, got one class only: {classes[0]!r}")
     return classes, index
 
 
@@ -136,7 +132,7 @@ def encode_known(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
             f"y holds labels that are not among the classes of this model: {unseen[:5].tolist()}; "
             f"classes: {classes[:20].tolist()}"
         )
-    return np.searchsorted(classes, labels)
+    return np.asarray(np.searchsorted(classes, labels))
 
 
 def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:

@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from xclf import _xp
+from xclf._version import __version__
 
 if TYPE_CHECKING:
-    from xclf.estimators._base import BaseClassifier
+    from xclf.estimators._fitted import FittedModel
 
 FORMAT = "xclf-model"
 VERSION = 1
@@ -39,11 +40,9 @@ class ModelFileError(ValueError):
     """A model file that cannot be read: missing parts, altered, or not one of ours."""
 
 
-def save_model(model: BaseClassifier, path: Path) -> None:
-    """Write `model` to `path`; see `BaseClassifier.save`."""
-    arrays = {
-        name: np.ascontiguousarray(array) for name, array in _flat_arrays(model).items()
-    }
+def save_model(model: FittedModel, path: Path) -> None:
+    """Write `model` to `path`; see `FittedModel.save`."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in _flat_arrays(model).items()}
     body = json.dumps(_describe(model), sort_keys=True, allow_nan=False)
     metadata = {"format": FORMAT, "xclf": body, "sha256": _digest(body, arrays)}
     data = to_safetensors(arrays, metadata=metadata)
@@ -113,7 +112,7 @@ def _digest(body: str, arrays: dict[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def _flat_arrays(model: BaseClassifier) -> dict[str, np.ndarray]:
+def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
     flat = {}
     for name in model._array_names():
         value = getattr(model, name)
@@ -123,9 +122,7 @@ def _flat_arrays(model: BaseClassifier) -> dict[str, np.ndarray]:
     return flat
 
 
-def _describe(model: BaseClassifier) -> dict[str, Any]:
-    from xclf import __version__
-
+def _describe(model: FittedModel) -> dict[str, Any]:
     results = {name: _plain(getattr(model, name)) for name in _RESULTS}
     names = getattr(model, "feature_names_in_", None)
     return {
@@ -139,7 +136,7 @@ def _describe(model: BaseClassifier) -> dict[str, Any]:
     }
 
 
-def _parameters(model: BaseClassifier) -> dict[str, Any]:
+def _parameters(model: FittedModel) -> dict[str, Any]:
     told = {}
     for name, value in model.get_params(deep=False).items():
         if name in _UNSAVED:
@@ -200,7 +197,7 @@ def _decode_labels(told: dict[str, Any]) -> np.ndarray:
     return np.asarray(_unplain(told["values"]), dtype=dtype)
 
 
-def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassifier:
+def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
     from xclf import estimators
 
     if told["class"] not in ("SoftmaxClassifier", "SVMClassifier", "TwoLayerClassifier"):
@@ -210,7 +207,7 @@ def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassif
     if isinstance(weight, dict):
         labels = _decode_labels(weight["labels"]).tolist()
         parameters["class_weight"] = dict(zip(labels, weight["weights"], strict=True))
-    model: BaseClassifier = getattr(estimators, told["class"])(**parameters)
+    model: FittedModel = getattr(estimators, told["class"])(**parameters)
     model.classes_ = _decode_labels(told["classes"])
     for name in _RESULTS:
         setattr(model, name, _unplain(told["results"][name]))
@@ -223,7 +220,7 @@ def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassif
     return model
 
 
-def _check_shapes(model: BaseClassifier) -> None:
+def _check_shapes(model: FittedModel) -> None:
     """The arrays must be those of the model that the metadata describes."""
     layers = model._layers()
     widths = model._widths(len(model.classes_))

@@ -8,7 +8,8 @@ import numpy as np
 
 from xclf import _xp
 from xclf._xp import Array
-from xclf.estimators._base import BaseClassifier, ProbabilityMixin
+from xclf.estimators._base import BaseClassifier
+from xclf.estimators._fitted import ProbabilityMixin
 from xclf.objectives import Layer, Stack
 
 
@@ -74,7 +75,8 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     batch_size : rows of a minibatch (200)
     learning_rate : 0.01 for sgd and momentum, 0.001 for rmsprop and adam
     momentum : of solver "momentum" (0.9)
-    lr_schedule : "constant" | "cosine" (to zero over max_iter epochs) | "exponential" (0.95 an epoch)
+    lr_schedule : "constant" | "cosine" (to zero over max_iter epochs) | "exponential"
+        (times 0.95 an epoch)
     class_weight : None | "balanced" | dict of weights by label
     early_stopping : hold out validation_fraction (0.1) of the rows, watch their accuracy, keep the
         parameters of the best epoch
@@ -114,10 +116,11 @@ class SVMClassifier(LinearClassifier):
     with s_i = W x_i + b. Biases are not penalised. Not the Crammer-Singer max form.
 
     The hinge has kinks at which a quasi-Newton method stalls; "lbfgs" therefore runs inside an
-    augmented Lagrangian, and stops when the estimated duality gap is at most tol (1e-4) times the
-    objective, within max_iter (3000) inner iterations. `converged_` says that this was reached: the
-    objective is then within tol, relative, of the optimum, up to the estimate (an exact certificate
-    would also balance the multipliers). The other solvers follow subgradients, 0 at a kink.
+    augmented Lagrangian, and stops when the estimated duality gap is at most tol (1e-6 for float64
+    data, 1e-4 for the rest) times the objective, within max_iter (5000) inner iterations.
+    `converged_` says that this was reached: the objective is then within tol, relative, of the
+    optimum, up to the estimate (an exact certificate would also balance the multipliers). The other
+    solvers follow subgradients, 0 at a kink.
 
     margin : float > 0, in units of score. The other parameters and all attributes are those of
     `SoftmaxClassifier`; there are no probabilities.

@@ -153,8 +153,8 @@ def resolve(est: Any, *, auto: str, hinge: bool, single: bool) -> Settings:
     if solver in FULL_BATCH:
         # The hinge's figure is a duality gap, the other a gradient relative to zero weights:
         # DEFAULTS in the README. float32 cannot reach the float64 figure.
-        max_iter = 3000 if hinge else 1000
-        tol = 1e-4 if hinge else (1e-6 if single else 1e-8)
+        max_iter = 5000 if hinge else 1000
+        tol = (1e-4 if single else 1e-6) if hinge else (1e-6 if single else 1e-8)
     else:
         max_iter, tol = 100, 1e-4
     momentum = 0.9 if est.momentum is None else float(est.momentum)

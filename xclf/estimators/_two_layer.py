@@ -9,7 +9,8 @@ from sklearn.utils.metaestimators import available_if
 
 from xclf import _xp
 from xclf._xp import Array
-from xclf.estimators._base import BaseClassifier, ProbabilityMixin
+from xclf.estimators._base import BaseClassifier
+from xclf.estimators._fitted import ProbabilityMixin
 from xclf.objectives import Layer, Stack
 
 
@@ -143,12 +144,12 @@ class TwoLayerClassifier(BaseClassifier):
     def _array_names(self) -> tuple[str, ...]:
         return ("weights_",)
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
         """p (N, C), the softmax of the scores; only with loss="softmax"."""
-        return ProbabilityMixin.predict_proba(self, X)  # type: ignore[arg-type]
+        return ProbabilityMixin.predict_proba(self, X)
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
         """log p (N, C); only with loss="softmax"."""
-        return ProbabilityMixin.predict_log_proba(self, X)  # type: ignore[arg-type]
+        return ProbabilityMixin.predict_log_proba(self, X)

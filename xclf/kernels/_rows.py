@@ -24,7 +24,7 @@ def class_axis(scores: Array, axis: int) -> int:
     ndim = scores.ndim
     if ndim < 2 or not -ndim <= axis < ndim:
         raise ValueError(
-            f"scores must have a row axis and the class axis {axis}, got shape {tuple(scores.shape)}"
+            f"scores must have a row axis and class axis {axis}, got shape {tuple(scores.shape)}"
         )
     return axis if axis < 0 else axis - ndim
 

@@ -100,9 +100,7 @@ class Objective:
     def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i (diag(p_i) - p_i p_i^T), (*heads, C, C): softmax's curvature in the scores."""
         scores, _ = self.stack.forward(theta, rows.x)
-        _, dscores = cross_entropy(
-            scores, rows.labels, reduction="sum", axis=-2, need_loss=False
-        )
+        _, dscores = cross_entropy(scores, rows.labels, reduction="sum", axis=-2, need_loss=False)
         xp = namespace(scores)
         mask = as_mask(rows.labels, scores)
         p = xp.where(mask, 1.0 + dscores, dscores)

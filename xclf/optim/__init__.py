@@ -4,7 +4,7 @@ They know flat parameter vectors and a function that gives values and slopes; no
 data or estimators.
 """
 
-from xclf.optim.lbfgs import Iterate, lbfgs
+from xclf.optim.lbfgs import Iterate, Memory, lbfgs
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
 from xclf.optim.schedules import EPOCH_DECAY, SCHEDULES, rate_factor
 from xclf.optim.spectral import SpectralPreconditioner
@@ -17,6 +17,7 @@ __all__ = [
     "Accepted",
     "Adam",
     "Iterate",
+    "Memory",
     "Momentum",
     "RMSProp",
     "Rule",

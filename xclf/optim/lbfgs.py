@@ -53,6 +53,14 @@ class _Pair(NamedTuple):
     rho: Array
 
 
+class Memory:
+    """The last `size` curvature pairs of a run, and the scale (K, 1) of its first direction."""
+
+    def __init__(self, size: int) -> None:
+        self.pairs: deque[_Pair] = deque(maxlen=size)
+        self.scale: Array | None = None
+
+
 @dataclass
 class _Head:
     """The host side of one head: where its line search stands."""
@@ -67,7 +75,7 @@ def lbfgs(
     value_and_grad: ValueAndGrad,
     theta: Array,
     *,
-    memory: int = 20,
+    memory: Memory | None = None,
     precondition: Precondition | None = None,
     noise: float = 0.0,
 ) -> Iterator[Iterate]:
@@ -76,7 +84,8 @@ def lbfgs(
     value_and_grad : theta (K, P) -> (values (K,), gradients (K, P), ...); heads are independent;
         further arrays (K,) travel to the host with the rest and come back as `extra`
     theta : (K, P) start, not written to
-    memory : curvature pairs kept
+    memory : where curvature pairs are kept, 20 of them by default; one that another run has filled
+        for a similar objective makes a good start
     precondition : v (K, P) -> (K, P), an approximate inverse Hessian, symmetric positive definite;
                    may change between iterates. It is scaled by s.y / y.Py (Barzilai & Borwein).
     noise : relative rounding error of a value, see `wolfe_search`
@@ -86,7 +95,7 @@ def lbfgs(
     evaluation while the rest move on. Source: Nocedal & Wright (2006), algorithms 7.4 and 3.5;
     Liu & Nocedal (1989).
     """
-    run = _Run(value_and_grad, theta, memory, precondition, noise)
+    run = _Run(value_and_grad, theta, memory or Memory(20), precondition, noise)
     while True:
         yield run.iterate()
         run.advance()
@@ -97,7 +106,7 @@ class _Run:
         self,
         value_and_grad: ValueAndGrad,
         theta: Array,
-        memory: int,
+        memory: Memory,
         precondition: Precondition | None,
         noise: float,
     ) -> None:
@@ -113,12 +122,13 @@ class _Run:
         none = np.zeros(len(self.heads), dtype=bool)
         self.decrement = np.full(len(self.heads), np.inf)
         self.moved, self.stalled = none, none.copy()
-        self.pairs: deque[_Pair] = deque(maxlen=memory)
-        # Before any curvature is known a step of length 1 / |g| is as good a guess as any.
-        length = np.ones_like(self.grad_norm)
-        if precondition is None:
-            length = 1.0 / np.maximum(self.grad_norm, 1.0)
-        self.scale = self._column(length)
+        self.memory = memory
+        if memory.scale is None:
+            # Before any curvature is known a step of length 1 / |g| is as good a guess as any.
+            length = np.ones_like(self.grad_norm)
+            if precondition is None:
+                length = 1.0 / np.maximum(self.grad_norm, 1.0)
+            memory.scale = self._column(length)
         self.direction: Array | None = None
 
     def iterate(self) -> Iterate:
@@ -138,7 +148,9 @@ class _Run:
         """One evaluation: try every head's step, and turn those whose search has ended."""
         if self.direction is None:
             self.direction = self._turn()
-        steps = np.asarray([0.0 if s else h.step for h, s in zip(self.heads, self.stalled, strict=True)])
+        steps = np.asarray(
+            [0.0 if s else h.step for h, s in zip(self.heads, self.stalled, strict=True)]
+        )
         change = self._column(steps) * self.direction
         trial = self.theta + change
         value, grad, *more = self.value_and_grad(trial)
@@ -189,30 +201,30 @@ class _Run:
         y = grad - self.grad
         rho = np.zeros_like(curvature)
         np.divide(1.0, curvature, out=rho, where=good)
-        self.pairs.append(_Pair(change, y, self._column(rho)))
+        self.memory.pairs.append(_Pair(change, y, self._column(rho)))
         if good.any():
             xp = self.xp
             size = xp.sum(y * self._preconditioned(y), axis=-1, keepdims=True)
             scale = self._column(np.where(good, curvature, 1.0)) / size
-            self.scale = self._pick(good, scale, self.scale)
+            self.memory.scale = self._pick(good, scale, self.memory.scale)
 
     def _forget(self, failed: np.ndarray) -> None:
         keep = self._column(np.where(failed, 0.0, 1.0))
-        self.pairs = deque(
-            (pair._replace(rho=pair.rho * keep) for pair in self.pairs), maxlen=self.pairs.maxlen
-        )
+        pairs = self.memory.pairs
+        for place, pair in enumerate(pairs):
+            pairs[place] = pair._replace(rho=pair.rho * keep)
 
     def _turn(self) -> Array:
         """-H g by the two-loop recursion; Nocedal & Wright (2006), algorithm 7.4."""
         xp = self.xp
         q = self.grad
         shares = []
-        for pair in reversed(self.pairs):
+        for pair in reversed(self.memory.pairs):
             share = pair.rho * xp.sum(pair.s * q, axis=-1, keepdims=True)
             q = q - share * pair.y
             shares.append(share)
-        r = self.scale * self._preconditioned(q)
-        for pair, share in zip(self.pairs, reversed(shares), strict=True):
+        r = self.memory.scale * self._preconditioned(q)
+        for pair, share in zip(self.memory.pairs, reversed(shares), strict=True):
             back = pair.rho * xp.sum(pair.y * r, axis=-1, keepdims=True)
             r = r + (share - back) * pair.s
         return -r

@@ -1,4 +1,4 @@
-"""The preconditioner of full-batch linear fits: the data's spectrum times the classes' curvature."""
+"""The preconditioner of full-batch linear fits: spectrum of the data, curvature of the classes."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Rows:
             yield Chunk(self._widen(self.x[where, :]), self.labels[..., where], weights, where)
 
     def take(self, index: Array) -> Chunk:
-        """The rows that `index` (n,) names: a minibatch, in three array calls (five with weights)."""
+        """The rows that `index` (n,) names: a minibatch, one array call for each part."""
         xp = namespace(self.x)
         x = self._widen(xp.take(self.x, index, axis=0))
         labels = xp.take(self.labels, index, axis=-1)

@@ -68,7 +68,8 @@ class Monitor:
         seen = None if math.isnan(val_accuracy) else val_accuracy
         event = Event(step, self.total, self.unit, objective, heads, elapsed, seen)
         # Every callback hears every event, also when an earlier one wants to stop.
-        return any([callback(event) is True for callback in self.callbacks])
+        wishes = [callback(event) for callback in self.callbacks]
+        return any(wish is True for wish in wishes)
 
 
 @dataclass

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from xclf._xp import Array, namespace, to_host
-from xclf.optim import Iterate, SpectralPreconditioner, lbfgs
+from xclf.optim import Iterate, Memory, SpectralPreconditioner, lbfgs
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import MAX_CLASSES, spectral_preconditioner
 from xclf.training.problem import Problem
 
+#: Curvature pairs kept; more of them were the main lever on weakly regularised problems.
 MEMORY = 50
 
 #: Iterations at which the class curvature is measured again; it settles as the fit does.
@@ -55,7 +56,11 @@ def fit_lbfgs(
     precondition = _precondition(problem, theta)
     noise = rounding(problem.rows.dtype, xp)
     steps = lbfgs(
-        problem.value_and_grad, theta, memory=MEMORY, precondition=precondition, noise=noise
+        problem.value_and_grad,
+        theta,
+        memory=Memory(MEMORY),
+        precondition=precondition,
+        noise=noise,
     )
     n_iter, interrupted, at = 0, False, next(steps)
     goal = Tolerance(tol, _start_norm(problem, theta, at))

@@ -57,7 +57,13 @@ class _Watch:
 
 
 def minibatch_step(
-    objective: Objective, rule: Rule, rows: Rows, theta: Array, state: State, index: Array, rate: Any
+    objective: Objective,
+    rule: Rule,
+    rows: Rows,
+    theta: Array,
+    state: State,
+    index: Array,
+    rate: Any,
 ) -> tuple[Array, State]:
     """One step: gather the rows that `index` names, slope, update. Nothing reaches the host."""
     slope = objective.batch_slope(theta, rows.take(index))

@@ -1,0 +1,137 @@
+"""What a fitted model does: predict, score, move between namespaces, be saved."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators import _border as border
+from xclf.kernels import log_softmax
+from xclf.objectives import Layer, Stack
+from xclf.rows import map_rows
+
+
+class FittedModel:
+    """Prediction over raw layers that a subclass keeps as its fitted attributes."""
+
+    classes_: np.ndarray
+    n_features_in_: int
+    history_: dict[str, list[float]]
+    get_params: Any
+
+    @abstractmethod
+    def _widths(self, n_classes: int) -> tuple[int, ...]:
+        """Layer widths from features to classes."""
+
+    @abstractmethod
+    def _layers(self) -> list[Layer]:
+        """Raw layers with one score per class, from the fitted attributes."""
+
+    @abstractmethod
+    def _array_names(self) -> tuple[str, ...]:
+        """Fitted attributes that are arrays, or dicts of arrays, of the model's namespace."""
+
+    def _scores(self, X: Any) -> Array:
+        """(N, C) scores, one per class, in row chunks."""
+        check_is_fitted(self)
+        X = border.check_x(self, X, reset=False)
+        layers = self._layers()
+        border.check_same_as_model(layers[0].w, X)
+        xp = _xp.namespace(X)
+        stack = Stack(self._widths(len(self.classes_)))
+        theta = stack.flatten([(w, b) for w, b in layers])
+        return map_rows(
+            lambda x: xp.matrix_transpose(stack.forward(theta, x)[0]),
+            X,
+            theta.dtype,
+            max(stack.widths[1:]),
+        )
+
+    def decision_function(self, X: Any) -> Array:
+        """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict(self, X: Any) -> Array:
+        """The label with the largest score for every row (N,).
+
+        Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
+        """
+        scores = self._scores(X)
+        xp = _xp.namespace(scores)
+        best = xp.argmax(scores, axis=1)
+        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(scores):
+            return self.classes_[_xp.to_host(best)]
+        return xp.take(_xp.from_host(self.classes_, scores), best, axis=0)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Mean accuracy of `predict(X)` against y, computed on the host."""
+        guess = _xp.to_host(self.predict(X))
+        truth = _xp.to_host(y) if _xp.is_array(y) else y
+        weights = _xp.to_host(sample_weight) if _xp.is_array(sample_weight) else sample_weight
+        return float(accuracy_score(truth, guess, sample_weight=weights))
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """The objective after every epoch or iteration: `history_["loss"]`."""
+        check_is_fitted(self)
+        return self.history_["loss"]
+
+    # Moving and keeping.
+
+    def to_namespace(self, xp: Any, device: Any = None) -> Self:
+        """A copy of the fitted model whose arrays live in namespace `xp`, on `device`.
+
+        xp : a module such as numpy, cupy or torch;  device : as that library names it, its default
+        device with None
+
+            model.to_namespace(cupy)      # a model trained on the CPU now predicts CuPy arrays
+        """
+        check_is_fitted(self)
+        target = _xp.compat_namespace(xp)
+        moved = copy.copy(self)
+        moved.history_ = {key: list(values) for key, values in self.history_.items()}
+        moved.__dict__.pop("_resume", None)
+
+        def move(a: Any) -> Any:
+            if isinstance(a, dict):
+                return {key: move(value) for key, value in a.items()}
+            return _xp.asarray(target, _xp.to_host(a), device=device)
+
+        for name in self._array_names():
+            setattr(moved, name, move(getattr(self, name)))
+        return moved
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
+
+        `xclf.load` reads it back. Raises OSError if the file cannot be written; then nothing is
+        left behind and a file that was there before stays as it was.
+        """
+        from xclf.estimators._files import save_model  # the other way round it needs the classes
+
+        check_is_fitted(self)
+        save_model(self, Path(path))
+
+
+class ProbabilityMixin:
+    """Class probabilities of models trained with the softmax loss."""
+
+    _scores: Any
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """log p (N, C), exact also for probabilities close to 0 and 1."""
+        return log_softmax(self._scores(X), axis=-1)
+
+    def predict_proba(self, X: Any) -> Array:
+        """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
+        log_p = self.predict_log_proba(X)
+        return _xp.namespace(log_p).exp(log_p)
