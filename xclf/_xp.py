@@ -160,3 +160,30 @@ def loaded(name: str) -> ModuleType | None:
     import sys
 
     return sys.modules.get(name)
+
+
+def cuda(index: int = 0) -> tuple[Namespace | None, str]:
+    """(CuPy's namespace, what was found), or (None, why not): no CuPy, no driver, no such device.
+
+    A small product is computed on device `index` as a probe: a driver that is too old, or a device
+    without memory, shows only then. Imports CuPy.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        return None, f"CuPy is not installed ({error})"
+    try:
+        if not cupy.is_available():
+            return None, "CuPy is installed, but finds no CUDA device or driver"
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not 0 <= index < count:
+            return None, f"there is no device cuda:{index}; {count} found"
+        with cupy.cuda.Device(index):
+            probe = cupy.ones((8, 8), dtype=cupy.float32)
+            good = float((probe @ probe).sum()) == 512.0
+            name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
+    except Exception as error:  # whatever a broken installation raises means: not usable
+        return None, f"a probe on cuda:{index} failed: {error}"
+    if not good:
+        return None, f"a probe on cuda:{index} gave a wrong product"
+    return compat_namespace(cupy), f"{name}, CuPy {cupy.__version__}"

@@ -1,7 +1,15 @@
 """The classifiers, as scikit-learn estimators."""
 
-from xclf.estimators._files import load
+from xclf.estimators._files import ModelFileError, load
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
+from xclf.estimators._settings import check_parameters
 from xclf.estimators._two_layer import TwoLayerClassifier
 
-__all__ = ["SVMClassifier", "SoftmaxClassifier", "TwoLayerClassifier", "load"]
+__all__ = [
+    "ModelFileError",
+    "SVMClassifier",
+    "SoftmaxClassifier",
+    "TwoLayerClassifier",
+    "check_parameters",
+    "load",
+]

@@ -25,6 +25,7 @@ class FittedModel:
     classes_: np.ndarray
     n_features_in_: int
     history_: dict[str, list[float]]
+    feature_names_in_: np.ndarray
     get_params: Any
 
     @abstractmethod

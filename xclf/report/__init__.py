@@ -1,1 +1,1 @@
-"""What people read: the worked example and pictures."""
+"""Reports: pictures of models, and the notes' worked example beside this library's numbers."""

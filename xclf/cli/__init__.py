@@ -1,0 +1,67 @@
+"""The command `xclf`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from xclf.cli._console import CheckError, UserError
+from xclf.cli.evaluate import evaluate
+from xclf.cli.plot import plot
+from xclf.cli.predict import predict
+from xclf.cli.tools import backends, example, gradcheck, version
+from xclf.cli.train import train
+
+# What the parser raises for wrong usage. typer brings a click of its own or uses the installed one,
+# depending on its version; the class it derives its public exception from is the right one.
+_UsageError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+app = typer.Typer(
+    help="Train classifiers where your arrays live: multiclass SVM, softmax, two-layer net.\n\n"
+    "Start with: xclf train digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, predict, evaluate, plot, backends, gradcheck, example, version):
+    app.command()(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit: 0; 1 a check failed; 2 bad input or usage; 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The exit status of the command with these arguments (those of the process by default)."""
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2  # the help has been printed
+        return _say(error.format_message(), 2)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except CheckError as error:
+        return _say(str(error), 1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has left: nothing more to say to it
+        return 1
+    except (UserError, ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
+        return _say(str(error) or type(error).__name__, 2)
+    except MemoryError as error:
+        return _say(f"out of memory: {error}", 2)
+    return status if isinstance(status, int) else 0
+
+
+def _say(message: str, status: int) -> int:
+    """One line on standard error, whatever the message holds."""
+    line = " ".join(message.split())
+    print(f"xclf: {line}", file=sys.stderr)
+    return status
+
+
+__all__ = ["app", "main", "run"]

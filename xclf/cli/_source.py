@@ -1,0 +1,89 @@
+"""DATA in the shell: reading it, and splitting it into rows to train on and rows to test on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from xclf.cli._console import UserError
+from xclf.data import Dataset, load
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to train on and rows to test on; `how` says where the latter come from."""
+
+    train: Dataset
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    how: str
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """A size such as 500M, 4G or 1000000, in bytes (K, M, G, T are powers of 1024)."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:].upper()
+    if unit.isdigit():
+        number, unit = text, ""
+    try:
+        size = float(number) * 1024 ** (" KMGT".index(unit) if unit else 0)
+    except ValueError:
+        size = -1.0
+    if not 0 < size < 2**62:
+        raise UserError(f"--max-memory must be a size such as 500M or 4G, got {text!r}")
+    return int(size)
+
+
+def read_split(
+    source: str,
+    *,
+    test: str | None,
+    test_size: float,
+    seed: int,
+    label: str | None,
+    max_memory: int | None,
+) -> Split:
+    """Read `source`; test rows are those of `test`, or those it ships, or held-out ones."""
+    data = load(source, label=label, max_memory=max_memory)
+    held = data.test
+    if test is not None:
+        held = load(test, label=label, max_memory=max_memory, n_features=int(data.x.shape[1]))
+        if held.x.shape[1] != data.x.shape[1]:
+            raise UserError(
+                f"--test {test} has {held.x.shape[1]} features a row, {source} {data.x.shape[1]}"
+            )
+    assert data.y is not None
+    if held is not None:
+        assert held.y is not None
+        return Split(data, data.x, data.y, held.x, held.y, held.source)
+    if not 0.0 < test_size < 1.0:
+        raise UserError(f"--test-size must be between 0 and 1, got {test_size:g}")
+    try:
+        x, x_test, y, y_test = train_test_split(
+            data.x, data.y, test_size=test_size, stratify=data.y, random_state=seed
+        )
+    except ValueError as error:
+        raise UserError(
+            f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified: {error}"
+        ) from None
+    return Split(data, x, y, x_test, y_test, f"{test_size:.0%} held out, stratified, seed {seed}")
+
+
+def mirrored(data: Dataset, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with their horizontal mirror images after them; `UserError` if rows are no images."""
+    if data.image_shape is None:
+        raise UserError(f"--mirror needs image data; {data.source} is not")
+    height, width, channels = data.image_shape
+    shape = (
+        (len(x), channels, height, width)
+        if data.pixel_layout == "channel_first"
+        else (len(x), height, width, channels)
+    )
+    axis = 3 if data.pixel_layout == "channel_first" else 2
+    flipped = np.flip(np.asarray(x).reshape(shape), axis=axis).reshape(x.shape)
+    return np.concatenate([x, flipped]), np.concatenate([y, y])
