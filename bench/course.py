@@ -13,11 +13,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from xclf.cs231n.classifiers.linear_svm import svm_loss_naive, svm_loss_vectorized
 from xclf.cs231n.classifiers.softmax import softmax_loss_naive, softmax_loss_vectorized
@@ -35,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=int, default=3073)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of BLAS; more gain nothing on a machine that is busy",
+    )
+    parser.add_argument(
         "--repeats", type=int, default=7, help="of the naive form; 5 times of the other"
     )
 
@@ -48,8 +56,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     table = Table("loss", "naive, ms", "vectorised, ms", "times faster")
     found: dict[str, Any] = {"arguments": vars(args)}
     for name, (naive, vectorised) in PAIRS.items():
-        slow = _median(lambda naive=naive: naive(W, X, y, REG), args.repeats)
-        fast = _median(lambda vectorised=vectorised: vectorised(W, X, y, REG), 5 * args.repeats)
+        with threadpool_limits(args.threads):
+            slow = _median(partial(naive, W, X, y, REG), args.repeats)
+            fast = _median(partial(vectorised, W, X, y, REG), 5 * args.repeats)
         found[name] = {"naive": slow, "vectorised": fast, "ratio": slow / fast}
         table.add_row(name, f"{1e3 * slow:.1f}", f"{1e3 * fast:.2f}", f"{slow / fast:.1f}")
     Console().print(table)
