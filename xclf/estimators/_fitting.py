@@ -16,7 +16,7 @@ from xclf.estimators._settings import MINIBATCH, Settings
 from xclf.kernels import one_hot
 from xclf.objectives import Layer, Objective, Stack, data_loss
 from xclf.optim import State
-from xclf.rows import MASK_CLASSES, Rows
+from xclf.rows import MASK_CLASSES, Rows, blas_threads
 from xclf.training import (
     FitResult,
     MinibatchPlan,
@@ -112,6 +112,18 @@ class Job:
 
         one_epoch : a single pass at a constant rate, going on with an update rule's `state`
         """
+        with blas_threads(self.rows.x, self._largest_product()):
+            return self._train(one_epoch, state)
+
+    def _largest_product(self) -> int:
+        """Multiply-adds of the largest product of a pass or a step."""
+        rows = len(self.rows)
+        if self.settings.solver in MINIBATCH:
+            rows = min(rows, self.settings.batch_size)
+        pairs = zip(self.stack.widths[:-1], self.stack.widths[1:], strict=True)
+        return rows * max(d * m for d, m in pairs)
+
+    def _train(self, one_epoch: bool, state: State | None) -> FitResult:
         theta = self._theta()
         problem = Problem(
             Objective(self.stack, data_loss(self.loss, self.margin), self.reg), self.rows
