@@ -1,0 +1,280 @@
+"""Objectives over a chunk of rows: values, slopes, curvature, the smoothed hinge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import (
+    assert_close_max_norm,
+    assert_relative,
+    cross_entropy_rows,
+    hinge_rows,
+    l2_value,
+    numerical_gradient,
+    proximal_rows,
+    reduce,
+    softmax_rows,
+)
+
+from xclf.objectives import Objective, ProximalHinge, Stack, data_loss
+from xclf.rows import Rows
+from xclf.training import Problem
+
+N, D, H, C = 9, 4, 5, 3
+LINEAR, NET = (D, C), (D, H, C)
+SHIFT, SCALE = np.array([0.5, -1.0, 2.0, 0.0]), np.array([2.0, 0.5, 1.5, 1.0])
+
+widths_ = pytest.mark.parametrize("widths", [LINEAR, NET], ids=["linear", "net"])
+losses_ = pytest.mark.parametrize("loss", ["softmax", "hinge"])
+bias_ = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+weights_ = pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
+
+# Differences of order h^2 = 1e-10 of third derivatives near 1, and rounding 1e-16 / h = 1e-11 of
+# values near 10: 1e-8 relative to the largest entry leaves room for both.
+DIFFERENCES = 1e-8
+
+
+def _data(seed=0, n=N):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(C, size=n)
+    labels[:C] = np.arange(C)
+    return rng.normal(size=(n, D)), labels, rng.uniform(0.2, 2.0, size=n)
+
+
+def _theta(stack, heads=(), seed=1):
+    return np.random.default_rng(seed).normal(size=(*heads, stack.size))
+
+
+def _mask(labels, n_classes=C):
+    return np.arange(n_classes)[:, None] == labels
+
+
+def _rows(backend, x, labels, weights=None, dtype="float64"):
+    return Rows(
+        backend.asarray(x),
+        backend.asarray(labels),
+        None if weights is None else backend.asarray(weights, dtype),
+        backend.dtype(dtype),
+    )
+
+
+def _numpy_rows(x, labels, weights=None):
+    return Rows(x, labels, weights, np.dtype("float64"))
+
+
+def _oracle(stack, loss, theta, x, labels, weights, reg):
+    """The objective of one head from rows of scores, in plain loops."""
+    if stack.scale is not None:
+        x = (x - (stack.shift if stack.bias else 0.0)) / stack.scale
+    out, penalty = x, 0.0
+    for place, (w, b) in enumerate(stack.layers(theta)):
+        out = (np.maximum(out, 0) if place else out) @ w.T + (0.0 if b is None else b[:, 0])
+        penalty += l2_value(w, reg)
+    rows = (cross_entropy_rows if loss == "softmax" else hinge_rows)(out, labels)
+    return reduce(*rows, "mean", weights)[0] + penalty
+
+
+@widths_
+@losses_
+@bias_
+@weights_
+@pytest.mark.parametrize("standardised", [False, True], ids=["raw", "standardised"])
+def test_value_against_loops_and_slope_against_differences(
+    widths, loss, bias, weighted, standardised
+):
+    place = {"shift": SHIFT if bias else None, "scale": SCALE} if standardised else {}
+    stack = Stack(widths, bias=bias, **place)
+    x, labels, weights = _data()
+    weights = weights if weighted else None
+    problem = Problem(
+        Objective(stack, data_loss(loss), 0.1), _numpy_rows(x, _mask(labels), weights)
+    )
+    theta = _theta(stack)
+    value, slope = problem.value_and_grad(theta)
+    want = _oracle(stack, loss, theta, x, labels, weights, 0.1)
+    # A few dozen roundings of positive terms: sums of N C terms, D + H products each.
+    assert_relative(value, want, 1e-13, "objective")
+    assert_relative(problem.value(theta), want, 1e-13, "objective without slope")
+    numeric = numerical_gradient(lambda t: _oracle(stack, loss, t, x, labels, weights, 0.1), theta)
+    assert_close_max_norm(slope, numeric, DIFFERENCES)
+
+
+@widths_
+@losses_
+@weights_
+def test_heads_are_single_heads(backend, widths, loss, weighted):
+    """K parameter vectors with their own reg and row weights: each is the single problem."""
+    stack, k = Stack(widths), 3
+    x, labels, _ = _data()
+    theta = _theta(stack, (k,))
+    regs = np.array([0.0, 0.1, 2.0])
+    weights = np.random.default_rng(5).uniform(0.1, 2.0, size=(k, N)) if weighted else None
+    rows = _rows(backend, x, _mask(labels), weights)
+    problem = Problem(Objective(stack, data_loss(loss), backend.asarray(regs)), rows)
+    value, slope = (backend.to_host(a) for a in problem.value_and_grad(backend.asarray(theta)))
+    assert value.shape == (k,)
+    for head in range(k):
+        own = None if weights is None else weights[head]
+        single = Problem(
+            Objective(stack, data_loss(loss), float(regs[head])),
+            _numpy_rows(x, _mask(labels), own),
+        )
+        want_value, want_slope = single.value_and_grad(theta[head])
+        assert_relative(value[head], want_value, 1e-13, "objective")
+        assert_close_max_norm(slope[head], want_slope, 1e-13)
+
+
+@widths_
+@losses_
+def test_the_slope_of_a_batch_of_all_rows_is_the_slope(backend, widths, loss):
+    stack = Stack(widths)
+    x, labels, weights = _data()
+    weights = weights / weights.mean()
+    theta = backend.asarray(_theta(stack))
+    for own in (None, weights):
+        problem = Problem(
+            Objective(stack, data_loss(loss), 0.1), _rows(backend, x, _mask(labels), own)
+        )
+        _, want = problem.value_and_grad(theta)
+        batch = problem.rows.take(backend.asarray(np.arange(N)))
+        got = problem.objective.batch_slope(theta, batch)
+        assert_close_max_norm(backend.to_host(got), backend.to_host(want), 1e-13)
+
+
+@pytest.mark.parametrize("widths", [LINEAR, NET])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_slopes_average_to_the_slope(widths, bias):
+    """Row weights of mean 1, divided by the batch size: an unbiased estimate, standardised too."""
+    stack = Stack(widths, bias=bias, shift=SHIFT if bias else None, scale=SCALE)
+    x, labels, weights = _data(n=12)
+    weights = weights / weights.mean()
+    theta = _theta(stack)
+    problem = Problem(
+        Objective(stack, data_loss("softmax"), 0.1), _numpy_rows(x, _mask(labels), weights)
+    )
+    order = np.random.default_rng(0).permutation(12).reshape(4, 3)
+    slopes = [problem.objective.batch_slope(theta, problem.rows.take(part)) for part in order]
+    assert_close_max_norm(np.mean(slopes, axis=0), problem.value_and_grad(theta)[1], 1e-13)
+
+
+def test_batch_slopes_of_heads_are_single_ones():
+    stack = Stack(NET)
+    x, labels, weights = _data()
+    theta, regs = _theta(stack, (3,)), np.array([0.0, 0.1, 2.0])
+    rows = _numpy_rows(x, _mask(labels), np.stack([weights, weights**2, np.ones(N)]))
+    objective = Objective(stack, data_loss("hinge"), regs)
+    got = objective.batch_slope(theta, rows.take(np.array([2, 5, 7])))
+    for head in range(3):
+        single = _numpy_rows(x, _mask(labels), rows.weights[head])
+        own = Objective(stack, data_loss("hinge"), float(regs[head]))
+        want = own.batch_slope(theta[head], single.take(np.array([2, 5, 7])))
+        assert_close_max_norm(got[head], want, 1e-13)
+
+
+@losses_
+def test_integer_labels_are_their_mask(backend, loss):
+    """Past 64 classes rows keep integers; the objective does not care."""
+    stack = Stack((D, 70))
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(N, D)), rng.integers(70, size=N)
+    theta = backend.asarray(rng.normal(size=stack.size))
+    objective = Objective(stack, data_loss(loss), 0.1)
+    pairs = []
+    for form in (labels, _mask(labels, 70)):
+        problem = Problem(objective, _rows(backend, x, form))
+        value, slope = problem.value_and_grad(theta)
+        pairs.append((backend.to_host(value), backend.to_host(slope)))
+        if loss == "softmax":
+            pairs[-1] += (backend.to_host(problem.curvature(theta)),)
+    for got, want in zip(*pairs, strict=True):
+        assert_close_max_norm(np.atleast_1d(got), np.atleast_1d(want), 1e-14)
+
+
+@weights_
+@pytest.mark.parametrize("k", [None, 2])
+def test_curvature_is_the_sum_over_rows(backend, weighted, k):
+    """sum_i w_i (diag(p_i) - p_i p_i^T), row by row."""
+    stack = Stack(LINEAR)
+    x, labels, weights = _data()
+    weights = weights if weighted else None
+    theta = _theta(stack, () if k is None else (k,))
+    rows = _rows(backend, x, _mask(labels), weights)
+    objective = Objective(stack, data_loss("softmax"), 0.1)
+    problem = Problem(objective, rows)
+    total = backend.to_host(objective.curvature_sum(backend.asarray(theta), rows))
+    mean = backend.to_host(problem.curvature(backend.asarray(theta)))
+    w = np.ones(N) if weights is None else weights
+    for head in np.ndindex(theta.shape[:-1]):
+        ((wmat, b),) = stack.layers(theta[head])
+        want = np.zeros((C, C))
+        for p, wi in zip(softmax_rows(x @ wmat.T + b[:, 0]), w, strict=True):
+            want += wi * (np.diag(p) - np.outer(p, p))
+        assert_close_max_norm(total[head], want, 1e-14 * N)
+        assert_close_max_norm(mean[head], want / w.sum(), 1e-14 * N)
+
+
+def _proximal_scores(stack, theta, x):
+    ((w, b),) = stack.layers(theta)
+    return x @ w.T + b[:, 0]
+
+
+@weights_
+@pytest.mark.parametrize("smoothing", [0.25, 2.0])
+def test_the_smoothed_hinge_over_rows(backend, weighted, smoothing):
+    stack, margin = Stack(LINEAR), 1.5
+    x, labels, weights = _data()
+    weights = weights if weighted else None
+    w = np.ones(N) if weights is None else weights
+    theta, anchor = _theta(stack), np.random.default_rng(2).uniform(size=(C, N))
+    rows = _rows(backend, x, _mask(labels), weights)
+    inner = ProximalHinge(stack, margin, smoothing)
+    loss, slope, slack = (
+        backend.to_host(a)
+        for a in inner.row_sums(backend.asarray(theta), rows, backend.asarray(anchor))
+    )
+    want = proximal_rows(_proximal_scores(stack, theta, x), labels, anchor.T, smoothing, margin)
+    assert_relative(loss, w @ want[0], 1e-13)
+    assert_relative(slack, w @ want[2], 1e-13)
+    dscores = want[1] * w[:, None]
+    assert_close_max_norm(slope, np.concatenate([(dscores.T @ x).ravel(), dscores.sum(0)]), 1e-13)
+
+
+@weights_
+def test_multipliers_and_their_curvature(backend, weighted):
+    stack, margin, smoothing = Stack(LINEAR), 1.0, 2.0
+    x, labels, weights = _data()
+    weights = weights if weighted else None
+    w = np.ones(N) if weights is None else weights
+    theta, anchor = _theta(stack), np.random.default_rng(2).uniform(size=(C, N))
+    a, curvature = (
+        backend.to_host(v)
+        for v in ProximalHinge(stack, margin, smoothing).multipliers(
+            backend.asarray(theta),
+            _rows(backend, x, _mask(labels), weights),
+            backend.asarray(anchor),
+        )
+    )
+    scores = _proximal_scores(stack, theta, x)
+    want_a = proximal_rows(scores, labels, anchor.T, smoothing, margin)[3]
+    np.testing.assert_allclose(a, want_a.T, rtol=1e-13, atol=1e-14)
+    assert np.any((want_a > 0) & (want_a < 1))
+    want = np.zeros((C, C))
+    for i, y in enumerate(labels):
+        for j in set(range(C)) - {int(y)}:
+            e = np.eye(C)[j] - np.eye(C)[y]
+            share = 1.0 if 0 < want_a[i, j] < 1 else 1e-3
+            want += w[i] * share / smoothing * np.outer(e, e)
+    assert_close_max_norm(curvature, want, 1e-13)
+
+
+def test_sums_of_float32_losses_run_in_float64(backend):
+    """4096 losses of 1 + 2^-20 in float32: their float64 sum is exact, a float32 one is not."""
+    stack = Stack((1, 2), bias=False)
+    loss = data_loss("hinge", margin=1.0 + 2.0**-20)
+    rows = _rows(
+        backend, np.zeros((4096, 1), "float32"), np.zeros(4096, int), None, dtype="float32"
+    )
+    theta = backend.asarray(np.zeros(2), "float32")
+    value, _ = Objective(stack, loss, 0.0).row_sums(theta, rows)
+    assert value.dtype == backend.dtype("float64")
+    assert float(backend.to_host(value)) == 4096 * (1.0 + 2.0**-20)
