@@ -198,15 +198,20 @@ class _Run:
     def _remember(self, change: Array, grad: Array, curvature: np.ndarray) -> None:
         """Keep the pair of this step; heads that did not move, or met no curvature, sit it out."""
         good = self.moved & (curvature > 0.0)
+        if not good.any():
+            return
+        xp = self.xp
         y = grad - self.grad
+        if not good.all():
+            # The trial of a head that sits out may have been infinite, and 0 * inf is NaN.
+            y = self._pick(good, y, xp.zeros_like(y))
         rho = np.zeros_like(curvature)
         np.divide(1.0, curvature, out=rho, where=good)
         self.memory.pairs.append(_Pair(change, y, self._column(rho)))
-        if good.any():
-            xp = self.xp
-            size = xp.sum(y * self._preconditioned(y), axis=-1, keepdims=True)
-            scale = self._column(np.where(good, curvature, 1.0)) / size
-            self.memory.scale = self._pick(good, scale, self.memory.scale)
+        size = xp.sum(y * self._preconditioned(y), axis=-1, keepdims=True)
+        size = self._pick(good, size, xp.ones_like(size))
+        scale = self._column(np.where(good, curvature, 1.0)) / size
+        self.memory.scale = self._pick(good, scale, self.memory.scale)
 
     def _forget(self, failed: np.ndarray) -> None:
         keep = self._column(np.where(failed, 0.0, 1.0))
