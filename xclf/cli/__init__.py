@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from typing import Any
 
 import typer
 
@@ -38,23 +41,40 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """The exit status of the command with these arguments (those of the process by default)."""
     try:
-        status = app(args=arguments, standalone_mode=False)
+        status = app(args=arguments, prog_name="xclf", standalone_mode=False)
+        sys.stdout.flush()  # a pipe that nobody reads is found here, not while the process ends
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # the help has been printed
-        return _say(error.format_message(), 2)  # type: ignore[attr-defined]
+        return _say(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except CheckError as error:
         return _say(str(error), 1)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe has left: nothing more to say to it
+        _drop_output()
         return 1
     except (UserError, ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         return _say(str(error) or type(error).__name__, 2)
     except MemoryError as error:
         return _say(f"out of memory: {error}", 2)
     return status if isinstance(status, int) else 0
+
+
+def _usage(error: Any) -> str:
+    """What the parser found wrong, and where to read more."""
+    message = str(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}; see: {context.command_path} --help"
+
+
+def _drop_output() -> None:
+    """The reader of our pipe has left: what is still to be written at exit goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _say(message: str, status: int) -> int:

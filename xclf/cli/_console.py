@@ -29,8 +29,24 @@ class CheckError(Exception):
 
 
 def out(*, json: bool = False) -> Console:
-    """The console for people: standard output, or standard error when JSON has the former."""
-    return Console(stderr=json, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+    """The console for people: standard output, or standard error when JSON has the former.
+
+    Names of files and classes are printed as they are: neither [brackets] nor :colons: mean a
+    thing.
+    """
+    return Console(
+        stderr=json,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not sys.stdout.isatty(),
+    )
+
+
+def facts(console: Console, *pairs: tuple[str, str]) -> None:
+    """A line for each name and what there is to say of it, however long that is."""
+    for name, text in pairs:
+        console.print(f"{name:<10}  {text}")
 
 
 class FitProgress:
@@ -41,6 +57,7 @@ class FitProgress:
         self.bar: Progress | None = None
         self.task: TaskID | None = None
         self.next_line = 1
+        self.last: Event | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +76,7 @@ class FitProgress:
             self.bar.stop()
 
     def __call__(self, event: Event) -> None:
+        self.last = event
         if self.console.is_terminal:
             self._bar(event)
         elif event.step >= self.next_line or event.step == event.total:

@@ -40,7 +40,7 @@ def choose(device: str) -> Place:
             return Place(f"numpy on the CPU ({found})")
         return Place(f"cupy on cuda:0 ({found})", xp)
     head, _, number = device.partition(":")
-    if head != "cuda" or (number and not number.isdigit()):
+    if head != "cuda" or (number and not number.isdecimal()):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}")
     index = int(number or 0)
     xp, found = _xp.cuda(index)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import secrets
 import time
 import warnings
 from pathlib import Path
@@ -10,11 +12,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 
 from xclf import _xp
-from xclf.cli._console import FitProgress, UserError
+from xclf.cli._console import FitProgress, UserError, facts
 from xclf.cli._devices import Place
 from xclf.cli._results import class_labels, measure, show
 from xclf.cli._source import Split
@@ -44,6 +45,13 @@ PARAMETERS = (
 _SCORED_ROWS = 1 << 14
 
 
+_MODEL_NAMES = {
+    "SoftmaxClassifier": "softmax",
+    "SVMClassifier": "svm",
+    "TwoLayerClassifier": "two-layer",
+}
+
+
 def parse_class_weight(text: str | None) -> Any:
     """None, "balanced", or a dict from 'LABEL=WEIGHT,...'; whole numbers are int labels."""
     if text is None or text == "balanced":
@@ -59,33 +67,52 @@ def parse_class_weight(text: str | None) -> Any:
             raise UserError(
                 f"--class-weight must be balanced or LABEL=WEIGHT,LABEL=WEIGHT,... got {text!r}"
             )
-        weights[int(key) if key.lstrip("-").isdigit() else key] = weight
+        weights[int(key) if re.fullmatch(r"-?[0-9]+", key) else key] = weight
     return weights
 
 
 def make_estimator(kind: Any, options: dict[str, Any], start: Path | None) -> Any:
-    """An estimator of class `kind` with `options` (None: not given); or `start`, to go on from."""
+    """An estimator of class `kind` with `options`; or `start`, to go on from.
+
+    options : None means not given: the default, or what `start` was trained with
+    """
     known = kind().get_params(deep=False)
-    for name in ("hidden", "loss", "margin"):
+    for name, owner in (("hidden", "two-layer"), ("loss", "two-layer"), ("margin", "svm")):
         if options.get(name) is not None and name not in known:
-            raise UserError(f"--{name} does not belong to this --model ({kind.__name__})")
+            raise UserError(f"--{name} is for --model {owner} only")
     given = {name: value for name, value in options.items() if name in known and value is not None}
     check_parameters(kind.__name__, given)
     if start is None:
         return kind(**given)
     model = load_model(start)
     if type(model) is not kind:
-        raise UserError(f"--start {start} is a {type(model).__name__}, not a {kind.__name__}")
-    # Options that were left at their defaults do not override what the model was trained with.
+        name = _MODEL_NAMES[type(model).__name__]
+        raise UserError(f"--start {start} is a {type(model).__name__}: add --model {name}")
+    if "hidden" in given and given["hidden"] != model.hidden:
+        raise UserError(f"--start {start} has {model.hidden} hidden units: leave --hidden out")
     return model.set_params(**{"warm_start": True, **given})
 
 
-def check_writable(path: Path) -> None:
-    """`UserError` before the work rather than after it, if `path` cannot be written."""
+def check_writable(path: Path, *inputs: str | Path) -> None:
+    """`UserError` before the work rather than after it, if `path` cannot be written.
+
+    inputs : what the command reads; a slip must not replace it
+    """
     if path.is_dir():
         raise UserError(f"--out {path} is a folder: give a file name")
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: there is no folder {path.parent}")
+    if path.exists():
+        if not path.is_file():
+            raise UserError(f"--out {path} is not an ordinary file: give another name")
+        if any(Path(source).exists() and path.samefile(source) for source in inputs):
+            raise UserError(f"--out {path} is what is read here: give another name")
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written: {error.strerror}") from None
 
 
 def predict_rows(model: Any, place: Place, x: np.ndarray) -> np.ndarray:
@@ -107,29 +134,35 @@ class Run:
         self.split, self.out_path = split, out_path
         self.seconds = 0.0
         self.rows = 0
+        self.progress = FitProgress(console)
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Fit with progress; on Ctrl-C keep, and save, the best model so far."""
+        """Fit with progress, and save; on Ctrl-C keep, and save, the best model so far."""
         self.rows = len(y)
+        self._check_start(x)
         self._announce(x)
+        before = getattr(self.model, "history_", None)
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                with FitProgress(self.console) as progress:
+                with self.progress as progress:
                     self.model.set_params(callbacks=[progress])
                     self._place_model()
                     self.model.fit(self.place.put(x), y)
             except KeyboardInterrupt:
-                self._keep_interrupted()
+                self._keep_interrupted(getattr(self.model, "history_", None) is not before)
                 raise
         self.seconds = time.perf_counter() - start
+        # At once: whatever the test rows or the reader of our output do now, the work is kept.
+        if self.out_path is not None:
+            self.model.save(self.out_path)
         for warning in caught:
             if issubclass(warning.category, ConvergenceWarning | UserWarning):
                 self.console.print(f"warning: {warning.message}", style="yellow")
 
     def report(self) -> dict[str, Any]:
-        """Measure on the test rows, print, save; returns what --json prints."""
+        """Measure on the test rows and print; returns what --json prints."""
         model, split = self.model, self.split
         names = class_labels(model.classes_, split.train.class_names)
         guess = predict_rows(model, self.place, split.x_test)
@@ -146,15 +179,11 @@ class Run:
             "converged": model.converged_,
             "seconds": self.seconds,
             "test": test,
-            "saved": None,
+            "saved": None if self.out_path is None else str(self.out_path),
         }
         self._show_fit()
         show(self.console, test)
         self.console.print(f"test accuracy {test['accuracy']:.4f}", style="bold")
-        if self.out_path is not None:
-            model.save(self.out_path)
-            result["saved"] = str(self.out_path)
-            self.console.print(f"saved {self.out_path}")
         return result
 
     def _place_model(self) -> None:
@@ -163,9 +192,18 @@ class Run:
             moved = self.model.to_namespace(self.place.xp, self.place.index)
             self.model.__dict__.update(moved.__dict__)
 
-    def _keep_interrupted(self) -> None:
-        if not hasattr(self.model, "n_iter_"):
-            self.console.print("interrupted before there was a model")
+    def _check_start(self, x: np.ndarray) -> None:
+        """The estimator would begin anew with other features; in the shell that is a slip."""
+        expected = getattr(self.model, "n_features_in_", x.shape[1])
+        if expected != x.shape[1]:
+            raise UserError(
+                f"--start was trained on {expected} features a row, "
+                f"{self.split.train.source} has {x.shape[1]}"
+            )
+
+    def _keep_interrupted(self, learned: bool) -> None:
+        if not learned:
+            self.console.print("interrupted before there was a model: nothing to save")
         elif self.out_path is None:
             self.console.print("interrupted; with --out the best model so far would be saved")
         else:
@@ -174,22 +212,28 @@ class Run:
 
     def _announce(self, x: np.ndarray) -> None:
         split, model = self.split, self.model
-        table = Table.grid(padding=(0, 2))
-        table.add_row("data", f"{split.train.source}: {len(x)} rows x {x.shape[1]}, {x.dtype}")
-        table.add_row("test", f"{len(split.y_test)} rows, {split.how}")
-        table.add_row("model", f"{model}".replace("\n", " ").replace("  ", ""))
-        table.add_row("backend", self.place.text)
-        self.console.print(table)
+        facts(
+            self.console,
+            ("data", f"{split.train.source}: {len(x)} rows x {x.shape[1]}, {x.dtype}"),
+            ("test", f"{len(split.y_test)} rows, {split.how}"),
+            ("model", " ".join(f"{model}".split())),
+            ("backend", self.place.text),
+        )
 
     def _show_fit(self) -> None:
-        model = self.model
-        unit = "iterations" if len(model.loss_curve_) == 0 or model.converged_ else "steps"
-        state = "converged" if model.converged_ else "not converged"
-        table = Table.grid(padding=(0, 2))
-        table.add_row("objective", f"{model.objective_:.8g}")
-        table.add_row(unit, f"{model.n_iter_} ({state})")
-        table.add_row("time", f"{self.seconds:.2f} s")
-        self.console.print(table)
+        model, last = self.model, self.progress.last
+        unit = "iteration" if last is None else last.unit
+        most = "" if last is None else f" of at most {last.total}"
+        if unit == "iteration" or model.converged_:
+            most += ", converged" if model.converged_ else ", not converged"
+        pairs = [
+            ("objective", f"{model.objective_:.8g}"),
+            (f"{unit}s", f"{model.n_iter_}{most}"),
+            ("time", f"{self.seconds:.2f} s"),
+        ]
+        if self.out_path is not None:
+            pairs.append(("saved", str(self.out_path)))
+        facts(self.console, *pairs)
 
 
 def _plain_parameters(model: Any) -> dict[str, Any]:

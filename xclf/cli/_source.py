@@ -53,6 +53,7 @@ def read_split(
     held = data.test
     if test is not None:
         held = load(test, label=label, max_memory=max_memory, n_features=int(data.x.shape[1]))
+        held = held if held.test is None else held.test
         if held.x.shape[1] != data.x.shape[1]:
             raise UserError(
                 f"--test {test} has {held.x.shape[1]} features a row, {source} {data.x.shape[1]}"
@@ -60,6 +61,7 @@ def read_split(
     assert data.y is not None
     if held is not None:
         assert held.y is not None
+        check_known(held.y, np.unique(data.y), held.source)
         return Split(data, data.x, data.y, held.x, held.y, held.source)
     if not 0.0 < test_size < 1.0:
         raise UserError(f"--test-size must be between 0 and 1, got {test_size:g}")
@@ -72,6 +74,18 @@ def read_split(
             f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified: {error}"
         ) from None
     return Split(data, x, y, x_test, y_test, f"{test_size:.0%} held out, stratified, seed {seed}")
+
+
+def check_known(y: np.ndarray, classes: np.ndarray, source: str) -> None:
+    """`UserError` if labels `y` are not all among `classes`."""
+    # Numbers and strings must not meet: NumPy would compare them as strings.
+    alike = (y.dtype.kind in "biuf") == (classes.dtype.kind in "biuf")
+    unseen = np.setdiff1d(y, classes) if alike else np.unique(y)
+    if unseen.size:
+        raise UserError(
+            f"{source} holds labels that the model does not know: {unseen[:5].tolist()}; "
+            f"it knows {classes[:20].tolist()}"
+        )
 
 
 def mirrored(data: Dataset, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

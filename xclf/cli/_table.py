@@ -76,7 +76,7 @@ def _npy(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
 
 
 def _fixed(column: np.ndarray) -> np.dtype[Any]:
-    """A dtype of fixed size: classes as objects become strings wide enough for each of them."""
+    """The dtype of a column, which must be of fixed size."""
     if column.dtype.kind in "OT":
         raise UserError("labels of variable length cannot be written to .npy: use .csv or .parquet")
     return column.dtype

@@ -6,14 +6,13 @@ import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import Place, choose
 from xclf.cli._fit import predict_rows
 from xclf.cli._results import class_labels, measure, show
-from xclf.cli._source import parse_bytes
+from xclf.cli._source import check_known, parse_bytes
 from xclf.data import Dataset, load
 from xclf.estimators import load as load_model
 
@@ -27,9 +26,10 @@ def open_model(path: Path, place: Place) -> Any:
 def open_rows(model: Any, data: Dataset, source: str) -> Dataset:
     """`data`, checked against what the model was trained on."""
     if data.x.shape[1] != model.n_features_in_:
+        hint = "" if data.feature_names is None else "; --label NAME sets a label column apart"
         raise UserError(
             f"{source} has {data.x.shape[1]} features a row, the model was trained on "
-            f"{model.n_features_in_}"
+            f"{model.n_features_in_}{hint}"
         )
     return data
 
@@ -63,12 +63,7 @@ def evaluate(
         found = found.test
     found = open_rows(fitted, found, data)
     assert found.y is not None
-    unseen = np.setdiff1d(found.y, fitted.classes_)
-    if unseen.size:
-        raise UserError(
-            f"{data} holds labels that the model does not know: {unseen[:5].tolist()}; "
-            f"it knows {fitted.classes_[:20].tolist()}"
-        )
+    check_known(found.y, fitted.classes_, data)
     guess = predict_rows(fitted, place, found.x)
     names = class_labels(fitted.classes_, found.class_names)
     result: dict[str, Any] = {"data": found.source, "model": str(model), "place": place.text}
@@ -76,7 +71,7 @@ def evaluate(
     console = out(json=json)
     console.print(f"{found.source}: {len(found.y)} rows; {place.text}")
     show(console, result)
-    console.print(f"test accuracy {result['accuracy']:.4f}", style="bold")
+    console.print(f"accuracy {result['accuracy']:.4f}", style="bold")
     if json:
         print(json_format.dumps(result, allow_nan=False))
     if min_accuracy is not None and result["accuracy"] < min_accuracy:

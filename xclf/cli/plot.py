@@ -34,13 +34,16 @@ def plot(
 
     xclf plot faces.safetensors --shape 48x64x1
     """
-    check_writable(out_path)
+    check_writable(out_path, model)
     if out_path.suffix not in _FORMATS:
         raise UserError(f"--out must end in {', '.join(_FORMATS)}, got {out_path.name!r}")
     fitted = load_model(model)
     size = guess_shape(fitted.n_features_in_) if shape is None else parse_shape(shape)
     if size is not None and size[0] * size[1] * size[2] != fitted.n_features_in_:
-        raise UserError(f"--shape {shape} does not fit rows of {fitted.n_features_in_} features")
+        raise UserError(
+            f"--shape {shape} does not fit rows of {fitted.n_features_in_} features: height times "
+            "width times channels must be that"
+        )
     try:
         shown = draw(fitted, out_path, size, not channel_last)
     except ImportError:

@@ -45,7 +45,7 @@ def predict(
 
     xclf predict model.safetensors new.parquet --out new.npy --proba --top-k 3
     """
-    check_writable(out_path)
+    check_writable(out_path, model, data)
     if out_path.suffix not in FORMATS:
         raise UserError(f"--out must end in {', '.join(FORMATS)}, got {out_path.name!r}")
     place = choose(device)
@@ -61,7 +61,10 @@ def predict(
         found = found.test
     found = open_rows(fitted, found, data)
     if proba and not hasattr(fitted, "predict_proba"):
-        raise UserError(f"--proba: a {type(fitted).__name__} with the hinge has no probabilities")
+        raise UserError(
+            f"--proba: a {type(fitted).__name__} with the hinge has no probabilities; "
+            "--top-k gives the best labels with their scores"
+        )
     if not 0 <= top_k <= len(fitted.classes_):
         raise UserError(
             f"--top-k must be between 0 and the {len(fitted.classes_)} classes, got {top_k}"

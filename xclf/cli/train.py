@@ -43,7 +43,9 @@ def train(
         ),
     ],
     model: Annotated[Model, typer.Option(help="What to fit.")] = Model.softmax,
-    reg: Annotated[float, typer.Option(help="Penalty on the squared weights.")] = 1e-4,
+    reg: Annotated[
+        float | None, typer.Option(help="Penalty on the squared weights.", show_default="1e-4")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out_path: Annotated[
         Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
@@ -51,7 +53,15 @@ def train(
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Fit centred, scaled features; folded back.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split, the batches, the first weights.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the split, the batches, the first weights.",
+            show_default="0",
+            min=0,
+            max=2**32 - 1,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
     test: Annotated[
         str | None, typer.Option(help="DATA to test on.", rich_help_panel=_DATA)
@@ -86,9 +96,13 @@ def train(
         bool, typer.Option("--no-intercept", help="Fit no biases.", rich_help_panel=_FIT)
     ] = False,
     solver: Annotated[
-        str,
-        typer.Option(help="auto, lbfgs, sgd, momentum, rmsprop or adam.", rich_help_panel=_FIT),
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="auto, lbfgs, sgd, momentum, rmsprop or adam.",
+            show_default="auto",
+            rich_help_panel=_FIT,
+        ),
+    ] = None,
     max_iter: Annotated[
         int | None, typer.Option(help="Iterations of lbfgs, else epochs.", rich_help_panel=_FIT)
     ] = None,
@@ -130,18 +144,21 @@ def train(
     xclf train flowers.csv --label species --model svm --json
     """
     given = dict(locals())
-    options = {name: given[name] for name in PARAMETERS if name in given}
-    options |= {"fit_intercept": not no_intercept, "random_state": seed}
+    # None, and a flag that is not raised, leave a parameter as it is.
+    options = {name: given[name] for name in PARAMETERS if given[name] is not False}
+    options |= {"fit_intercept": False if no_intercept else None, "random_state": seed}
     options["class_weight"] = parse_class_weight(class_weight)
     estimator = make_estimator(CLASSES[model], options, start)
+    if estimator.random_state is None:
+        estimator.set_params(random_state=0)
     if out_path is not None:
-        check_writable(out_path)
+        check_writable(out_path, data)
     place = choose(device)
     split = read_split(
         data,
         test=test,
         test_size=test_size,
-        seed=seed,
+        seed=estimator.random_state,
         label=label,
         max_memory=parse_bytes(max_memory),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ def templates(
 def draw(
     model: Any, path: Path, shape: tuple[int, int, int] | None, channel_first: bool
 ) -> list[str]:
-    """Write the picture of `model` to `path` (.png, .pdf or .svg); returns what it shows.
+    """Write the picture of `model` to `path` (.png, .pdf or .svg), whole or not at all.
 
-    Templates if rows are images, and the curves of `history_`. Raises ImportError without
-    matplotlib.
+    Templates if rows are images, and the curves of `history_`; returns what it shows. Raises
+    ImportError without matplotlib.
     """
     from matplotlib.figure import Figure  # no pyplot: nothing global, no window
 
@@ -71,7 +72,12 @@ def draw(
         shown.insert(0, f"{len(titles)} weight templates")
         _draw_templates(parts[0], pictures, titles, grid_rows, columns)
     _draw_curves(parts[1], model.history_)
-    figure.savefig(path, dpi=150, format=path.suffix[1:])
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        figure.savefig(part, dpi=150, format=path.suffix[1:])
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return shown
 
 
@@ -85,7 +91,7 @@ def _draw_templates(
             picture = pictures[place]
             grey = picture.shape[-1] == 1
             axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None)
-            axis.set_title(titles[place], fontsize=8)
+            axis.set_title(titles[place], fontsize=8, parse_math=False)  # a $ is a $
 
 
 def _draw_curves(part: Any, history: dict[str, list[float]]) -> None:
