@@ -222,6 +222,13 @@ def test_operations_of_a_kernel(kernel, values, options, count):
     assert tally.operations == count, tally
 
 
+@pytest.mark.parametrize(("dtype", "n_classes"), [("float32", 64), ("float64", 200)])
+def test_sums_that_need_no_wider_dtype_cost_no_casts(dtype, n_classes):
+    scores = np.zeros((6, n_classes), dtype=dtype)
+    few = _count(cross_entropy, np.zeros((6, 4)), LABELS)
+    assert _count(cross_entropy, scores, LABELS).names == few.names
+
+
 @pytest.mark.parametrize("kernel", [hinge, cross_entropy])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_the_number_of_operations_does_not_grow_with_the_data(kernel, reduction):

@@ -166,6 +166,7 @@ def test_the_import_time_check_skips_functions_alone():
 
 
 def test_the_length_check_leaves_signature_and_docstring_out():
-    source = 'def f(\n    a,\n):\n    """One.\n\n    Three.\n    """\n    if a:\n        return 1\n    return 2'
+    doc = '    """One.\n\n    Three.\n    """\n'
+    source = f"def f(\n    a,\n):\n{doc}    if a:\n        return 1\n    return 2"
     assert lines_of(ast.parse(source).body[0]) == 3
     assert lines_of(ast.parse('def f():\n    """Nothing more."""').body[0]) == 0

@@ -172,7 +172,7 @@ def test_labels_must_fit(backend, kernel, shape):
 
 
 @kernels
-@pytest.mark.parametrize("shape", [(N,), (N, C + 1), (N, 1)])
+@pytest.mark.parametrize("shape", [(N,), (C,), (N, C + 1), (N, 1)])
 def test_a_mask_must_fit(backend, kernel, shape):
     scores, *_ = _arguments(np.float64)
     mask = backend.asarray(np.ones(shape, dtype=bool))

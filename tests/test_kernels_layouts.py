@@ -19,7 +19,7 @@ from helpers import (
     reduce,
 )
 
-from xclf.kernels import cross_entropy, hinge
+from xclf.kernels import cross_entropy, hinge, log_softmax, proximal_hinge
 
 K, N, C = 3, 5, 4
 MARGINS = (1.0, 0.5, 2.0)
@@ -151,6 +151,21 @@ def test_heads_may_have_two_axes(backend, kernel, dtype):
         assert_relative(backend.to_host(loss)[j, k], want, BOUND[dtype.name])
         got = backend.to_host(dscores)[j, k].T
         assert_close_max_norm(got, slope, SLOPE_BOUND[dtype.name])
+
+
+def test_the_last_axis_is_the_default(backend, dtype):
+    """With more than two axes the last is not the second."""
+    scores, labels, weights = _heads(dtype)
+    s, y, w = (backend.asarray(a) for a in (scores, labels, weights))
+    anchor = backend.asarray(np.full(scores.shape, 0.5, dtype=dtype))
+    for default, explicit in (
+        (hinge(s, y, weights=w), hinge(s, y, weights=w, axis=-1)),
+        (cross_entropy(s, y, weights=w), cross_entropy(s, y, weights=w, axis=-1)),
+        (proximal_hinge(s, y, anchor, 0.5), proximal_hinge(s, y, anchor, 0.5, axis=-1)),
+        ((log_softmax(s),), (log_softmax(s, axis=-1),)),
+    ):
+        for a, b in zip(default, explicit, strict=True):
+            np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
 
 
 @kernels

@@ -16,7 +16,8 @@ def _exact(scores):
     with mpmath.workdps(600):
         for i, row in enumerate(scores.tolist()):
             e = [mpmath.exp(mpmath.mpf(s)) for s in row]
-            out[i] = [float(mpmath.log(value / mpmath.fsum(e))) for value in e]
+            total = mpmath.fsum(e)
+            out[i] = [float(mpmath.log(value / total)) for value in e]
     return out
 
 
