@@ -10,14 +10,17 @@ No GPU library is imported here; an array brings its own.
 from xclf import kernels
 from xclf._version import __version__
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
+from xclf.gradcheck import GradientReport, check_gradient
 from xclf.training import Event
 
 __all__ = [
     "Event",
+    "GradientReport",
     "SVMClassifier",
     "SoftmaxClassifier",
     "TwoLayerClassifier",
     "__version__",
+    "check_gradient",
     "kernels",
     "load",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -120,6 +122,11 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         checked"); warns with ConvergenceWarning when a full-batch method stops before its
         tolerance. Ctrl-C leaves the best parameters so far in place and raises KeyboardInterrupt.
         """
+        with self._whole_or_nothing():
+            self._fit(X, y, sample_weight)
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
         X = border.check_x(self, X, reset=True)
         classes, index = border.encode(border.check_y(self, X, y))
@@ -132,9 +139,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         job = self._job(X, index, weights, self._settings(X, self._auto_solver), start)
         if self.standardize:
             job.stack = standardized(job.stack, job.rows, job.theta_dtype())
-        self._finish(job, job.run())
         self.__dict__.pop("_resume", None)
-        return self
+        self._finish(job, job.run())
 
     @available_if(_learns_in_parts)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -146,6 +152,11 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         "auto" stands for adam here. The learning rate is constant; `standardize`, `early_stopping`
         and class_weight="balanced" need all rows at once and are errors.
         """
+        with self._whole_or_nothing():
+            self._partial_fit(X, y, classes, sample_weight)
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
         settings = self._partial_settings()
         first = not hasattr(self, "classes_")
@@ -164,9 +175,21 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             job.monitor.history = self.history_
         result = job.run(one_epoch=True, state=resume.get(settings.solver))
         result.n_iter += 0 if first else self.n_iter_
-        self._finish(job, result)
         self._resume = {"rng": job.rng, settings.solver: result.state}
-        return self
+        self._finish(job, result)
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """On an error the model is as it was: a failed refit leaves no half-written attributes."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except _Interrupted:
+            raise KeyboardInterrupt from None  # the best parameters so far are in place
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _own_parameters(self) -> dict[str, Any]:
         return dict(self.get_params(deep=False))
@@ -255,7 +278,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.converged_ = result.converged
         self.history_ = job.monitor.history
         if result.interrupted:
-            raise KeyboardInterrupt
+            raise _Interrupted
         self._warn_if_unfinished(job.settings, result)
 
     def _warn_if_unfinished(self, settings: Settings, result: FitResult) -> None:
@@ -299,6 +322,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if last.b is not None:
                 biases.append(last.b[row, :] * keep)
         return [*layers[:-1], Layer(xp.concat(weights, axis=0), xp.concat(biases, axis=0))]
+
+
+class _Interrupted(BaseException):
+    """A fit that Ctrl-C ended, after its best parameters were put in place."""
 
 
 class _Printer:

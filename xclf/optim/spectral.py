@@ -54,7 +54,8 @@ class SpectralPreconditioner:
             reg = xp.reshape(reg, (-1, 1, 1))
         model = values[..., :, None] * self.spectrum + 2.0 * reg
         largest = xp.max(model, axis=-1, keepdims=True)
-        self._scale = 1.0 / xp.maximum(model, 1e-15 * largest)
+        # Directions without spread or penalty: their gradient is rounding, not to be blown up.
+        self._scale = 1.0 / xp.maximum(model, 1e-12 * largest)
         self._bias_scale = 1.0 / values[..., :, None]
 
     def __call__(self, v: Array) -> Array:

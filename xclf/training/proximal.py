@@ -117,14 +117,12 @@ class _Solver:
     def gap(self, at: Iterate) -> tuple[float, float]:
         """(slack, residual), whose sum is the gap of `fit_proximal`'s docstring."""
         slack, weights, biases = at.extra[:, 0].tolist()
-        if not self.linear:
-            limit = math.inf if self.start_norm is None else self.tol * self.start_norm
-            return max(slack, 0.0), 0.0 if at.grad_norm[0] <= limit else math.inf
-        if self.reg > 0.0:
-            residual = weights / (4.0 * self.reg)
-        else:
-            residual = math.inf if weights > 0.0 else 0.0
-        return max(slack, 0.0), residual + self.margin * biases
+        if not self.linear or self.reg == 0.0:
+            # Scaled so that the gradient's goal counts as half the gap's.
+            goal = self.tol * (self.start_norm or math.inf)
+            share = float(at.grad_norm[0]) / goal if goal > 0.0 else math.inf
+            return max(slack, 0.0), 0.5 * self.tol * abs(float(at.value[0])) * share
+        return max(slack, 0.0), weights / (4.0 * self.reg) + self.margin * biases
 
     def converged(self, at: Iterate) -> bool:
         return sum(self.gap(at)) <= self.tol * abs(float(at.value[0]))
@@ -162,8 +160,9 @@ def fit_proximal(
 
     is at most `tol` times the objective. For a linear model without biases it is a bound on the
     distance to the optimal objective; with biases it is that bound up to the last term's estimate
-    of what an exact balance of the multipliers would cost. For a net, which is not convex, the
-    gradient's max-norm must have fallen to `tol` times its first value instead of the second term.
+    of what an exact balance of the multipliers would cost. Without reg there is no such
+    bound, and a net is not convex: there the gradient's max-norm must have fallen to `tol` times
+    its first value instead of the second and third term.
 
     max_iter : inner L-BFGS iterations in all
     """
