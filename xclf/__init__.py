@@ -7,6 +7,9 @@
 No GPU library is imported here; an array brings its own.
 """
 
+import importlib
+from types import ModuleType
+
 from xclf import kernels
 from xclf._version import __version__
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
@@ -24,3 +27,11 @@ __all__ = [
     "kernels",
     "load",
 ]
+
+_ROOMS = ("cs231n", "data")  # imported when they are asked for: most programs need neither
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ROOMS:
+        return importlib.import_module(f"xclf.{name}")
+    raise AttributeError(f"module 'xclf' has no attribute {name!r}")
