@@ -1,0 +1,95 @@
+"""Data, models and reference objectives that the tests of training and estimators share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from helpers import cross_entropy_rows, hinge_rows, l2_value, reduce
+
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+from xclf.kernels import one_hot
+from xclf.objectives import Objective, Stack, data_loss
+from xclf.rows import Rows
+from xclf.training import Problem
+
+CLASSES = (SoftmaxClassifier, SVMClassifier, TwoLayerClassifier)
+
+
+def blobs(
+    n: int = 60, d: int = 5, c: int = 3, seed: int = 0, dtype: Any = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """(X, y): one normal cloud per class, overlapping; every class occurs."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % c)
+    x = 1.5 * rng.normal(size=(c, d))[y] + rng.normal(size=(n, d))
+    return x.astype(dtype), y
+
+
+def ill_conditioned() -> tuple[np.ndarray, np.ndarray]:
+    """2000 x 40, 20 classes: singular values from 100 down to 1e-2, far from the origin."""
+    rng = np.random.default_rng(0)
+    u, _ = np.linalg.qr(rng.normal(size=(2000, 40)))
+    v, _ = np.linalg.qr(rng.normal(size=(40, 40)))
+    centred = (u * np.geomspace(100, 1e-2, 40)) @ v.T
+    scores = centred @ rng.normal(size=(40, 20))
+    # The largest of scores plus Gumbel noise is a draw from their softmax.
+    y = np.argmax(2 * scores / scores.std() + rng.gumbel(size=scores.shape), axis=1)
+    return centred + 5.0, y
+
+
+def small(cls: Any, **parameters: Any) -> Any:
+    """A model of `cls` that fits small data in a blink."""
+    if cls is TwoLayerClassifier:
+        parameters = {"hidden": 8, "random_state": 0, "max_iter": 20} | parameters
+    return cls(**parameters)
+
+
+def layers_of(model: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(w (M, D), b (M,)) per layer from the public attributes of a fitted NumPy model."""
+    if hasattr(model, "weights_"):
+        return [(model.weights_[f"w{n}"].T, model.weights_[f"b{n}"]) for n in (1, 2)]
+    w, b = model.coef_, model.intercept_
+    if len(b) == 1:
+        w, b = np.concatenate([-w / 2, w / 2]), np.concatenate([-b / 2, b / 2])
+    return [(w, b)]
+
+
+def scores_of(model: Any, x: np.ndarray) -> np.ndarray:
+    """(N, C) in plain float64 NumPy."""
+    out = np.asarray(x, dtype=np.float64)
+    for place, (w, b) in enumerate(layers_of(model)):
+        out = (np.maximum(out, 0) if place else out) @ w.T.astype(np.float64) + b
+    return out
+
+
+def objective_of(
+    model: Any, x: np.ndarray, y: np.ndarray, weights: Any = None, margin: float = 1.0
+) -> float:
+    """What the documentation says that the model minimises, in plain loops.
+
+    y : 0 .. C-1
+    """
+    loss = getattr(model, "loss", "hinge" if type(model).__name__.startswith("SVM") else "softmax")
+    scores = scores_of(model, x)
+    rows = hinge_rows(scores, y, margin) if loss == "hinge" else cross_entropy_rows(scores, y)
+    penalty = sum(l2_value(w, model.reg) for w, _ in layers_of(model))
+    return float(reduce(*rows, "mean", weights)[0]) + penalty
+
+
+def problem_on(
+    backend: Any,
+    stack: Stack,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    loss: str = "softmax",
+    reg: Any = 1e-2,
+    weights: np.ndarray | None = None,
+    dtype: Any = np.float64,
+) -> Problem:
+    """`loss` + `reg` over rows on a backend of conftest."""
+    labels = one_hot(backend.xp, backend.asarray(y), stack.widths[-1])
+    row_weights = None if weights is None else backend.asarray(weights, dtype)
+    rows = Rows(backend.asarray(x, dtype), labels, row_weights, backend.dtype(dtype))
+    return Problem(Objective(stack, data_loss(loss), reg), rows)
