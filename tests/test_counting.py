@@ -199,6 +199,7 @@ def _count(kernel, *values, **options):
 KERNEL_COUNTS = [
     (cross_entropy, (SCORES, LABELS), {}, 23),
     (cross_entropy, (SCORES, MASK), {}, 20),
+    (cross_entropy, (SCORES, MASK), {"reduction": "sum"}, 19),
     (cross_entropy, (SCORES, MASK), {"need_loss": False}, 10),
     (hinge, (SCORES, LABELS), {}, 20),
     (hinge, (SCORES, MASK), {}, 17),
