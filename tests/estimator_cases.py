@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers import cross_entropy_rows, hinge_rows, l2_value, reduce
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
@@ -14,6 +16,14 @@ from xclf.rows import Rows
 from xclf.training import Problem
 
 CLASSES = (SoftmaxClassifier, SVMClassifier, TwoLayerClassifier)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    """For modules that import it: small products only wait for a second thread."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def blobs(

@@ -40,7 +40,8 @@ class Tolerance:
         small = at.grad_norm[0] <= self.tol * self.start_norm
         close = at.decrement[0] <= self.tol * value
         still = at.stalled[0] and at.decrement[0] <= min(self.noise, self.tol) * value
-        return bool((small and close) or still or at.grad_norm[0] == 0.0)
+        done = (small and close) or still or at.grad_norm[0] == 0.0
+        return bool(done and math.isfinite(value))
 
 
 def rounding(dtype: object, xp: object) -> float:

@@ -125,7 +125,8 @@ class _Solver:
         return max(slack, 0.0), weights / (4.0 * self.reg) + self.margin * biases
 
     def converged(self, at: Iterate) -> bool:
-        return sum(self.gap(at)) <= self.tol * abs(float(at.value[0]))
+        value = abs(float(at.value[0]))
+        return math.isfinite(value) and sum(self.gap(at)) <= self.tol * value
 
     def move_multipliers(self) -> None:
         """Take the multipliers at the current parameters as the new anchor."""
