@@ -1,7 +1,7 @@
 """The course notes' example by hand: 5 images, 4 classes, at the printed precision.
 
-Three tables of scores with their losses, and one of probabilities; COURSE tables A, B, C. Images
-and weights are not in the notes, so the tables stand by themselves.
+Three tables of scores (A at the start, B after a step on the hinge, C after one on the softmax) and
+one of probabilities. Images and weights are not in the notes, so each table stands by itself.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ LAST = [
     [0.128, 0.848, 0.011, 0.013],
     [0.892, 0.012, 0.089, 0.008],
 ]
-# Half a unit in the third decimal, for what was rounded to three; and as much again for scores that
-# were rounded before a loss was taken of them, where the notes kept more digits.
+# Half a unit in the third decimal: what the notes round to. A probability gets as much again, as
+# its scores were rounded too.
 PRINTED = 0.0005
 true = np.arange(4) == LABELS[:, None]
 
@@ -96,6 +96,5 @@ def test_probabilities(backend, name, scores, dtype):
 def test_the_last_table(backend, dtype):
     """Logarithms of probabilities are scores, so the kernel takes the table as it is."""
     got, slopes = _run(backend, cross_entropy, np.log(LAST), dtype, reduction="none")
-    # p = .033 +- .0005 moves a fifth of -log p by .003; the mean as printed needs the digits kept.
-    assert abs(np.mean(got) - 1.185) <= 0.003
+    assert abs(np.mean(got) - 1.185) <= PRINTED
     np.testing.assert_allclose(slopes + true, LAST, rtol=0, atol=2 * PRINTED)
