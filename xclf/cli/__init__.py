@@ -58,6 +58,8 @@ def run(arguments: list[str] | None = None) -> int:
         return _say(str(error) or type(error).__name__, 2)
     except MemoryError as error:
         return _say(f"out of memory: {error}", 2)
+    if status == 130:  # some versions of typer catch Ctrl-C, and return this
+        return _say("interrupted", 130)
     return status if isinstance(status, int) else 0
 
 

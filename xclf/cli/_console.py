@@ -9,13 +9,12 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from xclf.training import Event
 
@@ -87,24 +86,28 @@ class FitProgress:
     def _bar(self, event: Event) -> None:
         if self.bar is None:
             self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
+                # All but the bar keep their width: it gives way on a terminal of 80 columns.
+                TextColumn("{task.description} {task.completed}/{task.total}"),
+                BarColumn(bar_width=30),
                 TextColumn("{task.fields[figures]}"),
-                TimeElapsedColumn(),
-                TextColumn("left at most"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+                TextColumn("left"),
                 console=self.console,
             )
             self.bar.start()
             self.task = self.bar.add_task(event.unit, total=event.total, figures="")
         assert self.task is not None
-        self.bar.update(self.task, completed=event.step, figures=_figures(event))
+        self.bar.update(self.task, completed=event.step, figures=_short(event))
 
 
 def _figures(event: Event) -> str:
     held = "" if event.val_accuracy is None else f"  validation accuracy {event.val_accuracy:.4f}"
     return f"objective {event.objective:.6g}{held}"
+
+
+def _short(event: Event) -> str:
+    held = "" if event.val_accuracy is None else f"  val. accuracy {event.val_accuracy:.3f}"
+    return f"objective {event.objective:.4g}{held}"
 
 
 def _next_mark(step: int) -> int:

@@ -10,6 +10,9 @@ from sklearn.model_selection import train_test_split
 from xclf.cli._console import UserError
 from xclf.data import Dataset, load
 
+# Rows checked at once: the data may be a memory map that is larger than memory.
+_CHECKED_ROWS = 1 << 14
+
 
 @dataclass(frozen=True)
 class Split:
@@ -59,9 +62,11 @@ def read_split(
                 f"--test {test} has {held.x.shape[1]} features a row, {source} {data.x.shape[1]}"
             )
     assert data.y is not None
+    check_finite(data.x, data.source)
     if held is not None:
         assert held.y is not None
         check_known(held.y, np.unique(data.y), held.source)
+        check_finite(held.x, held.source)
         return Split(data, data.x, data.y, held.x, held.y, held.source)
     if not 0.0 < test_size < 1.0:
         raise UserError(f"--test-size must be between 0 and 1, got {test_size:g}")
@@ -74,6 +79,24 @@ def read_split(
             f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified: {error}"
         ) from None
     return Split(data, x, y, x_test, y_test, f"{test_size:.0%} held out, stratified, seed {seed}")
+
+
+def check_finite(x: np.ndarray, source: str, first: int = 0) -> None:
+    """`UserError` naming the place of the first NaN or infinity in rows x, the `first` of them so.
+
+    The estimators check too, but they see rows that were split and chunked, and number those.
+    """
+    if x.dtype.kind != "f":
+        return
+    for start in range(0, len(x), _CHECKED_ROWS):
+        part = np.asarray(x[start : start + _CHECKED_ROWS])
+        finite = np.isfinite(part)
+        if not finite.all():
+            row, column = (int(place) for place in np.argwhere(~finite)[0])
+            raise UserError(
+                f"{source} holds {part[row, column]} in row {first + start + row}, column {column} "
+                "(counted from 0): every value must be finite"
+            )
 
 
 def check_known(y: np.ndarray, classes: np.ndarray, source: str) -> None:

@@ -12,7 +12,7 @@ from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import Place, choose
 from xclf.cli._fit import predict_rows
 from xclf.cli._results import class_labels, measure, show
-from xclf.cli._source import check_known, parse_bytes
+from xclf.cli._source import check_finite, check_known, parse_bytes
 from xclf.data import Dataset, load
 from xclf.estimators import load as load_model
 
@@ -41,7 +41,8 @@ def evaluate(
         bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
     ] = False,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="Exit with status 1 below this accuracy.")
+        float | None,
+        typer.Option(help="Exit with status 1 below this accuracy.", min=0.0, max=1.0),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -64,6 +65,7 @@ def evaluate(
     found = open_rows(fitted, found, data)
     assert found.y is not None
     check_known(found.y, fitted.classes_, data)
+    check_finite(found.x, data)
     guess = predict_rows(fitted, place, found.x)
     names = class_labels(fitted.classes_, found.class_names)
     result: dict[str, Any] = {"data": found.source, "model": str(model), "place": place.text}

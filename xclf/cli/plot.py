@@ -52,8 +52,8 @@ def plot(
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
-    """(height, width, channels) from '48x64' or '48x64x3'."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?:x([1-9]\d*))?", text)
+    """(height, width, channels) from '48x64' or '48x64x3': grey or colour."""
+    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)(?:x([13]))?", text)
     if found is None:
-        raise UserError(f"--shape must be like 32x32x3, got {text!r}")
+        raise UserError(f"--shape must be like 48x64 or 32x32x3 (1 or 3 channels), got {text!r}")
     return int(found[1]), int(found[2]), int(found[3] or 1)

@@ -13,7 +13,7 @@ from xclf import _xp
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._fit import check_writable
-from xclf.cli._source import parse_bytes
+from xclf.cli._source import check_finite, parse_bytes
 from xclf.cli._table import FORMATS, open_table
 from xclf.cli.evaluate import open_model, open_rows
 from xclf.data import load
@@ -74,8 +74,9 @@ def predict(
     with open_table(out_path, n) as write:
         starts = range(0, n, _ROWS)
         for start in track(starts, "predicting", console=console, disable=not console.is_terminal):
-            x = place.put(found.x[start : start + _ROWS])
-            write(columns(fitted, x, proba=proba, top_k=top_k))
+            rows = found.x[start : start + _ROWS]
+            check_finite(rows, data, start)
+            write(columns(fitted, place.put(rows), proba=proba, top_k=top_k))
     console.print(f"wrote {n} predictions to {out_path} ({place.text})")
 
 

@@ -112,5 +112,8 @@ def example() -> None:
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    xclf version
+    """
     print(f"xclf {__version__}")

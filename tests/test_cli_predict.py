@@ -1,0 +1,222 @@
+"""`xclf predict` and `xclf evaluate`: files with predictions, whole or not at all, and figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from cli_cases import NAMES, ROWS, Shell, blobs, write_csv, write_npz
+
+import xclf
+
+predicting = sys.modules["xclf.cli.predict"]
+
+
+@pytest.fixture
+def shell(capsys, tmp_path, monkeypatch) -> Shell:
+    return Shell(capsys, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Saved models of the blobs by labels and kind."""
+    home = tmp_path_factory.mktemp("models")
+    x, y = blobs()
+    for name, labels in (("int", y * 10), ("str", NAMES[y])):
+        xclf.SoftmaxClassifier().fit(x, labels).save(home / f"{name}-softmax")
+        xclf.SVMClassifier().fit(x, labels).save(home / f"{name}-svm")
+    two = y < 2
+    xclf.SVMClassifier().fit(x[two], y[two]).save(home / "two-svm")
+    xclf.SVMClassifier().fit(x, NAMES[y].astype(object)).save(home / "object-svm")
+    return home
+
+
+def read(path) -> dict[str, list]:
+    """Columns of a predictions file."""
+    if path.endswith(".npy"):
+        array = np.load(path)
+        names = array.dtype.names
+        return {"label": array.tolist()} if names is None else {n: array[n].tolist() for n in names}
+    if path.endswith(".parquet"):
+        return pyarrow.parquet.read_table(path).to_pydict()
+    with Path(path).open(newline="") as file:
+        lines = list(csv.reader(file))
+    return {name: list(column) for name, *column in zip(*lines, strict=True)}
+
+
+def same(found: dict[str, list], expected: dict[str, np.ndarray], text: bool) -> None:
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        values = column.tolist()
+        assert found[name] == ([str(value) for value in values] if text else values)
+
+
+# 120 rows: chunks that end with the rows, that leave a rest, one chunk.
+@pytest.mark.parametrize("chunk", [40, 50, 1000])
+@pytest.mark.parametrize("labels", ["int", "str"])
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+def test_labels_probabilities_and_the_best_in_every_format(
+    shell, models, monkeypatch, suffix, labels, chunk
+):
+    monkeypatch.setattr(predicting, "_ROWS", chunk)
+    path = models / f"{labels}-softmax"
+    model, x = xclf.load(path), blobs()[0]
+    data = write_csv(shell.home / "rows.csv")
+    said = shell.good("predict", path, data, "--out", "p" + suffix)
+    assert f"wrote {ROWS} predictions to p{suffix}" in said
+    expected = {"label": model.predict(x)}
+    same(read("p" + suffix), expected, suffix == ".csv")
+
+    shell.good("predict", path, data, "--out", "q" + suffix, "--proba", "--top-k", 2)
+    # Chunk by chunk, as products of other sizes may round differently.
+    parts = [x[start : start + chunk] for start in range(0, ROWS, chunk)]
+    p = np.concatenate([model.predict_proba(part) for part in parts])
+    best = np.argsort(-p, axis=1)
+    expected |= {f"p_{label}": p[:, place] for place, label in enumerate(model.classes_)}
+    for rank in range(2):
+        expected[f"top{rank + 1}"] = model.classes_[best[:, rank]]
+        expected[f"top{rank + 1}_score"] = np.take_along_axis(p, best, 1)[:, rank]
+    same(read("q" + suffix), expected, suffix == ".csv")
+
+
+def test_a_hinge_has_scores_in_place_of_probabilities(shell, models):
+    data = write_npz(shell.home / "t.npz")
+    x = blobs()[0]
+    shell.good("predict", models / "int-svm", data, "--out", "p.npy", "--top-k", 3)
+    found = read("p.npy")
+    scores = xclf.load(models / "int-svm").decision_function(x)
+    assert found["top1"] == found["label"]
+    np.testing.assert_array_equal(found["top3_score"], scores.min(axis=1))
+    shell.good("predict", models / "two-svm", data, "--out", "p.npy", "--top-k", 2)
+    found = read("p.npy")
+    margin = xclf.load(models / "two-svm").decision_function(x)
+    assert found["top1"] == found["label"]
+    np.testing.assert_array_equal(
+        np.subtract(found["top1_score"], found["top2_score"]), abs(margin)
+    )
+    message = shell.fails("predict", models / "int-svm", data, "--out", "p.csv", "--proba")
+    assert "has no probabilities; --top-k" in message
+
+
+def test_labels_of_no_fixed_size(shell, models):
+    data = write_npz(shell.home / "t.npz")
+    assert "use .csv or" in shell.fails("predict", models / "object-svm", data, "--out", "p.npy")
+    shell.good("predict", models / "object-svm", data, "--out", "p.csv")
+    assert set(read("p.csv")["label"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+@pytest.mark.parametrize("error", [ValueError("row 77 is odd"), KeyboardInterrupt()])
+def test_what_fails_midway_leaves_the_old_file(shell, models, monkeypatch, suffix, error):
+    monkeypatch.setattr(predicting, "_ROWS", 50)
+    data, out = write_npz(shell.home / "t.npz"), shell.home / f"p{suffix}"
+    calls = []
+
+    def columns(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error
+        return {"label": np.arange(50)}
+
+    monkeypatch.setattr(predicting, "columns", columns)
+    out.write_bytes(b"as it was")
+    interrupted = isinstance(error, KeyboardInterrupt)
+    said = shell.fails(
+        "predict", models / "int-svm", data, "--out", out, status=130 if interrupted else 2
+    )
+    assert said == ("interrupted" if interrupted else "row 77 is odd")
+    assert out.read_bytes() == b"as it was"
+    assert sorted(path.name for path in shell.home.iterdir()) == [out.name, "t.npz"]
+
+
+def test_not_a_number_among_the_rows(shell, models, monkeypatch):
+    monkeypatch.setattr(predicting, "_ROWS", 50)
+    monkeypatch.setattr("xclf.cli._source._CHECKED_ROWS", 20)
+    x, y = blobs()
+    x[75, 2] = np.nan
+    np.savez("t.npz", X=x, y=y)
+    told = "t.npz holds nan in row 75, column 2 (counted from 0): every value must be finite"
+    assert shell.fails("predict", models / "int-svm", "t.npz", "--out", "p.csv") == told
+    assert shell.fails("train", "t.npz") == told
+    assert not (shell.home / "p.csv").exists()
+
+
+def test_the_test_part_is_what_counts(shell, models):
+    x, y = blobs(30, seed=1)
+    write_npz(shell.home / "t.npz", y=blobs()[1] * 10, X_test=x, y_test=y * 10)
+    model = models / "int-svm"
+    shell.good("predict", model, "t.npz", "--out", "p.npy")
+    np.testing.assert_array_equal(np.load("p.npy"), xclf.load(model).predict(x))
+    shell.good("predict", model, "t.npz", "--out", "p.npy", "--train-part")
+    assert len(np.load("p.npy")) == ROWS
+    for options, rows in (((), 30), (("--train-part",), ROWS)):
+        told = json.loads(shell.good("evaluate", model, "t.npz", "--json", *options))
+        assert told["rows"] == rows
+        expected = xclf.load(model).score(
+            *((x, y * 10) if rows == 30 else (blobs()[0], blobs()[1] * 10))
+        )
+        assert told["accuracy"] == expected
+    text = shell.good("evaluate", model, "t.npz")
+    assert text.splitlines()[-1] == f"accuracy {xclf.load(model).score(x, y * 10):.4f}"
+    assert "30 rows; numpy on the CPU" in text
+
+
+def test_evaluate_can_be_a_check(shell, models):
+    data = write_csv(shell.home / "t.csv", NAMES)
+    options = ("evaluate", models / "str-svm", data, "--label", "species")
+    shell.good(*options, "--min-accuracy", 0.5)
+    message = shell.fails(*options, "--min-accuracy", 1.0, status=1)
+    assert message.startswith("accuracy 0.")
+    assert message.endswith("is below 1")
+    for name in NAMES:
+        assert f"│ {name} " in shell.good(*options)
+
+
+def test_labels_that_the_model_does_not_know(shell, models):
+    text = write_csv(shell.home / "t.csv", ["10", "20", "0"], label="label")
+    assert shell.good("evaluate", models / "int-svm", text)
+    unknown = write_npz(shell.home / "t.npz")
+    assert "does not know: [1, 2]" in shell.fails("evaluate", models / "int-svm", unknown)
+    # A number is not the string of its digits.
+    assert "does not know: [0, 1, 2]" in shell.fails("evaluate", models / "str-svm", unknown)
+    message = shell.fails("train", unknown, "--test", text, "--out", "m")
+    assert "does not know: [10, 20]" in message
+    assert not (shell.home / "m").exists()
+
+
+def test_rows_without_labels_cannot_be_evaluated(shell, models):
+    data = write_csv(shell.home / "rows.csv")
+    assert "which column is the label" in shell.fails("evaluate", models / "int-svm", data)
+    np.save("x.npy", blobs()[0])
+    assert "rows without labels" in shell.fails("evaluate", models / "int-svm", "x.npy")
+    shell.good("predict", models / "int-svm", "x.npy", "--out", "p.csv")
+    assert len(read("p.csv")["label"]) == ROWS
+
+
+def test_other_numbers_of_features(shell, models):
+    data = write_csv(shell.home / "t.csv", [0, 1, 2])
+    message = shell.fails("predict", models / "int-svm", data, "--out", "p.csv")
+    assert "has 5 features a row, the model was trained on 4; --label NAME" in message
+    shell.good("predict", models / "int-svm", data, "--out", "p.csv", "--label", "species")
+    message = shell.fails("evaluate", models / "int-svm", "digits")
+    assert message == "digits has 64 features a row, the model was trained on 4"
+
+
+def test_parquet_needs_pyarrow(shell, models, monkeypatch):
+    data = write_npz(shell.home / "t.npz")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = shell.fails("predict", models / "int-svm", data, "--out", "p.parquet")
+    assert message.startswith("writing .parquet needs pyarrow: pip install pyarrow")
+    shell.good("predict", models / "int-svm", data, "--out", "p.csv")
+
+
+@pytest.mark.parametrize("top_k", [-1, 4])
+def test_no_more_of_the_best_than_there_are(shell, models, top_k):
+    data = write_npz(shell.home / "t.npz")
+    options = ("predict", models / "int-svm", data, "--out", "p.csv", "--top-k", top_k)
+    assert f"--top-k must be between 0 and the 3 classes, got {top_k}" in shell.fails(*options)

@@ -1,0 +1,259 @@
+"""`xclf train`: what it reads, prints and keeps."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+from cli_cases import NAMES, ROWS, Shell, blobs, write_cifar, write_csv, write_npz
+
+import xclf
+from xclf.cli import train as train_command
+from xclf.cli._fit import PARAMETERS, parse_class_weight
+from xclf.cli._source import mirrored, parse_bytes
+from xclf.data import Dataset
+
+QUICK = ("--max-iter", "3")
+
+
+@pytest.fixture
+def shell(capsys, tmp_path, monkeypatch) -> Shell:
+    return Shell(capsys, tmp_path, monkeypatch)
+
+
+def figures(shell: Shell, *arguments) -> dict:
+    """The JSON of a training."""
+    return json.loads(shell.good("train", *arguments, "--json"))
+
+
+def test_digits_as_the_first_line_of_the_help_has_it(shell):
+    text = shell.good("train", "digits", "--out", "m.safetensors")
+    lines = text.splitlines()
+    assert "test accuracy 0.96" in lines[-1]
+    said = {line.split(maxsplit=1)[0]: line for line in lines[:-1] if line}
+    assert "digits: 1437 rows x 64, uint8" in said["data"]
+    assert "360 rows, 20% held out, stratified, seed 0" in said["test"]
+    assert "SoftmaxClassifier(random_state=0)" in said["model"]
+    assert "backend     numpy on the CPU (" in text
+    assert "converged" in said["iterations"]
+    assert said["objective"]
+    assert said["time"].endswith(" s")
+    assert said["saved"].endswith("m.safetensors")
+    assert "precision" in text
+    assert "most confused: 8 taken for 1" in text
+    # Plain lines at 1, 2, 5, 10, ..., since nobody watches a terminal.
+    steps = [line.split("/")[0] for line in lines if line.startswith("iteration ")]
+    assert steps[:5] == [f"iteration {n}" for n in (1, 2, 5, 10, 20)]
+    assert len(xclf.load("m.safetensors").classes_) == 10
+
+
+def test_json_is_one_object_and_all_else_goes_to_standard_error(shell):
+    found = shell("train", "digits", *QUICK, "--json", "--out", "m.safetensors")
+    assert found.status == 0
+    told = json.loads(found.out)
+    assert found.out.count("\n") == 1
+    assert "test accuracy" in found.err
+    assert "warning: SoftmaxClassifier did not converge" in found.err
+    assert told["data"] == "digits"
+    assert told["model"] == "SoftmaxClassifier"
+    assert told["parameters"]["max_iter"] == 3
+    assert (told["train_rows"], told["features"], told["iterations"]) == (1437, 64, 3)
+    assert told["converged"] is False
+    assert told["saved"] == "m.safetensors"
+    assert told["place"].startswith("numpy")
+    assert 0.5 < told["test"]["accuracy"] <= 1
+    assert sum(entry["rows"] for entry in told["test"]["classes"]) == told["test"]["rows"] == 360
+
+
+@pytest.mark.parametrize("model", ["softmax", "svm", "two-layer"])
+def test_a_seed_repeats_a_run_bit_for_bit(shell, model):
+    options = ("train", "digits", "--model", model, "--solver", "adam", *QUICK, "--seed", 5)
+    kept = []
+    for name in "ab":
+        shell.good(*options, "--out", name)
+        kept.append(xclf.load(name))
+    shell.good(*options[:-1], 6, "--out", "c")
+    other = xclf.load("c")
+    for name in kept[0]._array_names():
+        first, second, third = (getattr(m, name) for m in (*kept, other))
+        keyed = first if isinstance(first, dict) else {"": first}
+        for key in keyed:
+            a, b, c = ((v[key] if key else v) for v in (first, second, third))
+            np.testing.assert_array_equal(a, b)
+            assert (a != c).any()
+
+
+def test_every_parameter_of_every_estimator_has_an_option():
+    options = set(inspect.signature(train_command).parameters)
+    otherwise = {"fit_intercept": "no_intercept", "random_state": "seed", "warm_start": "start"}
+    for kind in (xclf.SoftmaxClassifier, xclf.SVMClassifier, xclf.TwoLayerClassifier):
+        names = set(kind().get_params()) - {"callbacks", "verbose", "precision"}
+        assert {otherwise.get(name, name) for name in names} <= options
+    assert set(PARAMETERS) <= options
+
+
+def test_every_option_reaches_the_estimator(shell):
+    given = {
+        "reg": 0.5,
+        "hidden": 7,
+        "loss": "hinge",
+        "solver": "momentum",
+        "max_iter": 2,
+        "tol": 0.25,
+        "batch_size": 11,
+        "learning_rate": 0.125,
+        "momentum": 0.5,
+        "lr_schedule": "cosine",
+        "validation_fraction": 0.25,
+        "n_iter_no_change": 4,
+    }
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    flags = ["--standardize", "--no-intercept", "--early-stopping", "--seed=3"]
+    told = figures(shell, write_npz("t.npz"), "--model=two-layer", *options, *flags)
+    expected = given | {"standardize": True, "fit_intercept": False, "early_stopping": True}
+    expected["random_state"] = 3
+    assert {name: told["parameters"][name] for name in expected} == expected
+    told = figures(shell, "t.npz", "--model=svm", "--margin=2", "--class-weight=0=2,1=1,2=0.5")
+    assert told["parameters"]["margin"] == 2.0
+    assert told["parameters"]["class_weight"] == {"0": 2.0, "1": 1.0, "2": 0.5}
+
+
+def test_arrays_with_and_without_their_own_test_rows(shell, tmp_path):
+    x, y = blobs(30, seed=1)
+    held = figures(shell, write_npz("a.npz"))
+    assert (held["train_rows"], held["test"]["rows"]) == (96, 24)
+    assert figures(shell, "a.npz", "--test-size", 0.5)["train_rows"] == 60
+    write_npz("b.npz", X_test=x, y_test=y)
+    shipped = figures(shell, "b.npz")
+    assert (shipped["train_rows"], shipped["test"]["rows"]) == (ROWS, 30)
+    # --test takes the test part of DATA that has both, as evaluate does.
+    assert figures(shell, "a.npz", "--test", "b.npz")["test"] == shipped["test"]
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    pair = figures(shell, "x.npy,y.npy", "--test", "a.npz", *QUICK)
+    assert (pair["train_rows"], pair["test"]["rows"]) == (30, ROWS)
+
+
+def test_a_table_with_names_that_look_like_markup(shell, tmp_path):
+    folder = tmp_path / ("a long folder [bold] :dog: " * 4)
+    folder.mkdir()
+    path = write_csv(folder / "f[x].csv", NAMES)
+    text = shell.good("train", path, "--label", "species", "--out", folder / "m[x]")
+    for name in NAMES:
+        assert f"│ {name} " in text
+    assert f"{path}: 96 rows x 4, float64\n" in text
+    assert f"{folder / 'm[x]'}\n" in text
+    assert xclf.load(folder / "m[x]").classes_.tolist() == sorted(NAMES)
+    weights = "--class-weight", "[red]a=2,b:cat:=1,c [/x]=1"
+    assert figures(shell, path, "--label=species", *weights)["test"]["accuracy"] > 0.7
+
+
+def test_a_folder_of_images(shell, tmp_path):
+    home = write_cifar(tmp_path / "cifar")
+    quick = ("--solver", "sgd", *QUICK)
+    told = figures(shell, home, *quick)
+    assert (told["train_rows"], told["features"], told["test"]["rows"]) == (20, 3072, 4)
+    assert [entry["class"] for entry in told["test"]["classes"]] == ["airplane", "automobile"]
+    assert figures(shell, home, *quick, "--mirror")["train_rows"] == 40
+    assert "--mirror needs image data" in shell.fails("train", write_npz("t.npz"), "--mirror")
+
+
+def test_mirrored_rows_are_left_to_right_in_both_layouts():
+    x = np.arange(24, dtype=np.uint8).reshape(2, 12)
+    for layout, axis, shape in (
+        ("channel_first", 3, (2, 3, 2, 2)),
+        ("channel_last", 2, (2, 2, 2, 3)),
+    ):
+        data = Dataset(x, np.array([0, 1]), "here", image_shape=(2, 2, 3), pixel_layout=layout)
+        twice, labels = mirrored(data, x, data.y)
+        np.testing.assert_array_equal(labels, [0, 1, 0, 1])
+        np.testing.assert_array_equal(twice[:2], x)
+        flipped = twice[2:].reshape(shape)
+        np.testing.assert_array_equal(np.flip(flipped, axis), x.reshape(shape))
+        assert twice.dtype == np.uint8
+
+
+def test_a_standardized_model_predicts_from_raw_rows(shell):
+    x, y = blobs()
+    np.savez("t.npz", X=1e3 + 50.0 * x, y=y)
+    told = figures(shell, "t.npz", "--standardize", "--out", "m")
+    assert told["converged"]
+    assert told["test"]["accuracy"] > 0.7
+    raw = json.loads(shell.good("evaluate", "m", "t.npz", "--json"))
+    assert raw["accuracy"] > 0.8
+
+
+def test_start_goes_on_with_what_the_model_was_trained_with(shell):
+    write_npz("t.npz")
+    options = ("--model", "svm", "--solver", "adam", "--reg", 0.01, "--seed", 4)
+    first = figures(shell, "t.npz", *options, "--standardize", "--max-iter", 40, "--out", "m")
+    again = figures(shell, "t.npz", "--model=svm", "--start=m", "--max-iter", 1, "--out=m2")
+    kept = ("reg", "solver", "random_state", "standardize")
+    assert [again["parameters"][k] for k in kept] == [first["parameters"][k] for k in kept]
+    assert again["parameters"]["max_iter"] == 1
+    fresh = figures(shell, "t.npz", *options, "--standardize", "--max-iter", 1)
+    assert again["objective"] < fresh["objective"]
+    # The seed splits, too: other test rows would be rows that the model has learnt from.
+    assert "seed 4" in shell.good("train", "t.npz", "--model=svm", "--start=m")
+    told = figures(shell, "t.npz", "--model=svm", "--start=m", "--reg=0.5", "--seed=1")
+    assert (told["parameters"]["reg"], told["parameters"]["random_state"]) == (0.5, 1)
+
+
+def test_start_must_fit_model_and_data(shell):
+    write_npz("t.npz")
+    shell.good("train", "t.npz", "--model", "two-layer", "--hidden", 5, *QUICK, "--out", "net")
+    start = ("--start", "net", *QUICK)
+    assert "add --model two-layer" in shell.fails("train", "t.npz", *start)
+    start = ("--model", "two-layer", *start)
+    assert "has 5 hidden units" in shell.fails("train", "t.npz", *start, "--hidden", 6)
+    assert "trained on 4 features a row" in shell.fails("train", "digits", *start)
+    assert "no model file at nowhere" in shell.fails("train", "digits", "--start", "nowhere")
+    shell.good("train", "t.npz", *start, "--hidden", 5)
+
+
+def test_class_weights_for_one_in_words(shell):
+    assert parse_class_weight(None) is None
+    assert parse_class_weight("balanced") == "balanced"
+    assert parse_class_weight("-1=2,b=.5,c=d=3") == {-1: 2.0, "b": 0.5, "c=d": 3.0}
+    assert parse_class_weight("--1=2") == {"--1": 2.0}
+    write_npz("t.npz")
+    shell.good("train", "t.npz", "--class-weight", "balanced", *QUICK)
+    for wrong in ("1:2", "1=a", "", "1=2,"):
+        assert "must be balanced or LABEL" in shell.fails("train", "t.npz", "--class-weight", wrong)
+    assert "not in y: [77]" in shell.fails("train", "t.npz", "--class-weight", "77=2")
+
+
+def test_sizes_of_memory():
+    assert parse_bytes(None) is None
+    for text, size in (
+        ("12", 12),
+        ("1K", 1024),
+        ("1.5m", 3 << 19),
+        ("4G", 1 << 32),
+        ("1T", 1 << 40),
+    ):
+        assert parse_bytes(text) == size
+
+
+def test_an_option_that_the_solver_does_not_use_is_a_warning(shell):
+    text = shell.good("train", write_npz("t.npz"), "--learning-rate", 0.1)
+    assert "warning: SoftmaxClassifier: solver 'lbfgs' does not use learning_rate" in text
+
+
+def test_a_fit_that_diverges_ends_with_advice_and_valid_json(shell):
+    wild = ("--model", "two-layer", "--learning-rate", 1e30, "--max-iter", 2)
+    found = shell("train", "digits", *wild, "--json")
+    assert found.status == 0
+    assert json.loads(found.out)["objective"] is None
+    assert "lower learning_rate" in found.err
+
+
+def test_more_classes_than_a_table_holds(shell):
+    y = np.repeat(np.arange(60), 5)
+    x = np.eye(60)[y]
+    np.savez("t.npz", X=x, y=y)
+    text = shell.good("train", "t.npz", *QUICK)
+    assert "... and 10 more classes" in text
+    assert "most confused" not in text
