@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from xclf._xp import Array, accumulator, device, namespace
+from xclf.kernels._rows import plain
 
 
 def affine(x: Array, w: Array, b: Array | None, *, axis: int = -1) -> Array:
@@ -53,7 +54,7 @@ def _rows_first(axis: int) -> bool:
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0) elementwise; NaN stays NaN. Any shape, dtype and device of x."""
+    """max(x, 0) elementwise; NaN stays NaN. Any shape and device, floating dtype of x."""
     return namespace(x).maximum(x, 0.0)
 
 
@@ -79,8 +80,14 @@ def l2(w: Array, strength: Any, *, need_loss: bool = True) -> tuple[Array | None
     library's convention; PyTorch's weight_decay is 2 * strength.
     """
     xp = namespace(w)
+    strength = plain(strength)
     heads = getattr(strength, "ndim", 0)
     if heads:
+        if tuple(strength.shape) != tuple(w.shape[:heads]):
+            raise ValueError(
+                f"strength must be a number, or one per head: shape {tuple(strength.shape)} does "
+                f"not lead w's, {tuple(w.shape)}"
+            )
         rate = xp.reshape(strength, (*strength.shape, *(1,) * (w.ndim - heads)))
         dw = (2.0 * rate) * w
     else:

@@ -7,6 +7,7 @@ with axis 0 are all the same to the formulas.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ def beside_classes(xp: Namespace, values: Array, scores: Array, axis: int, name:
         shape[-1] = values.shape[0]
     else:
         shape = list(values.shape)
-    if len(shape) != len(sample) or shape[-1] != sample[-1]:
+    if (values.ndim > 1 and shape != sample) or shape[-1:] != sample[-1:]:
         raise ValueError(
             f"{name} must have shape ({sample[-1]},) or {tuple(sample)}, got {tuple(values.shape)}"
         )
@@ -48,8 +49,16 @@ def beside_classes(xp: Namespace, values: Array, scores: Array, axis: int, name:
 
 def per_head(xp: Namespace, values: Any, scores: Array, axis: int) -> Any:
     """A scalar as it is; one value per head shaped to broadcast over rows and classes."""
-    if not hasattr(values, "ndim") or values.ndim == 0:
+    values = plain(values)
+    if not getattr(values, "ndim", 0):
         return values
+    heads = list(scores.shape)
+    del heads[axis]
+    if list(values.shape) != heads[:-1]:
+        raise ValueError(
+            f"margin and smoothing must be numbers, or one per head {tuple(heads[:-1])}; got "
+            f"shape {tuple(values.shape)}"
+        )
     shape = [*values.shape, 1]
     shape.insert(len(shape) + axis + 1, 1)
     return xp.reshape(values, tuple(shape))
@@ -64,12 +73,7 @@ def true_class(
     entry is gathered, which for many classes costs far less than a masked sum.
     """
     if xp.isdtype(labels.dtype, "bool"):
-        if labels.ndim < 2 or labels.shape[axis] != scores.shape[axis]:
-            raise ValueError(
-                "boolean labels must mark the true class in the shape of scores, "
-                f"{tuple(scores.shape)}; got {tuple(labels.shape)}"
-            )
-        mask = labels
+        mask = _checked_mask(labels, scores, axis)
         return mask, lambda a: xp.sum(xp.where(mask, a, 0.0), axis=axis, keepdims=True)
     if not xp.isdtype(labels.dtype, "integral"):
         raise TypeError(f"labels must be integers or a boolean mask, got dtype {labels.dtype}")
@@ -81,6 +85,26 @@ def true_class(
     classes = xp.arange(scores.shape[axis], dtype=xp.int64, device=device(scores))
     mask = xp.reshape(classes, tuple(shape)) == index
     return mask, lambda a: xp.take_along_axis(a, index, axis=axis)
+
+
+def _checked_mask(mask: Array, scores: Array, axis: int) -> Array:
+    """`mask`, which may leave out heads or hold one for all, but neither rows nor classes."""
+    row_axis = -2 if axis == -1 else -1
+    shape, full = tuple(mask.shape), tuple(scores.shape)
+    fits = max(-axis, -row_axis) <= len(shape) <= len(full) and all(
+        m == s or (m == 1 and place not in (axis, row_axis))
+        for place, m, s in zip(range(-len(shape), 0), shape, full[-len(shape) :], strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"boolean labels must mark the true class in the shape of scores, {full}; got {shape}"
+        )
+    return mask
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as a Python number, which does not promote float32; all else as it is."""
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def one_hot(xp: Namespace, labels: Array, n_classes: int) -> Array:
@@ -105,6 +129,8 @@ def row_factor(
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if weights is None:
         rows = scores.shape[-2 if axis == -1 else -1]
+        if rows == 0 and reduction == "mean":
+            raise ValueError(f"there is no mean over no rows: scores have shape {scores.shape}")
         return 1.0 / rows if reduction == "mean" else 1.0
     if reduction == "mean":
         weights = weights / xp.sum(weights, axis=-1, keepdims=True)
