@@ -52,6 +52,8 @@ def small(cls: Any, **parameters: Any) -> Any:
     """A model of `cls` that fits small data in a blink."""
     if cls is TwoLayerClassifier:
         parameters = {"hidden": 8, "random_state": 0, "max_iter": 20} | parameters
+        if parameters.get("solver") != "lbfgs":
+            parameters = {"learning_rate": 0.05} | parameters
     return cls(**parameters)
 
 
