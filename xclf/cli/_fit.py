@@ -156,7 +156,7 @@ class Run:
         self.seconds = time.perf_counter() - start
         # At once: whatever the test rows or the reader of our output do now, the work is kept.
         if self.out_path is not None:
-            self.model.save(self.out_path)
+            self._save(self.out_path)
         for warning in caught:
             if issubclass(warning.category, ConvergenceWarning | UserWarning):
                 self.console.print(f"warning: {warning.message}", style="yellow")
@@ -186,6 +186,17 @@ class Run:
         self.console.print(f"test accuracy {test['accuracy']:.4f}", style="bold")
         return result
 
+    def _save(self, path: Path) -> None:
+        """Save with the table's column names, which `predict` and `evaluate` compare."""
+        names = self.split.train.feature_names
+        if names is not None:
+            self.model.feature_names_in_ = np.asarray(names, dtype=object)
+        try:
+            self.model.save(path)
+        finally:
+            # Rows come as plain arrays here: with names scikit-learn would ask for a data frame.
+            self.model.__dict__.pop("feature_names_in_", None)
+
     def _place_model(self) -> None:
         """A model to go on from must be where its rows will be."""
         if hasattr(self.model, "classes_") and self.place.xp is not None:
@@ -207,7 +218,7 @@ class Run:
         elif self.out_path is None:
             self.console.print("interrupted; with --out the best model so far would be saved")
         else:
-            self.model.save(self.out_path)
+            self._save(self.out_path)
             self.console.print(f"interrupted; saved the best model so far, {self.out_path}")
 
     def _announce(self, x: np.ndarray) -> None:

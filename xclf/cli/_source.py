@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,18 @@ def parse_bytes(text: str | None) -> int | None:
     return int(size)
 
 
+def check_columns(names: Sequence[str] | None, trained: Sequence[str], source: str) -> None:
+    """`UserError` if a table's columns are not those trained on, in their order."""
+    if names is None:
+        return  # not a table: columns have no names
+    for place, (name, expected) in enumerate(zip(names, trained, strict=True), start=1):
+        if name != expected:
+            raise UserError(
+                f"{source}: feature column {place} is {name!r}, the model was trained with "
+                f"{expected!r} there: put the columns in that order"
+            )
+
+
 def read_split(
     source: str,
     *,
@@ -61,6 +74,8 @@ def read_split(
             raise UserError(
                 f"--test {test} has {held.x.shape[1]} features a row, {source} {data.x.shape[1]}"
             )
+        if data.feature_names is not None:
+            check_columns(held.feature_names, data.feature_names, test)
     assert data.y is not None
     check_finite(data.x, data.source)
     if held is not None:

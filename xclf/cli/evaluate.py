@@ -12,7 +12,7 @@ from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import Place, choose
 from xclf.cli._fit import predict_rows
 from xclf.cli._results import class_labels, measure, show
-from xclf.cli._source import check_finite, check_known, parse_bytes
+from xclf.cli._source import check_columns, check_finite, check_known, parse_bytes
 from xclf.data import Dataset, load
 from xclf.estimators import load as load_model
 
@@ -31,6 +31,9 @@ def open_rows(model: Any, data: Dataset, source: str) -> Dataset:
             f"{source} has {data.x.shape[1]} features a row, the model was trained on "
             f"{model.n_features_in_}{hint}"
         )
+    trained = model.__dict__.pop("feature_names_in_", None)  # rows come as plain arrays from here
+    if trained is not None:
+        check_columns(data.feature_names, trained.tolist(), source)
     return data
 
 
