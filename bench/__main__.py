@@ -1,0 +1,80 @@
+"""python -m bench NAME [--quick] [--data PATH] [--json FILE]
+
+Each NAME times this library beside its peers in the same run, taking turns, and prints a table of
+medians and ratios. `--json` keeps the run with its command, versions and machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench._measure import BenchError, machine, record
+
+#: name -> (module, what it times)
+NAMES = {
+    "loss_grad": ("bench.loss_grad", "softmax loss and gradient over all rows"),
+    "minibatch": ("bench.minibatch", "epochs of a two-layer net at three batch sizes"),
+    "fit": ("bench.fit", "softmax fits to the same distance from the optimum"),
+    "course": ("bench.course", "the course's losses against their naive loops"),
+    "gpu_ceilings": ("bench.gpu", "copy bandwidth and matrix products on the device"),
+    "gpu_loss_grad": ("bench.gpu", "softmax loss and gradient on the device"),
+    "gpu_minibatch": ("bench.gpu", "one step of a two-layer net on the device"),
+}
+
+
+def available() -> dict[str, str]:
+    """The names whose module is there, with what they time."""
+    return {
+        name: about
+        for name, (module, about) in NAMES.items()
+        if importlib.util.find_spec(module) is not None
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    names = available()
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog="\n".join(f"{name:15}{about}" for name, about in names.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(names))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    first = parser.parse_args(words)
+    if first.name not in names:
+        parser.error(f"unknown benchmark {first.name!r}; choose one of {', '.join(names)}")
+    module = importlib.import_module(NAMES[first.name][0])
+    args = _parse(first.name, module, names[first.name], first.rest)
+    path = args.__dict__.pop("json")
+    if path is not None and not Path(path).resolve().parent.is_dir():
+        parser.error(f"--json {path}: the folder is not there")
+    before = machine()
+    try:
+        results = module.run(args)
+    except BenchError as error:
+        print(f"bench {first.name}: {error}", file=sys.stderr)
+        return 2
+    if path is not None:
+        record(path, words, results, before)
+    return 0
+
+
+def _parse(name: str, module: Any, about: str, rest: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m bench {name}", description=about)
+    parser.add_argument("--json", metavar="FILE", help="keep the results in this file")
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    if module.__name__ == "bench.gpu":
+        args.name = name
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Softmax loss and gradient over all rows, beside scikit-learn's and torch's, and one read of X.
+
+    python -m bench loss_grad
+
+The floor is one read of X by two threads: nothing that needs the rows can be faster, unless X is
+in cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from bench._data import gaussian, given
+from bench._measure import (
+    NOT_INSTALLED,
+    OURS,
+    BenchError,
+    Call,
+    Contender,
+    alternate,
+    optional,
+    show,
+    summarise,
+)
+from xclf.kernels import one_hot
+from xclf.objectives import Objective, Stack, data_loss
+from xclf.rows import MASK_CLASSES, Rows
+from xclf.training import Problem
+
+#: rows, features, classes, dtype
+SHAPES = (
+    (50_000, 3072, 10, "float32"),
+    (50_000, 3072, 10, "float64"),
+    (60_000, 784, 10, "float32"),
+    (60_000, 784, 100, "float32"),
+    (20_000, 2048, 1000, "float32"),
+)
+QUICK = ((400, 30, 4, "float32"), (400, 30, 4, "float64"))
+REG = 1e-4
+COLUMNS = [OURS, "scikit-learn", "torch", "read of X"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--data", metavar="PATH", help="time on these rows, in float32, instead")
+    parser.add_argument("--repeats", type=int, default=9)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints the table; returns one entry per shape."""
+    found = []
+    if args.data is not None:
+        problems = [("float32", *given(args.data, None))]
+        shapes = [(*problems[0][1].shape, int(problems[0][2].max()) + 1, "float32")]
+    else:
+        shapes = list(QUICK if args.quick else SHAPES)
+    for rows, features, classes, dtype in shapes:
+        if args.data is not None:
+            x, y = problems[0][1:]
+        else:
+            x, y = gaussian(rows, features, classes, np.dtype(dtype))
+        shape = f"{rows} x {features} x {classes} {dtype}"
+        found.append({"problem": shape, **_compare(x, y, classes, args.repeats)})
+        del x, y
+    show(
+        "softmax loss and gradient, all rows",
+        [(entry["problem"], entry["seconds"]) for entry in found],
+        COLUMNS,
+    )
+    return found
+
+
+def _compare(x: np.ndarray, y: np.ndarray, classes: int, repeats: int) -> dict[str, Any]:
+    w = np.random.default_rng(1).standard_normal((classes, x.shape[1])) / np.sqrt(x.shape[1])
+    contenders: dict[str, Contender] = {
+        OURS: _ours(x, y, w),
+        "scikit-learn": _sklearn(x, y, w),
+        "torch": _torch(x, y, w),
+        "read of X": _read(x),
+    }
+    losses = {
+        name: call()
+        for name, call in contenders.items()
+        if not isinstance(call, str) and name != "read of X"
+    }
+    for name, loss in losses.items():
+        if not np.isclose(loss, losses[OURS], rtol=1e-4):
+            raise BenchError(f"{name} computes {loss}, xclf {losses[OURS]}: not the same problem")
+    seconds: dict[str, Any] = summarise(alternate(contenders, repeats))
+    seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
+    return {"losses": losses, "seconds": seconds}
+
+
+def _ours(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Call:
+    classes, features = w.shape
+    stack = Stack((features, classes))
+    theta = stack.flatten([(w, np.zeros((classes, 1)))])
+    labels = one_hot(np, y, classes) if classes <= MASK_CLASSES else y
+    rows = Rows(x, labels, None, x.dtype.type)
+    problem = Problem(Objective(stack, data_loss("softmax"), REG), rows)
+    return lambda: float(problem.value_and_grad(theta)[0])
+
+
+def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
+    try:
+        from sklearn._loss.loss import HalfMultinomialLoss
+        from sklearn.linear_model._linear_loss import LinearModelLoss
+    except ImportError:
+        return "its private loss has moved"
+    loss = LinearModelLoss(base_loss=HalfMultinomialLoss(n_classes=len(w)), fit_intercept=True)
+    coef = np.zeros((len(w), w.shape[1] + 1), dtype=x.dtype, order="F")
+    coef[:, :-1] = w
+    target = y.astype(x.dtype)
+    threads = os.cpu_count() or 1
+    return lambda: float(
+        loss.loss_gradient(coef, x, target, l2_reg_strength=2.0 * REG, n_threads=threads)[0]
+    )
+
+
+def _torch(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
+    torch = optional("torch")
+    if torch is None:
+        return NOT_INSTALLED
+    rows, labels = torch.from_numpy(x), torch.from_numpy(y)
+    weight = torch.from_numpy(w.astype(x.dtype)).requires_grad_()
+    bias = torch.zeros(len(w), dtype=weight.dtype, requires_grad=True)
+
+    def call() -> float:
+        scores = torch.nn.functional.linear(rows, weight, bias)
+        loss = torch.nn.functional.cross_entropy(scores, labels) + REG * weight.square().sum()
+        torch.autograd.grad(loss, (weight, bias))
+        return float(loss.detach())
+
+    return call
+
+
+def _read(x: np.ndarray) -> Call:
+    parts = np.array_split(x.reshape(-1), 2)
+    pool = ThreadPoolExecutor(2)
+    return lambda: list(pool.map(lambda part: float(part.max()), parts))

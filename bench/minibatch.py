@@ -1,0 +1,246 @@
+"""Epochs of the two-layer net, beside torch and scikit-learn's MLPClassifier.
+
+    python -m bench minibatch
+
+All take the same rows in memory, gather each batch by shuffled indices, and make the same update.
+`xclf` and `torch` are their training loops; `partial_fit` is this library as scikit-learn users
+call it, which also evaluates the objective at the end of the epoch, and is what to hold against
+MLPClassifier.partial_fit, which checks its input and sums the loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from bench._data import gaussian, given
+from bench._measure import (
+    NOT_INSTALLED,
+    OURS,
+    BenchError,
+    Contender,
+    alternate,
+    optional,
+    show,
+    summarise,
+)
+from xclf import TwoLayerClassifier
+from xclf.kernels import one_hot
+from xclf.objectives import Objective, Stack, data_loss
+from xclf.optim import SGD, Momentum, Rule
+from xclf.rows import Rows
+from xclf.training import MinibatchPlan
+from xclf.training.minibatch import run_epoch
+
+BATCHES = (32, 200, 1000)
+REG, RATE = 1e-4, 1e-2
+COLUMNS = [OURS, "torch", "xclf partial_fit", "scikit-learn"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--data", metavar="PATH", help="these rows, standardised")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--hidden", type=int, default=100)
+    parser.add_argument("--optimizer", choices=("momentum", "sgd"), default="momentum")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument(
+        "--one-thread",
+        action="store_true",
+        help="one thread each, and processor time instead of the clock: what a busy machine "
+        "cannot disturb",
+    )
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints the table; returns one entry per batch size."""
+    if args.data is not None:
+        x, y = given(args.data, args.rows)
+    else:
+        x, y = gaussian(*((300, 20, 3) if args.quick else (args.rows, 3072, 10)))
+    hidden = 8 if args.quick else args.hidden
+    found = []
+    with one_thread() if args.one_thread else nullcontext():
+        clock = time.process_time if args.one_thread else time.perf_counter
+        for batch in args.batches:
+            net = _Net(x, y, hidden, batch, args.optimizer, clock)
+            entry = _compare(net, args.repeats)
+            found.append({"problem": f"batch {batch}, {args.optimizer}", **entry})
+    shape = f"{x.shape[0]} x {x.shape[1]}, hidden {hidden}"
+    threads = "one thread" if args.one_thread else "all threads"
+    show(
+        f"one epoch of the two-layer net, {shape}, float32, {threads}",
+        [(entry["problem"], entry["seconds"]) for entry in found],
+        COLUMNS,
+    )
+    return [{**entry, "shape": shape, "threads": threads} for entry in found]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """BLAS and torch with one thread each, as long as it lasts."""
+    torch, pools = optional("torch"), optional("threadpoolctl")
+    if pools is None:
+        raise BenchError("--one-thread needs threadpoolctl: pip install threadpoolctl")
+    before = torch.get_num_threads() if torch is not None else 1
+    with pools.threadpool_limits(1):
+        if torch is not None:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch is not None:
+                torch.set_num_threads(before)
+
+
+def _compare(net: _Net, repeats: int) -> dict[str, Any]:
+    contenders: dict[str, Contender] = {
+        OURS: net.ours(),
+        "torch": net.torch(),
+        "xclf partial_fit": net.partial_fit(),
+        "scikit-learn": net.sklearn(),
+    }
+    agreement = net.agreement(contenders["torch"])
+    seconds: dict[str, Any] = summarise(alternate(contenders, repeats, own_clock=True))
+    both = {name: seconds[name]["median_s"] for name in ("xclf partial_fit", "scikit-learn")}
+    seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
+    return {
+        "seconds": seconds,
+        "partial_fit_ratio": both["xclf partial_fit"] / both["scikit-learn"],
+        "largest_weight_difference_after_one_epoch": agreement,
+    }
+
+
+class _Net:
+    """The problem: rows, the order of an epoch, starting weights; and who can train on it."""
+
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, hidden: int, batch: int, rule: str, clock: Any
+    ) -> None:
+        self.clock = clock
+        rng = np.random.default_rng(1)
+        self.x, self.y, self.hidden, self.batch = x, y, hidden, min(batch, len(x))
+        self.classes = int(y.max()) + 1
+        self.order = rng.permutation(len(x))
+        self.momentum = 0.9 if rule == "momentum" else 0.0
+        w1 = rng.standard_normal((hidden, x.shape[1])) * np.sqrt(2.0 / x.shape[1])
+        w2 = rng.standard_normal((self.classes, hidden)) * np.sqrt(1.0 / hidden)
+        self.w1, self.w2 = w1.astype(np.float32), w2.astype(np.float32)
+        self.first_ours = self.first_torch = self.w1
+
+    def ours(self) -> Callable[[], float]:
+        stack = Stack((self.x.shape[1], self.hidden, self.classes))
+        objective = Objective(stack, data_loss("softmax"), REG)
+        rows = Rows(self.x, one_hot(np, self.y, self.classes), None, np.float32)
+        rule: Rule = Momentum(self.momentum) if self.momentum else SGD()
+        plan = MinibatchPlan(rule, RATE, self.batch, 1, "constant", 0.0, None)
+        zeros = [np.zeros((n, 1), np.float32) for n in (self.hidden, self.classes)]
+        start = stack.flatten([(self.w1, zeros[0]), (self.w2, zeros[1])])
+
+        def epoch() -> float:
+            state = rule.init(start)
+            began = self.clock()
+            theta, _ = run_epoch(objective, rows, plan, start, state, self.order, 0)
+            took = self.clock() - began
+            self.first_ours = stack.layers(theta)[0].w
+            return took
+
+        return epoch
+
+    def torch(self) -> Contender:
+        torch = optional("torch")
+        if torch is None:
+            return NOT_INSTALLED
+        x, y, order = (torch.from_numpy(array) for array in (self.x, self.y, self.order))
+        loss_of = torch.nn.CrossEntropyLoss()
+
+        def epoch() -> float:
+            net = torch_net(torch, self.w1, self.w2)
+            optimizer = torch_sgd(torch, net, self.momentum)
+            began = self.clock()
+            for index in order.split(self.batch):
+                optimizer.zero_grad(set_to_none=True)
+                loss_of(net(x[index]), y[index]).backward()
+                optimizer.step()
+            took = self.clock() - began
+            self.first_torch = net[0].weight.detach().numpy()
+            return took
+
+        return epoch
+
+    def partial_fit(self) -> Callable[[], float]:
+        model = TwoLayerClassifier(
+            self.hidden,
+            REG,
+            solver="momentum" if self.momentum else "sgd",
+            batch_size=self.batch,
+            learning_rate=RATE,
+            random_state=0,
+        )
+        return self._estimator(model)
+
+    def sklearn(self) -> Callable[[], float]:
+        from sklearn.neural_network import MLPClassifier
+
+        # Its penalty is alpha / 2 / (batch size) * sum(W^2).
+        model = MLPClassifier(
+            (self.hidden,),
+            solver="sgd",
+            alpha=2.0 * REG * self.batch,
+            batch_size=self.batch,
+            learning_rate_init=RATE,
+            momentum=self.momentum,
+            nesterovs_momentum=False,
+            random_state=0,
+        )
+        return self._estimator(model)
+
+    def _estimator(self, model: Any) -> Callable[[], float]:
+        classes = np.arange(self.classes)
+
+        def epoch() -> float:
+            began = self.clock()
+            model.partial_fit(self.x, self.y, classes=classes)
+            return self.clock() - began
+
+        return epoch
+
+    def agreement(self, torch_epoch: Contender) -> float | None:
+        """Largest difference in the first layer's weights after one epoch of each."""
+        if isinstance(torch_epoch, str):
+            return None
+        self.ours()()
+        torch_epoch()
+        apart = float(np.abs(self.first_ours - self.first_torch).max())
+        if not apart < 1e-2:
+            raise BenchError(f"after one epoch xclf's and torch's weights differ by {apart}")
+        return apart
+
+
+def torch_net(torch: Any, w1: np.ndarray, w2: np.ndarray, device: str = "cpu") -> Any:
+    """The same net as a torch module, biases zero."""
+    net = torch.nn.Sequential(
+        torch.nn.Linear(w1.shape[1], len(w1)),
+        torch.nn.ReLU(),
+        torch.nn.Linear(len(w1), len(w2)),
+    ).to(device)
+    with torch.no_grad():
+        for layer, w in ((net[0], w1), (net[2], w2)):
+            layer.weight.copy_(torch.from_numpy(w))
+            layer.bias.zero_()
+    return net
+
+
+def torch_sgd(torch: Any, net: Any, momentum: float) -> Any:
+    """torch's SGD with the penalty on weights only, as here."""
+    groups = [
+        {"params": [net[0].weight, net[2].weight], "weight_decay": 2.0 * REG},
+        {"params": [net[0].bias, net[2].bias], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=RATE, momentum=momentum)
