@@ -54,6 +54,8 @@ def small(cls: Any, **parameters: Any) -> Any:
         parameters = {"hidden": 8, "random_state": 0, "max_iter": 20} | parameters
         if parameters.get("solver") != "lbfgs":
             parameters = {"learning_rate": 0.05} | parameters
+    if cls is SVMClassifier:
+        parameters = {"reg": 1e-2} | parameters
     return cls(**parameters)
 
 

@@ -1,0 +1,280 @@
+"""Arrays of any library in, coefficients and predictions of that library out; no switch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Backend
+from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, small  # noqa: F401
+from helpers import assert_same_kind
+
+import xclf
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _xp
+
+X, Y = blobs(40, 4, 3)
+NAMES = np.array(["ash", "birch", "cedar"])[Y]
+WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=40)
+classes_ = pytest.mark.parametrize("cls", CLASSES)
+
+#: One configuration for each class and way of training.
+MODELS = {
+    "softmax": lambda: SoftmaxClassifier(reg=1e-2),
+    "softmax standardised": lambda: SoftmaxClassifier(reg=1e-2, standardize=True),
+    "softmax adam": lambda: SoftmaxClassifier(solver="adam", max_iter=4, random_state=0),
+    "svm": lambda: SVMClassifier(reg=1e-1),
+    "svm early": lambda: SVMClassifier(
+        solver="sgd", max_iter=4, random_state=0, early_stopping=True, validation_fraction=0.2
+    ),
+    "net": lambda: TwoLayerClassifier(5, max_iter=4, random_state=0),
+    "net hinge": lambda: TwoLayerClassifier(
+        5, loss="hinge", solver="momentum", max_iter=4, random_state=0, standardize=True
+    ),
+}
+models_ = pytest.mark.parametrize("name", MODELS)
+
+
+def _arrays(model):
+    return list(model.weights_.values()) if hasattr(model, "weights_") else [
+        model.coef_, model.intercept_,
+    ]  # fmt: skip
+
+
+@models_
+def test_everything_stays_where_the_data_is(backend, name, dtype):
+    x = backend.asarray(X, dtype)
+    model = MODELS[name]().fit(x, backend.asarray(Y))
+    for array in _arrays(model):
+        assert_same_kind(array, x)
+    assert isinstance(model.classes_, np.ndarray)
+    assert_same_kind(model.decision_function(x), x)
+    if hasattr(model, "predict_proba"):
+        assert_same_kind(model.predict_proba(x), x)
+        assert_same_kind(model.predict_log_proba(x), x)
+    guess = model.predict(x)
+    assert _xp.same_place(guess, x)
+    assert backend.to_host(guess).dtype == model.classes_.dtype
+    assert isinstance(model.score(x, backend.asarray(Y)), float)
+    np.testing.assert_array_equal(backend.to_host(x), X.astype(dtype), "X was written to")
+
+
+@models_
+def test_every_backend_fits_what_numpy_fits(backend, name):
+    want = MODELS[name]().fit(X, Y, sample_weight=WEIGHTS)
+    got = MODELS[name]().fit(backend.asarray(X), backend.asarray(Y), backend.asarray(WEIGHTS))
+    rel = 1e-9 if got.solver in ("adam", "sgd", "momentum") or name.startswith("net") else 1e-6
+    assert got.objective_ == pytest.approx(want.objective_, rel=rel)
+    assert got.converged_ == want.converged_
+    host = got.to_namespace(np)
+    # Full-batch fits agree to their tolerance, minibatch paths to rounding.
+    loose = 1e-9 if rel == 1e-9 else 1e-2
+    np.testing.assert_allclose(
+        host.decision_function(X), want.decision_function(X), rtol=loose, atol=loose
+    )
+    if "standardised" not in name and not got.standardize:
+        value = objective_of(host, X, Y, WEIGHTS)
+        if not got.early_stopping:
+            assert value == pytest.approx(got.objective_, rel=1e-10)
+
+
+@classes_
+@pytest.mark.parametrize("where", ["host", "there"])
+def test_labels_and_weights_may_stay_on_the_host(backend, cls, where):
+    x = backend.asarray(X)
+    move = np.asarray if where == "host" else backend.asarray
+    model = small(cls).fit(x, move(Y), sample_weight=move(WEIGHTS))
+    want = small(cls).fit(x, Y, sample_weight=WEIGHTS)
+    for a, b in zip(_arrays(model), _arrays(want), strict=True):
+        np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
+    assert model.score(x, move(Y), sample_weight=move(WEIGHTS)) > 0.5
+
+
+@classes_
+def test_string_labels_are_predicted_on_the_host(backend, cls):
+    x = backend.asarray(X)
+    model = small(cls, class_weight={"ash": 2.0, "birch": 1.0, "cedar": 1.0}).fit(x, NAMES)
+    guess = model.predict(x)
+    assert isinstance(guess, np.ndarray)
+    assert guess.dtype == NAMES.dtype
+    assert np.mean(guess == NAMES) > 0.7
+    assert model.score(x, NAMES) == np.mean(guess == NAMES)
+    for array in _arrays(model):
+        assert_same_kind(array, x)
+
+
+@classes_
+def test_boolean_and_float_labels(backend, cls):
+    x = backend.asarray(X)
+    for values in (np.array([False, True]), np.array([0.0, 2.0])):
+        model = small(cls).fit(x, backend.asarray(values[Y % 2]))
+        guess = model.predict(x)
+        assert _xp.same_place(guess, x)
+        assert set(np.unique(backend.to_host(guess))) <= set(values)
+        assert backend.to_host(guess).dtype == values.dtype
+
+
+@classes_
+def test_two_classes_are_one_vector_on_every_backend(backend, cls):
+    x = backend.asarray(X)
+    model = small(cls).fit(x, Y % 2)
+    assert tuple(model.decision_function(x).shape) == (40,)
+    if cls is not TwoLayerClassifier:
+        assert tuple(model.coef_.shape) == (1, 4)
+        assert tuple(model.intercept_.shape) == (1,)
+
+
+@classes_
+def test_partial_fit_and_warm_start_on_every_backend(backend, cls):
+    x = backend.asarray(X)
+    got = small(cls, solver="adam", random_state=0)
+    want = small(cls, solver="adam", random_state=0)
+    for _ in range(3):
+        got.partial_fit(x, Y, classes=[0, 1, 2])
+        want.partial_fit(X, Y, classes=[0, 1, 2])
+    scores = backend.to_host(got.decision_function(x))
+    np.testing.assert_allclose(scores, want.decision_function(X), rtol=1e-9, atol=1e-9)
+    got.set_params(warm_start=True).fit(x, Y)
+    for array in _arrays(got):
+        assert_same_kind(array, x)
+
+
+@classes_
+def test_integer_arrays_are_widened(backend, cls):
+    x = backend.asarray((10 * X).astype(np.int32))
+    model = small(cls, standardize=True).fit(x, Y)
+    assert model.decision_function(x).dtype == backend.dtype("float32")
+
+
+@classes_
+def test_there_and_back_again(backend, cls):
+    """to_namespace moves a copy; a round trip through any backend changes nothing."""
+    here = small(cls, random_state=3).fit(X, Y)
+    there = here.to_namespace(backend.xp, backend.device)
+    x = backend.asarray(X)
+    for array in _arrays(there):
+        assert_same_kind(array, x)
+    scores = backend.to_host(there.decision_function(x))
+    np.testing.assert_allclose(scores, here.decision_function(X), rtol=1e-12, atol=1e-12)
+    back = there.to_namespace(np)
+    assert back is not here
+    for a, b in zip(_arrays(back), _arrays(here), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert back.history_ == here.history_ or cls is TwoLayerClassifier  # NaN is not NaN
+    assert back.get_params() == here.get_params()
+    assert isinstance(here.decision_function(X), np.ndarray)  # the first one has not moved
+
+
+@classes_
+def test_a_moved_copy_is_its_own(cls):
+    model = small(cls, solver="adam").fit(X, Y)
+    copy = model.to_namespace(np)
+    before = [a.copy() for a in _arrays(model)]
+    length = len(model.history_["loss"])
+    copy.partial_fit(X, Y)
+    for array in _arrays(copy):
+        array[...] = 0.0
+    for a, b in zip(_arrays(model), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(model.history_["loss"]) == length
+
+
+@classes_
+def test_to_namespace_takes_the_library_that_users_import(cls):
+    torch = pytest.importorskip("torch")
+    model = small(cls).fit(X, Y).to_namespace(torch)
+    x = torch.asarray(X)
+    assert isinstance(model.predict(x), torch.Tensor)
+    assert isinstance(model.decision_function(x), torch.Tensor)
+    assert model.to_namespace(torch, device="cpu").predict(x).device.type == "cpu"
+
+
+@classes_
+def test_the_same_fit_in_many_chunks(backend, cls, monkeypatch):
+    """Chunks of seven rows: the same objective, the same predictions."""
+    x = backend.asarray(X)
+    want = small(cls).fit(x, Y)
+    scores = backend.to_host(want.decision_function(x))
+    monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda *_: 7)
+    got = small(cls).fit(x, Y)
+    assert got.objective_ == pytest.approx(want.objective_, rel=1e-6)
+    chunked = backend.to_host(want.decision_function(x))
+    np.testing.assert_allclose(chunked, scores, rtol=1e-12, atol=1e-12)
+
+
+# --- things in different places --------------------------------------------------------------
+
+OTHERS = [b for b in Backend if b not in (Backend.NUMPY, Backend.NUMPY_READONLY)]
+
+
+@pytest.fixture(params=OTHERS, ids=str, scope="module")
+def other(request):
+    from conftest import why_missing
+
+    if why_missing(request.param):
+        pytest.skip(why_missing(request.param))
+    return request.param
+
+
+@classes_
+def test_model_and_rows_in_different_places(cls, other):
+    here = small(cls).fit(X, Y)
+    there = small(cls).fit(other.asarray(X), Y)
+    for method in ("predict", "decision_function", "score", "predict_proba", "predict_log_proba"):
+        if not hasattr(here, method):
+            continue
+        more = (Y,) if method == "score" else ()
+        with pytest.raises(ValueError, match=r"model is numpy on cpu but X is .*to_namespace"):
+            getattr(here, method)(other.asarray(X), *more)
+        with pytest.raises(ValueError, match=r"but X is numpy on cpu: move X there, or move the"):
+            getattr(there, method)(X, *more)
+
+
+@classes_
+def test_labels_or_weights_in_a_third_place(cls, other):
+    for x, y, w, name in (
+        (X, other.asarray(Y), None, "y"),
+        (X, Y, other.asarray(WEIGHTS), "sample_weight"),
+    ):
+        with pytest.raises(ValueError, match=rf"X is numpy on cpu but {name} is .*: move {name}"):
+            small(cls).fit(x, y, sample_weight=w)
+
+
+def test_two_devices_of_one_library():
+    strict = pytest.importorskip("array_api_strict")
+    x = strict.asarray(X, device=strict.Device("device1"))
+    y = strict.asarray(Y, device=strict.Device("device2"))
+    with pytest.raises(
+        ValueError, match=r"X is array_api_strict on .*device1.* but y is .*device2"
+    ):
+        SoftmaxClassifier().fit(x, y)
+    model = SoftmaxClassifier().fit(x, Y)
+    x2 = strict.asarray(X, device=strict.Device("device2"))
+    with pytest.raises(ValueError, match="move X there, or move the model"):
+        model.predict(x2)
+    moved = model.to_namespace(strict, strict.Device("device2"))
+    assert moved.predict(x2).device == strict.Device("device2")
+
+
+@classes_
+def test_going_on_in_another_place(cls, other):
+    model = small(cls, solver="adam").fit(X, Y)
+    with pytest.raises(ValueError, match="the model is numpy on cpu but X is"):
+        model.partial_fit(other.asarray(X), Y)
+    model.set_params(warm_start=True)
+    with pytest.raises(ValueError, match="the model is numpy on cpu but X is"):
+        model.fit(other.asarray(X), Y)
+    moved = model.to_namespace(other.xp, other.device)
+    moved.fit(other.asarray(X), Y)
+    assert_same_kind(_arrays(moved)[0], other.asarray(X))
+
+
+def test_lazy_arrays_are_refused():
+    dask = pytest.importorskip("dask.array")
+    with pytest.raises(TypeError, match="lazy"):
+        xclf.SoftmaxClassifier().fit(dask.from_array(X), Y)
+
+
+def test_lazy_arrays_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(_xp, "is_lazy", lambda value: True)
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(TypeError, match="got a lazy Array: compute it first"):
+        SoftmaxClassifier().fit(strict.asarray(X), Y)
