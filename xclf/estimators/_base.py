@@ -172,7 +172,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         start = None if first else self._layers()
         job = self._job(X, index, weights, settings, start, rng=resume.get("rng"))
         if not first:
-            job.monitor.history = self.history_
+            # A copy: a part that fails must leave the history as it was.
+            job.monitor.history = {key: list(line) for key, line in self.history_.items()}
         result = job.run(one_epoch=True, state=resume.get(settings.solver))
         result.n_iter += 0 if first else self.n_iter_
         self._resume = {"rng": job.rng, settings.solver: result.state}
@@ -254,7 +255,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             loss=self._loss_name,
             margin=float(getattr(self, "margin", 1.0)),
             reg=float(self.reg),
-            init=self._initial(stack, rng),
+            init=self._initial(stack, rng) if start is None else None,
             rng=rng,
             monitor=Monitor(callbacks, unit, settings.max_iter),
             start=start,
@@ -298,7 +299,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             f"(objective {result.objective:.6g}, gradient {result.grad_norm:.3g}, tol "
             f"{settings.tol:g}): {advice}",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=5,  # the line that called fit or partial_fit
         )
 
     def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:

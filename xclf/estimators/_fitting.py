@@ -93,7 +93,7 @@ class Job:
     """One call of fit or partial_fit, everything checked and in place.
 
     start : raw layers to go on from (a warm start), or None
-    init : host float64 (P,), the parameters to start from otherwise
+    init : host float64 (P,), the parameters to start from otherwise, else None
     """
 
     settings: Settings
@@ -102,7 +102,7 @@ class Job:
     loss: str
     margin: float
     reg: float
-    init: np.ndarray
+    init: np.ndarray | None
     rng: np.random.Generator
     monitor: Monitor
     start: list[Layer] | None = None

@@ -194,5 +194,5 @@ def _warn_unused(est: Any, solver: str) -> None:
             f"{type(est).__name__}: solver {solver!r} does not use {', '.join(unused)}"
             + (f" {what}" if what else ""),
             UserWarning,
-            stacklevel=4,
+            stacklevel=6,  # the line that called fit or partial_fit
         )
