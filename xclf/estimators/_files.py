@@ -35,6 +35,17 @@ _RESULTS = ("n_iter_", "objective_", "converged_", "history_", "n_features_in_")
 # Parameters that hold live objects, which no file can.
 _UNSAVED = ("callbacks",)
 
+# What a text or arrays that do not describe a model raise on the way to one; brackets in brackets
+# exhaust the recursion limit.
+_UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
+
 
 class ModelFileError(ValueError):
     """A model file that cannot be read: missing parts, altered, or not one of ours."""
@@ -80,7 +91,7 @@ def load(path: str | Path, like: Any = None) -> Any:
         model = _rebuild(told, arrays)
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ModelFileError(f"{path} is not a readable xclf model: {error}") from None
     if like is None:
         return model
@@ -223,6 +234,9 @@ def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel
 def _check_shapes(model: FittedModel) -> None:
     """The arrays must be those of the model that the metadata describes."""
     layers = model._layers()
+    dtypes = {array.dtype for layer in layers for array in layer if array is not None}
+    if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise ModelFileError(f"arrays must be all float32 or all float64, got {dtypes}")
     widths = model._widths(len(model.classes_))
     for layer, d, m in zip(layers, widths[:-1], widths[1:], strict=True):
         if layer.w.shape != (m, d) or layer.b is None or layer.b.shape != (m, 1):
