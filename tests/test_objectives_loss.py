@@ -228,13 +228,15 @@ def test_the_smoothed_hinge_over_rows(backend, weighted, smoothing):
     theta, anchor = _theta(stack), np.random.default_rng(2).uniform(size=(C, N))
     rows = _rows(backend, x, _mask(labels), weights)
     inner = ProximalHinge(stack, margin, smoothing)
-    loss, slope, slack = (
+    loss, slope, slack, plain = (
         backend.to_host(a)
         for a in inner.row_sums(backend.asarray(theta), rows, backend.asarray(anchor))
     )
     want = proximal_rows(_proximal_scores(stack, theta, x), labels, anchor.T, smoothing, margin)
     assert_relative(loss, w @ want[0], 1e-13)
     assert_relative(slack, w @ want[2], 1e-13)
+    hinges, _ = hinge_rows(_proximal_scores(stack, theta, x), labels, margin)
+    assert_relative(plain, w @ hinges, 1e-13)
     dscores = want[1] * w[:, None]
     assert_close_max_norm(slope, np.concatenate([(dscores.T @ x).ravel(), dscores.sum(0)]), 1e-13)
 

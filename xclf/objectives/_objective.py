@@ -121,11 +121,19 @@ class ProximalHinge:
     smoothing: float
 
     def row_sums(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, ...]:
-        """Sums over rows: smoothed loss (*heads,), flat slope, and slack (*heads,)."""
+        """Sums over rows: smoothed loss (*heads,), flat slope, slack and plain hinge (*heads,)."""
         scores, tape = self.stack.forward(theta, rows.x)
         losses, dscores, slack, _ = self._kernel(scores, rows, anchor)
+        plain, _ = hinge(
+            scores,
+            rows.labels,
+            margin=self.margin,
+            weights=rows.weights,
+            reduction="none",
+            axis=-2,
+        )
         slope = self.stack.flatten(self.stack.backward(dscores, tape))
-        return sum_last(losses), slope, sum_last(slack)
+        return sum_last(losses), slope, sum_last(slack), sum_last(plain)
 
     def multipliers(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, Array]:
         """(a, curvature): the multipliers (*heads, C, n) at theta, and the sum over rows of

@@ -97,9 +97,9 @@ class _Solver:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, ...]:
         """Smoothed objective and gradient; with them, as extras: the slack's share of the gap, the
-        squared norm of the weights' gradient, and the 1-norm of the biases'."""
+        squared norm of the weights' gradient, the 1-norm of the biases', the hinge's objective."""
         inner = self._inner()
-        loss, slope, slack = sum_over_rows(
+        loss, slope, slack, plain = sum_over_rows(
             lambda chunk: inner.row_sums(theta, chunk, self.anchor[..., chunk.where]),
             self.problem.rows,
             self.problem.width(theta),
@@ -112,11 +112,11 @@ class _Solver:
             weights = weights + xp.sum(w * w, axis=(-2, -1))
             if b is not None:
                 biases = biases + xp.sum(xp.abs(b), axis=(-2, -1))
-        return value, grad, slack / total, weights, biases
+        return value, grad, slack / total, weights, biases, value + (plain - loss) / total
 
     def gap(self, at: Iterate) -> tuple[float, float]:
         """(slack, residual), whose sum is the gap of `fit_proximal`'s docstring."""
-        slack, weights, biases = at.extra[:, 0].tolist()
+        slack, weights, biases, _ = at.extra[:, 0].tolist()
         if not self.linear or self.reg == 0.0:
             # Scaled so that the gradient's goal counts as half the gap's.
             goal = self.tol * (self.start_norm or math.inf)
@@ -198,7 +198,7 @@ def _rounds(solver: _Solver, n_iter: int, max_iter: int, monitor: Monitor) -> tu
             asked = False
             if at.moved[0]:
                 n_iter += 1
-                asked = monitor.record(n_iter, float(at.value[0]))
+                asked = monitor.record(n_iter, float(at.extra[3, 0]))
             if solver.converged(at):
                 return n_iter, "converged"
             if asked:
