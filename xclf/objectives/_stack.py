@@ -105,10 +105,9 @@ class Stack:
         inputs = [xp.matrix_transpose(x)]
         # All heads read the same rows: their first layers are one product.
         w, b = _stacked(xp, *layers[0])
-        if len(layers) == 1:  # the losses want scores with rows last in memory
-            out = affine(inputs[0], w, b, axis=-2)
-        else:
-            out = _rows_first(xp, x, w, b)
+        # The losses want scores with rows last in memory; a hidden layer does not mind.
+        last = len(layers) == 1
+        out = affine(inputs[0], w, b, axis=-2) if last else _rows_first(xp, x, w, b)
         out = _unstacked(xp, out, layers[0].w)
         for layer in layers[1:]:
             inputs.append(relu(out))
