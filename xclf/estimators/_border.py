@@ -25,6 +25,8 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     if _xp.is_host(X):
         X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
         X = _xp.native(X)
+        if X.dtype.kind not in "biuf":  # dates pass scikit-learn's check
+            raise ValueError(f"X must be numeric, got dtype {X.dtype}")
         if X.dtype.kind == "f" and X.dtype.itemsize > 8:
             X = X.astype(np.float64)
     else:
@@ -108,7 +110,9 @@ def _check_labels_present(labels: np.ndarray) -> None:
         return
     if missing.any():
         row = int(np.argmax(missing))
-        raise ValueError(f"Input y contains NaN or no label (value {labels[row]!r}) at row {row}")
+        raise ValueError(
+            f"Input y contains NaN or no label (value {labels.tolist()[row]!r}) at row {row}"
+        )
 
 
 def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +124,9 @@ def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"y must hold labels of one kind (all strings or all numbers): {error}"
         ) from None
     if len(classes) < 2:
-        raise ValueError(f"y must hold at least two classes, got one class only: {classes[0]!r}")
+        raise ValueError(
+            f"y must hold at least two classes, got one class only: {classes.tolist()[0]!r}"
+        )
     return classes, index
 
 
@@ -155,7 +161,7 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"sample_weight must be finite and >= 0, got {weights[row]!r} at row {row}"
+            f"sample_weight must be finite and >= 0, got {float(weights[row])!r} at row {row}"
         )
     if not weights.any():
         raise ValueError("sample_weight is zero for every row: nothing is left to fit")
