@@ -20,9 +20,9 @@ X, Y = blobs(60, 5, 3)
 NAMES = np.array(["ash", "birch", "cedar"])[Y]
 
 MINIBATCH = [
-    SoftmaxClassifier(solver="rmsprop", batch_size=8),
-    SVMClassifier(solver="adam", batch_size=8),
-    TwoLayerClassifier(hidden=16, solver="momentum", batch_size=16),
+    SoftmaxClassifier(solver="rmsprop", batch_size=16, learning_rate=0.01, max_iter=40),
+    SVMClassifier(solver="adam", batch_size=16, learning_rate=0.01, max_iter=40),
+    TwoLayerClassifier(hidden=16, solver="momentum", batch_size=16, max_iter=40),
 ]
 
 

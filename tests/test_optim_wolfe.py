@@ -101,6 +101,13 @@ def test_no_search_without_descent(slope):
     assert end.value.value == Accepted(0.0, False)
 
 
+def test_values_near_the_largest_float_are_bisected():
+    """The cubic's coefficients overflow: halving the bracket still finds the bottom."""
+    accepted, tried = _search(lambda t: 1e200 * (t - 1) ** 2, lambda t: 2e200 * (t - 1), first=5.0)
+    assert tried[:2] == [5.0, 2.5]
+    assert accepted.ok
+
+
 def test_a_line_without_bottom_gives_up():
     accepted, tried = _search(lambda t: -t, lambda t: -1.0)
     assert not accepted.ok

@@ -98,11 +98,12 @@ def _svm_by_general_solver(x, y, reg, weights, margin=1.0, bias=True):
     return found.fun
 
 
-@pytest.mark.parametrize("reg", [1.0, 1e-1, 1e-2, 1e-3])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "reg, weighted", [(1.0, False), (1e-1, True), (1e-2, False), (1e-2, True), (1e-3, False)]
+)
 def test_svm_is_the_quadratic_programme(reg, weighted):
-    x, y = blobs(24, 3, 3, seed=3)
-    weights = np.random.default_rng(1).uniform(0.2, 2.0, size=24) if weighted else np.ones(24)
+    x, y = blobs(18, 3, 3, seed=3)
+    weights = np.random.default_rng(1).uniform(0.2, 2.0, size=18) if weighted else np.ones(18)
     model = SVMClassifier(reg=reg).fit(x, y, sample_weight=weights)
     want = _svm_by_general_solver(x, y, reg, weights)
     assert model.converged_
@@ -113,9 +114,9 @@ def test_svm_is_the_quadratic_programme(reg, weighted):
     "classes, margin, bias", [(2, 1.0, True), (4, 2.5, True), (3, 0.5, False), (2, 1.0, False)]
 )
 def test_svm_with_other_classes_margins_and_no_bias(classes, margin, bias):
-    x, y = blobs(24, 3, classes, seed=4)
+    x, y = blobs(18, 3, classes, seed=4)
     model = SVMClassifier(reg=1e-2, margin=margin, fit_intercept=bias).fit(x, y)
-    want = _svm_by_general_solver(x, y, 1e-2, np.ones(24), margin, bias)
+    want = _svm_by_general_solver(x, y, 1e-2, np.ones(18), margin, bias)
     assert model.converged_
     assert objective_of(model, x, y, margin=margin) == pytest.approx(want, rel=1e-5)
 
