@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import math
@@ -9,8 +10,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,46 @@ def optional(name: str) -> Any | None:
         return None
 
 
+def add_one_thread(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--one-thread",
+        action="store_true",
+        help="one thread each, and processor time instead of the clock: what a busy machine "
+        "disturbs least",
+    )
+
+
+def thread_words(one_thread: bool) -> str:
+    return "one thread" if one_thread else "all threads"
+
+
+@contextmanager
+def timing(one_thread: bool) -> Iterator[Call]:
+    """The clock to time with. With one_thread, BLAS, OpenMP and torch have one thread each as long
+    as it lasts, and the clock is the processor time of this process."""
+    if not one_thread:
+        yield time.perf_counter
+        return
+    torch, pools = optional("torch"), optional("threadpoolctl")
+    if pools is None:
+        raise BenchError("--one-thread needs threadpoolctl: pip install threadpoolctl")
+    before = torch.get_num_threads() if torch is not None else 1
+    with pools.threadpool_limits(1):
+        if torch is not None:
+            torch.set_num_threads(1)
+        try:
+            yield time.process_time
+        finally:
+            if torch is not None:
+                torch.set_num_threads(before)
+
+
 def alternate(
-    contenders: Mapping[str, Contender], repeats: int, *, own_clock: bool = False
+    contenders: Mapping[str, Contender],
+    repeats: int,
+    *,
+    own_clock: bool = False,
+    clock: Call = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every contender, `repeats` times, taking turns.
 
@@ -54,9 +93,9 @@ def alternate(
     for turn in range(repeats):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
+            start = clock()
             result = calls[name]()
-            took = time.perf_counter() - start
+            took = clock() - start
             seconds[name].append(float(result) if own_clock else took)
     return seconds
 

@@ -22,7 +22,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from bench._data import correlated, given
-from bench._measure import NOT_INSTALLED, OURS, Contender, alternate, optional, show, summarise
+from bench._measure import (
+    NOT_INSTALLED,
+    OURS,
+    Call,
+    Contender,
+    add_one_thread,
+    alternate,
+    optional,
+    show,
+    summarise,
+    thread_words,
+    timing,
+)
 from xclf import SoftmaxClassifier
 
 COLUMNS = [OURS, "scikit-learn", "torch"]
@@ -36,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reg", type=float, nargs="+", default=[1e-3, 1e-5])
     parser.add_argument("--gap", type=float, default=1e-4, help="relative, above the optimum")
     parser.add_argument("--repeats", type=int, default=5)
+    add_one_thread(parser)
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -45,13 +58,17 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     else:
         x, y = correlated(*((300, 12, 4) if args.quick else (args.rows, 784, 10)))
     shape = f"{x.shape[0]} x {x.shape[1]} x {int(y.max()) + 1} float32"
-    found = [_compare(_Problem.of(x, y, reg, args.gap), args.repeats) for reg in args.reg]
+    with timing(args.one_thread) as clock:
+        found = [
+            _compare(_Problem.of(x, y, reg, args.gap), args.repeats, clock) for reg in args.reg
+        ]
+    threads = thread_words(args.one_thread)
     show(
-        f"softmax fit, {shape}, to {args.gap:g} of the optimum",
+        f"softmax fit, {shape}, to {args.gap:g} of the optimum, {threads}",
         [(entry["problem"], entry["seconds"]) for entry in found],
         COLUMNS,
     )
-    return [{**entry, "shape": shape, "gap": args.gap} for entry in found]
+    return [{**entry, "shape": shape, "gap": args.gap, "threads": threads} for entry in found]
 
 
 @dataclass
@@ -90,14 +107,14 @@ class _Problem:
         return float(loss + self.reg * (coef**2).sum())
 
 
-def _compare(problem: _Problem, repeats: int) -> dict[str, Any]:
+def _compare(problem: _Problem, repeats: int, clock: Call) -> dict[str, Any]:
     ended: dict[str, Any] = {}
     contenders: dict[str, Contender] = {
         OURS: _ours(problem, ended),
         "scikit-learn": _sklearn(problem, ended),
         "torch": _torch(problem, ended),
     }
-    seconds: dict[str, Any] = summarise(alternate(contenders, repeats))
+    seconds: dict[str, Any] = summarise(alternate(contenders, repeats, clock=clock))
     for name, (coef, intercept, iterations) in ended.items():
         gap = problem.objective(coef, intercept) / problem.best - 1.0
         seconds[name] |= {"reached_gap": gap, "iterations": iterations}
@@ -133,13 +150,13 @@ def _sklearn(problem: _Problem, ended: dict[str, Any]) -> Contender:
         model = fitted(max_iter)
         return problem.objective(model.coef_, model.intercept_) <= problem.goal
 
-    high = 16
+    high = 64
     while not reaches(high):
         if high >= _MOST:
             return f"not in {high} iterations"
         high *= 2
-    low = high // 2
-    while high - low > max(1, high // 30):  # to 3 %: the last few iterations cost little
+    low = high // 2 if high > 64 else 0
+    while high - low > max(1, high // 16):  # to 6 %: each try is a whole fit
         middle = (low + high) // 2
         low, high = (low, middle) if reaches(middle) else (middle, high)
 

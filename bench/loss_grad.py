@@ -2,14 +2,15 @@
 
     python -m bench loss_grad
 
-The floor is one read of X by two threads: nothing that needs the rows can be faster, unless X is
-in cache.
+The floor is one read of X, by two threads unless --one-thread: nothing that needs the rows can be
+faster, unless X is in cache.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,10 +23,13 @@ from bench._measure import (
     BenchError,
     Call,
     Contender,
+    add_one_thread,
     alternate,
     optional,
     show,
     summarise,
+    thread_words,
+    timing,
 )
 from xclf.kernels import one_hot
 from xclf.objectives import Objective, Stack, data_loss
@@ -49,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--data", metavar="PATH", help="time on these rows, in float32, instead")
     parser.add_argument("--repeats", type=int, default=9)
+    add_one_thread(parser)
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -59,27 +64,32 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         shapes = [(*problems[0][1].shape, int(problems[0][2].max()) + 1, "float32")]
     else:
         shapes = list(QUICK if args.quick else SHAPES)
-    for rows, features, classes, dtype in shapes:
-        if args.data is not None:
-            x, y = problems[0][1:]
-        else:
-            x, y = gaussian(rows, features, classes, np.dtype(dtype))
-        shape = f"{rows} x {features} x {classes} {dtype}"
-        found.append({"problem": shape, **_compare(x, y, classes, args.repeats)})
-        del x, y
+    threads = thread_words(args.one_thread)
+    with timing(args.one_thread) as clock:
+        for rows, features, classes, dtype in shapes:
+            if args.data is not None:
+                x, y = problems[0][1:]
+            else:
+                x, y = gaussian(rows, features, classes, np.dtype(dtype))
+            shape = f"{rows} x {features} x {classes} {dtype}"
+            times = _compare(x, y, classes, args.repeats, clock)
+            found.append({"problem": shape, "threads": threads, **times})
+            del x, y
     show(
-        "softmax loss and gradient, all rows",
+        f"softmax loss and gradient, all rows, {threads}",
         [(entry["problem"], entry["seconds"]) for entry in found],
         COLUMNS,
     )
     return found
 
 
-def _compare(x: np.ndarray, y: np.ndarray, classes: int, repeats: int) -> dict[str, Any]:
+def _compare(
+    x: np.ndarray, y: np.ndarray, classes: int, repeats: int, clock: Call
+) -> dict[str, Any]:
     w = np.random.default_rng(1).standard_normal((classes, x.shape[1])) / np.sqrt(x.shape[1])
     contenders: dict[str, Contender] = {
         OURS: _ours(x, y, w),
-        "scikit-learn": _sklearn(x, y, w),
+        "scikit-learn": _sklearn(x, y, w, clock),
         "torch": _torch(x, y, w),
         "read of X": _read(x),
     }
@@ -91,7 +101,7 @@ def _compare(x: np.ndarray, y: np.ndarray, classes: int, repeats: int) -> dict[s
     for name, loss in losses.items():
         if not np.isclose(loss, losses[OURS], rtol=1e-4):
             raise BenchError(f"{name} computes {loss}, xclf {losses[OURS]}: not the same problem")
-    seconds: dict[str, Any] = summarise(alternate(contenders, repeats))
+    seconds: dict[str, Any] = summarise(alternate(contenders, repeats, clock=clock))
     seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
     return {"losses": losses, "seconds": seconds}
 
@@ -106,7 +116,7 @@ def _ours(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Call:
     return lambda: float(problem.value_and_grad(theta)[0])
 
 
-def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
+def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, clock: Call) -> Contender:
     try:
         from sklearn._loss.loss import HalfMultinomialLoss
         from sklearn.linear_model._linear_loss import LinearModelLoss
@@ -116,7 +126,7 @@ def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
     coef = np.zeros((len(w), w.shape[1] + 1), dtype=x.dtype, order="F")
     coef[:, :-1] = w
     target = y.astype(x.dtype)
-    threads = os.cpu_count() or 1
+    threads = 1 if clock is time.process_time else os.cpu_count() or 1
     return lambda: float(
         loss.loss_gradient(coef, x, target, l2_reg_strength=2.0 * REG, n_threads=threads)[0]
     )

@@ -11,9 +11,7 @@ MLPClassifier.partial_fit, which checks its input and sums the loss.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,13 @@ from bench._measure import (
     OURS,
     BenchError,
     Contender,
+    add_one_thread,
     alternate,
     optional,
     show,
     summarise,
+    thread_words,
+    timing,
 )
 from xclf import TwoLayerClassifier
 from xclf.kernels import one_hot
@@ -50,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", choices=("momentum", "sgd"), default="momentum")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument(
-        "--one-thread",
-        action="store_true",
-        help="one thread each, and processor time instead of the clock: what a busy machine "
-        "cannot disturb",
-    )
+    add_one_thread(parser)
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -66,37 +62,19 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         x, y = gaussian(*((300, 20, 3) if args.quick else (args.rows, 3072, 10)))
     hidden = 8 if args.quick else args.hidden
     found = []
-    with one_thread() if args.one_thread else nullcontext():
-        clock = time.process_time if args.one_thread else time.perf_counter
+    with timing(args.one_thread) as clock:
         for batch in args.batches:
             net = _Net(x, y, hidden, batch, args.optimizer, clock)
             entry = _compare(net, args.repeats)
             found.append({"problem": f"batch {batch}, {args.optimizer}", **entry})
     shape = f"{x.shape[0]} x {x.shape[1]}, hidden {hidden}"
-    threads = "one thread" if args.one_thread else "all threads"
+    threads = thread_words(args.one_thread)
     show(
         f"one epoch of the two-layer net, {shape}, float32, {threads}",
         [(entry["problem"], entry["seconds"]) for entry in found],
         COLUMNS,
     )
     return [{**entry, "shape": shape, "threads": threads} for entry in found]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """BLAS and torch with one thread each, as long as it lasts."""
-    torch, pools = optional("torch"), optional("threadpoolctl")
-    if pools is None:
-        raise BenchError("--one-thread needs threadpoolctl: pip install threadpoolctl")
-    before = torch.get_num_threads() if torch is not None else 1
-    with pools.threadpool_limits(1):
-        if torch is not None:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if torch is not None:
-                torch.set_num_threads(before)
 
 
 def _compare(net: _Net, repeats: int) -> dict[str, Any]:
