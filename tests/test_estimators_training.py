@@ -60,6 +60,20 @@ def test_the_net_starts_from_he_normal_weights():
     assert np.abs(net.weights_["b1"]).max() < 1e-20
 
 
+@classes_
+@solvers_
+def test_the_scale_of_weights_does_not_matter_in_minibatches(cls, solver):
+    """They are divided by their mean: the learning rate means the same with and without."""
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, size=60)
+    one, other = (
+        small(cls, solver=solver, max_iter=3, batch_size=7, random_state=0).fit(
+            X, Y, sample_weight=scale * weights
+        )
+        for scale in (1.0, 1024.0)
+    )
+    np.testing.assert_array_equal(_flat(one), _flat(other))
+
+
 # --- stopping --------------------------------------------------------------------------------
 
 

@@ -179,6 +179,22 @@ def test_an_infinite_trial_of_one_head_leaves_no_trace():
     np.testing.assert_allclose(path[-1].value, 1.0, rtol=1e-12)
 
 
+def test_a_search_that_fails_goes_on_along_the_gradient():
+    """A pair from another run points off the line where this objective is finite: it is dropped."""
+
+    def f(theta):
+        value = np.where(theta[:, 1] == 0.0, np.sum((theta - [4.0, 0.0]) ** 2, axis=-1), np.inf)
+        return value, 2 * (theta - np.array([4.0, 0.0])) * np.array([1.0, 0.0])
+
+    memory = Memory(5)
+    _run(lambda t: (np.sum(t[:, :1] * t[:, 1:] + t**2, axis=-1), 2 * t + t[:, ::-1]),
+         np.array([[1.0, 3.0]]), 3, memory=memory)  # fmt: skip
+    path = _run(f, np.zeros((1, 2)), 80, memory=memory)
+    assert path[1].value[0] == path[0].value[0]  # the first step leads nowhere
+    assert path[-1].value[0] < 1e-12
+    assert not path[5].stalled.any()
+
+
 def test_an_optimum_at_the_start_stalls():
     """No descent: the search fails twice, and nothing moves."""
     f, centres, _ = _quadratics(0, 2)

@@ -66,6 +66,19 @@ def test_converged_is_near_the_optimum(loss, bias):
         assert -1e-10 <= result.objective / best.objective - 1 <= tol
 
 
+@pytest.mark.parametrize(
+    "units, reg", [([1e3, 1, 1e-1, 1, 1e-1], 1e-4), ([1e2, 1, 1e-2, 1, 1e-2], 1e-6)]
+)
+def test_converged_is_near_the_optimum_whatever_the_units(units, reg):
+    """The largest gradient says nothing of the small features: stopping by it alone leaves 6%."""
+    x = X * np.array(units)
+    best, _, _ = _fit(x=x, tol=1e-11, reg=reg)
+    result, _, _ = _fit(x=x, tol=1e-2, reg=reg)
+    assert best.converged
+    assert result.converged
+    assert result.objective / best.objective - 1 <= 1e-2
+
+
 def test_softmax_convergence_is_the_gradient_and_the_distance():
     result, _, problem = _fit(tol=1e-6)
     start = np.abs(problem.value_and_grad(np.zeros(18))[1]).max()
@@ -169,7 +182,7 @@ def test_a_net_goes_down(backend, loss):
     result, monitor, problem = _fit(
         loss, backend, widths=(5, 6, 3), tol=1e-3, reg=3e-2, max_iter=99
     )
-    assert result.converged or result.reason.startswith(("rounding", "reached"))
+    assert result.converged or result.reason.startswith(("rounding", "reached", "no further"))
     assert result.objective < 0.7 * monitor.history["loss"][0]
     value = problem.value(result.theta)
     assert float(backend.to_host(value)) == pytest.approx(result.objective, rel=1e-12)

@@ -157,6 +157,16 @@ def test_the_preconditioner_looks_at_enough_rows(monkeypatch):
         np.testing.assert_array_equal(rows.weights, weights[::stride])
 
 
+def test_a_spectrum_is_never_negative():
+    """Five features of rank two: rounding leaves eigenvalues of -1e-15."""
+    x = X[:, :2] @ np.random.default_rng(0).normal(size=(2, 5))
+    problem = problem_on(NUMPY, Stack((5, 3)), x, Y)
+    second = covariance(problem.rows, x.mean(axis=0))
+    assert np.linalg.eigvalsh(second).min() < 0
+    made = spectral_preconditioner(problem.objective.stack, problem.rows, 0.0, np.eye(3))
+    assert np.all(made.spectrum >= 0)
+
+
 def test_unweighted_samples_have_no_weights():
     x, y = blobs(500, 5, 3)
     problem = problem_on(NUMPY, Stack((5, 3)), x, y)
