@@ -89,10 +89,17 @@ def from_host(values: Any, like: Array, dtype: Any = None) -> Array:
     return asarray(namespace(like), values, dtype=dtype, device=device(like))
 
 
-def asarray(xp: Namespace, values: Any, *, dtype: Any = None, device: Any = None) -> Array:
+def detached(array: Array) -> Array:
+    """`array` outside torch's autograd, which would otherwise record a whole fit."""
+    return array.detach() if compat.is_torch_array(array) else array
+
+
+def asarray(
+    xp: Namespace, values: Any, *, dtype: Any = None, device: Any = None, copy: bool = False
+) -> Array:
     """`xp.asarray` of host values; makes the copy that torch asks for when memory is read-only."""
     host = np.asarray(values)
-    if library(xp) == "torch" and not host.flags.writeable:
+    if copy or (library(xp) == "torch" and not host.flags.writeable):
         host = host.copy()
     return xp.asarray(host, dtype=dtype, device=device)
 
@@ -125,9 +132,13 @@ def eigh(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues and eigenvectors of a symmetric matrix, in its namespace and on its device.
 
     `linalg` is an optional extension of the standard: without it the (small) matrix goes to the
-    host and back.
+    host and back. Stacks (K, D, D) are taken apart: CuPy's batched solver is made for matrices of a
+    few dozen rows.
     """
     xp = namespace(matrix)
+    if matrix.ndim > 2:
+        parts = [eigh(matrix[k, ...]) for k in range(matrix.shape[0])]
+        return xp.stack([values for values, _ in parts]), xp.stack([v for _, v in parts])
     if _has_linalg(xp):
         values, vectors = xp.linalg.eigh(matrix)
         return values, vectors

@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators import _border as border
-from xclf.estimators._fitted import FittedModel
+from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._fitting import (
     Job,
     computing_dtype,
@@ -26,7 +26,7 @@ from xclf.estimators._fitting import (
 )
 from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
 from xclf.objectives import Layer, Stack
-from xclf.training import Callback, Event, FitResult, Monitor
+from xclf.training import DIVERGED, Callback, Event, FitResult, Monitor
 
 
 def _learns_in_parts(model: BaseClassifier) -> bool:
@@ -133,7 +133,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         weights = border.check_sample_weight(X, sample_weight)
         weights = row_weights(index, classes, self.class_weight, weights)
         if weights is not None:
-            weights = weights / weights.mean()
+            weights = weights / weights.max()  # first: the sum of large weights overflows
+            weights = weights / weights[weights > 0.0].mean()  # rows without weight are not drawn
         start = self._warm_layers(X, classes) if self.warm_start else None
         self.classes_ = classes
         job = self._job(X, index, weights, self._settings(X, self._auto_solver), start)
@@ -163,7 +164,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         known = self._check_classes(classes, first)
         X = border.check_x(self, X, reset=first)
         if not first:
-            border.check_same_as_model(self._layers()[0].w, X)
+            self._check_resumable(X)
         index = border.encode_known(border.check_y(self, X, y), known)
         weights = border.check_sample_weight(X, sample_weight)
         weights = row_weights(index, known, self.class_weight, weights)
@@ -174,10 +175,21 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         if not first:
             # A copy: a part that fails must leave the history as it was.
             job.monitor.history = {key: list(line) for key, line in self.history_.items()}
+        job.monitor.total = 1
         result = job.run(one_epoch=True, state=resume.get(settings.solver))
         result.n_iter += 0 if first else self.n_iter_
         self._resume = {"rng": job.rng, settings.solver: result.state}
         self._finish(job, result)
+
+    def _check_resumable(self, X: Array) -> None:
+        layers = self._layers()
+        border.check_same_as_model(layers[0].w, X)
+        fitted, asked = fitted_widths(layers), self._widths(len(self.classes_))
+        if fitted != asked:
+            raise ValueError(
+                f"partial_fit cannot go on: the model has layers of widths {fitted}, its "
+                f"parameters now ask for {asked}; call fit"
+            )
 
     @contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
@@ -220,9 +232,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if first:
                 raise ValueError("classes must be passed on the first call to partial_fit")
             return self.classes_
-        known, _ = border.encode(
-            np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes)
-        )
+        listed = np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes)
+        known, _ = border.encode(listed, "classes")
         if not first and not np.array_equal(known, self.classes_):
             raise ValueError(
                 f"classes={known.tolist()} differs from the classes of the first call, "
@@ -280,18 +291,20 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.history_ = job.monitor.history
         if result.interrupted:
             raise _Interrupted
-        self._warn_if_unfinished(job.settings, result)
+        self._warn_if_unfinished(job.settings, result, dtype == xp.float32)
 
-    def _warn_if_unfinished(self, settings: Settings, result: FitResult) -> None:
-        broken = not np.isfinite(result.objective)
+    def _warn_if_unfinished(self, settings: Settings, result: FitResult, single: bool) -> None:
         if result.converged or "callback" in result.reason:
             return
-        if settings.solver not in FULL_BATCH and not broken:
+        if settings.solver not in FULL_BATCH and DIVERGED not in result.reason:
             return  # running its epochs is the ordinary end of a minibatch fit
         if "max_iter" in result.reason:
             advice = "raise max_iter or tol, or scale the features (standardize=True)"
         elif "rounding" in result.reason:
-            advice = "raise tol, or pass float64 data"
+            advice = "raise tol, or scale the features (standardize=True)"
+            advice += ", or pass float64 data" if single else ""
+        elif "kink" in result.reason:
+            advice = "use a minibatch solver, which steps over kinks"
         else:
             advice = "lower learning_rate, or scale the features (standardize=True)"
         warnings.warn(
@@ -307,9 +320,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         if not hasattr(self, "classes_"):
             return None
         layers = self._layers()
-        widths = self._widths(len(self.classes_))
         border.check_same_as_model(layers[0].w, X)
-        if tuple(int(layer.w.shape[-1]) for layer in layers) != widths[:-1]:
+        if fitted_widths(layers)[:-1] != self._widths(len(self.classes_))[:-1]:
             return None  # other features, or another hidden width: nothing to go on from
         xp = _xp.namespace(X)
         last = layers[-1]

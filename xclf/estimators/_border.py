@@ -31,6 +31,7 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
             X = X.astype(np.float64)
     else:
         _check_device_x(est, X, reset=reset)
+        X = _xp.detached(X)
     check_finite(X)
     return X
 
@@ -77,6 +78,8 @@ def check_finite(X: Array) -> None:
         part = X[start : min(start + _FINITE_ROWS, rows), :]
         if bool(xp.all(xp.isfinite(part))):
             continue
+        if part.dtype not in (xp.float32, xp.float64):
+            part = xp.astype(part, xp.float32)  # NumPy has no bfloat16
         host = _xp.to_host(part)
         row, column = (int(i) for i in np.argwhere(~np.isfinite(host))[0])
         value = "NaN" if np.isnan(host[row, column]) else "infinity (inf)"
@@ -103,7 +106,7 @@ def _check_labels_present(labels: np.ndarray) -> None:
     if labels.dtype.kind == "f":
         missing = ~np.isfinite(labels)
     elif labels.dtype.kind == "O":
-        missing = np.asarray([v is None or v != v for v in labels.tolist()], dtype=bool)
+        missing = np.asarray([_is_missing(v) for v in labels.tolist()], dtype=bool)
     elif labels.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: y has dtype {labels.dtype}")
     else:
@@ -115,17 +118,25 @@ def _check_labels_present(labels: np.ndarray) -> None:
         )
 
 
-def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _is_missing(label: object) -> bool:
+    """None, NaN (which differs from itself) and pandas' NA (which has no truth value)."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
+
+
+def encode(labels: np.ndarray, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
     """(classes, index): the sorted distinct labels, and each label's place among them."""
     try:
         classes, index = np.unique(labels, return_inverse=True)
     except TypeError as error:
         raise ValueError(
-            f"y must hold labels of one kind (all strings or all numbers): {error}"
+            f"{name} must hold labels of one kind (all strings or all numbers): {error}"
         ) from None
     if len(classes) < 2:
         raise ValueError(
-            f"y must hold at least two classes, got one class only: {classes.tolist()[0]!r}"
+            f"{name} must hold at least two classes, got one class only: {classes.tolist()[0]!r}"
         )
     return classes, index
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import numbers
 import os
 import secrets
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -23,9 +24,7 @@ from safetensors.numpy import save as to_safetensors
 
 from xclf import _xp
 from xclf._version import __version__
-
-if TYPE_CHECKING:
-    from xclf.estimators._fitted import FittedModel
+from xclf.estimators._fitted import FittedModel, fitted_widths
 
 FORMAT = "xclf-model"
 VERSION = 1
@@ -172,6 +171,8 @@ def _plain(value: Any) -> Any:
     """Numbers, strings, lists and dicts as JSON has them; NaN and infinity as tagged strings."""
     if isinstance(value, np.generic):
         value = value.item()
+    if type(value) not in (bool, int) and isinstance(value, numbers.Real):
+        value = float(value)  # a Fraction, say
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if isinstance(value, dict):
@@ -237,7 +238,7 @@ def _check_shapes(model: FittedModel) -> None:
     dtypes = {array.dtype for layer in layers for array in layer if array is not None}
     if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise ModelFileError(f"arrays must be all float32 or all float64, got {dtypes}")
-    widths = model._widths(len(model.classes_))
+    widths = (model.n_features_in_, *fitted_widths(layers)[1:-1], len(model.classes_))
     for layer, d, m in zip(layers, widths[:-1], widths[1:], strict=True):
         if layer.w.shape != (m, d) or layer.b is None or layer.b.shape != (m, 1):
             raise ModelFileError(

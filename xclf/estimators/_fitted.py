@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,41 +41,40 @@ class FittedModel:
     def _array_names(self) -> tuple[str, ...]:
         """Fitted attributes that are arrays, or dicts of arrays, of the model's namespace."""
 
-    def _scores(self, X: Any) -> Array:
-        """(N, C) scores, one per class, in row chunks."""
+    def _map_scores(self, X: Any, finish: Callable[[Array], Array]) -> Array:
+        """finish(scores (C, n)) -> (n, ...) for every chunk of rows, put together.
+
+        Only what `finish` keeps outlives a chunk: memory is bounded by the result.
+        """
         check_is_fitted(self)
         X = border.check_x(self, X, reset=False)
         layers = self._layers()
         border.check_same_as_model(layers[0].w, X)
-        xp = _xp.namespace(X)
-        stack = Stack(self._widths(len(self.classes_)))
+        stack = Stack(fitted_widths(layers))
         theta = stack.flatten([(w, b) for w, b in layers])
         return map_rows(
-            lambda x: xp.matrix_transpose(stack.forward(theta, x)[0]),
-            X,
-            theta.dtype,
-            max(stack.widths[1:]),
+            lambda x: finish(stack.forward(theta, x)[0]), X, theta.dtype, max(stack.widths[1:])
         )
 
     def decision_function(self, X: Any) -> Array:
         """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
-        scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+        return self._map_scores(X, _decision)
 
     def predict(self, X: Any) -> Array:
         """The label with the largest score for every row (N,).
 
         Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
         """
-        scores = self._scores(X)
-        xp = _xp.namespace(scores)
-        best = xp.argmax(scores, axis=1)
-        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(scores):
+        best = self._map_scores(X, lambda scores: _xp.namespace(scores).argmax(scores, axis=0))
+        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(best):
             return self.classes_[_xp.to_host(best)]
-        return xp.take(_xp.from_host(self.classes_, scores), best, axis=0)
+        labels = _xp.from_host(_common(self.classes_), best)
+        return _xp.namespace(best).take(labels, best, axis=0)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy of `predict(X)` against y, computed on the host."""
+        if _xp.is_array(X):
+            border.check_same_place(X, y, "y")
         guess = _xp.to_host(self.predict(X))
         truth = _xp.to_host(y) if _xp.is_array(y) else y
         weights = _xp.to_host(sample_weight) if _xp.is_array(sample_weight) else sample_weight
@@ -105,7 +105,7 @@ class FittedModel:
         def move(a: Any) -> Any:
             if isinstance(a, dict):
                 return {key: move(value) for key, value in a.items()}
-            return _xp.asarray(target, _xp.to_host(a), device=device)
+            return _xp.asarray(target, _xp.to_host(a), device=device, copy=True)
 
         for name in self._array_names():
             setattr(moved, name, move(getattr(self, name)))
@@ -126,13 +126,36 @@ class FittedModel:
 class ProbabilityMixin:
     """Class probabilities of models trained with the softmax loss."""
 
-    _scores: Any
+    _map_scores: Any
 
     def predict_log_proba(self, X: Any) -> Array:
         """log p (N, C), exact also for probabilities close to 0 and 1."""
-        return log_softmax(self._scores(X), axis=-1)
+        return self._map_scores(X, _log_p)
 
     def predict_proba(self, X: Any) -> Array:
         """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
-        log_p = self.predict_log_proba(X)
-        return _xp.namespace(log_p).exp(log_p)
+        return self._map_scores(X, lambda scores: _xp.namespace(scores).exp(_log_p(scores)))
+
+
+def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
+    """Layer widths from features to classes, as the arrays have them."""
+    return (int(layers[0].w.shape[1]), *(int(layer.w.shape[0]) for layer in layers))
+
+
+def _decision(scores: Array) -> Array:
+    if scores.shape[0] == 2:
+        return scores[1, :] - scores[0, :]
+    return _xp.namespace(scores).matrix_transpose(scores)
+
+
+def _log_p(scores: Array) -> Array:
+    return _xp.namespace(scores).matrix_transpose(log_softmax(scores, axis=0))
+
+
+def _common(labels: np.ndarray) -> np.ndarray:
+    """Numeric labels in a dtype that every library has: native, signed, no half or long floats."""
+    if labels.dtype.kind == "u":
+        return labels.astype(np.int64)
+    if labels.dtype.kind == "f" and labels.dtype.itemsize not in (4, 8):
+        return labels.astype(np.float64)
+    return _xp.native(labels)

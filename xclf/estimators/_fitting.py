@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils.class_weight import compute_class_weight
 
 from xclf import _xp
 from xclf._xp import Array
@@ -44,20 +43,24 @@ def row_weights(
 ) -> np.ndarray | None:
     """Product of sample and class weights, host float64 (N,), or None where all are 1.
 
-    "balanced" weighs class c by sum(w) / (C * sum of w in c): inversely to its weighted frequency.
+    "balanced" weighs class c by sum(w) / (C * sum of w in c): inversely to its weighted frequency;
+    a class without weight keeps none. A dict may name classes that are not among these rows, as
+    folds lack rare ones, unless it leaves others out: then one of the names is a slip.
     """
     if class_weight is None:
         return sample_weight
     if isinstance(class_weight, Mapping):
-        unknown = [key for key in class_weight if key not in classes]
-        if unknown:
+        labels = classes.tolist()
+        unknown = [key for key in class_weight if key not in labels]
+        if unknown and any(label not in class_weight for label in labels):
             raise ValueError(
-                f"class_weight names classes that are not in y: {unknown[:5]}; "
-                f"y has {classes[:20].tolist()}"
+                f"class_weight names classes that are not in y: {unknown[:5]}; y has {labels[:20]}"
             )
-    per_class = compute_class_weight(
-        class_weight, classes=classes, y=classes[index], sample_weight=sample_weight
-    )
+        per_class = np.asarray([float(class_weight.get(label, 1.0)) for label in labels])
+    else:
+        mass = np.bincount(index, weights=sample_weight, minlength=len(classes))
+        per_class = np.zeros(len(classes))
+        np.divide(mass.sum(), len(classes) * mass, out=per_class, where=mass > 0.0)
     weights = per_class[index] if sample_weight is None else per_class[index] * sample_weight
     if not weights.any():
         raise ValueError("class_weight and sample_weight leave every row with weight 0")
@@ -116,10 +119,10 @@ class Job:
             return self._train(one_epoch, state)
 
     def _largest_product(self) -> int:
-        """Multiply-adds of the largest product of a pass or a step."""
-        rows = len(self.rows)
+        """Multiply-adds of the largest product of a chunk or a minibatch."""
+        rows = min(len(self.rows), self.rows.chunk_rows(max(self.stack.widths[1:])))
         if self.settings.solver in MINIBATCH:
-            rows = min(rows, self.settings.batch_size)
+            rows = min(len(self.rows), self.settings.batch_size)
         pairs = zip(self.stack.widths[:-1], self.stack.widths[1:], strict=True)
         return rows * max(d * m for d, m in pairs)
 
@@ -143,6 +146,7 @@ class Job:
                 train=train,
                 validation=validation,
                 state=state,
+                measure_all=not one_epoch,
             )
         if self.loss == "hinge":
             return fit_proximal(
@@ -185,15 +189,18 @@ class Job:
         x = self.rows.x
         return _xp.accumulator(_xp.namespace(x), _xp.device(x))
 
-    def _split(self) -> tuple[np.ndarray | None, Rows | None]:
-        """(rows to train on, held-out rows) for early stopping, stratified by class."""
+    def _split(self) -> tuple[np.ndarray, Rows | None]:
+        """(rows to train on, held-out rows): those with weight, and a stratified share of them."""
         fraction = self.settings.validation_fraction
+        rows = np.arange(len(self.rows))
+        if self.rows.weights is not None:
+            rows = np.flatnonzero(_xp.to_host(self.rows.weights))
         if fraction is None:
-            return None, None
-        labels = self._host_labels()
+            return rows, None
+        labels = self._host_labels()[rows]
         try:
             train, held = train_test_split(
-                np.arange(len(labels)),
+                rows,
                 test_size=fraction,
                 stratify=labels,
                 random_state=int(self.rng.integers(2**31)),

@@ -24,9 +24,9 @@ class SpectralPreconditioner:
     V^T W Q. Features are centred by a change of variables (b' = b + W mean), under which the model
     splits into weights and biases. The rotation touches W and the gradient, never the data.
 
-    basis (D, D) eigenvectors Q in columns, or None for a diagonal S; spectrum (D,) eigenvalues or
-    variances; mean (D,); curvature (K, C, C) or (C, C); reg (K,) or a float; bias: whether theta
-    holds biases.
+    basis (D, r) eigenvectors Q in columns, or None for a diagonal S; with r < D the spectrum is 0
+    on the rest of the space. spectrum (r,) eigenvalues or (D,) variances; mean (D,); curvature
+    (K, C, C) or (C, C); reg (K,) or a float; bias: whether theta holds biases.
     """
 
     basis: Array | None
@@ -56,12 +56,18 @@ class SpectralPreconditioner:
         largest = xp.max(model, axis=-1, keepdims=True)
         # Directions without spread or penalty: their gradient is rounding, not to be blown up.
         self._scale = 1.0 / xp.maximum(model, 1e-12 * largest)
+        # Outside a basis that does not span the space only the penalty curves.
+        self._rest: Any = None
+        if self.basis is not None and self.basis.shape[0] > self.basis.shape[1]:
+            penalty = 2.0 * reg + xp.zeros_like(largest)
+            self._rest = 1.0 / xp.maximum(penalty, 1e-12 * largest)
+            self._scale = self._scale - self._rest
         self._bias_scale = 1.0 / values[..., :, None]
 
     def __call__(self, v: Array) -> Array:
         """Apply to v (K, P): the gradient's layout, weights (C, D) row-major, then biases (C,)."""
         xp = namespace(v)
-        n_classes, n_features = self.curvature.shape[-1], self.spectrum.shape[0]
+        n_classes, n_features = self.curvature.shape[-1], self.mean.shape[0]
         size = n_classes * n_features
         heads = v.shape[:-1]
         w = xp.reshape(v[..., :size], (*heads, n_classes, n_features))
@@ -78,15 +84,17 @@ class SpectralPreconditioner:
     def _weights(self, w: Array) -> Array:
         xp = namespace(w)
         w = xp.matmul(xp.matrix_transpose(self._classes), w)
-        w = self._rotate(self._rotate(w, False) * self._scale, True)
+        inside = self._rotate(self._rotate(w, False) * self._scale, True)
+        w = inside if self._rest is None else inside + w * self._rest
         return xp.matmul(self._classes, w)
 
     def _rotate(self, w: Array, back: bool) -> Array:
-        """(K, C, D) times Q or Q^T, as one product over all heads and classes."""
+        """(K, C, D) times Q, or (K, C, r) times Q^T: one product over all heads and classes."""
         if self.basis is None:
             return w
         xp = namespace(w)
         basis = xp.matrix_transpose(self.basis) if back else self.basis
         flat = xp.reshape(w, (math.prod(w.shape[:-1]), w.shape[-1]))
         turned = xp.matmul(xp.astype(flat, basis.dtype, copy=False), basis)
-        return xp.reshape(xp.astype(turned, w.dtype, copy=False), w.shape)
+        shape = (*w.shape[:-1], basis.shape[1])
+        return xp.reshape(xp.astype(turned, w.dtype, copy=False), shape)

@@ -92,18 +92,19 @@ def map_rows(f: Callable[[Array], Array], x: Array, dtype: Any, width: int) -> A
 
 
 def sum_over_rows(
-    f: Callable[[Chunk], tuple[Array, ...]], rows: Rows, width: int = 1
+    f: Callable[[Chunk], tuple[Array, ...]], rows: Rows, width: int = 1, size: int | None = None
 ) -> tuple[Array, ...]:
     """Sum of f over chunks of rows, array by array.
 
     f : a chunk -> a tuple of arrays that are sums over its rows; always the same shapes
     width : outputs per row, for the chunk size
+    size : rows of a chunk, where the caller knows better
 
     Returns the totals, accumulated in float64 where the device has it. Serial, in row order: the
     same input gives the same bits.
     """
     totals: list[Array] | None = None
-    for chunk in rows.chunks(rows.chunk_rows(width)):
+    for chunk in rows.chunks(size or rows.chunk_rows(width)):
         parts = f(chunk)
         xp = namespace(*parts)
         wide = accumulator(xp, device(parts[0]))

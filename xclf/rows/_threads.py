@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -22,11 +23,36 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def blas_threads(x: Array, multiply_adds: int) -> contextlib.AbstractContextManager[Any]:
+class _OneThread:
+    """BLAS held to one thread while any fit asks for it: the limit belongs to the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._limit is not None:
+                self._limit.restore_original_limits()
+                self._limit = None
+
+
+_ONE_THREAD = _OneThread()
+
+
+def blas_threads(x: Array, multiply_adds: int) -> contextlib.AbstractContextManager[None]:
     """A context in which NumPy's products run in one thread if `multiply_adds` is small.
 
     multiply_adds : of the largest product of the fit;  x : its data, on the host or not
     """
     if not is_host(x) or multiply_adds >= _WORTH_THREADS:
         return contextlib.nullcontext()
-    return _controller().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+    return _ONE_THREAD

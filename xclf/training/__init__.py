@@ -2,11 +2,19 @@
 
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
-from xclf.training.minibatch import MinibatchPlan, accuracy, fit_minibatch, minibatch_step, subset
+from xclf.training.minibatch import (
+    DIVERGED,
+    MinibatchPlan,
+    accuracy,
+    fit_minibatch,
+    minibatch_step,
+    subset,
+)
 from xclf.training.problem import Problem, column_moments
 from xclf.training.proximal import fit_proximal
 
 __all__ = [
+    "DIVERGED",
     "Callback",
     "Event",
     "FitResult",

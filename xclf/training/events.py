@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from xclf._xp import Array
 
 
@@ -69,7 +71,8 @@ class Monitor:
         event = Event(step, self.total, self.unit, objective, heads, elapsed, seen)
         # Every callback hears every event, also when an earlier one wants to stop.
         wishes = [callback(event) for callback in self.callbacks]
-        return any(wish is True for wish in wishes)
+        # A comparison of NumPy numbers gives a NumPy boolean.
+        return any(isinstance(wish, bool | np.bool_) and bool(wish) for wish in wishes)
 
 
 @dataclass

@@ -44,6 +44,15 @@ class Tolerance:
         return bool(done and math.isfinite(value))
 
 
+#: Why a line search may find no further step.
+ROUNDING = "rounding left nothing to gain"
+KINK = "no further descent along the gradient: a kink of the net, or rounding"
+
+#: Steps in a row that lower the objective by no more than its rounding error, after which a fit is
+#: at the floor of its precision.
+IDLE = 30
+
+
 def rounding(dtype: object, xp: object) -> float:
     """Relative rounding error of an objective whose rows are computed in `dtype`.
 
@@ -72,6 +81,7 @@ def fit_lbfgs(
         noise=noise,
     )
     n_iter, interrupted, at = 0, False, next(steps)
+    best, idle = math.inf, 0
     goal = Tolerance(tol, _start_norm(problem, theta, at), noise)
     reason = ""
     try:
@@ -81,13 +91,17 @@ def fit_lbfgs(
             elif n_iter >= max_iter:
                 reason = f"reached max_iter={max_iter}"
             elif at.stalled[0]:
-                reason = "rounding left nothing to gain"
+                reason = ROUNDING if problem.linear else KINK
+            elif idle >= IDLE:
+                reason = ROUNDING
             elif not math.isfinite(at.value[0]):
                 reason = "the objective is not finite"
             else:
                 at = next(steps)
                 if at.moved[0]:
                     n_iter += 1
+                    fell = at.value[0] < best - noise * abs(at.value[0])
+                    best, idle = (float(at.value[0]), 0) if fell else (best, idle + 1)
                     if monitor.record(n_iter, float(at.value[0])):
                         reason = "a callback stopped the fit"
                     elif precondition is not None and n_iter in REFRESH:

@@ -20,6 +20,8 @@ from xclf.training.problem import Problem
 # a step on a device, and mixes batches of different parameters.
 _PROBE_ROWS, _PROBE_SHARE = 2048, 20
 
+DIVERGED = "the objective is not finite"
+
 
 @dataclass(frozen=True)
 class MinibatchPlan:
@@ -101,20 +103,23 @@ def fit_minibatch(
     train: np.ndarray | None = None,
     validation: Rows | None = None,
     state: State | None = None,
+    measure_all: bool = True,
 ) -> FitResult:
-    """Train from theta (P,).
+    """Train from theta (P,). A run that diverges ends with its best parameters.
 
     problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_slope`)
     train : host indices of the rows to train on, all by default
     validation : held-out rows; with them the plateau rule watches their accuracy, and the
         parameters of the best epoch are kept
+    measure_all : whether the result's objective is that of all rows, or of the sample that the
+        history describes
     """
     rows = problem.rows
     train = np.arange(len(rows)) if train is None else train
     state = plan.rule.init(theta) if state is None else state
     probe = Problem(problem.objective, _probe(rows, train, rng))
-    watch = _Watch(plan.tol)
-    epoch, reason, interrupted = 0, "", False
+    watch = _Watch(plan.tol, theta=theta)
+    done, loss, reason, interrupted = 0, math.nan, "", False
     try:
         for epoch in range(plan.epochs):
             order = train[rng.permutation(len(train))]
@@ -122,8 +127,9 @@ def fit_minibatch(
             figures = _figures(problem.objective, probe, validation, theta)
             loss, val_loss, val_accuracy = figures
             if not math.isfinite(loss):
-                reason = "the objective is not finite: the learning rate is too large"
+                reason, theta = DIVERGED, watch.theta
                 break
+            done = epoch + 1
             watch.see(
                 loss if validation is None else -val_accuracy, theta, relative=validation is None
             )
@@ -136,12 +142,12 @@ def fit_minibatch(
                 break
     except KeyboardInterrupt:
         reason, interrupted = "interrupted", True
-    if watch.theta is not None and (validation is not None or interrupted):
+    if done and (validation is not None or interrupted):
         theta = watch.theta
     return FitResult(
         theta=theta,
-        n_iter=epoch + 1,
-        objective=float(to_host(problem.value(theta))),
+        n_iter=max(done, 1),
+        objective=float(to_host(problem.value(theta))) if measure_all else loss,
         converged=reason == "converged",
         reason=reason or f"ran max_iter={plan.epochs} epochs",
         state=state,

@@ -17,6 +17,11 @@ class Problem:
     objective: Objective
     rows: Rows
 
+    @property
+    def linear(self) -> bool:
+        """Whether the model has no hidden layer: then the problem is convex."""
+        return len(self.objective.stack.widths) == 2
+
     @cached_property
     def total(self) -> Array:
         """Sum of the row weights, () or (K,), in float64 where the device has it."""
@@ -72,13 +77,15 @@ def column_moments(rows: Rows) -> tuple[Array, Array]:
     def mean_sum(chunk: Chunk) -> tuple[Array]:
         return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=total.dtype),)
 
-    mean = sum_over_rows(mean_sum, rows)[0] / total
+    # Their temporaries are float64 and as wide as the rows.
+    width = int(rows.x.shape[1])
+    mean = sum_over_rows(mean_sum, rows, width)[0] / total
 
     def square_sum(chunk: Chunk) -> tuple[Array]:
         centred = xp.astype(chunk.x, total.dtype, copy=False) - mean
         return (xp.sum(_weighted(centred * centred, chunk), axis=0),)
 
-    return mean, sum_over_rows(square_sum, rows)[0] / total
+    return mean, sum_over_rows(square_sum, rows, width)[0] / total
 
 
 def covariance(rows: Rows, mean: Array) -> Array:
@@ -90,8 +97,9 @@ def covariance(rows: Rows, mean: Array) -> Array:
         centred = chunk.x - centre
         return (xp.matmul(xp.matrix_transpose(centred), _weighted(centred, chunk)),)
 
-    # The width makes a chunk's product outweigh adding up its (D, D) result.
-    return sum_over_rows(products, rows)[0] / total_weight(rows)
+    # Chunks of 2 D rows: enough for the product to outweigh adding up its (D, D) result.
+    size = max(rows.chunk_rows(1), 2 * int(rows.x.shape[1]))
+    return sum_over_rows(products, rows, size=size)[0] / total_weight(rows)
 
 
 def _weighted(x: Array, chunk: Chunk) -> Array:

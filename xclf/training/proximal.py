@@ -18,7 +18,7 @@ from xclf.objectives import ProximalHinge
 from xclf.optim import Iterate, Memory, SpectralPreconditioner, lbfgs
 from xclf.rows import Chunk, sum_over_rows
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import MEMORY, rounding
+from xclf.training.full_batch import KINK, MEMORY, ROUNDING, rounding
 from xclf.training.preconditioner import MAX_CLASSES, spectral_preconditioner
 from xclf.training.problem import Problem
 
@@ -28,7 +28,6 @@ _BALANCE = 0.2
 _SHORT, _LONG = 8, 80
 # Outer rounds in a row without a smaller gap, after which rounding is to blame.
 _PATIENCE = 12
-_ROUNDING = "rounding left nothing to gain"
 
 
 class _Solver:
@@ -42,7 +41,7 @@ class _Solver:
         self.smoothing = margin * (1e-2 / max(self.reg, 1e-9)) ** 0.43
         shape = (1, stack.widths[-1], len(rows))
         self.anchor = namespace(rows.x).zeros(shape, dtype=rows.dtype, device=device(rows.x))
-        self.linear = len(stack.widths) == 2
+        self.linear = problem.linear
         self.start_norm: float | None = None
         self.precondition: SpectralPreconditioner | None = None
         if self.linear and stack.widths[1] <= MAX_CLASSES:
@@ -171,7 +170,7 @@ def fit_proximal(
     n_iter, reason, interrupted = 0, "", False
     try:
         n_iter, reason = _rounds(solver, 0, max_iter, monitor)
-        if reason == _ROUNDING and solver.narrow:
+        if reason == ROUNDING and solver.narrow:
             # The last part of the gap is below float32's rounding: go on with wider products.
             solver = solver.widened()
             n_iter, reason = _rounds(solver, n_iter, max_iter, monitor)
@@ -211,5 +210,5 @@ def _rounds(solver: _Solver, n_iter: int, max_iter: int, monitor: Monitor) -> tu
         stale = 0 if gap < best else stale + 1
         best = min(best, gap)
         if stale >= _PATIENCE:
-            return n_iter, _ROUNDING
+            return n_iter, ROUNDING if solver.linear else KINK
         solver.move_multipliers()
