@@ -300,11 +300,11 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             return  # running its epochs is the ordinary end of a minibatch fit
         if "max_iter" in result.reason:
             advice = "raise max_iter or tol, or scale the features (standardize=True)"
+        elif "kink" in result.reason:
+            advice = "use a minibatch solver, which steps over kinks"
         elif "rounding" in result.reason:
             advice = "raise tol, or scale the features (standardize=True)"
             advice += ", or pass float64 data" if single else ""
-        elif "kink" in result.reason:
-            advice = "use a minibatch solver, which steps over kinks"
         else:
             advice = "lower learning_rate, or scale the features (standardize=True)"
         warnings.warn(

@@ -1,0 +1,106 @@
+"""The preconditioner's basis where rows are fewer than features, and where squares overflow."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import Backend
+from estimator_cases import blobs, problem_on
+
+from xclf import SoftmaxClassifier, SVMClassifier
+from xclf.objectives import Stack
+from xclf.training.preconditioner import spectral_preconditioner
+
+module = sys.modules["xclf.training.preconditioner"]
+X, Y = blobs(9, 14, 3)
+WEIGHTS = np.random.default_rng(1).uniform(0.2, 2.0, size=9)
+
+
+def _dense(stack, second, mean, curvature, reg):
+    """Inverse of A (x) S + 2 reg I in centred coordinates, eigenvalues of A at least 1e-4."""
+    values, vectors = np.linalg.eigh(curvature)
+    a = (vectors * np.maximum(values, 1e-4 * values.max())) @ vectors.T
+    d, c = stack.widths
+    model = np.zeros((stack.size, stack.size))
+    model[: c * d, : c * d] = np.kron(a, second) + 2 * reg * np.eye(c * d)
+    if stack.bias:
+        model[c * d :, c * d :] = a
+    centre = np.eye(stack.size)
+    for k in range(c * stack.bias):
+        centre[c * d + k, k * d : (k + 1) * d] = mean
+    return np.linalg.inv(centre.T @ model @ centre)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("standardised", [True, False], ids=["standardised", "raw"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+def test_fewer_rows_than_features(backend, bias, standardised, weights):
+    """The Gram matrix of 9 rows gives the basis of 14 features; elsewhere only reg curves."""
+    w = np.ones(9) / 9 if weights is None else weights / weights.sum()
+    mean = w @ X
+    scale = np.linspace(0.5, 2.0, 14)
+    place = {"shift": mean if bias else None, "scale": scale} if standardised else {}
+    there = {key: None if a is None else backend.asarray(a) for key, a in place.items()}
+    stack = Stack((14, 3), bias=bias, **there)
+    problem = problem_on(backend, stack, X, Y, weights=weights)
+    curvature = problem.curvature(backend.asarray(np.zeros(stack.size)))
+    made = spectral_preconditioner(stack, problem.rows, 0.05, curvature)
+    assert made.basis.shape[1] < 14
+    z = (X - (mean if bias else 0.0)) / scale if standardised else X
+    centre = w @ z if bias else np.zeros(14)
+    second = ((z - centre) * w[:, None]).T @ (z - centre)
+    want = _dense(stack, second, centre, backend.to_host(curvature), 0.05)
+    got = np.stack(
+        [backend.to_host(made(backend.asarray(unit[None, :])))[0] for unit in np.eye(stack.size)]
+    )
+    np.testing.assert_allclose(got, want, atol=1e-8 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+def test_fits_with_fewer_rows_than_features(cls, monkeypatch):
+    got = cls(reg=1e-2, tol=1e-9).fit(X, Y)
+    monkeypatch.setattr(module, "_worth_a_basis", lambda *sizes: False)
+    want = cls(reg=1e-2, tol=1e-9).fit(X, Y)
+    assert got.converged_
+    assert want.converged_
+    assert got.objective_ == pytest.approx(want.objective_, rel=1e-8)
+
+
+def test_a_basis_is_made_where_it_is_worth_it():
+    worth = module._worth_a_basis
+    assert worth(60_000, 784, 10)
+    assert worth(100, 5, 2)  # small ones are free
+    assert worth(100, 3000, 10)  # by the Gram matrix of 100 rows
+    assert not worth(5000, 4000, 2)  # cubic in 4000, and few passes to save
+    assert not worth(10**6, 5000, 1000)  # past the largest basis
+    assert not worth(3000, 10**6, 10)  # a centred copy of X would not fit
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+@pytest.mark.parametrize(
+    "x",
+    [
+        blobs(30, 4, 3)[0] * 1e200,
+        (blobs(30, 4, 3)[0] * 1e25).astype(np.float32),
+        X * 1e200,
+    ],
+    ids=["float64", "float32", "few rows"],
+)
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
+def test_values_whose_squares_overflow(cls, x):
+    y = np.arange(len(x)) % 3
+    model = cls()
+    with pytest.raises(ValueError, match=r"X holds values so large that their .* overflow: "):
+        model.fit(x, y)
+    assert not hasattr(model, "classes_")
+
+
+def test_an_empty_spectrum_keeps_one_direction():
+    """Equal rows: no spread anywhere, and still a usable preconditioner."""
+    x = np.ones((6, 10))
+    problem = problem_on(Backend.NUMPY, Stack((10, 2)), x, np.arange(6) % 2)
+    made = spectral_preconditioner(problem.objective.stack, problem.rows, 0.1, np.eye(2))
+    out = made(np.random.default_rng(0).normal(size=(1, 22)))
+    assert np.isfinite(out).all()
