@@ -86,6 +86,17 @@ def test_rows_without_weight_are_not_drawn():
     np.testing.assert_allclose(some.coef_, alone.coef_, rtol=1e-12)
 
 
+def test_a_part_with_few_weighted_rows_is_no_divergence():
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((6000, 3)), np.arange(6000) % 3
+    weights = np.zeros(6000)
+    weights[:3] = 1.0
+    model = xclf.SoftmaxClassifier(random_state=0)
+    model.partial_fit(x, y, classes=[0, 1, 2], sample_weight=weights)
+    assert np.isfinite(model.objective_)
+    assert model.coef_.any()
+
+
 def test_squares_that_overflow_are_one_clear_error():
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="so large"):
         xclf.SoftmaxClassifier().fit(X * 1e200, Y)

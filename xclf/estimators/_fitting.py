@@ -136,7 +136,8 @@ class Job:
             plan = self._plan()
             if one_epoch:
                 plan = replace(plan, epochs=1, schedule="constant", patience=None)
-            train, validation = self._split()
+            # A part takes its weights as they are: rows without weight count in its batches.
+            train, validation = (None, None) if one_epoch else self._split()
             return fit_minibatch(
                 problem,
                 theta,

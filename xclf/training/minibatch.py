@@ -180,6 +180,9 @@ def _figures(
 
 
 def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
+    if rows.weights is not None and rows.weights.ndim == 1:
+        # Rows without weight tell nothing of the objective, and a sample of them alone has none.
+        train = train[to_host(rows.weights)[train] > 0.0]
     most = max(_PROBE_ROWS, len(train) // _PROBE_SHARE)
     if len(rows) <= most and len(train) == len(rows):
         return rows

@@ -100,7 +100,7 @@ def _check_overflow(matrix: Array) -> None:
 
 
 def _sample(rows: Rows, most: int) -> Rows:
-    """Every k-th row, so that at most `most` (and at least most / 2) remain."""
+    """Every k-th row, so that at least `most`, and fewer than twice as many, remain."""
     stride = len(rows) // most
     if stride < 2:
         return rows
