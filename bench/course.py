@@ -10,6 +10,7 @@ default size.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="of BLAS; more gain nothing on a machine that is busy",
+        default=os.cpu_count(),
+        help="of BLAS (all by default); on a busy machine fewer are faster",
     )
     parser.add_argument(
         "--repeats", type=int, default=7, help="of the naive form; 5 times of the other"
