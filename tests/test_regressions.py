@@ -187,3 +187,18 @@ def test_scores_of_rows_and_labels_in_two_places_are_refused():
     model = xclf.SoftmaxClassifier(reg=1e-2).fit(X, Y)
     with pytest.raises(ValueError, match="move y"):
         model.score(X, torch.asarray(Y))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+def test_sparse_tensors_are_refused_at_the_border():
+    torch = pytest.importorskip("torch")
+    dense = torch.asarray(X)
+    for sparse in (dense.to_sparse(), dense.to_sparse_csr()):
+        with pytest.raises(TypeError, match="must be dense"):
+            xclf.SoftmaxClassifier().fit(sparse, Y)
+
+
+def test_complex_features_are_one_line():
+    with pytest.raises(ValueError, match="Complex data not supported") as caught:
+        xclf.SoftmaxClassifier().fit(X + 0j, Y)
+    assert "\n" not in str(caught.value)

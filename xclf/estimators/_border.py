@@ -23,6 +23,8 @@ _FINITE_ROWS = 1 << 15
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     """X as a 2-D real array where it lives; sets or compares `n_features_in_` and feature names."""
     if _xp.is_host(X):
+        if getattr(getattr(X, "dtype", None), "kind", "") == "c":
+            raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
         X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
         X = _xp.native(X)
         if X.dtype.kind not in "biuf":  # dates pass scikit-learn's check
@@ -42,6 +44,8 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
         raise TypeError(
             f"X must be an array in memory, got a lazy {type(X).__name__}: compute it first"
         )
+    if "sparse" in str(getattr(X, "layout", "")):
+        raise TypeError("X must be dense, got a sparse tensor: X.to_dense() makes it so")
     xp = _xp.namespace(X)
     if X.ndim != 2:
         raise ValueError(
@@ -194,7 +198,7 @@ def check_same_as_model(model_array: Array, X: Array) -> None:
     if not _xp.same_place(model_array, X):
         raise ValueError(
             f"the model is {_xp.place(model_array)} but X is {_xp.place(X)}: move X there, or "
-            "move the model with model.to_namespace(xp, device)"
+            "move the model with model = model.to_namespace(xp, device)"
         )
 
 
