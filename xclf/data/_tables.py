@@ -74,6 +74,8 @@ def _csv_columns(path: Path, file: BytesFile, separator: str) -> Columns:
     if (csv := _library("pyarrow.csv")) is not None:
         table = csv.read_csv(
             file,
+            # Reader threads that outlive an error can abort the process at its end.
+            read_options=csv.ReadOptions(use_threads=False),
             parse_options=csv.ParseOptions(delimiter=separator),
             convert_options=csv.ConvertOptions(null_values=_MISSING, strings_can_be_null=True),
         )
