@@ -10,9 +10,9 @@ import pytest
 from counting import counted, counting
 
 from xclf import _xp
-from xclf.optim import Memory, lbfgs
+from xclf.optim import LBFGS, Memory
 
-module = sys.modules["xclf.optim.lbfgs"]  # its name in xclf.optim is the function's
+module = sys.modules["xclf.optim.lbfgs"]
 
 
 def _rosenbrock(theta):
@@ -46,7 +46,7 @@ def _quadratics(seed, k, p=12, condition=1e4, like=None):
 
 
 def _run(value_and_grad, theta, evaluations, **options):
-    return list(itertools.islice(lbfgs(value_and_grad, theta, **options), evaluations))
+    return list(itertools.islice(LBFGS(value_and_grad, theta, **options), evaluations))
 
 
 def test_rosenbrock(backend):
@@ -221,7 +221,7 @@ def test_memory_keeps_the_last_pairs_and_serves_the_next_run(size):
     memory = Memory(size)
     path = _run(f, np.zeros((1, 12)), 30, memory=memory)
     moves = sum(int(at.moved[0]) for at in path)
-    assert len(memory.pairs) == min(size, moves)
+    assert len(memory) == min(size, moves)
     scale = memory.scale
     again = _run(f, np.zeros((1, 12)), 2, memory=memory)
     assert scale is not None

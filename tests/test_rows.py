@@ -161,23 +161,26 @@ def test_map_rows_of_one_row(backend):
 @pytest.mark.parametrize("width", [1, 10, 1000, 100_000])
 @pytest.mark.parametrize("features", [1, 64, 4096])
 def test_chunks_bound_memory(width, features, dtype):
-    """Features and half a dozen temporaries of the widest layer fit into 4 MiB on a CPU."""
+    """Features and half a dozen temporaries of the widest layer fit into 4 MiB on a CPU; into 8 MiB
+    where that leaves fewer than 1024 rows."""
     rows = Rows(np.zeros((1, features), dtype), np.zeros(1, int), None, dtype)
     size = rows.chunk_rows(width)
     bytes_of_a_row = dtype.itemsize * (features + 6 * width)
-    if size > 64:
-        assert size * bytes_of_a_row <= 4 << 20
+    if size >= 1024:
+        assert size * bytes_of_a_row <= (4 << 20 if size > 1024 else 8 << 20)
         assert (size + 1) * bytes_of_a_row > 4 << 20
+    elif size > 64:
+        assert size * bytes_of_a_row <= 8 << 20
+        assert (size + 1) * bytes_of_a_row > 8 << 20
     else:
-        assert 65 * bytes_of_a_row > 4 << 20
+        assert 65 * bytes_of_a_row > 8 << 20
 
 
 def test_a_device_takes_larger_chunks(backend):
     """Bounded too, at 1 GiB; a CPU device of torch is the host."""
     rows = _rows(backend)
     local = "cpu" in str(backend.device).lower()
-    bound = 4 << 20 if local else 1 << 30
-    assert rows.chunk_rows(100) == bound // (8 * (D + 600))
+    assert rows.chunk_rows(100) == (1024 if local else (1 << 30) // (8 * (D + 600)))
 
 
 def test_heads_shrink_the_chunks():

@@ -29,7 +29,8 @@ def _fit(loss="softmax", backend=NUMPY, *, widths=(5, 3), reg=1e-2, tol=1e-8, ma
         theta = np.random.default_rng(2).normal(size=stack.size) * 0.5
     options = {"tol": tol, "max_iter": max_iter, "monitor": monitor}
     if loss == "softmax":
-        return fit_lbfgs(problem, backend.asarray(theta), **options), monitor, problem
+        (result,) = fit_lbfgs(problem, backend.asarray(theta)[None, :], **options)
+        return result, monitor, problem
     return fit_proximal(problem, backend.asarray(theta), margin=1.0, **options), monitor, problem
 
 
@@ -100,7 +101,7 @@ def test_a_zero_gradient_is_converged_at_once():
     x = np.zeros((30, 5))
     problem = problem_on(NUMPY, Stack((5, 2)), x, np.arange(30) % 2)
     monitor = Monitor((), "iteration", 9)
-    result = fit_lbfgs(problem, np.zeros(12), tol=0.0, max_iter=9, monitor=monitor)
+    (result,) = fit_lbfgs(problem, np.zeros((1, 12)), tol=0.0, max_iter=9, monitor=monitor)
     assert result.converged
     assert result.n_iter == 1  # scikit-learn wants at least one
     assert result.objective == pytest.approx(np.log(2), rel=1e-15)

@@ -158,7 +158,10 @@ class Job:
                 max_iter=s.max_iter,
                 monitor=self.monitor,
             )
-        return fit_lbfgs(problem, theta, tol=s.tol, max_iter=s.max_iter, monitor=self.monitor)
+        (result,) = fit_lbfgs(
+            problem, theta[None, :], tol=s.tol, max_iter=s.max_iter, monitor=self.monitor
+        )
+        return result
 
     def _plan(self) -> MinibatchPlan:
         s = self.settings

@@ -1,14 +1,8 @@
 """Objectives: flat parameters and some rows in, loss and slope out."""
 
-from xclf.objectives._objective import (
-    LOSSES,
-    DataLoss,
-    Objective,
-    ProximalHinge,
-    RowChunk,
-    data_loss,
-)
+from xclf.objectives._objective import LOSSES, Objective, ProximalHinge, data_loss
 from xclf.objectives._stack import Layer, Stack
+from xclf.objectives._sums import DataLoss, RowChunk, RowSums
 
 __all__ = [
     "LOSSES",
@@ -17,6 +11,7 @@ __all__ = [
     "Objective",
     "ProximalHinge",
     "RowChunk",
+    "RowSums",
     "Stack",
     "data_loss",
 ]

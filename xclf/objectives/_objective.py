@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
-from xclf._xp import Array, accumulator, device, namespace
+import numpy as np
+
+from xclf._xp import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2, one_hot, proximal_hinge
+from xclf.objectives._host import HostSoftmaxSums
 from xclf.objectives._stack import Stack
-
-#: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
-#: need_loss) -> (loss, dscores).
-DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
+from xclf.objectives._sums import DataLoss, RowChunk, RowSums, sum_last
 
 LOSSES = ("softmax", "hinge")
 
 _INACTIVE = 1e-3
-
-
-class RowChunk(Protocol):
-    """Rows as an objective reads them: x (n, D); labels, a mask (C, n) or integers (n,); weights
-    (n,), (K, n) or None. Labels and weights are as the kernels take them with class axis -2."""
-
-    @property
-    def x(self) -> Array: ...
-    @property
-    def labels(self) -> Array: ...
-    @property
-    def weights(self) -> Array | None: ...
 
 
 def data_loss(name: str, margin: Any = 1.0) -> DataLoss:
@@ -83,6 +70,20 @@ class Objective:
             scores, rows.labels, weights=rows.weights, reduction="none", axis=-2
         )
         return sum_last(losses), self.stack.flatten(self.stack.backward(dscores, tape))
+
+    def sums_at(self, theta: Array, dtype: Any) -> RowSums:
+        """`row_sums` with theta made ready once for many chunks of rows in `dtype`."""
+        layers = self.stack.prepared(theta, dtype)
+        if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
+            return HostSoftmaxSums(self.stack, self.loss, layers)
+        return RowSums(self.stack, self.loss, layers)
+
+    def keep(self, kept: np.ndarray) -> Objective:
+        """The objective of the heads that host integers `kept` name."""
+        if not getattr(self.reg, "ndim", 0):
+            return self
+        index = from_host(kept, self.reg)
+        return replace(self, reg=namespace(self.reg).take(self.reg, index, axis=0))
 
     def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i L_i (*heads,), without the slope's way back."""
@@ -169,12 +170,6 @@ def as_mask(labels: Array, scores: Array) -> Array:
     if xp.isdtype(labels.dtype, "bool"):
         return labels
     return one_hot(xp, labels, scores.shape[-2])
-
-
-def sum_last(losses: Array) -> Array:
-    """Sum over rows, in float64 where the device has it."""
-    xp = namespace(losses)
-    return xp.sum(losses, axis=-1, dtype=accumulator(xp, device(losses)))
 
 
 def _diagonal(xp: Any, values: Array) -> Array:

@@ -96,21 +96,33 @@ class Stack:
             b = b + xp.sum(w * self.shift, axis=-1, keepdims=True)
         return [Layer(w * self.scale, b), *layers[1:]]
 
-    def forward(self, theta: Array, x: Array) -> tuple[Array, Tape]:
-        """Scores (*heads, C, n) of rows x (n, D), class axis -2, in the dtype of x."""
-        xp = namespace(x)
+    def prepared(self, theta: Array, dtype: Any) -> list[Layer]:
+        """Layers as `apply` takes them: in the dtype of the rows, the scale folded in."""
         layers = self.layers(theta)
         if self.scale is not None:
-            # The shift is taken off the rows, in cache, and not folded into the bias: two large
-            # products would cancel there, and float32 has no digits to lose.
             layers = [Layer(layers[0].w / self.scale, layers[0].b), *layers[1:]]
-            if self.bias and self.shift is not None:
-                x = x - _cast(self.shift, x.dtype)
-        if theta.dtype != x.dtype:
-            layers = [Layer(_cast(w, x.dtype), _cast(b, x.dtype)) for w, b in layers]
+        if theta.dtype == dtype:
+            return layers
+        return [Layer(_cast(w, dtype), _cast(b, dtype)) for w, b in layers]
+
+    def shifted(self, x: Array) -> Array:
+        """Rows less the shift: in cache, and not folded into the bias, where two large products
+        would cancel, and float32 has no digits to lose."""
+        if self.scale is None or self.shift is None or not self.bias:
+            return x
+        return x - _cast(self.shift, x.dtype)
+
+    def forward(self, theta: Array, x: Array) -> tuple[Array, Tape]:
+        """Scores (*heads, C, n) of rows x (n, D), class axis -2, in the dtype of x."""
+        return self.apply(self.prepared(theta, x.dtype), x)
+
+    def apply(self, layers: list[Layer], x: Array) -> tuple[Array, Tape]:
+        """`forward` with layers that are `prepared` already."""
+        xp = namespace(x)
+        x = self.shifted(x)
         inputs = [xp.matrix_transpose(x)]
         # All heads read the same rows: their first layers are one product.
-        w, b = _stacked(xp, *layers[0])
+        w, b = stacked(xp, *layers[0])
         # The losses want scores with rows last in memory; a hidden layer does not mind.
         last = len(layers) == 1
         out = affine(inputs[0], w, b, axis=-2) if last else _rows_first(xp, x, w, b)
@@ -122,6 +134,10 @@ class Stack:
 
     def backward(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
         """Slopes (dw, db) of every layer in fitting coordinates, from the slope in the scores."""
+        return self.unscaled(self.slopes(dscores, tape))
+
+    def slopes(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
+        """`backward` before the scale is taken into account, which may wait until all is summed."""
         xp = namespace(dscores)
         slopes: list[tuple[Array, Array | None]] = []
         dout = dscores
@@ -134,10 +150,17 @@ class Stack:
         _, dw, db = affine_grad(flat, tape.inputs[0], w, need_dx=False, axis=-2)
         if w.ndim > 2:
             dw, db = xp.reshape(dw, w.shape), xp.reshape(db, w.shape[:-1])
-        if self.scale is not None:
-            dw = dw / _cast(self.scale, dw.dtype)
         slopes.append((dw, db))
         return slopes[::-1]
+
+    def unscaled(
+        self, slopes: list[tuple[Array, Array | None]]
+    ) -> list[tuple[Array, Array | None]]:
+        """The first layer's slope in fitting coordinates."""
+        if self.scale is None:
+            return slopes
+        dw, db = slopes[0]
+        return [(dw / _cast(self.scale, dw.dtype), db), *slopes[1:]]
 
     def penalty(self, theta: Array, reg: Any) -> tuple[Array, Array]:
         """reg times the sum of squared weights, biases free: value (*heads,) and flat slope."""
@@ -168,7 +191,7 @@ def _rows_first(xp: Any, x: Array, w: Array, b: Array | None) -> Array:
     return out if b is None else out + b
 
 
-def _stacked(xp: Any, w: Array, b: Array | None) -> tuple[Array, Array | None]:
+def stacked(xp: Any, w: Array, b: Array | None) -> tuple[Array, Array | None]:
     """(K, M, D) as (K*M, D), and the biases with it; one head as it is."""
     if w.ndim == 2:
         return w, b

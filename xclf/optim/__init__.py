@@ -4,7 +4,8 @@ They know flat parameter vectors and a function that gives values and slopes; no
 data or estimators.
 """
 
-from xclf.optim.lbfgs import Iterate, Memory, lbfgs
+from xclf.optim.lbfgs import LBFGS, Iterate
+from xclf.optim.memory import Memory, memory_size
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
 from xclf.optim.schedules import EPOCH_DECAY, SCHEDULES, rate_factor
 from xclf.optim.spectral import SpectralPreconditioner
@@ -12,6 +13,7 @@ from xclf.optim.wolfe import Accepted, Trial, wolfe_search
 
 __all__ = [
     "EPOCH_DECAY",
+    "LBFGS",
     "SCHEDULES",
     "SGD",
     "Accepted",
@@ -24,7 +26,7 @@ __all__ = [
     "SpectralPreconditioner",
     "State",
     "Trial",
-    "lbfgs",
+    "memory_size",
     "rate_factor",
     "wolfe_search",
 ]

@@ -6,7 +6,6 @@ the host: four numbers per head, those that steer the line searches.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -14,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from xclf._xp import Array, from_host, namespace, to_host
+from xclf.optim.memory import Memory, dots
 from xclf.optim.wolfe import Accepted, Trial, wolfe_search
 
 ValueAndGrad: TypeAlias = Callable[[Array], tuple[Array, ...]]
@@ -45,22 +45,6 @@ class Iterate(NamedTuple):
     extra: np.ndarray
 
 
-class _Pair(NamedTuple):
-    """s and y (K, P), rho = 1 / (s . y) (K, 1); rho = 0 switches the pair off for a head."""
-
-    s: Array
-    y: Array
-    rho: Array
-
-
-class Memory:
-    """The last `size` curvature pairs of a run, and the scale (K, 1) of its first direction."""
-
-    def __init__(self, size: int) -> None:
-        self.pairs: deque[_Pair] = deque(maxlen=size)
-        self.scale: Array | None = None
-
-
 @dataclass
 class _Head:
     """The host side of one head: where its line search stands."""
@@ -71,118 +55,149 @@ class _Head:
     failures: int = 0
 
 
-def lbfgs(
-    value_and_grad: ValueAndGrad,
-    theta: Array,
-    *,
-    memory: Memory | None = None,
-    precondition: Precondition | None = None,
-    noise: float = 0.0,
-) -> Iterator[Iterate]:
-    """Minimise K objectives at once by L-BFGS with a Wolfe line search; yields iterates.
+class LBFGS:
+    """Minimises K objectives at once by L-BFGS with a Wolfe line search.
 
     value_and_grad : theta (K, P) -> (values (K,), gradients (K, P), ...); heads are independent;
-        further arrays (K,) travel to the host with the rest and come back as `extra`
+        further arrays (K,) travel to the host with the rest and come back as `extra`. May be
+        replaced between evaluations: see `keep` and `restart`.
     theta : (K, P) start, not written to
     memory : where curvature pairs are kept, 20 of them by default; one that another run has filled
         for a similar objective makes a good start
     precondition : v (K, P) -> (K, P), an approximate inverse Hessian, symmetric positive definite;
                    may change between iterates. It is scaled by s.y / y.Py (Barzilai & Borwein).
+                   One with a method `keep` is told when heads leave.
     noise : relative rounding error of a value, see `wolfe_search`
 
-    The first iterate is the start itself; each further one costs one evaluation. The caller decides
-    when to stop. Heads search on their own: one that rejects a step tries another in the next
-    evaluation while the rest move on. Source: Nocedal & Wright (2006), algorithms 7.4 and 3.5;
-    Liu & Nocedal (1989).
+    `at` is the present iterate, at first the start itself; `advance` makes one evaluation. The
+    caller decides when to stop, for every head. Heads search on their own: one that rejects a step
+    tries another in the next evaluation while the rest move on. Iterating over the object yields
+    `at` and advances, for ever. Source: Nocedal & Wright (2006), algorithms 7.4 and 3.5; Liu &
+    Nocedal (1989).
     """
-    run = _Run(value_and_grad, theta, memory or Memory(20), precondition, noise)
-    while True:
-        yield run.iterate()
-        run.advance()
 
-
-class _Run:
     def __init__(
         self,
         value_and_grad: ValueAndGrad,
         theta: Array,
-        memory: Memory,
-        precondition: Precondition | None,
-        noise: float,
+        *,
+        memory: Memory | None = None,
+        precondition: Precondition | None = None,
+        noise: float = 0.0,
     ) -> None:
         self.xp = namespace(theta)
         self.value_and_grad = value_and_grad
         self.precondition = precondition
         self.noise = noise
-        self.theta = theta
-        value, self.grad, *more = value_and_grad(theta)
-        start = self._host(value, self.xp.max(self.xp.abs(self.grad), axis=-1), *more)
-        self.heads = [_Head(float(v)) for v in start[0]]
-        self.grad_norm, self.extra = start[1], start[2:]
-        none = np.zeros(len(self.heads), dtype=bool)
-        self.decrement = np.full(len(self.heads), np.inf)
-        self.moved, self.stalled = none, none.copy()
-        self.memory = memory
+        self.memory = memory = Memory(20) if memory is None else memory
+        self._theta = theta
+        value, self._grad, *more = value_and_grad(theta)
+        start = self._host(value, self.xp.max(self.xp.abs(self._grad), axis=-1), *more)
+        self._heads = [_Head(float(v)) for v in start[0]]
+        self._grad_norm, self._extra = start[1], start[2:]
+        none = np.zeros(len(self._heads), dtype=bool)
+        self._decrement = np.full(len(self._heads), np.inf)
+        self._moved, self._stalled, self._restarted = none, none.copy(), none.copy()
         if memory.scale is None:
             # Before any curvature is known a step of length 1 / |g| is as good a guess as any.
-            length = np.ones_like(self.grad_norm)
+            length = np.ones_like(self._grad_norm)
             if precondition is None:
-                length = 1.0 / np.maximum(self.grad_norm, 1.0)
+                length = 1.0 / np.maximum(self._grad_norm, 1.0)
             memory.scale = self._column(length)
-        self.direction: Array | None = None
+        self._direction: Array | None = None
 
-    def iterate(self) -> Iterate:
-        value = np.asarray([head.value for head in self.heads])
+    def __iter__(self) -> Iterator[Iterate]:
+        yield self.at
+        while True:
+            yield self.advance()
+
+    @property
+    def at(self) -> Iterate:
+        """Where the heads are."""
         return Iterate(
-            theta=self.theta,
-            grad=self.grad,
-            value=value,
-            grad_norm=self.grad_norm,
-            decrement=self.decrement,
-            moved=self.moved,
-            stalled=self.stalled,
-            extra=self.extra,
+            theta=self._theta,
+            grad=self._grad,
+            value=np.asarray([head.value for head in self._heads]),
+            grad_norm=self._grad_norm,
+            decrement=self._decrement,
+            moved=self._moved,
+            stalled=self._stalled,
+            extra=self._extra,
         )
 
-    def advance(self) -> None:
+    def advance(self) -> Iterate:
         """One evaluation: try every head's step, and turn those whose search has ended."""
-        if self.direction is None:
-            self.direction = self._turn()
-        steps = np.asarray(
-            [0.0 if s else h.step for h, s in zip(self.heads, self.stalled, strict=True)]
-        )
-        change = self._column(steps) * self.direction
-        trial = self.theta + change
+        if self._direction is None:
+            self._direction = self._turn()
+        still = self._stalled | self._restarted
+        steps = np.asarray([0.0 if s else h.step for h, s in zip(self._heads, still, strict=True)])
+        change = self._column(steps) * self._direction
+        trial = self._theta + change
         value, grad, *more = self.value_and_grad(trial)
         xp = self.xp
         told = self._host(
             value,
-            xp.sum(grad * self.direction, axis=-1),
-            xp.sum(self.grad * self.direction, axis=-1),
+            dots(grad, self._direction),
+            dots(self._grad, self._direction),
             xp.max(xp.abs(grad), axis=-1),
             *more,
         )
-        self.moved, failed = self._judge(told)
-        if self.moved.any():
+        self._moved, failed = self._judge(told)
+        new = self._moved | self._restarted
+        if self._moved.any():
             self._remember(change, grad, steps * (told[1] - told[2]))
-            self.theta = self._pick(self.moved, trial, self.theta)
-            self.grad = self._pick(self.moved, grad, self.grad)
-            self.grad_norm = np.where(self.moved, told[3], self.grad_norm)
-            self.decrement = np.where(self.moved, -0.5 * told[2], self.decrement)
-            self.extra = np.where(self.moved, told[4:], self.extra)
+        if new.any():
+            self._theta = self._pick(self._moved, trial, self._theta)
+            self._grad = self._pick(new, grad, self._grad)
+            self._grad_norm = np.where(new, told[3], self._grad_norm)
+            self._decrement = np.where(self._moved, -0.5 * told[2], self._decrement)
+            self._extra = np.where(new, told[4:], self._extra)
         if failed.any():
-            self._forget(failed)
-        if self.moved.any() or failed.any():
-            self.direction = self._pick(self.moved | failed, self._turn(), self.direction)
+            self.memory.forget(self._mask(~failed))
+        new = new | failed
+        if new.any():
+            self._direction = self._pick(new, self._turn(), self._direction)
+        self._restarted = np.zeros_like(self._restarted)
+        return self.at
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with the heads that host integers `kept` name; the others leave the batch.
+
+        The caller replaces `value_and_grad` by one for these heads.
+        """
+        index = from_host(np.asarray(kept, dtype=np.int64), self._theta)
+        take = self.xp.take
+        self._theta, self._grad = take(self._theta, index, axis=0), take(self._grad, index, axis=0)
+        if self._direction is not None:
+            self._direction = take(self._direction, index, axis=0)
+        self.memory.keep(index)
+        narrow = getattr(self.precondition, "keep", None)
+        if narrow is not None:
+            narrow(kept)
+        self._heads = [self._heads[k] for k in kept]
+        for name in ("_grad_norm", "_decrement", "_moved", "_stalled", "_restarted"):
+            setattr(self, name, getattr(self, name)[kept])
+        self._extra = self._extra[:, kept]
+
+    def restart(self, heads: np.ndarray) -> None:
+        """The objective of `heads` (host booleans (K,)) has changed, a little: the next evaluation
+        measures them where they stand, and gives no pair; their older pairs stay."""
+        self._restarted = self._restarted | heads
+        self._stalled = self._stalled & ~heads
+        self._decrement = np.where(heads, np.inf, self._decrement)
+        for k in np.flatnonzero(heads):
+            self._heads[k] = _Head(self._heads[k].value)
 
     def _judge(self, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Send every search what its step gave; returns (moved, failed) per head."""
-        moved = np.zeros(len(self.heads), dtype=bool)
+        moved = np.zeros(len(self._heads), dtype=bool)
         failed = moved.copy()
-        for k, head in enumerate(self.heads):
-            if self.stalled[k]:
-                continue
+        for k, head in enumerate(self._heads):
             value, slope, slope0 = told[:3, k].tolist()
+            if self._restarted[k]:
+                head.value = value
+            if self._restarted[k] or self._stalled[k]:
+                continue
             ended = _advance(head, Trial(value, slope), slope0, self.noise * abs(head.value))
             if ended is None:
                 continue
@@ -192,47 +207,28 @@ class _Run:
             else:
                 failed[k] = True
                 head.failures += 1
-        self.stalled = self.stalled | np.asarray([head.failures > 1 for head in self.heads])
+        self._stalled = self._stalled | np.asarray([head.failures > 1 for head in self._heads])
         return moved, failed
 
     def _remember(self, change: Array, grad: Array, curvature: np.ndarray) -> None:
         """Keep the pair of this step; heads that did not move, or met no curvature, sit it out."""
-        good = self.moved & (curvature > 0.0)
+        good = self._moved & (curvature > 0.0)
         if not good.any():
             return
         xp = self.xp
-        y = grad - self.grad
-        if not good.all():
-            # The trial of a head that sits out may have been infinite, and 0 * inf is NaN.
-            y = self._pick(good, y, xp.zeros_like(y))
-        rho = np.zeros_like(curvature)
-        np.divide(1.0, curvature, out=rho, where=good)
-        self.memory.pairs.append(_Pair(change, y, self._column(rho)))
-        size = xp.sum(y * self._preconditioned(y), axis=-1, keepdims=True)
-        size = self._pick(good, size, xp.ones_like(size))
-        scale = self._column(np.where(good, curvature, 1.0)) / size
-        self.memory.scale = self._pick(good, scale, self.memory.scale)
-
-    def _forget(self, failed: np.ndarray) -> None:
-        keep = self._column(np.where(failed, 0.0, 1.0))
-        pairs = self.memory.pairs
-        for place, pair in enumerate(pairs):
-            pairs[place] = pair._replace(rho=pair.rho * keep)
+        y, good = grad - self._grad, self._mask(good)
+        size = self.memory.add(change, y, good)
+        # The trial of a head that sits out may have been infinite, and 0 * inf is NaN.
+        good = good & (size > 0.0)
+        y = xp.where(good[:, None], y, 0.0)
+        spread = xp.astype(dots(y, self._preconditioned(y)), size.dtype, copy=False)
+        good = good & (spread > 0.0)
+        scale = xp.where(good, size, 1.0) / xp.where(good, spread, 1.0)
+        scale = xp.astype(scale, self._theta.dtype, copy=False)[:, None]
+        self.memory.scale = xp.where(good[:, None], scale, self.memory.scale)
 
     def _turn(self) -> Array:
-        """-H g by the two-loop recursion; Nocedal & Wright (2006), algorithm 7.4."""
-        xp = self.xp
-        q = self.grad
-        shares = []
-        for pair in reversed(self.memory.pairs):
-            share = pair.rho * xp.sum(pair.s * q, axis=-1, keepdims=True)
-            q = q - share * pair.y
-            shares.append(share)
-        r = self.memory.scale * self._preconditioned(q)
-        for pair, share in zip(self.memory.pairs, reversed(shares), strict=True):
-            back = pair.rho * xp.sum(pair.y * r, axis=-1, keepdims=True)
-            r = r + (share - back) * pair.s
-        return -r
+        return -self.memory.direction(self._grad, self._preconditioned)
 
     def _preconditioned(self, v: Array) -> Array:
         return v if self.precondition is None else self.precondition(v)
@@ -242,14 +238,17 @@ class _Run:
             return new
         if not mask.any():
             return old
-        return self.xp.where(from_host(mask[:, None], self.theta), new, old)
+        return self.xp.where(from_host(mask[:, None], self._theta), new, old)
+
+    def _mask(self, values: np.ndarray) -> Array:
+        return from_host(values, self._theta)
 
     def _column(self, values: np.ndarray) -> Array:
-        return from_host(values[:, None], self.theta, dtype=self.theta.dtype)
+        return from_host(values[:, None], self._theta, dtype=self._theta.dtype)
 
     def _host(self, *rows: Array) -> np.ndarray:
         """One copy to the host for all the numbers that steer."""
-        dtype = self.theta.dtype
+        dtype = self._theta.dtype
         together = self.xp.stack([self.xp.astype(row, dtype, copy=False) for row in rows])
         return np.asarray(to_host(together), dtype=np.float64)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xclf._xp import Array, eigh, namespace
+from xclf._xp import Array, eigh, from_host, namespace
 
 #: A class direction without curvature (an empty active set, classes never confused) would get an
 #: unbounded step: curvatures are floored at this share of the largest.
@@ -63,6 +63,18 @@ class SpectralPreconditioner:
             self._rest = 1.0 / xp.maximum(penalty, 1e-12 * largest)
             self._scale = self._scale - self._rest
         self._bias_scale = 1.0 / values[..., :, None]
+
+    def keep(self, kept: Any) -> None:
+        """Go on with the heads that host integers `kept` name."""
+        if self.curvature.ndim < 3:
+            return
+        index = from_host(kept, self.curvature)
+        take = namespace(self.curvature).take
+        for name in ("curvature", "reg", "_classes", "_scale", "_rest", "_bias_scale"):
+            value = getattr(self, name)
+            # What has no axis of heads, or one entry for all of them, stays.
+            if getattr(value, "ndim", 0) and value.shape[0] > 1:
+                setattr(self, name, take(value, index, axis=0))
 
     def __call__(self, v: Array) -> Array:
         """Apply to v (K, P): the gradient's layout, weights (C, D) row-major, then biases (C,)."""

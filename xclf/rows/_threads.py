@@ -1,11 +1,15 @@
-"""How many threads BLAS may use for the products of a fit on the CPU."""
+"""Threads on the CPU: how many BLAS may use, and our own over chunks of rows."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -56,3 +60,60 @@ def blas_threads(x: Array, multiply_adds: int) -> contextlib.AbstractContextMana
     if not is_host(x) or multiply_adds >= _WORTH_THREADS:
         return contextlib.nullcontext()
     return _ONE_THREAD
+
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+    """f of every part, in their order, by as many threads as BLAS may use now.
+
+    So a limit on BLAS, by its environment variables or by threadpoolctl, is one on these threads
+    too. While they run BLAS has one thread in each. Few results wait to be fetched at a time.
+    """
+    workers = min(_blas_width(), len(parts))
+    if workers < 2 or getattr(_inside, "yes", False):
+        yield from map(f, parts)
+        return
+    with _ONE_THREAD:
+        todo = iter(parts)
+        running: deque[Future[Result]] = deque()
+        pool = _pool(workers)
+        try:
+            for part in todo:
+                running.append(pool.submit(_worker, f, part))
+                if len(running) > workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            # An error, or Ctrl-C: nothing may go on writing to the caller's arrays.
+            for future in running:
+                future.cancel()
+            for future in running:
+                if not future.cancelled():
+                    future.exception()
+
+
+_inside = threading.local()
+
+
+def _worker(f: Callable[[Part], Result], part: Part) -> Result:
+    _inside.yes = True  # what f calls runs in this thread
+    return f(part)
+
+
+def _blas_width() -> int:
+    libraries = _controller().lib_controllers
+    return max((int(lib.num_threads) for lib in libraries if lib.user_api == "blas"), default=1)
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="xclf")
+
+
+# A forked child has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

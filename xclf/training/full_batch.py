@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from xclf._xp import Array, namespace, to_host
-from xclf.optim import Iterate, Memory, SpectralPreconditioner, lbfgs
+from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import MAX_CLASSES, spectral_preconditioner
 from xclf.training.problem import Problem
 
 #: Curvature pairs kept; more of them were the main lever on weakly regularised problems.
 MEMORY = 50
+
+#: Bytes that they may take in all, beside a twentieth of X.
+PAIRS_FREE = 1 << 30
 
 #: Iterations at which the class curvature is measured again; it settles as the fit does.
 REFRESH = frozenset({5, 10, 20, 40, 80, 160})
@@ -32,16 +35,16 @@ class Tolerance:
     """
 
     tol: float
-    start_norm: float
     noise: float
 
-    def met(self, at: Iterate) -> bool:
-        value = abs(at.value[0])
-        small = at.grad_norm[0] <= self.tol * self.start_norm
-        close = at.decrement[0] <= self.tol * value
-        still = at.stalled[0] and at.decrement[0] <= min(self.noise, self.tol) * value
-        done = (small and close) or still or at.grad_norm[0] == 0.0
-        return bool(done and math.isfinite(value))
+    def met(self, at: Iterate, start_norm: np.ndarray) -> np.ndarray:
+        """Per head; start_norm (K,) is the gradient's max-norm at zero weights."""
+        value = np.abs(at.value)
+        small = at.grad_norm <= self.tol * start_norm
+        close = at.decrement <= self.tol * value
+        still = at.stalled & (at.decrement <= min(self.noise, self.tol) * value)
+        done = (small & close) | still | (at.grad_norm == 0.0)
+        return np.asarray(done & np.isfinite(value))
 
 
 #: Why a line search may find no further step.
@@ -64,59 +67,125 @@ def rounding(dtype: object, xp: object) -> float:
 
 def fit_lbfgs(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
-) -> FitResult:
-    """Minimise a softmax objective from theta (P,) by L-BFGS.
+) -> list[FitResult]:
+    """Minimise K softmax objectives from theta (K, P) by L-BFGS; one result a head.
 
-    For a linear model the Hessian's structure is known, and used as a preconditioner.
+    Heads share the rows and nothing else: each has its own steps and its own end, after which it
+    leaves the batch. For a linear model the Hessian's structure is known, and used as a
+    preconditioner.
     """
-    xp = namespace(theta)
-    theta = theta[None, :]
-    precondition = _precondition(problem, theta)
-    noise = rounding(problem.rows.dtype, xp)
-    steps = lbfgs(
-        problem.value_and_grad,
-        theta,
-        memory=Memory(MEMORY),
-        precondition=precondition,
-        noise=noise,
-    )
-    n_iter, interrupted, at = 0, False, next(steps)
-    best, idle = math.inf, 0
-    goal = Tolerance(tol, _start_norm(problem, theta, at), noise)
-    reason = ""
+    fit = _Fit(problem, theta, tol, max_iter, monitor)
     try:
-        while not reason:
-            if goal.met(at):
-                reason = "converged"
-            elif n_iter >= max_iter:
-                reason = f"reached max_iter={max_iter}"
-            elif at.stalled[0]:
-                reason = ROUNDING if problem.linear else KINK
-            elif idle >= IDLE:
-                reason = ROUNDING
-            elif not math.isfinite(at.value[0]):
-                reason = "the objective is not finite"
-            else:
-                at = next(steps)
-                if at.moved[0]:
-                    n_iter += 1
-                    fell = at.value[0] < best - noise * abs(at.value[0])
-                    best, idle = (float(at.value[0]), 0) if fell else (best, idle + 1)
-                    if monitor.record(n_iter, float(at.value[0])):
-                        reason = "a callback stopped the fit"
-                    elif precondition is not None and n_iter in REFRESH:
-                        precondition.refresh(problem.curvature(at.theta))
+        fit.run()
     except KeyboardInterrupt:
-        reason, interrupted = "interrupted", True
-    return FitResult(
-        theta=at.theta[0, :],
-        n_iter=max(n_iter, 1),
-        objective=float(at.value[0]),
-        converged=goal.met(at),
-        reason=reason,
-        grad_norm=float(at.grad_norm[0]),
-        interrupted=interrupted,
-    )
+        fit.end(np.full(len(fit.alive), "interrupted"))
+    return [result for result in fit.results if result is not None]
+
+
+class _Fit:
+    """K heads on their way: `alive` are the original numbers of those still in the batch."""
+
+    def __init__(
+        self, problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
+    ) -> None:
+        xp, heads = namespace(theta), int(theta.shape[0])
+        self.problem, self.max_iter, self.monitor = problem, max_iter, monitor
+        self.precondition = _precondition(problem, theta)
+        self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp))
+        self.lbfgs = LBFGS(
+            problem.value_and_grad,
+            theta,
+            memory=pairs_for(problem, theta),
+            precondition=self.precondition,
+            noise=self.goal.noise,
+        )
+        self.start_norm = _start_norm(problem, theta, self.lbfgs.at)
+        self.alive = np.arange(heads)
+        self.n_iter, self.idle = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
+        self.best = np.full(heads, math.inf)
+        self.results: list[FitResult | None] = [None] * heads
+
+    def run(self) -> None:
+        """Until every head has a reason to end."""
+        at = self.lbfgs.at
+        while True:
+            self.end(self._reasons(at))
+            if not len(self.alive):
+                return
+            at = self.lbfgs.advance()
+            self._count(at)
+            if not at.moved.any():
+                continue
+            step = int(self.n_iter.max())
+            lowest = float(np.min(at.value))
+            if self.monitor.record(step, lowest, heads=len(self.alive)):
+                self.end(np.full(len(self.alive), "a callback stopped the fit"))
+            elif self.precondition is not None and step in REFRESH:
+                self.precondition.refresh(self.problem.curvature(at.theta))
+
+    def end(self, reasons: np.ndarray) -> None:
+        """Write down the heads that have a reason to end, and go on without them."""
+        ending = np.flatnonzero(reasons != "")
+        if not len(ending):
+            return
+        at = self.lbfgs.at
+        met = self.goal.met(at, self.start_norm)
+        for k in ending.tolist():
+            self.results[self.alive[k]] = FitResult(
+                theta=at.theta[k, :],
+                n_iter=max(int(self.n_iter[k]), 1),
+                objective=float(at.value[k]),
+                converged=bool(met[k]),
+                reason=str(reasons[k]),
+                grad_norm=float(at.grad_norm[k]),
+                interrupted=reasons[k] == "interrupted",
+            )
+        kept = np.flatnonzero(reasons == "")
+        for name in ("alive", "n_iter", "idle", "best", "start_norm"):
+            setattr(self, name, getattr(self, name)[kept])
+        if len(kept):
+            self.problem = self.problem.keep(kept)
+            self.lbfgs.value_and_grad = self.problem.value_and_grad
+            self.lbfgs.keep(kept)
+
+    def _count(self, at: Iterate) -> None:
+        moved, noise = at.moved, self.goal.noise
+        fell = moved & (at.value < self.best - noise * np.abs(at.value))
+        self.n_iter = self.n_iter + moved
+        self.best = np.where(fell, at.value, self.best)
+        self.idle = np.where(fell, 0, self.idle + moved)
+
+    def _reasons(self, at: Iterate) -> np.ndarray:
+        """(K,) strings: why each head ends; empty for those that go on."""
+        return np.select(
+            [
+                self.goal.met(at, self.start_norm),
+                self.n_iter >= self.max_iter,
+                at.stalled,
+                self.idle >= IDLE,
+                ~np.isfinite(at.value),
+            ],
+            [
+                "converged",
+                f"reached max_iter={self.max_iter}",
+                ROUNDING if self.problem.linear else KINK,
+                ROUNDING,
+                "the objective is not finite",
+            ],
+            "",
+        )
+
+
+def pairs_for(problem: Problem, theta: Array) -> Memory:
+    """Memory for the curvature pairs of theta (K, P), as many as a share of X's size allows.
+
+    Pairs are kept in the dtype of the rows: they carry no more digits.
+    """
+    heads, size = int(theta.shape[0]), int(theta.shape[1])
+    rows = problem.rows
+    itemsize = 8 if rows.dtype == namespace(rows.x).float64 else 4
+    room = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
+    return Memory(memory_size(heads, size, itemsize, room, MEMORY), rows.dtype)
 
 
 def _precondition(problem: Problem, theta: Array) -> SpectralPreconditioner | None:
@@ -127,10 +196,10 @@ def _precondition(problem: Problem, theta: Array) -> SpectralPreconditioner | No
     return spectral_preconditioner(stack, problem.rows, problem.objective.reg, curvature)
 
 
-def _start_norm(problem: Problem, theta: Array, at: Iterate) -> float:
+def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:
     """Max-norm of the gradient at zero weights; of a net, where zero is a saddle, at the start."""
     if len(problem.objective.stack.widths) > 2 or not np.any(to_host(theta)):
-        return float(at.grad_norm[0])
+        return at.grad_norm
     xp = namespace(theta)
     _, grad = problem.value_and_grad(xp.zeros_like(theta))
-    return float(to_host(xp.max(xp.abs(grad))))
+    return np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)

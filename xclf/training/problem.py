@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from xclf._xp import Array, accumulator, device, namespace
+import numpy as np
+
+from xclf._xp import Array, namespace
 from xclf.objectives import Objective
 from xclf.rows import Chunk, Rows, sum_over_rows
 
@@ -25,7 +27,11 @@ class Problem:
     @cached_property
     def total(self) -> Array:
         """Sum of the row weights, () or (K,), in float64 where the device has it."""
-        return total_weight(self.rows)
+        return self.rows.total_weight()
+
+    def keep(self, kept: np.ndarray) -> Problem:
+        """The problem of the heads that host integers `kept` name."""
+        return Problem(self.objective.keep(kept), self.rows.keep(kept))
 
     def width(self, theta: Array) -> int:
         """Widest layer's outputs over all heads, for the size of a chunk."""
@@ -34,10 +40,9 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """Objective and its flat gradient over all rows."""
-        sums = sum_over_rows(
-            lambda chunk: self.objective.row_sums(theta, chunk), self.rows, self.width(theta)
-        )
-        return self.objective.complete(theta, (sums[0], sums[1]), self.total)
+        pass_ = self.objective.sums_at(theta, self.rows.dtype)
+        sums = pass_.finish(sum_over_rows(pass_, self.rows, self.width(theta)))
+        return self.objective.complete(theta, sums, self.total)
 
     def value(self, theta: Array) -> Array:
         """Objective over all rows."""
@@ -57,22 +62,13 @@ class Problem:
         return total / self.total[..., None, None]
 
 
-def total_weight(rows: Rows) -> Array:
-    """Sum of the row weights, () or (K,); the number of rows without weights."""
-    xp = namespace(rows.x)
-    wide = accumulator(xp, device(rows.x))
-    if rows.weights is None:
-        return xp.asarray(float(len(rows)), dtype=wide, device=device(rows.x))
-    return xp.sum(rows.weights, axis=-1, dtype=wide)
-
-
 def column_moments(rows: Rows) -> tuple[Array, Array]:
     """Weighted mean and variance (population) of every feature, (D,) each, in float64.
 
     Two passes, the second about the mean, so that a large offset does not cancel the variance.
     """
     xp = namespace(rows.x)
-    total = total_weight(rows)
+    total = rows.total_weight()
 
     def mean_sum(chunk: Chunk) -> tuple[Array]:
         return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=total.dtype),)
@@ -99,7 +95,7 @@ def covariance(rows: Rows, mean: Array) -> Array:
 
     # Chunks of 2 D rows: enough for the product to outweigh adding up its (D, D) result.
     size = max(rows.chunk_rows(1), 2 * int(rows.x.shape[1]))
-    return sum_over_rows(products, rows, size=size)[0] / total_weight(rows)
+    return sum_over_rows(products, rows, size=size)[0] / rows.total_weight()
 
 
 def _weighted(x: Array, chunk: Chunk) -> Array:

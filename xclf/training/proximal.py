@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from xclf._xp import Array, accumulator, device, namespace, to_host
 from xclf.objectives import ProximalHinge
-from xclf.optim import Iterate, Memory, SpectralPreconditioner, lbfgs
+from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner
 from xclf.rows import Chunk, sum_over_rows
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, MEMORY, ROUNDING, rounding
@@ -72,12 +72,14 @@ class _Solver:
 
     def _lbfgs(self, theta: Array) -> Iterator[Iterate]:
         noise = rounding(self.problem.rows.dtype, namespace(theta))
-        return lbfgs(
-            self.value_and_grad,
-            theta,
-            memory=self.memory,
-            precondition=self.precondition,
-            noise=noise,
+        return iter(
+            LBFGS(
+                self.value_and_grad,
+                theta,
+                memory=self.memory,
+                precondition=self.precondition,
+                noise=noise,
+            )
         )
 
     def inner_solve(self) -> Iterator[Iterate]:
@@ -138,15 +140,15 @@ class _Solver:
 
     def _multipliers(self, theta: Array) -> tuple[Array, Array]:
         inner, xp = self._inner(), namespace(theta)
-        parts: list[Array] = []
+        moved = xp.empty_like(self.anchor)
 
         def step(chunk: Chunk) -> tuple[Array]:
             a, curvature = inner.multipliers(theta, chunk, self.anchor[..., chunk.where])
-            parts.append(a)
+            moved[..., chunk.where] = a
             return (curvature,)
 
         (curvature,) = sum_over_rows(step, self.problem.rows, self.problem.width(theta))
-        return xp.concat(parts, axis=-1), curvature / self.problem.total
+        return moved, curvature / self.problem.total
 
 
 def fit_proximal(

@@ -1,0 +1,92 @@
+"""The same sums on a CPU without temporaries: what NumPy can do in place, done in place.
+
+A kernel makes half a dozen arrays of the scores' shape; here the product writes into memory that a
+thread keeps, and the loss turns the scores there into their slope. The formulas are those of
+`cross_entropy`, step by step, and are tested against it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+
+from xclf.objectives._stack import stacked
+from xclf.objectives._sums import RowChunk, RowSums
+
+# A float32 sum of many terms in sequence loses digits: blocks of so many classes are summed in
+# float32, and their sums in float64.
+_BLOCK = 64
+
+_kept = threading.local()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """This thread's own memory under `name`: its contents last until the next request for it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    held = getattr(_kept, name, None)
+    if held is None or not size <= held.nbytes <= 4 * size + (1 << 16):
+        held = np.empty(size, dtype=np.uint8)
+        setattr(_kept, name, held)
+    return np.ndarray(shape, dtype, buffer=held)
+
+
+class HostSoftmaxSums(RowSums):
+    """`RowSums` of a linear softmax model on NumPy rows."""
+
+    def __call__(self, rows: RowChunk) -> tuple[np.ndarray, ...]:
+        layer = self.layers[0]
+        heads, (classes, features) = layer.w.shape[:-2], layer.w.shape[-2:]
+        w, b = stacked(np, *layer)
+        x = self.stack.shifted(rows.x)
+        flat = scratch("scores", (len(w), len(x)), w.dtype)
+        np.matmul(w, x.T, out=flat)
+        if b is not None:
+            flat += b
+        scores = flat.reshape(-1, classes, len(x))
+        losses = softmax_in_place(scores, true_index(rows.labels), rows.weights)
+        dw = (flat @ x).reshape(*heads, classes, features)
+        db = flat.sum(axis=-1).reshape(*heads, classes)
+        return losses.sum(axis=-1, dtype=np.float64).reshape(heads), dw, db
+
+
+def true_index(labels: np.ndarray) -> np.ndarray:
+    """Integers (n,) of labels that may be a boolean mask (C, n)."""
+    return np.asarray(labels.argmax(axis=0)) if labels.ndim == 2 else labels
+
+
+def softmax_in_place(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> np.ndarray:
+    """`cross_entropy` with axis -2 and reduction "none": the losses (K, n); the slope in `scores`.
+
+    scores : (K, C, n), contiguous, overwritten;  labels : integers (n,);  weights : as there
+    """
+    heads, classes, rows = scores.shape
+    flat = scores.reshape(-1)
+    true = labels * rows + np.arange(rows)
+    true = true + (classes * rows) * np.arange(heads)[:, None]
+    scores -= scores.max(axis=1)[:, None, :]
+    lead = flat.take(true)
+    np.exp(scores, out=scores)
+    own = flat.take(true)
+    flat[true] = 0.0
+    others = _sum_classes(scores)
+    factor = 1.0 / (others + own)
+    losses = np.log1p(others + np.expm1(lead)) - lead
+    if weights is not None:
+        factor *= weights
+        losses *= weights
+    scores *= factor[:, None, :]
+    flat[true] = -others * factor
+    return losses
+
+
+def _sum_classes(values: np.ndarray) -> np.ndarray:
+    """(K, n): the sum over axis 1, in the dtype of `values`."""
+    if values.shape[1] <= _BLOCK or values.dtype == np.float64:
+        return np.asarray(values.sum(axis=1))
+    blocks = [values[:, k : k + _BLOCK, :].sum(axis=1) for k in range(0, values.shape[1], _BLOCK)]
+    return np.asarray(np.add.reduce(blocks, axis=0, dtype=np.float64).astype(values.dtype))

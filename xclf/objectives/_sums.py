@@ -1,0 +1,58 @@
+"""Loss and gradient at one theta, summed over chunks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from xclf._xp import Array, accumulator, device, namespace
+from xclf.objectives._stack import Layer, Stack
+
+#: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
+#: need_loss) -> (loss, dscores).
+DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
+
+
+class RowChunk(Protocol):
+    """Rows as an objective reads them: x (n, D); labels, a mask (C, n) or integers (n,); weights
+    (n,), (K, n) or None. Labels and weights are as the kernels take them with class axis -2."""
+
+    @property
+    def x(self) -> Array: ...
+    @property
+    def labels(self) -> Array: ...
+    @property
+    def weights(self) -> Array | None: ...
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """sum_i w_i L_i and its slope at one theta, as a function of a chunk.
+
+    layers : `Stack.prepared` at theta, in the dtype of the rows
+    """
+
+    stack: Stack
+    loss: DataLoss
+    layers: list[Layer]
+
+    def __call__(self, rows: RowChunk) -> tuple[Array, ...]:
+        """(loss (*heads,), dw, db, dw, db, ...): sums over the chunk's rows, layer by layer."""
+        scores, tape = self.stack.apply(self.layers, rows.x)
+        losses, dscores = self.loss(
+            scores, rows.labels, weights=rows.weights, reduction="none", axis=-2
+        )
+        slopes = self.stack.slopes(dscores, tape)
+        return (sum_last(losses), *(part for pair in slopes for part in pair))
+
+    def finish(self, sums: tuple[Array, ...]) -> tuple[Array, Array]:
+        """(loss (*heads,), flat slope (*heads, P)) from the sums over all chunks."""
+        slopes: list[Any] = list(zip(sums[1::2], sums[2::2], strict=True))
+        return sums[0], self.stack.flatten(self.stack.unscaled(slopes))
+
+
+def sum_last(losses: Array) -> Array:
+    """Sum over rows, in float64 where the device has it."""
+    xp = namespace(losses)
+    return xp.sum(losses, axis=-1, dtype=accumulator(xp, device(losses)))

@@ -1,0 +1,131 @@
+"""Curvature pairs of L-BFGS for K heads, and the direction they give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from xclf._xp import Array, accumulator, device, namespace
+
+Apply: TypeAlias = Callable[[Array], Array]
+
+
+class Memory:
+    """The last `size` pairs s, y of K heads, and the scale (K, 1) of the first direction.
+
+    With S, Y (K, m, P) the pairs and R the upper triangle of S Y^T in order of age, the two-loop
+    recursion (Nocedal & Wright, 2006, algorithm 7.4) is four products with all pairs at once:
+
+        alpha = R^-1 S g,    r = H0 (g - Y^T alpha),    gamma = R^-T (D alpha - Y r),
+        H g   = r + S^T gamma,                          D = diag(R)
+
+    so it costs the same few array calls for any number of pairs and heads, and reads each pair
+    twice. R^-1 (K, m, m) is kept up to date: a new pair adds a column, an old one leaves its row
+    and column, which for a triangular matrix is the inverse of what remains. A pair that a head
+    sits out has a row and column of zeros.
+
+    dtype : in which pairs are kept; the small matrices are always in the widest
+    """
+
+    def __init__(self, size: int, dtype: Any = None) -> None:
+        self.size = size
+        self.dtype = dtype
+        self.scale: Array | None = None
+        self._next = 0
+        self._s: Array = None
+        self._y: Array = None
+        self._inverse: Array = None
+        self._diagonal: Array = None
+
+    def __len__(self) -> int:
+        return min(self._next, self.size)
+
+    def add(self, s: Array, y: Array, good: Array) -> Array:
+        """Keep a pair s, y (K, P) where `good` (K,) says so; returns s . y (K,), 0 elsewhere."""
+        xp = namespace(s)
+        if self._s is None:
+            self._allocate(xp, s)
+        slot = self._next % self.size
+        self._next += 1
+        keep = good[:, None]
+        s = xp.where(keep, xp.astype(s, self.dtype, copy=False), 0.0)
+        y = xp.where(keep, xp.astype(y, self.dtype, copy=False), 0.0)
+        wide = self._inverse.dtype
+        size = xp.astype(dots(s, y), wide)
+        good = good & (size > 0.0)
+        size = xp.where(good, size, 0.0)
+        inverse = xp.where(good, 1.0 / xp.where(good, size, 1.0), 0.0)
+        self._inverse[:, slot, :] = 0.0
+        self._inverse[:, :, slot] = 0.0
+        column = self._times(self._inverse, self._project(self._s, y))
+        self._inverse[:, :, slot] = column * (-inverse[:, None])
+        self._inverse[:, slot, slot] = inverse
+        self._s[:, slot, :], self._y[:, slot, :] = s, y
+        self._diagonal[:, slot] = size
+        return size
+
+    def direction(self, grad: Array, precondition: Apply) -> Array:
+        """H g (K, P): `precondition` (scaled) is H0, approximately the inverse Hessian."""
+        if self._s is None:
+            return self.scale * precondition(grad)
+        xp = namespace(grad)
+        alpha = self._times(self._inverse, self._project(self._s, grad))
+        r = self.scale * precondition(grad - self._combine(self._y, alpha, grad.dtype))
+        gap = self._diagonal * alpha - self._project(self._y, r)
+        gamma = self._times(xp.matrix_transpose(self._inverse), gap)
+        return r + self._combine(self._s, gamma, grad.dtype)
+
+    def forget(self, keep: Array) -> None:
+        """Drop the pairs of heads where `keep` (K,) is False."""
+        if self._inverse is not None:
+            xp = namespace(self._inverse)
+            self._inverse = xp.where(keep[:, None, None], self._inverse, 0.0)
+
+    def keep(self, kept: Array) -> None:
+        """Only the heads that integers `kept` name, in that order."""
+        xp = namespace(kept)
+        for name in ("scale", "_s", "_y", "_inverse", "_diagonal"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, xp.take(value, kept, axis=0))
+
+    def _allocate(self, xp: Any, s: Array) -> None:
+        self.dtype = self.dtype or s.dtype
+        (k, p), m, place = s.shape, self.size, device(s)
+        wide = accumulator(xp, place)
+        self._s = xp.zeros((k, m, p), dtype=self.dtype, device=place)
+        self._y = xp.zeros((k, m, p), dtype=self.dtype, device=place)
+        self._inverse = xp.zeros((k, m, m), dtype=wide, device=place)
+        self._diagonal = xp.zeros((k, m), dtype=wide, device=place)
+
+    def _project(self, pairs: Array, v: Array) -> Array:
+        """(K, m): every pair's product with v (K, P); only the slots in use are read."""
+        xp = namespace(v)
+        used = pairs[:, : len(self), :]
+        found = xp.matmul(used, xp.astype(v, pairs.dtype, copy=False)[:, :, None])[:, :, 0]
+        found = xp.astype(found, self._inverse.dtype, copy=False)
+        if len(self) == self.size:
+            return found
+        rest = (found.shape[0], self.size - len(self))
+        return xp.concat([found, xp.zeros(rest, dtype=found.dtype, device=device(v))], axis=-1)
+
+    def _combine(self, pairs: Array, shares: Array, dtype: Any) -> Array:
+        """(K, P): the sum of all pairs, each times its share (K, m)."""
+        xp = namespace(shares)
+        used = pairs[:, : len(self), :]
+        shares = xp.astype(shares[:, None, : len(self)], pairs.dtype, copy=False)
+        return xp.astype(xp.matmul(shares, used)[:, 0, :], dtype, copy=False)
+
+    def _times(self, matrix: Array, v: Array) -> Array:
+        return namespace(v).matmul(matrix, v[:, :, None])[:, :, 0]
+
+
+def dots(a: Array, b: Array) -> Array:
+    """(K,): a . b per head, without a product of their size in between."""
+    return namespace(a).matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+
+
+def memory_size(heads: int, parameters: int, itemsize: int, budget: int, most: int) -> int:
+    """Pairs per head, at most `most` and at least 5, that fit into `budget` bytes together."""
+    return max(5, min(most, math.floor(budget / (2 * heads * parameters * itemsize))))
