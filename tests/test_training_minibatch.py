@@ -48,7 +48,8 @@ def _fit(plan, backend=NUMPY, widths=(5, 3), seed=0, callbacks=(), rng=None, **o
     rng = np.random.default_rng(seed) if rng is None else rng
     start = options.pop("theta", None)
     start = _theta(stack, backend) if start is None else start
-    return fit_minibatch(problem, start, plan, rng, monitor, **options), monitor
+    (result,) = fit_minibatch(problem, start[None, :], plan, rng, monitor, **options)
+    return result, monitor
 
 
 def _plain_momentum(w, b, batches, rate, reg, weights, momentum=0.9):
@@ -175,7 +176,11 @@ def test_many_rows_are_watched_on_a_sample():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xclf.training.minibatch.Problem", Spy)
         fit_minibatch(
-            problem, _theta(Stack((5, 3))), _plan(epochs=2), np.random.default_rng(0), monitor
+            problem,
+            _theta(Stack((5, 3)))[None, :],
+            _plan(epochs=2),
+            np.random.default_rng(0),
+            monitor,
         )
     assert [len(rows) for rows in seen] == [2048, 2048]
     assert seen[0] is seen[1]

@@ -138,9 +138,9 @@ class Job:
                 plan = replace(plan, epochs=1, schedule="constant", patience=None)
             # A part takes its weights as they are: rows without weight count in its batches.
             train, validation = (None, None) if one_epoch else self._split()
-            return fit_minibatch(
+            (result,) = fit_minibatch(
                 problem,
-                theta,
+                theta[None, :],
                 plan,
                 self.rng,
                 self.monitor,
@@ -149,6 +149,7 @@ class Job:
                 state=state,
                 measure_all=not one_epoch,
             )
+            return result
         if self.loss == "hinge":
             return fit_proximal(
                 problem,

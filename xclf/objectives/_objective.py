@@ -80,10 +80,11 @@ class Objective:
 
     def keep(self, kept: np.ndarray) -> Objective:
         """The objective of the heads that host integers `kept` name."""
-        if not getattr(self.reg, "ndim", 0):
-            return self
-        index = from_host(kept, self.reg)
-        return replace(self, reg=namespace(self.reg).take(self.reg, index, axis=0))
+        loss: Any = self.loss
+        margin = loss.keywords.get("margin") if isinstance(loss, partial) else None
+        if getattr(margin, "ndim", 0):
+            loss = data_loss("hinge", _lines(margin, kept))
+        return replace(self, loss=loss, reg=_lines(self.reg, kept))
 
     def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i L_i (*heads,), without the slope's way back."""
@@ -176,3 +177,10 @@ def _diagonal(xp: Any, values: Array) -> Array:
     """(..., C, C) with `values` (..., C) on the diagonal."""
     eye = xp.eye(values.shape[-1], dtype=values.dtype, device=device(values))
     return values[..., :, None] * eye
+
+
+def _lines(value: Any, kept: np.ndarray) -> Any:
+    """Those of one value per head; a number is the same for all."""
+    if not getattr(value, "ndim", 0):
+        return value
+    return namespace(value).take(value, from_host(kept, value), axis=0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace, to_host
+from xclf._xp import Array, accumulator, device, from_host, namespace, to_host
 from xclf.objectives import Objective
-from xclf.optim import Rule, State, rate_factor
+from xclf.optim import Momentum, Rule, State, rate_factor
 from xclf.rows import Rows
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
@@ -27,7 +27,8 @@ DIVERGED = "the objective is not finite"
 class MinibatchPlan:
     """How to go through the rows.
 
-    rate : learning rate, or (K, 1) one per head;  schedule : see `rate_factor`
+    rate : learning rate, or (K, 1) one per head; so may a rule's momentum be
+    schedule : see `rate_factor`
     tol, patience : stop when the watched figure has not improved by tol (relative for the
         objective, absolute for the validation accuracy) for `patience` epochs; no stop with
         patience None
@@ -41,21 +42,40 @@ class MinibatchPlan:
     tol: float
     patience: int | None
 
+    def keep(self, kept: np.ndarray) -> MinibatchPlan:
+        """The plan of the heads that host integers `kept` name."""
+        rule = self.rule
+        if isinstance(rule, Momentum):
+            rule = replace(rule, momentum=_take(rule.momentum, kept))
+        return replace(self, rule=rule, rate=_take(self.rate, kept))
 
-@dataclass
+
 class _Watch:
-    """The plateau rule: the best figure so far, where it was reached, and for how long it stood."""
+    """The plateau rule of every head: the best figure so far, the parameters that gave it, and for
+    how many epochs it has stood."""
 
-    tol: float
-    best: float = math.inf
-    theta: Array = None
-    stale: int = 0
+    def __init__(self, tol: float, theta: Array, heads: int) -> None:
+        self.tol, self.theta = tol, theta
+        self.best = np.full(heads, math.inf)
+        self.stale = np.zeros(heads, dtype=np.int64)
 
-    def see(self, figure: float, theta: Array, relative: bool) -> None:
-        needed = self.tol * (abs(self.best) if relative and math.isfinite(self.best) else 1.0)
-        self.stale = 0 if figure < self.best - needed else self.stale + 1
-        if figure < self.best:
-            self.best, self.theta = figure, theta
+    def see(self, figures: np.ndarray, theta: Array, relative: bool) -> None:
+        needed = np.full_like(self.best, self.tol)
+        if relative:
+            needed *= np.abs(self.best, out=np.ones_like(self.best), where=np.isfinite(self.best))
+        # A figure that is not finite is no improvement.
+        self.stale = np.where(figures < self.best - needed, 0, self.stale + 1)
+        better = figures < self.best
+        self.best = np.where(better, figures, self.best)
+        if better.all():
+            self.theta = theta
+        elif better.any():
+            mask = from_host(better[:, None], theta)
+            self.theta = namespace(theta).where(mask, theta, self.theta)
+
+    def keep(self, kept: np.ndarray) -> None:
+        self.best, self.stale = self.best[kept], self.stale[kept]
+        self.theta = _take(self.theta, kept)
 
 
 def minibatch_step(
@@ -85,11 +105,13 @@ def run_epoch(
     index = from_host(order, rows.x)
     size = plan.batch_size
     steps = -(-len(order) // size)
-    for step in range(steps):
-        factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
-        rate = plan.rate if factor == 1.0 else plan.rate * factor
-        batch = index[step * size : min((step + 1) * size, len(order))]
-        theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
+    # A head that diverges overflows; the end of the epoch sees and says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(steps):
+            factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
+            rate = plan.rate if factor == 1.0 else plan.rate * factor
+            batch = index[step * size : min((step + 1) * size, len(order))]
+            theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
     return theta, state
 
 
@@ -104,79 +126,167 @@ def fit_minibatch(
     validation: Rows | None = None,
     state: State | None = None,
     measure_all: bool = True,
-) -> FitResult:
-    """Train from theta (P,). A run that diverges ends with its best parameters.
+) -> list[FitResult]:
+    """Train K heads from theta (K, P), one result each.
+
+    All heads see the same batches: those that a single fit with the same `rng` and `train` draws,
+    so that a head is that fit, up to rounding. (A single fit to some of the rows is `train`: rows
+    without weight would take up room in the batches.) Heads differ by reg and margin (K,), rate and
+    momentum (K, 1) and row weights; they never meet, and each ends on its own:
+
+    - diverged: its objective is not finite. It ends with its best parameters.
+    - converged: the plateau rule of `plan`.
+
+    A head that has ended leaves the batch. The monitor hears of the best of those that train.
 
     problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_slope`)
     train : host indices of the rows to train on, all by default
     validation : held-out rows; with them the plateau rule watches their accuracy, and the
         parameters of the best epoch are kept
-    measure_all : whether the result's objective is that of all rows, or of the sample that the
+    state : the rule's, to go on with
+    measure_all : whether the results' objectives are those of all rows, or of the sample that the
         history describes
     """
-    rows = problem.rows
-    train = np.arange(len(rows)) if train is None else train
+    train = np.arange(len(problem.rows)) if train is None else train
+    if _is_plain(problem, plan, theta):
+        theta = theta[0, :]  # every step then does without reshaping to and from one head
+    probe = Problem(problem.objective, _probe(problem.rows, train, rng))
     state = plan.rule.init(theta) if state is None else state
-    probe = Problem(problem.objective, _probe(rows, train, rng))
-    watch = _Watch(plan.tol, theta=theta)
-    done, loss, reason, interrupted = 0, math.nan, "", False
+    run = _Run(problem, probe, validation, plan, theta, state)
     try:
         for epoch in range(plan.epochs):
-            order = train[rng.permutation(len(train))]
-            theta, state = run_epoch(problem.objective, rows, plan, theta, state, order, epoch)
-            figures = _figures(problem.objective, probe, validation, theta)
-            loss, val_loss, val_accuracy = figures
-            if not math.isfinite(loss):
-                reason, theta = DIVERGED, watch.theta
+            run.advance(train[rng.permutation(len(train))], epoch)
+            run.end(run.diverged(), DIVERGED)
+            if not len(run.heads):
                 break
-            done = epoch + 1
-            watch.see(
-                loss if validation is None else -val_accuracy, theta, relative=validation is None
-            )
-            stop = monitor.record(epoch + 1, loss, val_loss=val_loss, val_accuracy=val_accuracy)
-            if stop:
-                reason = "a callback stopped the fit"
-            elif plan.patience is not None and watch.stale >= plan.patience:
-                reason = "converged"
-            if reason:
-                break
+            if run.record(monitor, epoch + 1):
+                run.end(run.everyone(), "a callback stopped the fit")
+            if plan.patience is not None:
+                run.end(run.watch.stale >= plan.patience, "converged")
+        run.end(run.everyone(), f"ran max_iter={plan.epochs} epochs")
     except KeyboardInterrupt:
-        reason, interrupted = "interrupted", True
-    if done and (validation is not None or interrupted):
-        theta = watch.theta
-    return FitResult(
-        theta=theta,
-        n_iter=max(done, 1),
-        objective=float(to_host(problem.value(theta))) if measure_all else loss,
-        converged=reason == "converged",
-        reason=reason or f"ran max_iter={plan.epochs} epochs",
-        state=state,
-        interrupted=interrupted,
-    )
+        run.end(run.everyone(), "interrupted")
+    return run.finish(measure_all)
 
 
-def accuracy(objective: Objective, rows: Rows, theta: Array) -> float:
-    """Share of rows whose largest score is the true class's."""
+class _Run:
+    """The heads that still train: `heads` are their numbers among all of them."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        probe: Problem,
+        validation: Rows | None,
+        plan: MinibatchPlan,
+        theta: Array,
+        state: State,
+    ) -> None:
+        self.whole = self.problem = problem
+        self.probe, self.plan = probe, plan
+        self.validation: Problem | None = None
+        if validation is not None:
+            plain = replace(problem.objective, reg=0.0)
+            self.validation = Problem(plain, validation)
+        self.theta, self.state = theta, state
+        self.heads = np.arange(theta.shape[0] if theta.ndim > 1 else 1)
+        self.watch = _Watch(plan.tol, theta, len(self.heads))
+        self.loss = np.full(len(self.heads), math.nan)
+        self.val_loss, self.val_accuracy = self.loss, self.loss
+        self.done = 0
+        self.results: dict[int, FitResult] = {}
+
+    def everyone(self) -> np.ndarray:
+        return np.ones(len(self.heads), dtype=bool)
+
+    def diverged(self) -> np.ndarray:
+        return np.asarray(~np.isfinite(self.loss))
+
+    def advance(self, order: np.ndarray, epoch: int) -> None:
+        """Train for an epoch and measure."""
+        problem = self.problem
+        self.theta, self.state = run_epoch(
+            problem.objective, problem.rows, self.plan, self.theta, self.state, order, epoch
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.loss = np.atleast_1d(to_host(self.probe.value(self.theta)))
+            if self.validation is not None:
+                held = self.validation
+                self.val_loss = np.atleast_1d(to_host(held.value(self.theta)))
+                self.val_accuracy = accuracy(held.objective, held.rows, self.theta)
+
+    def record(self, monitor: Monitor, epoch: int) -> bool:
+        """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
+        self.done = epoch
+        figures = self.loss if self.validation is None else -self.val_accuracy
+        self.watch.see(figures, self.theta, relative=self.validation is None)
+        best = int(np.argmin(figures))
+        held = self.validation is not None
+        return monitor.record(
+            epoch,
+            float(self.loss[best]),
+            val_loss=float(self.val_loss[best]) if held else math.nan,
+            val_accuracy=float(self.val_accuracy[best]) if held else math.nan,
+            heads=len(self.heads),
+        )
+
+    def end(self, mask: np.ndarray, reason: str) -> None:
+        """The heads of `mask` have ended; the others go on without them."""
+        if not mask.any():
+            return
+        bad = reason == DIVERGED or (self.done and reason == "interrupted")
+        best = bad or (self.done and self.validation is not None)
+        theta = self.watch.theta if best else self.theta
+        for k in np.flatnonzero(mask).tolist():
+            self.results[int(self.heads[k])] = FitResult(
+                theta=_line(theta, k),
+                n_iter=max(self.done, 1),
+                objective=float(self.loss[k]),
+                converged=reason == "converged",
+                reason=reason,
+                state=tuple(_line(part, k) for part in self.state),
+                interrupted=reason == "interrupted",
+            )
+        self._keep(np.flatnonzero(~mask))
+
+    def _keep(self, kept: np.ndarray) -> None:
+        self.heads = self.heads[kept]
+        self.loss, self.val_loss = self.loss[kept], self.val_loss[kept]
+        self.val_accuracy = self.val_accuracy[kept]
+        if not len(kept):
+            return
+        self.problem, self.probe = self.problem.keep(kept), self.probe.keep(kept)
+        if self.validation is not None:
+            self.validation = self.validation.keep(kept)
+        self.plan = self.plan.keep(kept)
+        self.theta, self.state = _take(self.theta, kept), tuple(_take(p, kept) for p in self.state)
+        self.watch.keep(kept)
+
+    def finish(self, measure_all: bool) -> list[FitResult]:
+        results = [self.results[k] for k in range(len(self.results))]
+        if measure_all:
+            lines = [result.theta for result in results]
+            theta = lines[0] if self.theta.ndim == 1 else namespace(self.theta).stack(lines)
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = np.atleast_1d(to_host(self.whole.value(theta)))
+            for result, value in zip(results, values.tolist(), strict=True):
+                result.objective = value
+        return results
+
+
+def accuracy(objective: Objective, rows: Rows, theta: Array) -> np.ndarray:
+    """Share of rows whose largest score is the true class's, (K,) on the host."""
     xp = namespace(rows.x)
-    right = 0.0
-    for chunk in rows.chunks(rows.chunk_rows(max(objective.stack.widths[1:]))):
+    right: Any = 0.0
+    heads = 1 if theta.ndim == 1 else int(theta.shape[0])
+    for chunk in rows.chunks(rows.chunk_rows(heads * max(objective.stack.widths[1:]))):
         scores, _ = objective.stack.forward(theta, chunk.x)
         guess = xp.argmax(scores, axis=-2)
         labels = chunk.labels
         if xp.isdtype(labels.dtype, "bool"):
             labels = xp.argmax(xp.astype(labels, xp.int8), axis=0)
-        right += float(to_host(xp.sum(xp.astype(guess == labels, xp.float32))))
-    return right / len(rows)
-
-
-def _figures(
-    objective: Objective, probe: Problem, validation: Rows | None, theta: Array
-) -> tuple[float, float, float]:
-    loss = float(to_host(probe.value(theta)))
-    if validation is None:
-        return loss, math.nan, math.nan
-    data = Problem(Objective(objective.stack, objective.loss, 0.0), validation)
-    return loss, float(to_host(data.value(theta))), accuracy(objective, validation, theta)
+        hit = xp.astype(guess == labels, rows.dtype)
+        right = right + xp.sum(hit, axis=-1, dtype=accumulator(xp, device(rows.x)))
+    return np.atleast_1d(to_host(right)).astype(np.float64) / len(rows)
 
 
 def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
@@ -195,6 +305,37 @@ def subset(rows: Rows, index: np.ndarray) -> Rows:
     xp = namespace(rows.x)
     where = from_host(index, rows.x)
     weights = None if rows.weights is None else xp.take(rows.weights, where, axis=-1)
-    return Rows(
-        xp.take(rows.x, where, axis=0), xp.take(rows.labels, where, axis=-1), weights, rows.dtype
+    return replace(
+        rows,
+        x=xp.take(rows.x, where, axis=0),
+        labels=xp.take(rows.labels, where, axis=-1),
+        weights=weights,
     )
+
+
+def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
+    """Whether there is one head, and nothing is given per head."""
+    momentum = getattr(plan.rule, "momentum", None)
+    weights = problem.rows.weights
+    return (
+        int(theta.shape[0]) == 1
+        and not any(map(_is_array, (plan.rate, momentum, problem.objective.reg)))
+        and not _is_array(getattr(problem.objective.loss, "keywords", {}).get("margin"))
+        and (weights is None or weights.ndim == 1)
+    )
+
+
+def _line(value: Any, k: int) -> Any:
+    """Head k's part of an array (K, P); all of an array (P,); a number as it is."""
+    return value[k, :] if getattr(value, "ndim", 0) > 1 else value
+
+
+def _take(value: Any, kept: np.ndarray) -> Any:
+    """The lines of an array of one per head; a number is the same for all."""
+    if not _is_array(value):
+        return value
+    return namespace(value).take(value, from_host(kept, value), axis=0)
+
+
+def _is_array(value: Any) -> bool:
+    return bool(getattr(value, "ndim", 0))
