@@ -202,21 +202,24 @@ class Job:
             rows = np.flatnonzero(_xp.to_host(self.rows.weights))
         if fraction is None:
             return rows, None
-        labels = self._host_labels()[rows]
-        try:
-            train, held = train_test_split(
-                rows,
-                test_size=fraction,
-                stratify=labels,
-                random_state=int(self.rng.integers(2**31)),
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping cannot hold out validation_fraction={fraction} of "
-                f"{len(labels)} rows: {error}"
-            ) from None
-        return np.sort(train), subset(self.rows, np.sort(held))
+        train, held = hold_out(rows, self._host_labels()[rows], fraction, self.rng)
+        return train, subset(self.rows, held)
 
     def _host_labels(self) -> np.ndarray:
         labels = _xp.to_host(self.rows.labels)
         return labels.argmax(axis=0) if labels.ndim == 2 else labels
+
+
+def hold_out(
+    rows: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held): row numbers `rows` shared out, stratified by their labels, each in order."""
+    seed = int(rng.integers(2**31))
+    try:
+        train, held = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping cannot hold out validation_fraction={fraction} of "
+            f"{len(labels)} rows: {error}"
+        ) from None
+    return np.sort(train), np.sort(held)
