@@ -52,23 +52,27 @@ def _matrix(precondition, size, backend, heads=1):
     return np.stack(columns, axis=-1)
 
 
-def _parts(second, backend, rotate):
-    """(basis, spectrum, S): the eigenbasis, or the diagonal alone."""
-    if not rotate:
-        return None, backend.asarray(np.diag(second)), np.diag(np.diag(second))
+def _parts(second, backend, partial=False):
+    """(basis, spectrum, S, rest): all eigenpairs, or the leading two and 0.3 for the others."""
     values, vectors = np.linalg.eigh(second)
-    return backend.asarray(vectors), backend.asarray(np.maximum(values, 0.0)), second
+    rest = 0.0
+    if partial:
+        rest = 0.3
+        values = np.concatenate([np.full(len(values) - 2, rest), values[-2:]])
+        second = (vectors * values) @ vectors.T
+        values, vectors = values[-2:], vectors[:, -2:]
+    return backend.asarray(vectors), backend.asarray(np.maximum(values, 0.0)), second, rest
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-@pytest.mark.parametrize("rotate", [True, False], ids=["basis", "diagonal"])
+@pytest.mark.parametrize("partial", [False, True], ids=["all", "leading"])
 @pytest.mark.parametrize("reg", [1e-3, 1.0])
-def test_the_dense_inverse(backend, bias, rotate, reg):
+def test_the_dense_inverse(backend, bias, partial, reg):
     second, curvature = _psd(D, 1), _curvature()
-    basis, spectrum, second = _parts(second, backend, rotate)
+    basis, spectrum, second, rest = _parts(second, backend, partial)
     mean = backend.asarray(MEAN)
     precondition = SpectralPreconditioner(
-        basis, spectrum, mean, backend.asarray(curvature), reg, bias
+        basis, spectrum, mean, backend.asarray(curvature), reg, bias, rest
     )
     got = _matrix(precondition, C * D + C * bias, backend)[0]
     want = _dense_inverse(curvature, second, MEAN, reg, bias)
@@ -81,7 +85,7 @@ def test_the_dense_inverse(backend, bias, rotate, reg):
 @pytest.mark.parametrize("bias", [True, False])
 def test_heads_with_their_own_reg_and_curvature(backend, bias):
     second, curvatures = _psd(D, 1), np.stack([_curvature(s) for s in range(3)])
-    basis, spectrum, _ = _parts(second, backend, True)
+    basis, spectrum, *_ = _parts(second, backend)
     regs = np.array([1e-3, 0.1, 1.0])
     precondition = SpectralPreconditioner(
         basis, spectrum, backend.asarray(MEAN), backend.asarray(curvatures),
@@ -93,9 +97,30 @@ def test_heads_with_their_own_reg_and_curvature(backend, bias):
         np.testing.assert_allclose(got[k], want, atol=1e-11 * np.abs(want).max())
 
 
+def test_heads_that_leave_take_theirs_along(backend):
+    second, curvatures = _psd(D, 1), np.stack([_curvature(s) for s in range(3)])
+    basis, spectrum, _, rest = _parts(second, backend, partial=True)
+    regs = np.array([1e-3, 0.1, 1.0])
+
+    def made(kept):
+        return SpectralPreconditioner(
+            basis, spectrum, backend.asarray(MEAN), backend.asarray(curvatures[kept]),
+            backend.asarray(regs[kept]), True, rest,
+        )  # fmt: skip
+
+    kept = np.array([0, 2])
+    narrowed, want = made(np.arange(3)), made(kept)
+    narrowed.keep(kept)
+    got = _matrix(narrowed, C * D + C, backend, heads=2)
+    np.testing.assert_allclose(got, _matrix(want, C * D + C, backend, heads=2), rtol=1e-12)
+    narrowed.refresh(backend.asarray(curvatures[kept]))
+    got = _matrix(narrowed, C * D + C, backend, heads=2)
+    np.testing.assert_array_equal(got, _matrix(want, C * D + C, backend, heads=2))
+
+
 def test_refresh_takes_a_new_curvature(backend):
     second = _psd(D, 1)
-    basis, spectrum, _ = _parts(second, backend, True)
+    basis, spectrum, *_ = _parts(second, backend)
     place = (basis, spectrum, backend.asarray(MEAN))
     precondition = SpectralPreconditioner(*place, backend.asarray(_curvature(0)), 0.1, True)
     precondition.refresh(backend.asarray(_curvature(7)))

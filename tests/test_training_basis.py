@@ -11,6 +11,7 @@ from estimator_cases import blobs, problem_on
 
 from xclf import SoftmaxClassifier, SVMClassifier
 from xclf.objectives import Stack
+from xclf.rows import Rows
 from xclf.training.preconditioner import spectral_preconditioner
 
 module = sys.modules["xclf.training.preconditioner"]
@@ -61,21 +62,56 @@ def test_fewer_rows_than_features(backend, bias, standardised, weights):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_fits_with_fewer_rows_than_features(cls, monkeypatch):
     got = cls(reg=1e-2, tol=1e-9).fit(X, Y)
-    monkeypatch.setattr(module, "_worth_a_basis", lambda *sizes: False)
+    monkeypatch.setattr("xclf.training.full_batch._precondition", lambda *_: (None, np.inf))
     want = cls(reg=1e-2, tol=1e-9).fit(X, Y)
     assert got.converged_
     assert want.converged_
     assert got.objective_ == pytest.approx(want.objective_, rel=1e-8)
 
 
-def test_a_basis_is_made_where_it_is_worth_it():
-    worth = module._worth_a_basis
-    assert worth(60_000, 784, 10)
-    assert worth(100, 5, 2)  # small ones are free
-    assert worth(100, 3000, 10)  # by the Gram matrix of 100 rows
-    assert not worth(5000, 4000, 2)  # cubic in 4000, and few passes to save
-    assert not worth(10**6, 5000, 1000)  # past the largest basis
-    assert not worth(3000, 10**6, 10)  # a centred copy of X would not fit
+@pytest.mark.parametrize(
+    ("n", "widths", "heads", "least", "most"),
+    [
+        (60_000, (784, 10), 1, 0.0, module.AT_ONCE),
+        (100, (5, 2), 1, 0.0, 0.0),  # small ones are free
+        (100, (3000, 10), 1, 0.0, 0.0),  # by the Gram matrix of 100 rows
+        (5000, (4000, 2), 1, 1000.0, 1e5),  # cubic in 4000, and few operations a pass
+        (5000, (4000, 2), 100, 10.0, module.AT_ONCE),  # shared by many heads
+        (10**6, (5000, 1000), 1, np.inf, np.inf),  # past the largest basis
+        (3000, (10**6, 10), 1, np.inf, np.inf),  # a centred copy of X would not fit
+    ],
+)
+def test_what_a_full_basis_costs(n, widths, heads, least, most):
+    rows = Rows(np.broadcast_to(0.0, (n, widths[0])), np.zeros(1, int), None, np.float64)
+    assert least <= module.passes_for_a_full_basis(rows, Stack(widths), heads) <= most
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+def test_a_dear_basis_waits_and_is_made_in_the_end(cls, monkeypatch):
+    """Leading directions first, all of them after half of what the full basis costs."""
+    full_batch = sys.modules["xclf.training.full_batch"]
+    asked = []
+    make = full_batch.spectral_preconditioner
+
+    def watched(*args, full):
+        asked.append(full)
+        return make(*args, full=full)
+
+    monkeypatch.setattr(module, "RANK", 3)
+    monkeypatch.setattr(module, "_SPARE", 2)
+    x, y = blobs(200, 12, 3)
+    want = cls(reg=1e-4, tol=1e-10).fit(x, y)
+    monkeypatch.setattr(full_batch, "spectral_preconditioner", watched)
+    monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 1e3)
+    model = cls(reg=1e-4, tol=1e-10).fit(x, y)
+    if cls is SoftmaxClassifier:
+        assert asked == [False]  # over before its 500th iteration
+        monkeypatch.setattr(full_batch, "AT_ONCE", 1.0)
+        monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 8.0)
+        asked.clear()
+        model = cls(reg=1e-4, tol=1e-10).fit(x, y)
+        assert asked == [False, True]
+    assert model.objective_ == pytest.approx(want.objective_, rel=1e-9)
 
 
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])

@@ -118,11 +118,8 @@ def _dense(stack, second, mean, curvature, reg):
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize("standardised", [True, False], ids=["standardised", "raw"])
-@pytest.mark.parametrize("rotate", [True, False], ids=["basis", "diagonal"])
-def test_the_preconditioner_of_rows(bias, standardised, rotate, monkeypatch):
+def test_the_preconditioner_of_rows(bias, standardised):
     """From rows alone: covariance about the mean (or about 0 without biases), fitting units."""
-    if not rotate:
-        monkeypatch.setattr(module, "MAX_BASIS", 4)
     x = X * np.array([1.0, 10.0, 0.1, 1.0, 3.0]) + np.arange(5.0)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     place = {"shift": mean if bias else None, "scale": scale} if standardised else {}
@@ -133,11 +130,37 @@ def test_the_preconditioner_of_rows(bias, standardised, rotate, monkeypatch):
     z = (x - (mean if bias else 0.0)) / scale if standardised else x
     centred = z - z.mean(axis=0) if bias else z
     second = centred.T @ centred / len(z)
-    if not rotate:
-        second = np.diag(np.diag(second))
     want = _dense(stack, second, z.mean(axis=0), curvature, 1e-2)
     got = _applied(precondition, stack.size)
     np.testing.assert_allclose(got, want, atol=1e-10 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("standardised", [True, False], ids=["standardised", "raw"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_leading_directions_of_rows(backend, standardised, weighted, monkeypatch):
+    """Six of 30 features carry most: their eigenpairs are found, and what the others have left."""
+    monkeypatch.setattr(module, "RANK", 6)
+    monkeypatch.setattr(module, "_SPARE", 4)
+    rng = np.random.default_rng(5)
+    turn = np.linalg.qr(rng.normal(size=(30, 30)))[0]
+    spread = np.concatenate([np.array([20.0, 15, 10, 8, 6, 5]), np.full(24, 0.1)])
+    x = (rng.normal(size=(350, 30)) * spread) @ turn + rng.normal(size=30)
+    w = rng.uniform(size=350) if weighted else np.ones(350)
+    mean = w @ x / w.sum()
+    scale = np.linspace(0.5, 2.0, 30) if standardised else np.ones(30)
+    place = {"shift": mean, "scale": scale} if standardised else {}
+    stack = Stack((30, 3), **{key: backend.asarray(a) for key, a in place.items()})
+    labels = rng.integers(3, size=350)
+    problem = problem_on(backend, stack, x, labels, weights=w if weighted else None)
+    curvature = backend.asarray(np.eye(3))
+    made = spectral_preconditioner(stack, problem.rows, 1e-2, curvature, full=False)
+    z = (x - mean) / scale
+    values, vectors = np.linalg.eigh((z * w[:, None]).T @ z / w.sum())
+    np.testing.assert_allclose(backend.to_host(made.spectrum), values[-6:], rtol=1e-6)
+    assert made.rest == pytest.approx(values[:-6].mean(), rel=1e-3)
+    basis = backend.to_host(made.basis)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(np.abs(np.sum(basis * vectors[:, -6:], axis=0)), 1.0, rtol=1e-6)
 
 
 def test_the_preconditioner_looks_at_enough_rows(monkeypatch):

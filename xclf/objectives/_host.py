@@ -75,7 +75,7 @@ def softmax_in_place(
     flat[true] = 0.0
     others = _sum_classes(scores)
     factor = 1.0 / (others + own)
-    losses = np.log1p(others + np.expm1(lead)) - lead
+    losses: np.ndarray = np.log1p(others + np.expm1(lead)) - lead
     if weights is not None:
         factor *= weights
         losses *= weights

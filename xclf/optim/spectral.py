@@ -24,17 +24,18 @@ class SpectralPreconditioner:
     V^T W Q. Features are centred by a change of variables (b' = b + W mean), under which the model
     splits into weights and biases. The rotation touches W and the gradient, never the data.
 
-    basis (D, r) eigenvectors Q in columns, or None for a diagonal S; with r < D the spectrum is 0
-    on the rest of the space. spectrum (r,) eigenvalues or (D,) variances; mean (D,); curvature
-    (K, C, C) or (C, C); reg (K,) or a float; bias: whether theta holds biases.
+    basis (D, r) eigenvectors Q in columns; spectrum (r,) their eigenvalues; rest: what stands for
+    the eigenvalues of all other directions, if r < D; mean (D,); curvature (K, C, C) or (C, C);
+    reg (K,) or a float; bias: whether theta holds biases.
     """
 
-    basis: Array | None
+    basis: Array
     spectrum: Array
     mean: Array
     curvature: Array
     reg: Any
     bias: bool
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         self.refresh(self.curvature)
@@ -56,12 +57,12 @@ class SpectralPreconditioner:
         largest = xp.max(model, axis=-1, keepdims=True)
         # Directions without spread or penalty: their gradient is rounding, not to be blown up.
         self._scale = 1.0 / xp.maximum(model, 1e-12 * largest)
-        # Outside a basis that does not span the space only the penalty curves.
-        self._rest: Any = None
-        if self.basis is not None and self.basis.shape[0] > self.basis.shape[1]:
-            penalty = 2.0 * reg + xp.zeros_like(largest)
-            self._rest = 1.0 / xp.maximum(penalty, 1e-12 * largest)
-            self._scale = self._scale - self._rest
+        # Outside a basis that does not span the space all directions are treated alike.
+        self._outside: Any = None
+        if self.basis.shape[0] > self.basis.shape[1]:
+            other = values[..., :, None] * self.rest + 2.0 * reg
+            self._outside = 1.0 / xp.maximum(other, 1e-12 * largest)
+            self._scale = self._scale - self._outside
         self._bias_scale = 1.0 / values[..., :, None]
 
     def keep(self, kept: Any) -> None:
@@ -70,7 +71,7 @@ class SpectralPreconditioner:
             return
         index = from_host(kept, self.curvature)
         take = namespace(self.curvature).take
-        for name in ("curvature", "reg", "_classes", "_scale", "_rest", "_bias_scale"):
+        for name in ("curvature", "reg", "_classes", "_scale", "_outside", "_bias_scale"):
             value = getattr(self, name)
             # What has no axis of heads, or one entry for all of them, stays.
             if getattr(value, "ndim", 0) and value.shape[0] > 1:
@@ -97,13 +98,11 @@ class SpectralPreconditioner:
         xp = namespace(w)
         w = xp.matmul(xp.matrix_transpose(self._classes), w)
         inside = self._rotate(self._rotate(w, False) * self._scale, True)
-        w = inside if self._rest is None else inside + w * self._rest
+        w = inside if self._outside is None else inside + w * self._outside
         return xp.matmul(self._classes, w)
 
     def _rotate(self, w: Array, back: bool) -> Array:
         """(K, C, D) times Q, or (K, C, r) times Q^T: one product over all heads and classes."""
-        if self.basis is None:
-            return w
         xp = namespace(w)
         basis = xp.matrix_transpose(self.basis) if back else self.basis
         flat = xp.reshape(w, (math.prod(w.shape[:-1]), w.shape[-1]))

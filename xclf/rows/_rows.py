@@ -134,7 +134,12 @@ def map_rows(f: Callable[[Array], Array], x: Array, dtype: Any, width: int) -> A
 
 
 def sum_over_rows(
-    f: Callable[[Chunk], tuple[Array, ...]], rows: Rows, width: int = 1, size: int | None = None
+    f: Callable[[Chunk], tuple[Array, ...]],
+    rows: Rows,
+    width: int = 1,
+    size: int | None = None,
+    *,
+    serial: bool = False,
 ) -> tuple[Array, ...]:
     """Sum of f over chunks of rows, array by array.
 
@@ -143,6 +148,8 @@ def sum_over_rows(
         writes to elsewhere must belong to the chunk's own rows.
     width : outputs per row, for the chunk size
     size : rows of a chunk, where the caller knows better
+    serial : one chunk at a time, and BLAS with its threads: for sums so large that one for each
+        thread would cost much memory
 
     Returns the totals, accumulated in float64 where the device has it. Chunks are added up in a
     fixed order, whatever the number of threads: the same input gives the same bits.
@@ -155,7 +162,7 @@ def sum_over_rows(
     def spans(some: range) -> Iterator[Chunk]:
         return (rows.chunk(slice(start, min(start + size, len(rows)))) for start in some)
 
-    if len(starts) == 1 or not is_host(rows.x):
+    if serial or len(starts) == 1 or not is_host(rows.x):
         return tuple(_total(f, spans(starts)))
     # Runs of chunks, each with a sum of its own, which are then added up in their order.
     runs = [starts[k * len(starts) // _RUNS : (k + 1) * len(starts) // _RUNS] for k in range(_RUNS)]

@@ -10,7 +10,12 @@ import numpy as np
 from xclf._xp import Array, namespace, to_host
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training.events import FitResult, Monitor
-from xclf.training.preconditioner import MAX_CLASSES, spectral_preconditioner
+from xclf.training.preconditioner import (
+    AT_ONCE,
+    MAX_CLASSES,
+    passes_for_a_full_basis,
+    spectral_preconditioner,
+)
 from xclf.training.problem import Problem
 
 #: Curvature pairs kept; more of them were the main lever on weakly regularised problems.
@@ -90,7 +95,7 @@ class _Fit:
     ) -> None:
         xp, heads = namespace(theta), int(theta.shape[0])
         self.problem, self.max_iter, self.monitor = problem, max_iter, monitor
-        self.precondition = _precondition(problem, theta)
+        self.precondition, self.full_basis_at = _precondition(problem, theta)
         self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp))
         self.lbfgs = LBFGS(
             problem.value_and_grad,
@@ -120,8 +125,20 @@ class _Fit:
             lowest = float(np.min(at.value))
             if self.monitor.record(step, lowest, heads=len(self.alive)):
                 self.end(np.full(len(self.alive), "a callback stopped the fit"))
-            elif self.precondition is not None and step in REFRESH:
-                self.precondition.refresh(self.problem.curvature(at.theta))
+            elif self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
+                self._refresh(at.theta, step == self.full_basis_at)
+
+    def _refresh(self, theta: Array, full: bool) -> None:
+        """Measure the class curvature again; and see all directions of the features, if `full`."""
+        curvature = self.problem.curvature(theta)
+        if full:
+            objective, rows = self.problem.objective, self.problem.rows
+            self.precondition = spectral_preconditioner(
+                objective.stack, rows, objective.reg, curvature, full=True
+            )
+            self.lbfgs.precondition = self.precondition
+        elif self.precondition is not None:
+            self.precondition.refresh(curvature)
 
     def end(self, reasons: np.ndarray) -> None:
         """Write down the heads that have a reason to end, and go on without them."""
@@ -188,12 +205,17 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     return Memory(memory_size(heads, size, itemsize, room, MEMORY), rows.dtype)
 
 
-def _precondition(problem: Problem, theta: Array) -> SpectralPreconditioner | None:
-    stack = problem.objective.stack
-    if len(stack.widths) != 2 or stack.widths[1] > MAX_CLASSES:
-        return None
-    curvature = problem.curvature(theta)
-    return spectral_preconditioner(stack, problem.rows, problem.objective.reg, curvature)
+def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditioner | None, float]:
+    """The preconditioner to begin with, and the iteration at which to see all directions."""
+    stack, rows = problem.objective.stack, problem.rows
+    if not problem.linear or stack.widths[1] > MAX_CLASSES:
+        return None, math.inf
+    cost = passes_for_a_full_basis(rows, stack, int(theta.shape[0]))
+    full = cost <= AT_ONCE
+    made = spectral_preconditioner(
+        stack, rows, problem.objective.reg, problem.curvature(theta), full=full
+    )
+    return made, math.inf if full or math.isinf(cost) else float(round(cost / 2))
 
 
 def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:
