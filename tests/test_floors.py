@@ -23,8 +23,9 @@ FLOORS = {
     "estimators": 4,
     "data": 4,
     "report": 4,
-    "cli": 5,
-    "cs231n": 5,
+    "sweep": 5,
+    "cs231n": 6,
+    "cli": 6,
 }
 ROOF = {"__init__.py", "__main__.py"}  # the public names: may import from every floor
 DEVICE_LIBRARIES = {"cupy", "cupyx", "torch", "tensorflow", "jax"}

@@ -14,6 +14,7 @@ from xclf import kernels
 from xclf._version import __version__
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
 from xclf.gradcheck import GradientReport, check_gradient
+from xclf.sweep import SweepCV
 from xclf.training import Event
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "GradientReport",
     "SVMClassifier",
     "SoftmaxClassifier",
+    "SweepCV",
     "TwoLayerClassifier",
     "__version__",
     "check_gradient",

@@ -1,0 +1,5 @@
+"""Sweeps: grids of candidates and folds, trained together."""
+
+from xclf.sweep._search import SweepCV
+
+__all__ = ["SweepCV"]

@@ -1,0 +1,147 @@
+"""Predictions of many models on the rows they are judged by, in few products."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators import _border as border
+from xclf.estimators._base import BaseClassifier
+from xclf.estimators._fitted import fitted_widths
+from xclf.kernels import log_softmax
+from xclf.objectives import Stack
+from xclf.rows import map_rows
+
+#: Bytes of scores that are kept on the host at a time.
+BUDGET = 256 << 20
+
+
+class _Split(Protocol):
+    train: np.ndarray
+    test: np.ndarray
+
+
+class _Fit(Protocol):
+    split: int
+    template: Any
+    error: Exception | None
+
+
+class _Book(Protocol):
+    X: Any
+    splits: Any
+    fits: Any
+
+
+class Scores:
+    """Scores (n, C) of fits' models on their folds, computed for many candidates at once.
+
+    The search asks candidate by candidate, so the next candidates of a fold, as many as `BUDGET`
+    allows over all folds, are computed with the one that is asked for.
+    """
+
+    def __init__(self, book: _Book) -> None:
+        self.book = book
+        self.train_too = False
+        self._held: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
+
+    def prepare(self, place: int) -> list[Any]:
+        """Compute scores of the fit at `place`, and of fits to come; returns those computed."""
+        fit, splits = self.book.fits[place], self.book.splits
+        done: list[Any] = []
+        for train in (False, True)[: 1 + self.train_too]:
+            key = (fit.split, train)
+            if id(fit) in self._held.get(key, {}):
+                continue
+            last = place + len(splits) * self._window(fit)
+            fits = [f for f in self.book.fits[place : last : len(splits)] if f.error is None]
+            split = splits[fit.split]
+            self._held[key] = _scores(fits, self.book.X, split.train if train else split.test)
+            done += fits
+        return done
+
+    def _window(self, fit: _Fit) -> int:
+        """Candidates whose scores on all folds fit in the budget; one at least."""
+        rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.book.splits)
+        return int(max(1, BUDGET // (8 * rows * len(fit.template.classes_))))
+
+    def answer(self, fit: _Fit, method: str, rows: np.ndarray) -> np.ndarray:
+        """What `method` of the fit's model gives for the rows of these numbers, on the host."""
+        split = self.book.splits[fit.split]
+        for train, own in ((False, split.test), (True, split.train)):
+            scores = self._held.get((fit.split, train), {}).get(id(fit))
+            if scores is not None and np.array_equal(rows, own):
+                return _finish(scores, method, fit.template.classes_)
+        # Scores that could not be computed with the others': the model itself says why.
+        return _xp.to_host(getattr(fit.template, method)(rows_of(self.book.X, rows)))
+
+
+def rows_of(X: Any, rows: np.ndarray) -> Any:
+    """The rows of X that host integers name, in the kind of X."""
+    if _xp.is_host(X):
+        return _safe_indexing(X, rows)
+    return _xp.namespace(X).take(X, _xp.from_host(rows, X), axis=0)
+
+
+def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """id(fit) -> scores; without those whose rows cannot be scored."""
+    alike: dict[Any, list[Any]] = {}
+    for fit in fits:
+        model = last_step(fit.template)
+        layers = model._layers()
+        steps = tuple(id(step) for _, step in first_steps(fit.template))
+        alike.setdefault((steps, fitted_widths(layers), layers[0].w.dtype), []).append(fit)
+    plain = rows_of(X, rows)
+    held: dict[int, np.ndarray] = {}
+    for some in alike.values():
+        try:
+            moved = transformed(some[0].template, plain)
+            scores = stacked_scores([last_step(fit.template) for fit in some], moved)
+        except Exception:  # any of a transformer's: scoring alone raises it again, and says so
+            continue
+        held |= {id(fit): scores[:, k, :] for k, fit in enumerate(some)}
+    return held
+
+
+def stacked_scores(models: list[BaseClassifier], X: Any) -> np.ndarray:
+    """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
+    X = border.check_x(models[0], X, reset=False)
+    layers = [model._layers() for model in models]
+    xp = _xp.namespace(X)
+    stack = Stack(fitted_widths(layers[0]))
+    theta = xp.stack([stack.flatten([(w, b) for w, b in some]) for some in layers])
+
+    def finish(x: Array) -> Array:
+        return xp.permute_dims(stack.forward(theta, x)[0], (2, 0, 1))
+
+    width = len(models) * max(stack.widths[1:])
+    return _xp.to_host(map_rows(finish, X, theta.dtype, width))
+
+
+def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:
+    """Scores (n, C) as the estimators' methods give them."""
+    if method == "predict":
+        return np.asarray(classes[scores.argmax(axis=1)])
+    if method == "decision_function":
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+    log_p = log_softmax(scores, axis=-1)
+    return np.asarray(log_p if method == "predict_log_proba" else np.exp(log_p))
+
+
+def last_step(template: Any) -> Any:
+    """The estimator itself, or the last step of a Pipeline."""
+    return template.steps[-1][1] if hasattr(template, "steps") else template
+
+
+def first_steps(template: Any) -> list[Any]:
+    """The steps of a Pipeline before the last one."""
+    return list(template.steps[:-1]) if hasattr(template, "steps") else []
+
+
+def transformed(template: Any, X: Any) -> Any:
+    """X as the last step of a fitted Pipeline sees it."""
+    return template[:-1].transform(X) if first_steps(template) else X

@@ -1,0 +1,223 @@
+"""SweepCV: scikit-learn's grid search over fits that are trained together."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, check_cv
+from sklearn.utils.metadata_routing import process_routing
+
+from xclf import _xp
+from xclf.estimators._base import BaseClassifier
+from xclf.estimators._border import check_same_place
+from xclf.sweep._book import Book, Folds, OnHost, Split, StandIn, on_row_numbers, on_rows
+from xclf.sweep._plan import train_fits
+from xclf.sweep._progress import SweepProgress
+from xclf.sweep._scores import last_step
+
+
+class SweepCV(GridSearchCV):  # type: ignore[misc]
+    """`GridSearchCV` that trains all candidates and folds together, in few passes over the data.
+
+    The results, attributes and rules are those of scikit-learn's `GridSearchCV`; what differs is
+    how the models are trained: fits that differ by reg, margin, class_weight, learning_rate,
+    momentum or random_state are heads of one model, which share every read of X. Heads of
+    full-batch solvers span the folds too, which are row weights there, zero outside the fold; they
+    reach the solver's tolerance as single fits do. Heads of minibatch solvers share the batches
+    that a single fit to the same rows with the same random_state draws, and equal it up to
+    rounding: folds and seeds are trained one after the other. Any other parameter (hidden,
+    batch_size, max_iter, ...) makes groups, and so does each fold with standardize=True.
+
+    Parameters
+    ----------
+    estimator : one of xclf's classifiers, or a Pipeline that ends in one, whose other steps are
+        fitted once for each fold and each choice of their parameters
+    param_grid : dict of lists, or a list of such dicts
+    scoring, refit, cv, error_score, return_train_score : as in `GridSearchCV`. Splitters see X;
+        scorers of scikit-learn get predictions on the host, any other callable the fitted model
+        and its rows.
+    n_jobs : None or 1. The fits run in one process, which uses all cores for rows; any other value
+        has no effect, and warns.
+    verbose : 1 shows a line of progress: fits finished, the best accuracy so far, time left
+
+    X may be an array of any library that the estimators take, with labels on the host or beside X.
+    Memory: at a time as many heads are trained as fit in the estimator's max_memory, or 2 GB.
+
+    Attributes: cv_results_ (fit and score times are shares of what was done together), best_*_,
+    scorer_, n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_. The
+    refit of a full-batch linear model starts from the mean of the winner's models on the folds.
+
+    Warns once about all fits that did not converge. Raises TypeError for other estimators.
+
+    Example
+    -------
+    >>> import xclf
+    >>> from sklearn.datasets import load_digits
+    >>> x, y = load_digits(return_X_y=True)
+    >>> search = xclf.SweepCV(xclf.SoftmaxClassifier(), {"reg": [1e-3, 1e-2, 1e-1, 1.0]}, cv=3)
+    >>> search.fit(x, y).best_params_
+    {'reg': 0.1}
+    """
+
+    pre_dispatch = "2*n_jobs"  # read by the parent class; nothing is dispatched here
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Any,
+        *,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+    ) -> None:
+        self.estimator = estimator
+        self.param_grid = param_grid
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+        self.refit = refit
+        self.cv = cv
+        self.verbose = verbose
+        self.error_score = error_score
+        self.return_train_score = return_train_score
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Train every candidate on every fold, score, and refit the best on all rows.
+
+        X : (N, D) rows, as the estimators take them;  y : labels, on the host or where X is
+        params : for `fit`, the splitter (`groups`) and the scorers, as `GridSearchCV` routes them;
+            those with a value for each row are split with the rows
+        """
+        self._check(X, y)
+        y = _on_host(y)
+        params = {name: _on_host(value) for name, value in params.items()}
+        for_fit, for_search, for_split = self._routed(params)
+        rows = np.arange(_n_rows(X))
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        splits = [
+            Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
+        ]
+        book = Book(X, splits, self._refit)
+        record = self._search(book, scoring=_no_score, refit=False, error_score="raise")
+        record.fit(rows[:, None], y, **for_fit)
+        book.replay()
+        book.scores.train_too = self.return_train_score
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            with SweepProgress(int(self.verbose), book) as progress:
+                train_fits(book, progress)
+        _repeat(heard, len(book.fits))
+        search = self._search(
+            book,
+            scoring=on_row_numbers(self.scoring, book),
+            refit=self.refit,
+            error_score=self.error_score,
+            return_train_score=self.return_train_score,
+        )
+        search.fit(rows[:, None], y, **for_search)
+        self._take(search, book)
+        return self
+
+    def score(self, X: Any, y: Any = None, **params: Any) -> float:
+        """The best model's score on X, y, by `scoring` (accuracy without)."""
+        if _xp.is_host(X) or not hasattr(self, "best_estimator_"):
+            return super().score(X, y, **params)  # type: ignore[no-any-return]
+        shadow = copy.copy(self)
+        shadow.best_estimator_ = OnHost(self.best_estimator_)
+        params = {name: _on_host(value) for name, value in params.items()}
+        return super(SweepCV, shadow).score(X, _on_host(y), **params)  # type: ignore[no-any-return]
+
+    def _check(self, X: Any, y: Any) -> None:
+        model = last_step(self.estimator)
+        if not isinstance(model, BaseClassifier):
+            raise TypeError(
+                "SweepCV trains xclf's classifiers, or a Pipeline that ends in one, got "
+                f"{type(model).__name__}: use sklearn.model_selection.GridSearchCV for others"
+            )
+        if self.n_jobs not in (None, 1):
+            warnings.warn(
+                f"SweepCV: n_jobs={self.n_jobs} has no effect: all fits run in one process, which "
+                "uses every core",
+                UserWarning,
+                stacklevel=3,
+            )
+        if _xp.is_array(X):
+            check_same_place(X, y, "y")
+
+    def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Parameters for the estimator, for estimator and scorers, and for the splitter."""
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **params)
+            for_fit = dict(routed.estimator.fit)
+            return for_fit, for_fit | dict(routed.scorer.score), dict(routed.splitter.split)
+        groups = params.pop("groups", None)
+        return params, params, {"groups": groups}
+
+    def _search(self, book: Book, **options: Any) -> GridSearchCV:
+        """scikit-learn's search over the same grid, for stand-ins and row numbers."""
+        stand_in = StandIn(clone(self.estimator), book)
+        return GridSearchCV(stand_in, self.param_grid, cv=Folds(book.splits), n_jobs=1, **options)
+
+    def _refit(self, book: Book, template: Any, y: Any, params: dict[str, Any]) -> None:
+        template.fit(book.X, y, **params)
+
+    def _take(self, search: GridSearchCV, book: Book) -> None:
+        """The finished search's attributes, with the stand-ins taken out."""
+        for name, value in vars(search).items():
+            if name.endswith("_") and not name.startswith("_"):
+                setattr(self, name, value)
+        n_splits = len(book.splits)
+        seconds = {
+            "fit": [fit.fit_seconds for fit in book.fits],
+            "score": [fit.score_seconds for fit in book.fits],
+        }
+        for what, values in seconds.items():
+            table = np.asarray(values).reshape(-1, n_splits)
+            if what == "score":
+                table += self.cv_results_["mean_score_time"][:, None]
+            self.cv_results_[f"mean_{what}_time"] = table.mean(axis=1)
+            self.cv_results_[f"std_{what}_time"] = table.std(axis=1)
+        self.scorer_ = (
+            check_scoring(self.estimator) if self.scoring is None else on_rows(search.scorer_)
+        )
+        if self.refit:
+            self.best_estimator_ = search.best_estimator_.template
+            if hasattr(self.best_estimator_, "feature_names_in_"):
+                self.feature_names_in_ = self.best_estimator_.feature_names_in_
+
+
+def _no_score(model: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    return 0.0
+
+
+def _on_host(values: Any) -> Any:
+    """Labels and the like where splitters and scorers want them; what is no array as it is."""
+    return values if _xp.is_host(values) else _xp.to_host(values)
+
+
+def _n_rows(X: Any) -> int:
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+
+
+def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:
+    """Pass on what the fits warned of: each once, and one line for all that did not converge."""
+    unfinished = [str(one.message) for one in heard if issubclass(one.category, ConvergenceWarning)]
+    if unfinished:
+        warnings.warn(
+            f"{len(unfinished)} of {fits} fits did not converge; the first: {unfinished[0]}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    for text, category in dict.fromkeys((str(one.message), one.category) for one in heard):
+        if not issubclass(category, ConvergenceWarning):
+            warnings.warn(text, category, stacklevel=3)

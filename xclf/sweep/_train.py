@@ -1,0 +1,178 @@
+"""Training heads that belong together: one problem, as many passes as memory asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators._fitting import (
+    Job,
+    hold_out,
+    standardized,
+)
+from xclf.objectives import Objective, data_loss
+from xclf.optim import Momentum
+from xclf.rows import Rows, blas_threads
+from xclf.sweep._heads import Context, Head
+from xclf.sweep._memory import heads_at_once
+from xclf.training import (
+    Event,
+    FitResult,
+    MinibatchPlan,
+    Problem,
+    fit_lbfgs,
+    fit_minibatch,
+    fit_proximal,
+    subset,
+)
+
+#: What watches the training: receives the heads of a pass that begins, and then its events.
+Watch = Callable[[list[Head]], Callable[[Event], Any]]
+
+
+def train_heads(context: Context, heads: list[Head], watch: Watch) -> None:
+    """Fit the models of `heads`, group by group; failures are noted in their fits."""
+    groups: dict[Any, list[Head]] = {}
+    for head in heads:
+        groups.setdefault(context.group_key(head), []).append(head)
+    for group in groups.values():
+        # Folds one after the other: a pass that cannot hold all heads then has few of them.
+        group.sort(key=lambda head: head.fit.split)
+        size = heads_at_once(context.X, group[0])
+        for start in range(0, len(group), size):
+            _train(context, group[start : start + size], watch)
+
+
+def _train(context: Context, heads: list[Head], watch: Watch) -> None:
+    start = time.perf_counter()
+    try:
+        job = _job(context, heads, watch)
+        results = _run(context, job, heads)
+    except Exception as error:  # whatever `fit` may raise: the search has a rule for it
+        for head in heads:
+            head.fit.fail(error)
+        return
+    if any(result.interrupted for result in results):
+        raise KeyboardInterrupt
+    share = (time.perf_counter() - start) / len(heads)
+    for head, result in zip(heads, results, strict=True):
+        head.fit.fit_seconds += share
+        head.model._finish(job, result)
+
+
+def _job(context: Context, heads: list[Head], watch: Watch) -> Job:
+    """What the estimators make of one fit, with the rows and weights of all heads."""
+    first = heads[0]
+    index = np.zeros(int(context.X.shape[0]), dtype=np.int64)
+    for head in heads:
+        index[head.train] = head.index
+    job: Job = first.model._job(context.X, index, None, first.settings, None)
+    job.rows = _weighted(job.rows, context, heads)
+    job.monitor.callbacks = [*job.monitor.callbacks, watch(heads)]
+    if first.model.standardize:  # then all heads have the same weights
+        job.stack = standardized(job.stack, job.rows, job.theta_dtype())
+    return job
+
+
+def _weighted(rows: Rows, context: Context, heads: list[Head]) -> Rows:
+    """`rows` with the row weights of every head, each kept once."""
+    lines = {key: k for k, key in enumerate(dict.fromkeys(head.weight_key for head in heads))}
+    weights = np.stack([context.weights[key] for key in lines])
+    if not heads[0].full_batch and (weights[:, heads[0].train] == 1.0).all():
+        return rows  # batches are drawn from the fold's own rows
+    if len(lines) > 1:
+        which = _xp.from_host(np.asarray([lines[head.weight_key] for head in heads]), rows.x)
+        return replace(rows, weights=_xp.from_host(weights, rows.x, rows.dtype), heads=which)
+    if (weights == 1.0).all():
+        return rows
+    return replace(rows, weights=_xp.from_host(weights[0], rows.x, rows.dtype))
+
+
+def _run(context: Context, job: Job, heads: list[Head]) -> list[FitResult]:
+    settings = job.settings
+    with blas_threads(job.rows.x, len(heads) * job._largest_product()):
+        if heads[0].full_batch:
+            theta = _starts(job, heads)
+            problem = _problem(job, heads, theta)
+            limits: dict[str, Any] = {
+                "tol": settings.tol,
+                "max_iter": settings.max_iter,
+                "monitor": job.monitor,
+            }
+            if job.loss == "softmax":
+                return fit_lbfgs(problem, theta, **limits)
+            return fit_proximal(problem, theta, margin=_margins(heads, theta), **limits)
+        return _minibatches(context, job, heads)
+
+
+def _minibatches(context: Context, job: Job, heads: list[Head]) -> list[FitResult]:
+    """Heads of one fold and one seed: the draws of the single fit, shared."""
+    settings, first = job.settings, heads[0]
+    # Places among the fold's rows, in whose order the single fit has them.
+    places = np.flatnonzero(context.weights[first.weight_key][first.train])
+    validation = None
+    if settings.validation_fraction is not None:
+        labels = first.index[places]
+        places, held = hold_out(places, labels, settings.validation_fraction, job.rng)
+        validation = subset(job.rows, first.train[held])
+    theta = _starts(job, heads)
+    plan = MinibatchPlan(
+        rule=_rule(heads, theta),
+        rate=_column([head.settings.learning_rate for head in heads], theta),
+        batch_size=min(settings.batch_size, len(first.train)),
+        epochs=settings.max_iter,
+        schedule=settings.lr_schedule,
+        tol=settings.tol,
+        patience=settings.patience,
+    )
+    problem = _problem(job, heads, theta)
+    return fit_minibatch(
+        problem, theta, plan, job.rng, job.monitor,
+        train=first.train[places], validation=validation, measure_all=False,
+    )  # fmt: skip
+
+
+def _starts(job: Job, heads: list[Head]) -> Array:
+    """(K, P): where each head's single fit starts."""
+    assert job.init is not None
+    inits = [job.init]
+    for head in heads[1:]:
+        shared = not head.full_batch or np.array_equal(inits[0], 0.0 * inits[0])
+        rng = None if shared else _xp.generator(head.model.random_state)
+        inits.append(job.init if rng is None else head.model._initial(job.stack, rng))
+    return _xp.from_host(np.stack(inits), job.rows.x, job.theta_dtype())
+
+
+def _problem(job: Job, heads: list[Head], theta: Array) -> Problem:
+    margins = _margins(heads, theta)
+    regs = _each([float(head.model.reg) for head in heads], theta)
+    return Problem(Objective(job.stack, data_loss(job.loss, margins), regs), job.rows)
+
+
+def _margins(heads: list[Head], theta: Array) -> Any:
+    return _each([float(getattr(head.model, "margin", 1.0)) for head in heads], theta)
+
+
+def _each(values: list[float], theta: Array) -> Any:
+    """A number where all heads share it, else one for each (K,) beside theta."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return _xp.from_host(np.asarray(values), theta, theta.dtype)
+
+
+def _column(values: list[float], theta: Array) -> Any:
+    each = _each(values, theta)
+    return each if isinstance(each, float) else each[:, None]
+
+
+def _rule(heads: list[Head], theta: Array) -> Any:
+    rules: list[Any] = [head.settings.rule for head in heads]
+    if not isinstance(rules[0], Momentum):
+        return rules[0]
+    return Momentum(_column([rule.momentum for rule in rules], theta))
