@@ -72,7 +72,7 @@ def spectral_preconditioner(
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
     centre = mean if stack.bias else xp.zeros_like(mean)
-    if not full and RANK + _SPARE < min(len(rows), n_features):
+    if not full and min(len(rows), n_features) > RANK + _SPARE:
         second = variance + (mean - centre) ** 2
         found = _leading(rows, centre, stack.scale, second)
     elif len(rows) < n_features:
