@@ -8,6 +8,7 @@ are trained in few passes; the second time each stand-in answers for its fit.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -185,11 +186,16 @@ class OnRows:
         return getattr(self.scorer, name)
 
 
+def wants_predictions(scorer: Any) -> bool:
+    """Whether a scorer asks for predictions alone."""
+    return isinstance(scorer, _Scorer)
+
+
 def on_row_numbers(scoring: Any, book: Book) -> Any:
     """`scoring` as the search takes it, for stand-ins."""
     if isinstance(scoring, dict):
         return {name: on_row_numbers(scorer, book) for name, scorer in scoring.items()}
-    if callable(scoring) and not isinstance(scoring, _Scorer):
+    if callable(scoring) and not wants_predictions(scoring):
         return OnRows(scoring, book)
     return scoring
 
@@ -211,7 +217,12 @@ class OnHost:
         found = getattr(self.__dict__["_model"], name)
         if name not in ("predict", "decision_function", "predict_proba", "predict_log_proba"):
             return found
-        return lambda X: _xp.to_host(found(X))
+
+        @functools.wraps(found)  # scorers ask a method for its name
+        def on_host(X: Any) -> np.ndarray:
+            return _xp.to_host(found(X))
+
+        return on_host
 
     def __sklearn_tags__(self) -> Any:
         return get_tags(self._model)

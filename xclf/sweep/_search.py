@@ -12,12 +12,22 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
+from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf import _xp
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._border import check_same_place
-from xclf.sweep._book import Book, Folds, OnHost, Split, StandIn, on_row_numbers, on_rows
+from xclf.sweep._book import (
+    Book,
+    Folds,
+    OnHost,
+    Split,
+    StandIn,
+    on_row_numbers,
+    on_rows,
+    wants_predictions,
+)
 from xclf.sweep._plan import train_fits
 from xclf.sweep._progress import SweepProgress
 from xclf.sweep._scores import last_step
@@ -99,10 +109,10 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
             those with a value for each row are split with the rows
         """
         self._check(X, y)
-        y = _on_host(y)
+        X, y = indexable(X, y) if _xp.is_host(X) else (X, _on_host(y))
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
-        rows = np.arange(_n_rows(X))
+        rows = np.arange(len(X) if _xp.is_host(X) else int(X.shape[0]))
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
             Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
@@ -130,11 +140,13 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
         """The best model's score on X, y, by `scoring` (accuracy without)."""
-        if _xp.is_host(X) or not hasattr(self, "best_estimator_"):
-            return super().score(X, y, **params)  # type: ignore[no-any-return]
+        params = {name: _on_host(value) for name, value in params.items()}
+        found = getattr(self, "scorer_", None)
+        scorer = found.get(self.refit) if isinstance(found, dict) else found
+        if _xp.is_host(X) or not wants_predictions(scorer):
+            return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
         shadow = copy.copy(self)
         shadow.best_estimator_ = OnHost(self.best_estimator_)
-        params = {name: _on_host(value) for name, value in params.items()}
         return super(SweepCV, shadow).score(X, _on_host(y), **params)  # type: ignore[no-any-return]
 
     def _check(self, X: Any, y: Any) -> None:
@@ -203,10 +215,6 @@ def _no_score(model: Any, X: Any, y: Any = None, sample_weight: Any = None) -> f
 def _on_host(values: Any) -> Any:
     """Labels and the like where splitters and scorers want them; what is no array as it is."""
     return values if _xp.is_host(values) else _xp.to_host(values)
-
-
-def _n_rows(X: Any) -> int:
-    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
 
 
 def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:

@@ -1,0 +1,221 @@
+"""What trains together in a sweep, on every backend, and within how much memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
+
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier
+from xclf.sweep import _memory, _scores, _train
+
+REGS = {"reg": [1e-4, 1e-2, 1.0]}
+GRID = {"reg": [1e-3, 1e-1], "class_weight": [None, "balanced"]}
+ESTIMATORS = [SOFTMAX, SVM, MOMENTUM, NET]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("scoring", [None, "f1_macro"])
+@pytest.mark.parametrize("where", ["host", "beside"])
+def test_every_backend(backend, estimator, scoring, where):
+    """Splitters and scorers get host labels and predictions, wherever X and y are."""
+    options = {"scoring": scoring, "cv": 3, "return_train_score": True}
+    want = SweepCV(estimator, GRID, **options).fit(X, Y)
+    x, y = backend.asarray(X), Y if where == "host" else backend.asarray(Y)
+    got = SweepCV(estimator, GRID, **options).fit(x, y)
+    assert_same_search(got, want, 1e-12)
+    predicted = got.predict(x)
+    assert type(predicted) is type(x)
+    np.testing.assert_array_equal(backend.to_host(predicted), want.predict(X))
+    assert got.score(x, y) == want.score(X, Y)
+
+
+def test_scorers_of_ones_own_get_the_model_and_its_rows(backend):
+    seen = []
+
+    def scorer(model, x, y):
+        seen.append((type(x), type(y)))
+        return model.score(x, y)
+
+    x = backend.asarray(X)
+    sweep = SweepCV(SOFTMAX, REGS, cv=3, scoring=scorer).fit(x, Y)
+    plain = SweepCV(SOFTMAX, REGS, cv=3).fit(x, Y)
+    np.testing.assert_array_equal(
+        sweep.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"]
+    )
+    assert set(seen) == {(type(x), np.ndarray)}
+    assert sweep.score(x, Y) == plain.score(x, Y)
+
+
+def test_rows_and_labels_in_two_places():
+    import torch
+
+    with pytest.raises(ValueError, match="move y to where X is"):
+        SweepCV(SOFTMAX, REGS).fit(X, torch.asarray(Y))
+
+
+# --- one pass --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Heads of every pass over the rows, by solver."""
+    seen = []
+    for name in ("fit_lbfgs", "fit_proximal", "fit_minibatch"):
+        original = getattr(_train, name)
+
+        def watched(problem, theta, *args, _name=name, _original=original, **options):
+            seen.append((_name, int(theta.shape[0])))
+            return _original(problem, theta, *args, **options)
+
+        monkeypatch.setattr(_train, name, watched)
+    return seen
+
+
+FULL = {
+    "reg": [1e-3, 1e-1],
+    "class_weight": [None, "balanced", {0: 2.0, 1: 1.0, 2: 1.0}],
+    "random_state": [0, 1],
+}
+
+
+def test_full_batch_candidates_and_folds_are_one_pass(passes):
+    SweepCV(SOFTMAX, FULL, cv=4, refit=False).fit(X, Y)
+    assert passes == [("fit_lbfgs", 2 * 3 * 2 * 4)]
+
+
+def test_hinge_candidates_and_folds_are_one_pass(passes):
+    SweepCV(SVM, FULL | {"margin": [0.5, 1.0]}, cv=3, refit=False).fit(X, Y)
+    assert passes == [("fit_proximal", 2 * 3 * 2 * 2 * 3)]
+
+
+def test_minibatch_candidates_are_one_pass_a_fold_and_seed(passes):
+    grid = FULL | {"learning_rate": [0.1, 0.01], "momentum": [0.5, 0.9]}
+    SweepCV(MOMENTUM, grid, cv=4, refit=False).fit(X, Y)
+    assert passes == [("fit_minibatch", 2 * 3 * 2 * 2)] * (4 * 2)
+
+
+def test_other_parameters_make_groups(passes):
+    grid = {"hidden": [3, 5], "solver": ["adam", "sgd"], "batch_size": [8, 16], "reg": [0.0, 0.1]}
+    SweepCV(NET, grid, cv=2, refit=False).fit(X, Y)
+    assert passes == [("fit_minibatch", 2)] * (2 * 2 * 2 * 2)
+
+
+def test_folds_in_their_own_coordinates_are_groups(passes):
+    grid = {"standardize": [True, False], "reg": [1e-3, 1e-1]}
+    SweepCV(SOFTMAX, grid, cv=3, refit=False).fit(X, Y)
+    assert sorted(passes) == [("fit_lbfgs", 2)] * 3 + [("fit_lbfgs", 6)]
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_fewer_heads_at_a_time_give_the_same(passes, monkeypatch, estimator):
+    want = SweepCV(estimator, GRID, cv=3).fit(X, Y)
+    del passes[:]
+    monkeypatch.setattr(_train, "heads_at_once", lambda x, head: 2)
+    got = SweepCV(estimator, GRID, cv=3).fit(X, Y)
+    assert {heads for _, heads in passes} == {2}
+    assert len(passes) == 6
+    assert_same_search(got, want, 1e-12)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_fewer_scores_at_a_time_give_the_same(monkeypatch, train):
+    options = {"cv": 3, "scoring": "neg_log_loss", "return_train_score": train}
+    want = SweepCV(SOFTMAX, GRID, **options).fit(X, Y)
+    made = []
+    original = _scores.stacked_scores
+    monkeypatch.setattr(
+        _scores, "stacked_scores", lambda models, x: made.append(len(models)) or original(models, x)
+    )
+    assert_same_search(SweepCV(SOFTMAX, GRID, **options).fit(X, Y), want, 1e-12)
+    assert made == [4] * 3 * (1 + train)
+    for budget, together in ((1, [1] * 12), (2 * 8 * 3 * 90 * (1 + 2 * train), [2] * 6)):
+        del made[:]
+        monkeypatch.setattr(_scores, "BUDGET", budget)
+        assert_same_search(SweepCV(SOFTMAX, GRID, **options).fit(X, Y), want, 1e-12)
+        assert made == [count for count in together for _ in range(1 + train)]
+
+
+def test_the_number_of_heads_follows_from_their_size():
+    def heads(estimator, n, d):
+        x, y = blobs(12, d, 3)
+        context = _train.Context.of(np.zeros((n, d)), estimator)
+        model = type(estimator)(**estimator.get_params())
+        model.n_features_in_, model.classes_ = d, np.arange(3)
+        settings = model._settings(x, model._auto_solver)
+        head = _train.Head(None, model, settings, np.arange(12), np.arange(3), y, None)
+        return _memory.heads_at_once(context.X, head)
+
+    size = 3 * (400 + 1) * 8
+    assert heads(SOFTMAX, 10, 400) == (2 << 30) // (112 * size)
+    assert heads(MOMENTUM, 10, 400) == (2 << 30) // (12 * size)
+    assert heads(SVM, 10_000, 400) == (2 << 30) // (112 * size + 2 * 10_000 * 3 * 8)
+    assert heads(SOFTMAX, 1, 2_000_000) == 1
+
+
+# --- any grid --------------------------------------------------------------------------------
+
+VALUES = {
+    "reg": st.sampled_from([1e-3, 1e-2, 0.1, 1.0]),
+    "class_weight": st.sampled_from([None, "balanced", {0: 3.0, 1: 1.0, 2: 0.5}]),
+    "fit_intercept": st.booleans(),
+    "standardize": st.booleans(),
+    "random_state": st.integers(0, 2),
+    "solver": st.sampled_from(["auto", "sgd", "momentum", "rmsprop", "adam"]),
+    "batch_size": st.sampled_from([None, 7, 30]),
+    "learning_rate": st.sampled_from([0.1, 0.02, 0.003]),
+    "lr_schedule": st.sampled_from([None, "cosine", "exponential"]),
+    "early_stopping": st.booleans(),
+    "max_iter": st.sampled_from([3, 5]),
+}
+
+
+@st.composite
+def grids(draw):
+    names = draw(st.sets(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4))
+    return {n: draw(st.lists(VALUES[n], min_size=1, max_size=3, unique_by=repr)) for n in names}
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(
+    estimator=st.sampled_from([SoftmaxClassifier, SVMClassifier, TwoLayerClassifier]),
+    grid=grids(),
+    weighted=st.booleans(),
+    folds=st.integers(2, 4),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_grid(estimator, grid, weighted, folds):
+    """Minibatch solvers, on grids drawn at random, against single fits."""
+    model = estimator(solver="adam", random_state=1, max_iter=3, learning_rate=0.05)
+    if estimator is TwoLayerClassifier:
+        model.set_params(hidden=5)
+        grid["solver"] = [s for s in grid.get("solver", ["adam"]) if s != "auto"] or ["sgd"]
+    elif "auto" in grid.get("solver", []):
+        grid["max_iter"], grid["reg"] = [1000], [0.1]
+    weights = np.random.default_rng(folds).uniform(0.0, 2.0, 90) if weighted else None
+    scoring = "neg_log_loss" if estimator is not SVMClassifier else None
+    sweep, plain = both(
+        model, grid, cv=folds, scoring=scoring, refit=False, fit={"sample_weight": weights}
+    )
+    assert_same_search(sweep, plain, 1e-4 if "auto" in grid.get("solver", []) else 1e-9)
+
+
+# --- as scikit-learn checks estimators -------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [
+        SweepCV(SoftmaxClassifier(), {"reg": [1e-3, 1e-1]}, cv=2, error_score="raise"),
+        SweepCV(NET, {"reg": [1e-3, 1e-1]}, cv=2, error_score="raise"),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
