@@ -288,6 +288,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.n_iter_ = result.n_iter
         self.objective_ = result.objective
         self.converged_ = result.converged
+        self.grad_norm_ = result.grad_norm
         self.history_ = job.monitor.history
         if result.interrupted:
             raise _Interrupted

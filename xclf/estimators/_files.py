@@ -31,6 +31,8 @@ VERSION = 1
 
 # Results kept beside the arrays.
 _RESULTS = ("n_iter_", "objective_", "converged_", "history_", "n_features_in_")
+# Those that not every solver, or every version of this library, gives.
+_MORE_RESULTS = ("grad_norm_", "dual_gap_")
 # Parameters that hold live objects, which no file can.
 _UNSAVED = ("callbacks",)
 
@@ -134,6 +136,9 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
 
 def _describe(model: FittedModel) -> dict[str, Any]:
     results = {name: _plain(getattr(model, name)) for name in _RESULTS}
+    results |= {
+        name: _plain(getattr(model, name)) for name in _MORE_RESULTS if hasattr(model, name)
+    }
     names = getattr(model, "feature_names_in_", None)
     return {
         "version": VERSION,
@@ -223,6 +228,9 @@ def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel
     model.classes_ = _decode_labels(told["classes"])
     for name in _RESULTS:
         setattr(model, name, _unplain(told["results"][name]))
+    for name in _MORE_RESULTS:
+        if name in told["results"]:
+            setattr(model, name, _unplain(told["results"][name]))
     if told["feature_names"] is not None:
         model.feature_names_in_ = np.asarray(told["feature_names"], dtype=object)
     for name in model._array_names():

@@ -91,8 +91,8 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     ----------
     classes_ (C,) NumPy; coef_ (C, D), intercept_ (C,), with two classes (1, D) and (1,): the second
     class minus the first; n_iter_, n_features_in_, feature_names_in_, converged_ (the solver's own
-    criterion was met), objective_, history_ (lists loss, val_loss, val_accuracy, seconds),
-    loss_curve_.
+    criterion was met), objective_, grad_norm_ (max-norm of its gradient; NaN from a minibatch
+    solver), history_ (lists loss, val_loss, val_accuracy, seconds), loss_curve_.
 
     Example
     -------

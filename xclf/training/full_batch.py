@@ -105,7 +105,7 @@ class _Fit:
             noise=self.goal.noise,
         )
         self.start_norm = _start_norm(problem, theta, self.lbfgs.at)
-        self.alive = np.arange(heads)
+        self.alive, self.steps = np.arange(heads), 0
         self.n_iter, self.idle = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.best = np.full(heads, math.inf)
         self.results: list[FitResult | None] = [None] * heads
@@ -121,11 +121,12 @@ class _Fit:
             self._count(at)
             if not at.moved.any():
                 continue
-            step = int(self.n_iter.max())
-            lowest = float(np.min(at.value))
-            if self.monitor.record(step, lowest, heads=len(self.alive)):
+            self.steps = step = self.steps + 1
+            seen = min(step, self.monitor.total)  # a head that searched longer ends later
+            if self.monitor.record(seen, float(np.min(at.value)), heads=len(self.alive)):
                 self.end(np.full(len(self.alive), "a callback stopped the fit"))
-            elif self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
+                return
+            if self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
                 self._refresh(at.theta, step == self.full_basis_at)
 
     def _refresh(self, theta: Array, full: bool) -> None:
