@@ -60,6 +60,10 @@ KINK = "no further descent along the gradient: a kink of the net, or rounding"
 #: at the floor of its precision.
 IDLE = 30
 
+#: Share of the batch that must have ended before those heads leave it: to leave copies what all the
+#: others keep, to stay costs their share of the passes.
+LEAVING = 0.125
+
 
 def rounding(dtype: object, xp: object) -> float:
     """Relative rounding error of an objective whose rows are computed in `dtype`.
@@ -88,7 +92,8 @@ def fit_lbfgs(
 
 
 class _Fit:
-    """K heads on their way: `alive` are the original numbers of those still in the batch."""
+    """K heads on their way: `alive` are the original numbers of those still in the batch, `ended`
+    says which of them only wait to leave it."""
 
     def __init__(
         self, problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
@@ -108,6 +113,7 @@ class _Fit:
         self.alive, self.steps = np.arange(heads), 0
         self.n_iter, self.idle = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.best = np.full(heads, math.inf)
+        self.ended = np.zeros(heads, dtype=bool)
         self.results: list[FitResult | None] = [None] * heads
 
     def run(self) -> None:
@@ -115,7 +121,7 @@ class _Fit:
         at = self.lbfgs.at
         while True:
             self.end(self._reasons(at))
-            if not len(self.alive):
+            if self.ended.all():
                 return
             at = self.lbfgs.advance()
             self._count(at)
@@ -123,7 +129,8 @@ class _Fit:
                 continue
             self.steps = step = self.steps + 1
             seen = min(step, self.monitor.total)  # a head that searched longer ends later
-            if self.monitor.record(seen, float(np.min(at.value)), heads=len(self.alive)):
+            lowest = float(np.min(at.value[~self.ended]))
+            if self.monitor.record(seen, lowest, heads=int(np.sum(~self.ended))):
                 self.end(np.full(len(self.alive), "a callback stopped the fit"))
                 return
             if self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
@@ -143,7 +150,7 @@ class _Fit:
 
     def end(self, reasons: np.ndarray) -> None:
         """Write down the heads that have a reason to end, and go on without them."""
-        ending = np.flatnonzero(reasons != "")
+        ending = np.flatnonzero((reasons != "") & ~self.ended)
         if not len(ending):
             return
         at = self.lbfgs.at
@@ -158,10 +165,11 @@ class _Fit:
                 grad_norm=float(at.grad_norm[k]),
                 interrupted=reasons[k] == "interrupted",
             )
-        kept = np.flatnonzero(reasons == "")
-        for name in ("alive", "n_iter", "idle", "best", "start_norm"):
-            setattr(self, name, getattr(self, name)[kept])
-        if len(kept):
+        self.ended[ending] = True
+        kept = np.flatnonzero(~self.ended)
+        if len(kept) and len(kept) <= (1.0 - LEAVING) * len(self.alive):
+            for name in ("alive", "n_iter", "idle", "best", "start_norm", "ended"):
+                setattr(self, name, getattr(self, name)[kept])
             self.problem = self.problem.keep(kept)
             self.lbfgs.value_and_grad = self.problem.value_and_grad
             self.lbfgs.keep(kept)
