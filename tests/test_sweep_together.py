@@ -153,11 +153,31 @@ def test_the_number_of_heads_follows_from_their_size():
         head = _train.Head(None, model, settings, np.arange(12), np.arange(3), y, None)
         return _memory.heads_at_once(context.X, head)
 
+    # Numbers of a head, by 8 bytes: 100 in curvature pairs, which have 1 GB, and 12 vectors.
     size = 3 * (400 + 1) * 8
-    assert heads(SOFTMAX, 10, 400) == (2 << 30) // (112 * size)
+    assert heads(SOFTMAX, 10, 400) == (1 << 30) // (100 * size)
     assert heads(MOMENTUM, 10, 400) == (2 << 30) // (12 * size)
-    assert heads(SVM, 10_000, 400) == (2 << 30) // (112 * size + 2 * 10_000 * 3 * 8)
+    rows = 2 * 100_000 * 3 * 8
+    assert heads(SVM, 100_000, 400) == (2 << 30) // (112 * size + rows)
     assert heads(SOFTMAX, 1, 2_000_000) == 1
+
+
+def test_folds_that_fill_a_product_go_one_after_the_other(passes, monkeypatch):
+    """On their own rows, where there is memory for a copy, else with weights."""
+    seen = []
+    original = _train.Problem
+    monkeypatch.setattr(
+        _train, "Problem", lambda *parts: seen.append(len(parts[1])) or original(*parts)
+    )
+    want = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
+    monkeypatch.setattr(_train, "_FULL_WIDTH", 12)
+    for most, rows in ((1 << 30, 60), (1, 90)):
+        monkeypatch.setattr(_train, "budget", lambda head, most=most: most)
+        del passes[:], seen[:]
+        got = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
+        assert_same_search(got, want, 1e-5)
+        assert passes == [("fit_lbfgs", 4)] * 3
+        assert seen == [rows] * 3
 
 
 # --- any grid --------------------------------------------------------------------------------

@@ -75,8 +75,11 @@ class Fit:
 class Book:
     """The fits of one search, candidate by candidate, split by split."""
 
-    def __init__(self, X: Any, splits: list[Split], refit: Callable[..., None]) -> None:
-        self.X, self.splits = X, splits
+    def __init__(
+        self, X: Any, y: Any, candidates: list[Any], splits: list[Split], refit: Callable[..., None]
+    ) -> None:
+        self.X, self.y = X, y
+        self.candidates, self.splits = candidates, splits
         self.refit = refit
         self.fits: list[Fit] = []
         self.scores = Scores(self)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
+from xclf import _xp
+from xclf._xp import Array
+from xclf.estimators._fitting import computing_dtype
 from xclf.sweep._heads import Head
-from xclf.training.full_batch import MEMORY
+from xclf.training.full_batch import MEMORY, PAIRS_FREE
 
 #: Bytes for parameters and what the solvers keep beside them, where `max_memory` says nothing.
 BUDGET = 2 << 30
@@ -16,19 +18,25 @@ BUDGET = 2 << 30
 _VECTORS = 12
 
 
-def heads_at_once(X: Any, head: Head) -> int:
+def budget(head: Head) -> int:
+    """Bytes that training may take beside X."""
+    return int(head.model.max_memory or BUDGET)
+
+
+def heads_at_once(X: Array, head: Head) -> int:
     """Heads like `head` whose training stays within max_memory, or 2 GB; one at least.
 
-    A full-batch head keeps up to 2 * 50 vectors of its curvature, and for the hinge a multiplier
-    for each row and class; a minibatch head a dozen vectors.
+    A full-batch head keeps up to 2 * 50 vectors of its curvature, in the dtype of the rows (what
+    there is for them is shared out, so more heads would keep fewer), and for the hinge two numbers
+    for each row and class; every head some vectors in float64.
     """
-    budget = head.model.max_memory or BUDGET
     widths = head.model._widths(len(head.classes))
     size = sum(m * (d + 1) for d, m in pairwise(widths))
-    itemsize = 8
-    per_head = _VECTORS * size * itemsize
-    if head.full_batch:
-        per_head += 2 * MEMORY * size * itemsize
-        if head.model._loss_name == "hinge":
-            per_head += 2 * int(X.shape[0]) * widths[-1] * itemsize
-    return int(max(1, budget // per_head))
+    itemsize = 8 if computing_dtype(X) == _xp.namespace(X).float64 else 4
+    if not head.full_batch:
+        return max(1, budget(head) // (_VECTORS * size * itemsize))
+    pairs = 2 * MEMORY * size * itemsize
+    each = pairs + 8 * _VECTORS * size
+    if head.model._loss_name == "hinge":
+        each += 2 * int(X.shape[0]) * widths[-1] * itemsize
+    return max(1, min(budget(head) // each, PAIRS_FREE // pairs))

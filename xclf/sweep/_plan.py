@@ -12,11 +12,12 @@ from sklearn.utils.metadata_routing import process_routing
 from xclf.estimators._base import BaseClassifier
 from xclf.sweep._book import Book, Fit, Split
 from xclf.sweep._heads import Context
+from xclf.sweep._progress import Quiet
 from xclf.sweep._scores import first_steps, last_step, rows_of
-from xclf.sweep._train import Watch, train_heads
+from xclf.sweep._train import train_heads
 
 
-def train_fits(book: Book, watch: Watch) -> None:
+def train_fits(book: Book, watch: Quiet) -> None:
     """Train the model of every fit in the book, or note why it failed."""
     plain = [fit for fit in book.fits if not first_steps(fit.template)]
     _train_together(book.X, plain, book.splits, watch)
@@ -28,7 +29,7 @@ def train_fits(book: Book, watch: Watch) -> None:
         _train_behind_steps(book.X, fits, book.splits[fits[0].split], watch)
 
 
-def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: Watch) -> None:
+def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: Quiet) -> None:
     try:
         context = _context(X, fits)
     except Exception as error:
@@ -44,7 +45,7 @@ def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: Watch) 
     train_heads(context, heads, watch)
 
 
-def _train_behind_steps(X: Any, fits: list[Fit], split: Split, watch: Watch) -> None:
+def _train_behind_steps(X: Any, fits: list[Fit], split: Split, watch: Quiet) -> None:
     """Fit the first steps once, and train all last steps on what they give."""
     steps = fits[0].template[:-1]
     try:

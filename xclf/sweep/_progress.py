@@ -2,24 +2,140 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from xclf.sweep._book import Book
+import numpy as np
+
+from xclf.sweep._book import Book, Fit
 from xclf.sweep._heads import Head
+from xclf.sweep._scores import scores_of
 from xclf.training import Event
 
+# Elsewhere than on a terminal a line is printed whenever such a share of the fits is done.
+_SHARE = 0.1
 
-class SweepProgress:
-    def __init__(self, verbose: int, book: Book) -> None:
-        self.verbose, self.book = verbose, book
+
+class Quiet:
+    """Watches the training of a sweep, and says nothing."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None
+    ) -> None:
         return None
 
-    def __call__(self, heads: list[Head]) -> Callable[[Event], Any]:
+    def begin(self, heads: list[Head]) -> Callable[[Event], Any]:
+        """A pass begins with these heads; returns what hears its events."""
         return lambda event: None
+
+    def end(self, heads: list[Head]) -> None:
+        """The pass is over: the models of its heads are trained, or have failed."""
+
+
+class Progress(Quiet):
+    """Shows it on a rich console: a bar on a terminal, some plain lines elsewhere."""
+
+    def __init__(self, book: Book, console: Any) -> None:
+        super().__init__(book)
+        self.console, self.truth = console, np.asarray(book.y)
+        self.total = len(book.fits)
+        self.done = 0
+        self.shown = 0.0
+        self.start = time.perf_counter()
+        self.accuracy: dict[int, float] = {}
+        self.best = ""
+        self.bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar = _bar(self.console)
+            self.task = self.bar.add_task("fits", total=self.total, text="")
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def begin(self, heads: list[Head]) -> Callable[[Event], Any]:
+        def hear(event: Event) -> None:
+            ended = len(heads) - event.heads
+            # Epochs are counted, iterations are not known beforehand.
+            share = event.step / event.total if event.unit == "epoch" else 0.0
+            where = f"{event.unit} {event.step}"
+            self._show(self.done + ended, self.done + ended + share * event.heads, where)
+
+        return hear
+
+    def end(self, heads: list[Head]) -> None:
+        self.done += len(heads)
+        self._measure([head.fit for head in heads if head.fit.error is None])
+        self._show(self.done, float(self.done), "")
+
+    def _measure(self, fits: list[Fit]) -> None:
+        """The best mean accuracy of the candidates that are trained on every fold."""
+        splits = self.book.splits
+        for number in {fit.split for fit in fits}:
+            own = [fit for fit in fits if fit.split == number]
+            for fit, scores in scores_of(own, self.book.X, splits, number):
+                guess = fit.template.classes_[scores.argmax(axis=1)]
+                truth = self.truth[splits[number].test]
+                self.accuracy[id(fit)] = float(np.mean(guess == truth))
+        means = []
+        for first in range(0, self.total, len(splits)):
+            folds = [self.accuracy.get(id(f)) for f in self.book.fits[first : first + len(splits)]]
+            found = [value for value in folds if value is not None]
+            if len(found) == len(splits):
+                means.append((sum(found) / len(found), -first))
+        if means:
+            top, first = max(means)
+            chosen = self.book.candidates[-first // len(splits)]
+            told = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
+            self.best = f"best accuracy {top:.4f} ({told})"
+
+    def _show(self, fits: int, completed: float, where: str) -> None:
+        if self.bar is not None:
+            text = f"{fits}/{self.total}  {where}  {self.best}"
+            self.bar.update(self.task, completed=completed, text=text)
+        elif fits >= self.total or completed >= self.shown + _SHARE * self.total:
+            self.shown = completed
+            seconds = time.perf_counter() - self.start
+            left = seconds * (self.total / completed - 1.0) if completed else 0.0
+            line = (
+                f"fits {fits}/{self.total}  {self.best}  {seconds:.1f} s, about {left:.0f} s left"
+            )
+            self.console.print(" ".join(line.split()))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _bar(console: Any) -> Any:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("fits {task.fields[text]}"),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+    )
+
+
+def on_terminal() -> Any:
+    """A console on standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)

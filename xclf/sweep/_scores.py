@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +86,18 @@ def rows_of(X: Any, rows: np.ndarray) -> Any:
     if _xp.is_host(X):
         return _safe_indexing(X, rows)
     return _xp.namespace(X).take(X, _xp.from_host(rows, X), axis=0)
+
+
+def scores_of(
+    fits: list[Any], X: Any, splits: list[Any], number: int
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """(fit, scores) on the test rows of split `number`, some fits of it at a time."""
+    rows = splits[number].test
+    size = max(1, BUDGET // (8 * max(1, len(rows)) * max(len(f.template.classes_) for f in fits)))
+    for start in range(0, len(fits), size):
+        some = fits[start : start + size]
+        found = _scores(some, X, rows)
+        yield from ((fit, found[id(fit)]) for fit in some if id(fit) in found)
 
 
 def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:

@@ -11,7 +11,7 @@ from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV, check_cv
+from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import process_routing
 
@@ -29,7 +29,7 @@ from xclf.sweep._book import (
     wants_predictions,
 )
 from xclf.sweep._plan import train_fits
-from xclf.sweep._progress import SweepProgress
+from xclf.sweep._progress import Progress, Quiet, on_terminal
 from xclf.sweep._scores import last_step
 
 
@@ -117,15 +117,15 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         splits = [
             Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
         ]
-        book = Book(X, splits, self._refit)
+        book = Book(X, y, list(ParameterGrid(self.param_grid)), splits, self._refit)
         record = self._search(book, scoring=_no_score, refit=False, error_score="raise")
         record.fit(rows[:, None], y, **for_fit)
         book.replay()
         book.scores.train_too = self.return_train_score
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            with SweepProgress(int(self.verbose), book) as progress:
-                train_fits(book, progress)
+            with self._watch(book) as watch:
+                train_fits(book, watch)
         _repeat(heard, len(book.fits))
         search = self._search(
             book,
@@ -179,6 +179,12 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         """scikit-learn's search over the same grid, for stand-ins and row numbers."""
         stand_in = StandIn(clone(self.estimator), book)
         return GridSearchCV(stand_in, self.param_grid, cv=Folds(book.splits), n_jobs=1, **options)
+
+    def _watch(self, book: Book) -> Quiet:
+        console = getattr(self, "_console", None)  # where the shell prints
+        if not self.verbose and console is None:
+            return Quiet(book)
+        return Progress(book, console or on_terminal())
 
     def _refit(self, book: Book, template: Any, y: Any, params: dict[str, Any]) -> None:
         template.fit(book.X, y, **params)

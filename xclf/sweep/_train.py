@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +19,10 @@ from xclf.objectives import Objective, data_loss
 from xclf.optim import Momentum
 from xclf.rows import Rows, blas_threads
 from xclf.sweep._heads import Context, Head
-from xclf.sweep._memory import heads_at_once
+from xclf.sweep._memory import budget, heads_at_once
+from xclf.sweep._progress import Quiet
+from xclf.sweep._scores import rows_of
 from xclf.training import (
-    Event,
     FitResult,
     MinibatchPlan,
     Problem,
@@ -32,24 +32,36 @@ from xclf.training import (
     subset,
 )
 
-#: What watches the training: receives the heads of a pass that begins, and then its events.
-Watch = Callable[[list[Head]], Callable[[Event], Any]]
+# Columns past which a product runs no faster per column.
+_FULL_WIDTH = 256
 
 
-def train_heads(context: Context, heads: list[Head], watch: Watch) -> None:
+def train_heads(context: Context, heads: list[Head], watch: Quiet) -> None:
     """Fit the models of `heads`, group by group; failures are noted in their fits."""
     groups: dict[Any, list[Head]] = {}
     for head in heads:
         groups.setdefault(context.group_key(head), []).append(head)
     for group in groups.values():
-        # Folds one after the other: a pass that cannot hold all heads then has few of them.
-        group.sort(key=lambda head: head.fit.split)
-        size = heads_at_once(context.X, group[0])
-        for start in range(0, len(group), size):
-            _train(context, group[start : start + size], watch)
+        for part in _passes(group):
+            size = heads_at_once(context.X, part[0])
+            for start in range(0, len(part), size):
+                _train(context, part[start : start + size], watch)
 
 
-def _train(context: Context, heads: list[Head], watch: Watch) -> None:
+def _passes(group: list[Head]) -> list[list[Head]]:
+    """Heads that go over the rows together: all of them, or, where those of a fold fill a product
+    alone, fold by fold, which spares them the rows that are not theirs."""
+    folds: dict[int, list[Head]] = {}
+    for head in group:
+        folds.setdefault(head.fit.split, []).append(head)
+    first = group[0]
+    width = max(first.model._widths(len(first.classes))[1:])
+    if len(group) / len(folds) * width >= _FULL_WIDTH:
+        return list(folds.values())
+    return [[head for fold in folds.values() for head in fold]]
+
+
+def _train(context: Context, heads: list[Head], watch: Quiet) -> None:
     start = time.perf_counter()
     try:
         job = _job(context, heads, watch)
@@ -57,6 +69,7 @@ def _train(context: Context, heads: list[Head], watch: Watch) -> None:
     except Exception as error:  # whatever `fit` may raise: the search has a rule for it
         for head in heads:
             head.fit.fail(error)
+        watch.end(heads)
         return
     if any(result.interrupted for result in results):
         raise KeyboardInterrupt
@@ -64,31 +77,47 @@ def _train(context: Context, heads: list[Head], watch: Watch) -> None:
     for head, result in zip(heads, results, strict=True):
         head.fit.fit_seconds += share
         head.model._finish(job, result)
+    watch.end(heads)
 
 
-def _job(context: Context, heads: list[Head], watch: Watch) -> Job:
+def _job(context: Context, heads: list[Head], watch: Quiet) -> Job:
     """What the estimators make of one fit, with the rows and weights of all heads."""
     first = heads[0]
     index = np.zeros(int(context.X.shape[0]), dtype=np.int64)
     for head in heads:
         index[head.train] = head.index
-    job: Job = first.model._job(context.X, index, None, first.settings, None)
-    job.rows = _weighted(job.rows, context, heads)
-    job.monitor.callbacks = [*job.monitor.callbacks, watch(heads)]
+    lines = {key: k for k, key in enumerate(dict.fromkeys(head.weight_key for head in heads))}
+    weights = np.stack([context.weights[key] for key in lines])
+    X = context.X
+    drawn = np.flatnonzero(weights.any(axis=0))
+    if first.full_batch and _worth_a_copy(X, len(drawn), budget(first)):
+        X, index, weights = rows_of(X, drawn), index[drawn], weights[:, drawn]
+    job: Job = first.model._job(X, index, None, first.settings, None)
+    which = None if len(lines) < 2 else np.asarray([lines[head.weight_key] for head in heads])
+    if not first.full_batch and (weights[:, first.train] == 1.0).all():
+        weights[:] = 1.0  # batches are drawn from the fold's own rows
+    job.rows = _weighted(job.rows, weights, which)
+    job.monitor.callbacks = [*job.monitor.callbacks, watch.begin(heads)]
     if first.model.standardize:  # then all heads have the same weights
-        job.stack = standardized(job.stack, job.rows, job.theta_dtype())
+        rows = _weighted(job.rows, context.weights[first.weight_key][None, :], None)
+        job.stack = standardized(
+            job.stack, job.rows if first.full_batch else rows, job.theta_dtype()
+        )
     return job
 
 
-def _weighted(rows: Rows, context: Context, heads: list[Head]) -> Rows:
-    """`rows` with the row weights of every head, each kept once."""
-    lines = {key: k for k, key in enumerate(dict.fromkeys(head.weight_key for head in heads))}
-    weights = np.stack([context.weights[key] for key in lines])
-    if not heads[0].full_batch and (weights[:, heads[0].train] == 1.0).all():
-        return rows  # batches are drawn from the fold's own rows
-    if len(lines) > 1:
-        which = _xp.from_host(np.asarray([lines[head.weight_key] for head in heads]), rows.x)
-        return replace(rows, weights=_xp.from_host(weights, rows.x, rows.dtype), heads=which)
+def _worth_a_copy(X: Array, rows: int, most: int) -> bool:
+    """Whether to take the rows that have weight out of X, rather than pass over all of them."""
+    every = int(X.shape[0])
+    size = X.dtype.itemsize if hasattr(X.dtype, "itemsize") else 8
+    return rows <= 0.95 * every and 4 * rows * int(X.shape[1]) * size <= most
+
+
+def _weighted(rows: Rows, weights: np.ndarray, which: np.ndarray | None) -> Rows:
+    """`rows` with weights (G, N); head k has line which[k] of them."""
+    if which is not None:
+        lines = _xp.from_host(which, rows.x)
+        return replace(rows, weights=_xp.from_host(weights, rows.x, rows.dtype), heads=lines)
     if (weights == 1.0).all():
         return rows
     return replace(rows, weights=_xp.from_host(weights[0], rows.x, rows.dtype))
