@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import cross_entropy_rows, hinge_rows, l2_value, reduce
+from scipy.optimize import LinearConstraint, minimize
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
@@ -112,3 +113,41 @@ def problem_on(
     row_weights = None if weights is None else backend.asarray(weights, dtype)
     rows = Rows(backend.asarray(x, dtype), labels, row_weights, backend.dtype(dtype))
     return Problem(Objective(stack, data_loss(loss), reg), rows)
+
+
+def svm_by_general_solver(
+    x: np.ndarray, y: np.ndarray, reg: float, weights: np.ndarray, margin: float = 1.0,
+    bias: bool = True,
+) -> float:  # fmt: skip
+    """min 1/W sum w_i t_ij + reg |W|^2 with t_ij >= s_ij - s_iy + margin, t >= 0: SciPy's QP.
+
+    Variables (W, b, t): a smooth objective under linear constraints, solved as such.
+    """
+    (n, d), c = x.shape, int(y.max()) + 1
+    pairs = [(i, j) for i in range(n) for j in range(c) if j != y[i]]
+    size = c * d + c * bias
+    rows = np.zeros((len(pairs), size + len(pairs)))
+    for place, (i, j) in enumerate(pairs):
+        for k, sign in ((y[i], 1.0), (j, -1.0)):
+            rows[place, k * d : (k + 1) * d] = sign * x[i]
+            if bias:
+                rows[place, c * d + k] = sign
+        rows[place, size + place] = 1.0
+    cost = np.array([weights[i] for i, _ in pairs]) / weights.sum()
+
+    def value(v: np.ndarray) -> float:
+        return float(cost @ v[size:] + reg * np.sum(v[: c * d] ** 2))
+
+    def slope(v: np.ndarray) -> np.ndarray:
+        return np.concatenate([2 * reg * v[: c * d], np.zeros(c * bias), cost])
+
+    start = np.concatenate([np.zeros(size), np.full(len(pairs), margin)])
+    bounds = [(None, None)] * size + [(0, None)] * len(pairs)
+    constraint = LinearConstraint(rows, lb=margin)
+    options = {"ftol": 1e-13, "maxiter": 500}
+    found = minimize(
+        value, start, jac=slope, bounds=bounds, constraints=[constraint], method="SLSQP",
+        options=options,
+    )  # fmt: skip
+    assert found.success, found.message
+    return float(found.fun)

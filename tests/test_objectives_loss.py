@@ -11,12 +11,11 @@ from helpers import (
     hinge_rows,
     l2_value,
     numerical_gradient,
-    proximal_rows,
     reduce,
     softmax_rows,
 )
 
-from xclf.objectives import Objective, ProximalHinge, Stack, data_loss
+from xclf.objectives import Objective, Stack, data_loss
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -211,62 +210,6 @@ def test_curvature_is_the_sum_over_rows(backend, weighted, k):
             want += wi * (np.diag(p) - np.outer(p, p))
         assert_close_max_norm(total[head], want, 1e-14 * N)
         assert_close_max_norm(mean[head], want / w.sum(), 1e-14 * N)
-
-
-def _proximal_scores(stack, theta, x):
-    ((w, b),) = stack.layers(theta)
-    return x @ w.T + b[:, 0]
-
-
-@weights_
-@pytest.mark.parametrize("smoothing", [0.25, 2.0])
-def test_the_smoothed_hinge_over_rows(backend, weighted, smoothing):
-    stack, margin = Stack(LINEAR), 1.5
-    x, labels, weights = _data()
-    weights = weights if weighted else None
-    w = np.ones(N) if weights is None else weights
-    theta, anchor = _theta(stack), np.random.default_rng(2).uniform(size=(C, N))
-    rows = _rows(backend, x, _mask(labels), weights)
-    inner = ProximalHinge(stack, margin, smoothing)
-    loss, slope, slack, plain = (
-        backend.to_host(a)
-        for a in inner.row_sums(backend.asarray(theta), rows, backend.asarray(anchor))
-    )
-    want = proximal_rows(_proximal_scores(stack, theta, x), labels, anchor.T, smoothing, margin)
-    assert_relative(loss, w @ want[0], 1e-13)
-    assert_relative(slack, w @ want[2], 1e-13)
-    hinges, _ = hinge_rows(_proximal_scores(stack, theta, x), labels, margin)
-    assert_relative(plain, w @ hinges, 1e-13)
-    dscores = want[1] * w[:, None]
-    assert_close_max_norm(slope, np.concatenate([(dscores.T @ x).ravel(), dscores.sum(0)]), 1e-13)
-
-
-@weights_
-def test_multipliers_and_their_curvature(backend, weighted):
-    stack, margin, smoothing = Stack(LINEAR), 1.0, 2.0
-    x, labels, weights = _data()
-    weights = weights if weighted else None
-    w = np.ones(N) if weights is None else weights
-    theta, anchor = _theta(stack), np.random.default_rng(2).uniform(size=(C, N))
-    a, curvature = (
-        backend.to_host(v)
-        for v in ProximalHinge(stack, margin, smoothing).multipliers(
-            backend.asarray(theta),
-            _rows(backend, x, _mask(labels), weights),
-            backend.asarray(anchor),
-        )
-    )
-    scores = _proximal_scores(stack, theta, x)
-    want_a = proximal_rows(scores, labels, anchor.T, smoothing, margin)[3]
-    np.testing.assert_allclose(a, want_a.T, rtol=1e-13, atol=1e-14)
-    assert np.any((want_a > 0) & (want_a < 1))
-    want = np.zeros((C, C))
-    for i, y in enumerate(labels):
-        for j in set(range(C)) - {int(y)}:
-            e = np.eye(C)[j] - np.eye(C)[y]
-            share = 1.0 if 0 < want_a[i, j] < 1 else 1e-3
-            want += w[i] * share / smoothing * np.outer(e, e)
-    assert_close_max_norm(curvature, want, 1e-13)
 
 
 def test_sums_of_float32_losses_run_in_float64(backend):

@@ -100,16 +100,18 @@ def test_a_dear_basis_waits_and_is_made_in_the_end(cls, monkeypatch):
     monkeypatch.setattr(module, "RANK", 3)
     monkeypatch.setattr(module, "_SPARE", 2)
     x, y = blobs(200, 12, 3)
-    want = cls(reg=1e-4, tol=1e-10).fit(x, y)
+    # The hinge's optimum is 4e-5 here: a gap of 1e-10 of that drowns in rounding.
+    tol = 1e-10 if cls is SoftmaxClassifier else 5e-10
+    want = cls(reg=1e-4, tol=tol).fit(x, y)
     monkeypatch.setattr(full_batch, "spectral_preconditioner", watched)
     monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 1e3)
-    model = cls(reg=1e-4, tol=1e-10).fit(x, y)
+    model = cls(reg=1e-4, tol=tol).fit(x, y)
     if cls is SoftmaxClassifier:
         assert asked == [False]  # over before its 500th iteration
         monkeypatch.setattr(full_batch, "AT_ONCE", 1.0)
         monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 8.0)
         asked.clear()
-        model = cls(reg=1e-4, tol=1e-10).fit(x, y)
+        model = cls(reg=1e-4, tol=tol).fit(x, y)
         assert asked == [False, True]
     assert model.objective_ == pytest.approx(want.objective_, rel=1e-9)
 

@@ -133,13 +133,18 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
 
 
 def test_a_full_batch_svm_reads_once_an_evaluation(monkeypatch):
-    from xclf.training.proximal import _Solver
+    """And a few numbers more for every certificate: class flows, then the gap's terms."""
+    from xclf.training._certificate import Certificate
+    from xclf.training._inner import Inner
 
-    seen = _evaluations(monkeypatch, _Solver)
+    seen, proofs = _evaluations(monkeypatch, Inner), []
+    original = Certificate.bound
+    monkeypatch.setattr(Certificate, "bound", lambda self: proofs.append(1) or original(self))
     model = SVMClassifier(reg=1e-2)
     tally = _fit_tally(model)
     assert model.n_iter_ >= 10
-    assert tally.reads <= len(seen) + 6, tally
+    assert 1 <= len(proofs) <= 5
+    assert tally.reads <= len(seen) + 6 + 6 * len(proofs), tally
 
 
 def test_prediction_reads_only_whether_rows_are_finite():

@@ -31,7 +31,8 @@ def _fit(loss="softmax", backend=NUMPY, *, widths=(5, 3), reg=1e-2, tol=1e-8, ma
     if loss == "softmax":
         (result,) = fit_lbfgs(problem, backend.asarray(theta)[None, :], **options)
         return result, monitor, problem
-    return fit_proximal(problem, backend.asarray(theta), margin=1.0, **options), monitor, problem
+    (result,) = fit_proximal(problem, backend.asarray(theta)[None, :], margin=1.0, **options)
+    return result, monitor, problem
 
 
 @losses_
@@ -158,10 +159,16 @@ def test_float32_rows_converge_at_their_own_tolerance(backend, loss):
     assert got.objective == pytest.approx(want.objective, rel=max(tol, 1e-6))
 
 
-def test_the_hinge_goes_on_in_float64_where_float32_ends():
-    """A gap of 1e-9 is below float32's rounding of the products: the fit widens them."""
+def test_the_hinge_goes_on_in_float64_where_float32_ends(monkeypatch):
+    """A gap of 2e-8 is below float32's rounding of the products: the fit widens them."""
     want, _, _ = _fit("hinge", x=X.astype("float32"), tol=1e-10)
-    got, _, problem = _fit("hinge", x=X.astype("float32"), dtype="float32", tol=1e-9)
+    wide = []
+    fit = sys.modules["xclf.training.proximal"]._Fit
+    original = fit.widen
+    monkeypatch.setattr(fit, "widen", lambda self: wide.append(1) or original(self))
+    start = np.zeros(18)  # parameters in float64, as the estimators have them
+    got, _, problem = _fit("hinge", x=X.astype("float32"), dtype="float32", tol=2e-8, start=start)
+    assert wide == [1]
     assert got.converged
     assert problem.rows.dtype == np.float32
     assert got.objective == pytest.approx(want.objective, rel=1e-6)
@@ -192,7 +199,7 @@ def test_a_net_goes_down(backend, loss):
 @losses_
 def test_more_classes_than_a_curvature_is_kept_for(loss, monkeypatch):
     monkeypatch.setattr(sys.modules["xclf.training.full_batch"], "MAX_CLASSES", 2)
-    monkeypatch.setattr(sys.modules["xclf.training.proximal"], "MAX_CLASSES", 2)
+    monkeypatch.setattr(sys.modules["xclf.training._inner"], "MAX_CLASSES", 2)
     want, _, _ = _fit(loss, tol=1e-7)
     monkeypatch.undo()
     got, _, _ = _fit(loss, tol=1e-7)

@@ -1,8 +1,6 @@
-"""The figure that stops the hinge's full-batch fit: against the dual written out."""
+"""The certified gap of the hinge: against the dual written out, and against a general solver."""
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 import pytest
@@ -11,80 +9,144 @@ from estimator_cases import blobs, problem_on
 from helpers import hinge_rows, proximal_rows
 
 from xclf.objectives import Stack
+from xclf.training._certificate import Certificate
+from xclf.training._inner import Inner
 
-_Solver = sys.modules["xclf.training.proximal"]._Solver
 X, Y = blobs(20, 4, 3)
 N, D, C = 20, 4, 3
-REG, MARGIN = 0.05, 1.5
+REG, MARGIN, SMOOTHING = 0.05, 1.5, 0.7
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 2.0, size=N)
 
 
-def _solver(bias, backend=Backend.NUMPY, reg=REG, seed=0):
-    """A solver somewhere: at random parameters and random multipliers."""
+def _case(bias, backend=Backend.NUMPY, *, reg=REG, seed=0, y=Y, weights=WEIGHTS, **place):
+    """Somewhere: random parameters and random multipliers of one head."""
     rng = np.random.default_rng(seed)
-    stack = Stack((D, C), bias=bias)
-    problem = problem_on(backend, stack, X, Y, loss="hinge", reg=reg, weights=WEIGHTS)
-    solver = _Solver(problem, MARGIN, backend.asarray(np.zeros((1, stack.size))), 1e-6)
-    solver.anchor = backend.asarray(rng.uniform(size=(1, C, N)))
+    stack = Stack((D, C), bias=bias, **place)
+    problem = problem_on(backend, stack, X, y, loss="hinge", reg=reg, weights=weights)
+    anchor = rng.uniform(size=(1, C, N))
+    anchor[0, y, np.arange(N)] = 0.0
     theta = rng.normal(size=(1, stack.size))
-    value, grad, *extra = solver.value_and_grad(backend.asarray(theta))
-    told = np.stack([backend.to_host(row) for row in extra])
-    at = solver.at._replace(
-        theta=theta, grad=backend.to_host(grad), value=backend.to_host(value), extra=told
-    )
-    return solver, at
+    margin, smoothing = np.array([MARGIN]), np.array([SMOOTHING])
+    anchor = backend.asarray(anchor)
+    return Certificate(
+        problem, backend.asarray(theta), margin, smoothing, lambda where: anchor[..., where]
+    ), theta[0], backend.to_host(anchor)[0].T  # fmt: skip
 
 
-def _by_hand(solver, at, backend=Backend.NUMPY):
-    """(hinge objective, dual objective, multipliers) at the iterate's own multipliers."""
-    stack = solver.problem.objective.stack
-    ((w, b),) = stack.layers(at.theta[0])
-    scores = X @ w.T + (0.0 if b is None else b[:, 0])
-    anchor = backend.to_host(solver.anchor)[0].T
-    a = proximal_rows(scores, Y, anchor, solver.smoothing, MARGIN)[3]
-    share = a * (WEIGHTS / WEIGHTS.sum())[:, None]
+def _scores(stack, theta, x=X):
+    ((w, b),) = stack.layers(theta)
+    return x @ w.T + (0.0 if b is None else b[:, 0]), w
+
+
+def _dual(a, y=Y, weights=WEIGHTS, x=X, reg=REG):
+    """(dual objective, imbalance (C,)) of multipliers (N, C), written out."""
+    share = a * (weights / weights.sum())[:, None]
     push = share.copy()
-    push[np.arange(N), Y] -= share.sum(axis=1)
-    primal = WEIGHTS @ hinge_rows(scores, Y, MARGIN)[0] / WEIGHTS.sum() + REG * np.sum(w**2)
-    # min over W of reg |W|^2 + sum push . scores: at W = -push^T X / (2 reg).
-    best = -push.T @ X / (2 * REG)
-    dual = MARGIN * share.sum() - REG * np.sum(best**2)
-    return primal, dual, push
+    push[np.arange(len(y)), y] -= share.sum(axis=1)
+    best = -push.T @ x / (2 * reg)  # min over W of reg |W|^2 + sum push . scores
+    return MARGIN * share.sum() - reg * np.sum(best**2), push.sum(axis=0)
+
+
+def _primal(stack, theta, y=Y, weights=WEIGHTS, x=X, reg=REG):
+    scores, w = _scores(stack, theta, x)
+    return weights @ hinge_rows(scores, y, MARGIN)[0] / weights.sum() + reg * np.sum(w**2)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_without_biases_the_gap_is_primal_minus_dual(backend, seed):
     """Weak duality: the optimum lies between them, so the gap bounds the distance to it."""
-    solver, at = _solver(False, backend, seed=seed)
-    primal, dual, _ = _by_hand(solver, at, backend)
-    assert sum(solver.gap(at)) == pytest.approx(primal - dual, rel=1e-10)
-    assert dual < primal
+    case, theta, anchor = _case(False, backend, seed=seed)
+    stack = case.problem.objective.stack
+    a = proximal_rows(_scores(stack, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
+    (value,), (gap,) = case.bound()
+    want = _primal(stack, theta)
+    assert value == pytest.approx(want, rel=1e-13)
+    # At most P itself, which random multipliers do not always beat.
+    assert gap == pytest.approx(min(want - _dual(a)[0], want), rel=1e-10)
+    assert gap > want - _dual(a)[0] or gap == value
 
 
-def test_with_biases_their_imbalance_is_added():
-    solver, at = _solver(True)
-    _, _, push = _by_hand(solver, at)
-    slack, residual = solver.gap(at)
-    ((dw, db),) = solver.problem.objective.stack.layers(at.grad[0])
-    np.testing.assert_allclose(db[:, 0], push.sum(axis=0), atol=1e-14)
-    want = np.sum(dw**2) / (4 * REG) + MARGIN * np.abs(db).sum()
-    assert residual == pytest.approx(want, rel=1e-12)
-    assert slack > 0
+def _near(bias=True, seed=0, **options):
+    """A case whose parameters nearly fit its multipliers, as at the end of an inner solve."""
+    case, theta, anchor = _case(bias, seed=seed, **options)
+    rows = case.problem.rows
+    inner = Inner.at_zero(case.problem, np.array([MARGIN]), np.array([SMOOTHING]))
+    inner.anchor[...] = case._anchor(slice(0, N))
+    theta = theta[None, :]
+    for _ in range(300):  # plain descent on the smoothed objective
+        theta = theta - 0.05 * inner.value_and_grad(theta)[1]
+    anchor = inner.anchor
+    case = Certificate(
+        case.problem, theta, inner.margin, inner.smoothing, lambda where: anchor[..., where]
+    )
+    assert len(rows) == N
+    return case, theta[0], anchor[0].T
 
 
-def test_converged_compares_the_gap_with_the_objective():
-    solver, at = _solver(True)
-    gap, value = sum(solver.gap(at)), float(at.value[0])
-    for factor, want in ((1.01, True), (0.99, False)):
-        solver.tol = factor * gap / value
-        assert solver.converged(at) is want
-    assert not solver.converged(at._replace(value=np.array([np.inf])))
+@pytest.mark.parametrize("seed", range(3))
+def test_with_biases_the_multipliers_are_repaired_first(seed):
+    """Multipliers that do not balance prove nothing; repaired ones do, and cost little."""
+    case, theta, anchor = _near(seed=seed)
+    stack = case.problem.objective.stack
+    a = proximal_rows(_scores(stack, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
+    _, imbalance = _dual(a)
+    assert np.max(np.abs(imbalance)) > 1e-6
+    repaired = _apply(case, a)
+    balanced, rest = _dual(repaired)
+    assert np.all((repaired >= 0) & (repaired <= 1))
+    assert np.all(repaired[np.arange(N), Y] == 0)
+    assert np.max(np.abs(rest)) < 1e-14
+    (value,), (gap,) = case.bound()
+    assert gap == pytest.approx(value - balanced, rel=1e-9)
+    assert value > gap >= value - balanced
 
 
-def test_without_penalty_the_gradient_decides():
-    solver, at = _solver(True, reg=0.0)
-    slack, residual = solver.gap(at)
-    assert slack > 0
-    still = at._replace(grad_norm=np.zeros(1))
-    assert solver.gap(still)[1] == 0.0
-    assert residual > 0.0
+def _apply(case, a, y=Y):
+    """The repair of a certificate, in plain loops over rows."""
+    inner, outer = (part[0] for part in case._repair())
+    out = a.copy()
+    for i, c in enumerate(y):
+        for j in range(a.shape[1]):
+            b = out[i, j] + inner[j, c] * min(out[i, j], 1 - out[i, j])
+            out[i, j] = b * (1 + outer[j, c]) if outer[j, c] < 0 else b + outer[j, c] * (1 - b)
+    return out
+
+
+def test_shift_and_scale_are_those_of_the_model():
+    shift, scale = X.mean(axis=0), np.array([1.0, 10.0, 0.1, 3.0])
+    case, theta, _ = _near(shift=shift, scale=scale)
+    x = (X - shift) / scale
+    a = case._multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
+    dual, rest = _dual(_apply(case, a), x=x)
+    (value,), (gap,) = case.bound()
+    assert value == pytest.approx(_primal(case.problem.objective.stack, theta, x=x), rel=1e-13)
+    assert np.max(np.abs(rest)) < 1e-14
+    assert gap == pytest.approx(value - dual, rel=1e-9)
+
+
+def test_classes_without_weight_take_no_flow():
+    weights = np.where(Y == 1, 0.0, WEIGHTS)
+    case, _, _ = _case(True, weights=weights)
+    a = case._multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
+    repaired = _apply(case, a)
+    assert np.any(a[:, 1] > 0)
+    assert not repaired[:, 1].any()
+    dual, rest = _dual(repaired, weights=weights)
+    (value,), (gap,) = case.bound()
+    assert np.max(np.abs(rest)) < 1e-14
+    assert gap == pytest.approx(min(value - dual, value), rel=1e-9)
+
+
+def test_without_penalty_the_objective_is_its_own_bound():
+    case, _, _ = _case(True, reg=0.0)
+    (value,), (gap,) = case.bound()
+    assert gap == value > 0
+
+
+def test_values_that_are_not_finite_prove_nothing():
+    case, theta, _ = _case(True)
+    case = Certificate(
+        case.problem, np.full((1, len(theta)), np.nan), case.host_margin, np.ones(1), case._anchor
+    )
+    with np.errstate(all="ignore"):
+        assert case.bound()[1][0] == np.inf

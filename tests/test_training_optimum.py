@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimator_cases import blobs, ill_conditioned, objective_of
-from scipy.optimize import LinearConstraint, minimize
+from estimator_cases import blobs, ill_conditioned, objective_of, svm_by_general_solver
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -63,41 +62,6 @@ def test_raw_breast_cancer_in_float32():
     assert objective_of(model, x, y) == pytest.approx(best.objective_, rel=1e-5)
 
 
-def _svm_by_general_solver(x, y, reg, weights, margin=1.0, bias=True):
-    """min 1/W sum w_i t_ij + reg |W|^2 with t_ij >= s_ij - s_iy + margin, t >= 0: SciPy's QP.
-
-    Variables (W, b, t): a smooth objective under linear constraints, solved as such.
-    """
-    (n, d), c = x.shape, int(y.max()) + 1
-    pairs = [(i, j) for i in range(n) for j in range(c) if j != y[i]]
-    size = c * d + c * bias
-    rows = np.zeros((len(pairs), size + len(pairs)))
-    for place, (i, j) in enumerate(pairs):
-        for k, sign in ((y[i], 1.0), (j, -1.0)):
-            rows[place, k * d : (k + 1) * d] = sign * x[i]
-            if bias:
-                rows[place, c * d + k] = sign
-        rows[place, size + place] = 1.0
-    cost = np.array([weights[i] for i, _ in pairs]) / weights.sum()
-
-    def value(v):
-        return cost @ v[size:] + reg * np.sum(v[: c * d] ** 2)
-
-    def slope(v):
-        return np.concatenate([2 * reg * v[: c * d], np.zeros(c * bias), cost])
-
-    start = np.concatenate([np.zeros(size), np.full(len(pairs), margin)])
-    bounds = [(None, None)] * size + [(0, None)] * len(pairs)
-    constraint = LinearConstraint(rows, lb=margin)
-    options = {"ftol": 1e-13, "maxiter": 500}
-    found = minimize(
-        value, start, jac=slope, bounds=bounds, constraints=[constraint], method="SLSQP",
-        options=options,
-    )  # fmt: skip
-    assert found.success, found.message
-    return found.fun
-
-
 @pytest.mark.parametrize(
     "reg, weighted", [(1.0, False), (1e-1, True), (1e-2, False), (1e-2, True), (1e-3, False)]
 )
@@ -105,7 +69,7 @@ def test_svm_is_the_quadratic_programme(reg, weighted):
     x, y = blobs(18, 3, 3, seed=3)
     weights = np.random.default_rng(1).uniform(0.2, 2.0, size=18) if weighted else np.ones(18)
     model = SVMClassifier(reg=reg).fit(x, y, sample_weight=weights)
-    want = _svm_by_general_solver(x, y, reg, weights)
+    want = svm_by_general_solver(x, y, reg, weights)
     assert model.converged_
     assert objective_of(model, x, y, weights) == pytest.approx(want, rel=1e-5)
 
@@ -116,7 +80,7 @@ def test_svm_is_the_quadratic_programme(reg, weighted):
 def test_svm_with_other_classes_margins_and_no_bias(classes, margin, bias):
     x, y = blobs(18, 3, classes, seed=4)
     model = SVMClassifier(reg=1e-2, margin=margin, fit_intercept=bias).fit(x, y)
-    want = _svm_by_general_solver(x, y, 1e-2, np.ones(18), margin, bias)
+    want = svm_by_general_solver(x, y, 1e-2, np.ones(18), margin, bias)
     assert model.converged_
     assert objective_of(model, x, y, margin=margin) == pytest.approx(want, rel=1e-5)
 

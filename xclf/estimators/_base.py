@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -106,6 +107,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     @abstractmethod
     def _set_layers(self, layers: list[Layer]) -> None:
         """Keep raw layers, one score per class, as fitted attributes."""
+
+    def _set_extras(self, result: FitResult) -> None:
+        """Keep what only this model has, beside the parameters."""
 
     # Training.
 
@@ -290,6 +294,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.converged_ = result.converged
         self.grad_norm_ = result.grad_norm
         self.history_ = job.monitor.history
+        self._set_extras(result)
         if result.interrupted:
             raise _Interrupted
         self._warn_if_unfinished(job.settings, result, dtype == xp.float32)
@@ -308,9 +313,11 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             advice += ", or pass float64 data" if single else ""
         else:
             advice = "lower learning_rate, or scale the features (standardize=True)"
+        reached = f"objective {result.objective:.6g}, gradient {result.grad_norm:.3g}"
+        if not math.isnan(result.dual_gap):
+            reached += f", at most {result.dual_gap:.3g} above the optimum"
         warnings.warn(
-            f"{type(self).__name__} did not converge: {result.reason} "
-            f"(objective {result.objective:.6g}, gradient {result.grad_norm:.3g}, tol "
+            f"{type(self).__name__} did not converge: {result.reason} ({reached}, tol "
             f"{settings.tol:g}): {advice}",
             ConvergenceWarning,
             stacklevel=5,  # the line that called fit or partial_fit

@@ -151,14 +151,15 @@ class Job:
             )
             return result
         if self.loss == "hinge":
-            return fit_proximal(
+            (result,) = fit_proximal(
                 problem,
-                theta,
+                theta[None, :],
                 margin=self.margin,
                 tol=s.tol,
                 max_iter=s.max_iter,
                 monitor=self.monitor,
             )
+            return result
         (result,) = fit_lbfgs(
             problem, theta[None, :], tol=s.tol, max_iter=s.max_iter, monitor=self.monitor
         )

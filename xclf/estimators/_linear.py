@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from xclf._xp import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import ProbabilityMixin
 from xclf.objectives import Layer, Stack
+from xclf.training import FitResult
 
 
 class LinearClassifier(BaseClassifier):
@@ -116,11 +118,13 @@ class SVMClassifier(LinearClassifier):
     with s_i = W x_i + b. Biases are not penalised. Not the Crammer-Singer max form.
 
     The hinge has kinks at which a quasi-Newton method stalls; "lbfgs" therefore runs inside an
-    augmented Lagrangian, and stops when the estimated duality gap is at most tol (1e-6 for float64
+    augmented Lagrangian, and stops when the certified duality gap is at most tol (1e-6 for float64
     data, 1e-4 for the rest) times the objective, within max_iter (5000) inner iterations.
-    `converged_` says that this was reached: the objective is then within tol, relative, of the
-    optimum, up to the estimate (an exact certificate would also balance the multipliers). The other
-    solvers follow subgradients, 0 at a kink.
+    `converged_` says that this was reached. The other solvers follow subgradients, 0 at a kink.
+
+    dual_gap_ : after "lbfgs", what objective_ stands above the optimum at most: a bound computed in
+        float64 from the fitted coef_ and intercept_, also where the fit ended early. With reg = 0
+        it is objective_ itself.
 
     margin : float > 0, in units of score. The other parameters and all attributes are those of
     `SoftmaxClassifier`; there are no probabilities.
@@ -180,3 +184,8 @@ class SVMClassifier(LinearClassifier):
     @property
     def _loss_name(self) -> str:
         return "hinge"
+
+    def _set_extras(self, result: FitResult) -> None:
+        self.__dict__.pop("dual_gap_", None)
+        if not math.isnan(result.dual_gap):
+            self.dual_gap_ = result.dual_gap

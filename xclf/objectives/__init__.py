@@ -1,6 +1,8 @@
 """Objectives: flat parameters and some rows in, loss and slope out."""
 
-from xclf.objectives._objective import LOSSES, Objective, ProximalHinge, data_loss
+from xclf.objectives._host_proximal import proximal_sums
+from xclf.objectives._objective import LOSSES, Objective, data_loss
+from xclf.objectives._proximal import Move, ProximalSums, class_flows, true_mask
 from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import DataLoss, RowChunk, RowSums
 
@@ -8,10 +10,14 @@ __all__ = [
     "LOSSES",
     "DataLoss",
     "Layer",
+    "Move",
     "Objective",
-    "ProximalHinge",
+    "ProximalSums",
     "RowChunk",
     "RowSums",
     "Stack",
+    "class_flows",
     "data_loss",
+    "proximal_sums",
+    "true_mask",
 ]

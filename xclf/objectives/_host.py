@@ -73,7 +73,7 @@ def softmax_in_place(
     np.exp(scores, out=scores)
     own = flat.take(true)
     flat[true] = 0.0
-    others = _sum_classes(scores)
+    others = sum_classes(scores)
     factor = 1.0 / (others + own)
     losses: np.ndarray = np.log1p(others + np.expm1(lead)) - lead
     if weights is not None:
@@ -84,7 +84,7 @@ def softmax_in_place(
     return losses
 
 
-def _sum_classes(values: np.ndarray) -> np.ndarray:
+def sum_classes(values: np.ndarray) -> np.ndarray:
     """(K, n): the sum over axis 1, in the dtype of `values`."""
     if values.shape[1] <= _BLOCK or values.dtype == np.float64:
         return np.asarray(values.sum(axis=1))

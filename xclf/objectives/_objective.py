@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from xclf._xp import Array, device, from_host, is_host, namespace
-from xclf.kernels import cross_entropy, hinge, l2, one_hot, proximal_hinge
+from xclf.kernels import cross_entropy, hinge, l2
 from xclf.objectives._host import HostSoftmaxSums
+from xclf.objectives._proximal import true_mask
 from xclf.objectives._stack import Stack
 from xclf.objectives._sums import DataLoss, RowChunk, RowSums, sum_last
 
 LOSSES = ("softmax", "hinge")
-
-_INACTIVE = 1e-3
 
 
 def data_loss(name: str, margin: Any = 1.0) -> DataLoss:
@@ -104,73 +103,11 @@ class Objective:
         scores, _ = self.stack.forward(theta, rows.x)
         _, dscores = cross_entropy(scores, rows.labels, reduction="sum", axis=-2, need_loss=False)
         xp = namespace(scores)
-        mask = as_mask(rows.labels, scores)
+        mask = true_mask(rows.labels, scores.shape[-2])
         p = xp.where(mask, 1.0 + dscores, dscores)
         weighted = p if rows.weights is None else p * rows.weights[..., None, :]
         square = xp.matmul(weighted, xp.matrix_transpose(p))
         return _diagonal(xp, xp.sum(weighted, axis=-1)) - square
-
-
-@dataclass(frozen=True)
-class ProximalHinge:
-    """The smooth inner objective of the augmented Lagrangian for the hinge (`proximal_hinge`).
-
-    smoothing : float > 0, in units of score
-    """
-
-    stack: Stack
-    margin: float
-    smoothing: float
-
-    def row_sums(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, ...]:
-        """Sums over rows: smoothed loss (*heads,), flat slope, slack and plain hinge (*heads,)."""
-        scores, tape = self.stack.forward(theta, rows.x)
-        losses, dscores, slack, _ = self._kernel(scores, rows, anchor)
-        plain, _ = hinge(
-            scores,
-            rows.labels,
-            margin=self.margin,
-            weights=rows.weights,
-            reduction="none",
-            axis=-2,
-        )
-        slope = self.stack.flatten(self.stack.backward(dscores, tape))
-        return sum_last(losses), slope, sum_last(slack), sum_last(plain)
-
-    def multipliers(self, theta: Array, rows: RowChunk, anchor: Array) -> tuple[Array, Array]:
-        """(a, curvature): the multipliers (*heads, C, n) at theta, and the sum over rows of
-        w_i sum_j (e_j - e_y)(e_j - e_y)^T / smoothing over active j, (*heads, C, C). Inactive
-        pairs count a thousandth, so that an empty active set leaves a usable curvature."""
-        scores, _ = self.stack.forward(theta, rows.x)
-        a = self._kernel(scores, rows, anchor)[3]
-        xp = namespace(a)
-        mask = as_mask(rows.labels, scores)
-        active = xp.maximum(xp.astype((a > 0.0) & (a < 1.0), a.dtype), _INACTIVE)
-        active = xp.where(mask, 0.0, active) * (1.0 / self.smoothing)
-        if rows.weights is not None:
-            active = active * rows.weights[..., None, :]
-        flow = xp.matmul(active, xp.matrix_transpose(xp.astype(mask, a.dtype)))
-        degree = xp.sum(flow, axis=-1) + xp.sum(flow, axis=-2)
-        return a, _diagonal(xp, degree) - flow - xp.matrix_transpose(flow)
-
-    def _kernel(self, scores: Array, rows: RowChunk, anchor: Array) -> tuple[Array, ...]:
-        return proximal_hinge(
-            scores,
-            rows.labels,
-            anchor,
-            self.smoothing,
-            margin=self.margin,
-            weights=rows.weights,
-            axis=-2,
-        )
-
-
-def as_mask(labels: Array, scores: Array) -> Array:
-    """The boolean mask (C, n) of labels that may be integers (n,)."""
-    xp = namespace(labels)
-    if xp.isdtype(labels.dtype, "bool"):
-        return labels
-    return one_hot(xp, labels, scores.shape[-2])
 
 
 def _diagonal(xp: Any, values: Array) -> Array:

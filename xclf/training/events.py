@@ -82,6 +82,7 @@ class FitResult:
     theta : (P,) flat parameters in fitting coordinates
     n_iter : iterations or epochs done;  objective : at theta, over all rows
     converged : whether the method's own criterion was met;  reason : why it ended, for people
+    dual_gap : certified bound on what the objective stands above the optimum; NaN without one
     grad_norm : max-norm of the objective's gradient; NaN where it was not computed
     state : an update rule's state, to go on with
     interrupted : the user pressed Ctrl-C; theta is the best so far
@@ -95,3 +96,4 @@ class FitResult:
     grad_norm: float = math.nan
     state: tuple[Any, ...] | None = None
     interrupted: bool = False
+    dual_gap: float = math.nan

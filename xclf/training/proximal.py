@@ -2,24 +2,24 @@
 
 The hinge has kinks, at which L-BFGS stalls. With multipliers a_ij in [0, 1] for the hinge's terms
 the proximal method of multipliers replaces it by a smooth function (`proximal_hinge`), minimises
-that, moves the multipliers to the maximisers there, and repeats; it converges for any smoothing,
-which need not go to zero. Every evaluation also bounds how far the hinge's own objective still is
-from its optimum, which is what stops the fit. Source: Rockafellar (1976).
+that, moves the multipliers towards the maximisers there, and repeats; it converges for any
+smoothing, which need not go to zero. Every evaluation also estimates how far the hinge's own
+objective still is from its optimum; where that looks near enough a certificate decides. Source:
+Rockafellar (1976).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from typing import Any
 
-from xclf._xp import Array, accumulator, device, namespace, to_host
-from xclf.objectives import ProximalHinge
-from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner
-from xclf.rows import Chunk, sum_over_rows
+import numpy as np
+
+from xclf._xp import Array, from_host, namespace, to_host
+from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
+from xclf.training._inner import Inner, widest
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, MEMORY, ROUNDING, rounding
-from xclf.training.preconditioner import MAX_CLASSES, spectral_preconditioner
+from xclf.training.full_batch import KINK, ROUNDING, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
@@ -28,189 +28,253 @@ _BALANCE = 0.2
 _SHORT, _LONG = 8, 80
 # Outer rounds in a row without a smaller gap, after which rounding is to blame.
 _PATIENCE = 12
-
-
-class _Solver:
-    """One fit: where it is (`at`), multipliers `anchor` (1, C, N), smoothing, preconditioner."""
-
-    def __init__(self, problem: Problem, margin: float, theta: Array, tol: float) -> None:
-        self.problem, self.margin, self.tol = problem, margin, tol
-        stack, rows = problem.objective.stack, problem.rows
-        self.reg = float(problem.objective.reg)
-        # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
-        self.smoothing = margin * (1e-2 / max(self.reg, 1e-9)) ** 0.43
-        shape = (1, stack.widths[-1], len(rows))
-        self.anchor = namespace(rows.x).zeros(shape, dtype=rows.dtype, device=device(rows.x))
-        self.linear = problem.linear
-        self.start_norm: float | None = None
-        self.precondition: SpectralPreconditioner | None = None
-        if self.linear and stack.widths[1] <= MAX_CLASSES:
-            _, curvature = self._multipliers(theta)
-            self.precondition = spectral_preconditioner(stack, rows, self.reg, curvature)
-        # Pairs outlive an inner solve: the objectives differ in few terms, and starting from
-        # their curvature saves a quarter to three quarters of the iterations.
-        self.memory = Memory(MEMORY)
-        self.at = next(self._lbfgs(theta))
-        self.start_norm = float(self.at.grad_norm[0])
-
-    @property
-    def narrow(self) -> bool:
-        """Whether products run in less than the widest dtype of the device."""
-        x = self.problem.rows.x
-        return bool(self.problem.rows.dtype != accumulator(namespace(x), device(x)))
-
-    def widened(self) -> _Solver:
-        """The same fit, where it stands, with products in the widest dtype."""
-        xp, rows = namespace(self.anchor), self.problem.rows
-        wide = accumulator(xp, device(self.anchor))
-        weights = None if rows.weights is None else xp.astype(rows.weights, wide)
-        problem = replace(self.problem, rows=replace(rows, weights=weights, dtype=wide))
-        solver = _Solver(problem, self.margin, self.at.theta, self.tol)
-        solver.smoothing, solver.start_norm = self.smoothing, self.start_norm
-        solver.anchor = xp.astype(self.anchor, wide)
-        return solver
-
-    def _lbfgs(self, theta: Array) -> Iterator[Iterate]:
-        noise = rounding(self.problem.rows.dtype, namespace(theta))
-        return iter(
-            LBFGS(
-                self.value_and_grad,
-                theta,
-                memory=self.memory,
-                precondition=self.precondition,
-                noise=noise,
-            )
-        )
-
-    def inner_solve(self) -> Iterator[Iterate]:
-        """Iterates at fixed multipliers, until moving those pays more; then adapts smoothing."""
-        for used, at in enumerate(self._lbfgs(self.at.theta)):
-            self.at = at
-            yield at
-            slack, residual = self.gap(at)
-            if residual <= _BALANCE * max(slack, self.tol * abs(at.value[0])):
-                if used <= _SHORT:
-                    self.smoothing *= 0.5
-                return
-            if at.stalled[0] or used >= _LONG:
-                self.smoothing *= 2.0
-                return
-
-    def value_and_grad(self, theta: Array) -> tuple[Array, ...]:
-        """Smoothed objective and gradient; with them, as extras: the slack's share of the gap, the
-        squared norm of the weights' gradient, the 1-norm of the biases', the hinge's objective."""
-        inner = self._inner()
-        loss, slope, slack, plain = sum_over_rows(
-            lambda chunk: inner.row_sums(theta, chunk, self.anchor[..., chunk.where]),
-            self.problem.rows,
-            self.problem.width(theta),
-        )
-        objective, total = self.problem.objective, self.problem.total
-        value, grad = objective.complete(theta, (loss, slope), total)
-        xp = namespace(theta)
-        weights, biases = xp.zeros_like(value), xp.zeros_like(value)
-        for w, b in objective.stack.layers(grad):
-            weights = weights + xp.sum(w * w, axis=(-2, -1))
-            if b is not None:
-                biases = biases + xp.sum(xp.abs(b), axis=(-2, -1))
-        return value, grad, slack / total, weights, biases, value + (plain - loss) / total
-
-    def gap(self, at: Iterate) -> tuple[float, float]:
-        """(slack, residual), whose sum is the gap of `fit_proximal`'s docstring."""
-        slack, weights, biases, _ = at.extra[:, 0].tolist()
-        if not self.linear or self.reg == 0.0:
-            # Scaled so that the gradient's goal counts as half the gap's.
-            goal = self.tol * (self.start_norm or math.inf)
-            share = float(at.grad_norm[0]) / goal if goal > 0.0 else math.inf
-            return max(slack, 0.0), 0.5 * self.tol * abs(float(at.value[0])) * share
-        return max(slack, 0.0), weights / (4.0 * self.reg) + self.margin * biases
-
-    def converged(self, at: Iterate) -> bool:
-        value = abs(float(at.value[0]))
-        return math.isfinite(value) and sum(self.gap(at)) <= self.tol * value
-
-    def move_multipliers(self) -> None:
-        """Take the multipliers at the current parameters as the new anchor."""
-        self.anchor, curvature = self._multipliers(self.at.theta)
-        if self.precondition is not None:
-            self.precondition.refresh(curvature)
-
-    def _inner(self) -> ProximalHinge:
-        return ProximalHinge(self.problem.objective.stack, self.margin, self.smoothing)
-
-    def _multipliers(self, theta: Array) -> tuple[Array, Array]:
-        inner, xp = self._inner(), namespace(theta)
-        moved = xp.empty_like(self.anchor)
-
-        def step(chunk: Chunk) -> tuple[Array]:
-            a, curvature = inner.multipliers(theta, chunk, self.anchor[..., chunk.where])
-            moved[..., chunk.where] = a
-            return (curvature,)
-
-        (curvature,) = sum_over_rows(step, self.problem.rows, self.problem.width(theta))
-        return moved, curvature / self.problem.total
+# At the end of a round this near the goal its multipliers are certified: they prove the most then,
+# and a later iterate may be good enough for them.
+_NEAR = 3.0
+# Below this share of the objective every better round is certified: it may be the last.
+_LAST = 1e-9
+# Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
+_WAIT, _MOST_WAIT = 5, 40
 
 
 def fit_proximal(
-    problem: Problem, theta: Array, *, margin: float, tol: float, max_iter: int, monitor: Monitor
-) -> FitResult:
-    """Minimise a hinge objective from theta (P,).
+    problem: Problem, theta: Array, *, margin: Any, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
+    """Minimise K hinge objectives from theta (K, P); one result a head.
 
-    Converged means: the duality gap at the current multipliers,
+    Heads share the rows and nothing else: each has its own smoothing, moves its multipliers when
+    its own inner solve is good enough, and leaves the batch at its own end.
 
-        slack + ||grad_W||^2 / (4 reg) + margin * ||grad_b||_1,
+    margin : float, or (K,)
+    max_iter : inner L-BFGS iterations of a head in all
 
-    is at most `tol` times the objective. For a linear model without biases it is a bound on the
-    distance to the optimal objective; with biases it is that bound up to the last term's estimate
-    of what an exact balance of the multipliers would cost. Without reg there is no such
-    bound, and a net is not convex: there the gradient's max-norm must have fallen to `tol` times
-    its first value instead of the second and third term.
-
-    max_iter : inner L-BFGS iterations in all
+    A linear model with reg > 0 has converged when `dual_gap` is at most `tol` times the objective.
+    Both are certified (`Certificate`): computed in the widest dtype, at the parameters that come
+    back, which are rounded to the dtype of the rows. `dual_gap` is a bound on what the objective
+    stands above the optimum, also where the fit ended early. Without reg the gap is the objective
+    itself, a net has none (NaN), and `converged` is about the smoothed problem: the share of the
+    multipliers in the gap below half of `tol` times the objective, and the gradient's max-norm
+    below `tol` times its first value.
     """
-    solver = _Solver(problem, margin, theta[None, :], tol)
-    n_iter, reason, interrupted = 0, "", False
+    heads = int(theta.shape[0])
+    margins = np.zeros(heads) + to_host(margin)
+    fit = _Fit(problem, theta, margins, tol, max_iter, monitor)
     try:
-        n_iter, reason = _rounds(solver, 0, max_iter, monitor)
-        if reason == ROUNDING and solver.narrow:
+        fit.run()
+        if fit.waiting:
             # The last part of the gap is below float32's rounding: go on with wider products.
-            solver = solver.widened()
-            n_iter, reason = _rounds(solver, n_iter, max_iter, monitor)
+            fit.widen()
+            fit.run()
     except KeyboardInterrupt:
-        reason, interrupted = "interrupted", True
-        n_iter = len(monitor.history["loss"])
-    theta = solver.at.theta[0, :]
-    return FitResult(
-        theta=theta,
-        n_iter=max(n_iter, 1),
-        objective=float(to_host(problem.value(theta))),
-        converged=solver.converged(solver.at),
-        reason=reason,
-        grad_norm=float(solver.at.grad_norm[0]),
-        interrupted=interrupted,
-    )
+        fit.end(np.full(len(fit.alive), "interrupted"))
+    return [result for result in fit.results if result is not None]
 
 
-def _rounds(solver: _Solver, n_iter: int, max_iter: int, monitor: Monitor) -> tuple[int, str]:
-    """Inner solves and moves of the multipliers, until there is a reason to end."""
-    best, stale = math.inf, 0
-    while True:
-        for at in solver.inner_solve():
-            asked = False
-            if at.moved[0]:
-                n_iter += 1
-                asked = monitor.record(n_iter, float(at.extra[3, 0]))
-            if solver.converged(at):
-                return n_iter, "converged"
-            if asked:
-                return n_iter, "a callback stopped the fit"
-            if n_iter >= max_iter:
-                return n_iter, f"reached max_iter={max_iter}"
-            if not math.isfinite(at.value[0]):
-                return n_iter, "the objective is not finite"
-        gap = sum(solver.gap(solver.at))
-        stale = 0 if gap < best else stale + 1
-        best = min(best, gap)
-        if stale >= _PATIENCE:
-            return n_iter, ROUNDING if solver.linear else KINK
-        solver.move_multipliers()
+class _Fit:
+    """K heads on their way. `alive` are the original numbers of those still in the batch; all else
+    is in their order, but for `results` and what __init__ keeps of the whole.
+
+    used : evaluations since the multipliers moved;  stale : rounds since the gap was least
+    wait, pause : evaluations until the next certificate, and to wait after a failed one
+    best, dual : the lowest objective and the highest lower bound certified;  kept : theta there
+    """
+
+    _STATE = ("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual")
+
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Array,
+        margin: np.ndarray,
+        tol: float,
+        max_iter: int,
+        monitor: Monitor,
+    ) -> None:
+        heads = int(theta.shape[0])
+        self.whole, self.margin = problem, margin
+        self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
+        self.results: list[FitResult | None] = [None] * heads
+        self.waiting: list[tuple[int, Array, Array, float]] = []
+        # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
+        reg = np.zeros(heads) + to_host(problem.objective.reg)
+        smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
+        self.alive, self.n_iter = np.arange(heads), np.zeros(heads, dtype=int)
+        self.reg = reg
+        self._begin(Inner.at_zero(problem, margin, smoothing), theta)
+        self.first_norm = self.lbfgs.at.grad_norm
+        self.whole_norm, self.whole_reg = self.first_norm, reg
+
+    def _begin(
+        self, inner: Inner, theta: Array, like: SpectralPreconditioner | None = None
+    ) -> None:
+        self.inner, self.kept = inner, namespace(theta).asarray(theta, copy=True)
+        inner.build_preconditioner(theta, like)
+        self.spectral = inner.precondition
+        # Pairs outlive an inner solve: the objectives differ in few terms, and starting from
+        # their curvature saves a quarter to three quarters of the iterations.
+        self.lbfgs = LBFGS(
+            inner.value_and_grad,
+            theta,
+            memory=pairs_for(inner.problem, theta),
+            precondition=inner.precondition,
+            noise=rounding(inner.problem.rows.dtype, namespace(theta)),
+        )
+        heads = len(self.alive)
+        self.used, self.stale = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
+        self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
+        self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
+        self.dual = np.zeros(heads)
+
+    def widen(self) -> None:
+        """Take up the heads that wait, where they stand, with products in the widest dtype."""
+        heads, thetas, anchors, smoothing = zip(*self.waiting, strict=True)
+        xp = namespace(thetas[0])
+        self.waiting, self.alive = [], np.asarray(heads)
+        self.n_iter = np.asarray([r.n_iter for r in map(self.results.__getitem__, heads) if r])
+        self.first_norm, self.reg = self.whole_norm[self.alive], self.whole_reg[self.alive]
+        problem = widest(self.whole.keep(self.alive))
+        anchor = xp.astype(xp.stack(anchors), problem.rows.dtype)
+        inner = Inner(problem, self.margin[self.alive], np.asarray(smoothing), anchor)
+        self._begin(inner, xp.stack(thetas), self.spectral)
+
+    def run(self) -> None:
+        """Until every head has a reason to end."""
+        asked = False
+        while True:
+            at = self.lbfgs.at
+            slack, residual = self.gap(at)
+            plain, near = np.abs(at.extra[3]), slack + residual
+            tight = residual <= _BALANCE * np.maximum(slack, self.tol * np.abs(at.value))
+            over = tight | at.stalled | (self.used >= _LONG)
+            self._certify_where_due(over, plain, near)
+            self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
+            self.least = np.where(over, np.minimum(self.least, near), self.least)
+            going = self.end(self._reasons(at, near <= self.tol * plain, asked))
+            if not len(going):
+                return
+            self._move(over[going], tight[going])
+            at = self.lbfgs.advance()
+            self.n_iter, self.used = self.n_iter + at.moved, self.used + 1
+            self.wait = self.wait - 1
+            asked = bool(at.moved.any()) and self.monitor.record(
+                int(self.n_iter.max()), float(np.min(at.extra[3])), heads=len(self.alive)
+            )
+
+    def gap(self, at: Iterate) -> tuple[np.ndarray, np.ndarray]:
+        """(slack, residual), (K,) each, whose sum estimates the gap."""
+        slack, weights, biases, _ = at.extra
+        with np.errstate(all="ignore"):
+            residual = weights / (4.0 * self.reg) + self.inner.margin * biases
+            # Scaled so that the gradient's goal counts as half the gap's.
+            share = at.grad_norm / (self.tol * self.first_norm)
+            smooth = 0.5 * self.tol * np.abs(at.value) * share
+        smooth = np.where(at.grad_norm > 0.0, smooth, 0.0)
+        return np.maximum(slack, 0.0), np.where(self._certain, residual, smooth)
+
+    @property
+    def _certain(self) -> np.ndarray:
+        """Heads whose gap can be certified."""
+        return np.asarray(self.whole.linear & (self.reg > 0.0))
+
+    @property
+    def _proven(self) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            near = self.best - self.dual <= self.tol * self.best
+        return np.asarray(np.isfinite(self.best) & near)
+
+    def _certify_where_due(self, over: np.ndarray, plain: np.ndarray, near: np.ndarray) -> None:
+        goal = self.tol * plain
+        due = (near <= goal) | (plain - self.dual <= goal) | (over & (near <= _NEAR * goal))
+        # Where rounding ends a fit before its goal, the best of the last rounds is what comes back.
+        last = over & (near < self.least) & (near <= _LAST * plain)
+        self._certify(self._certain & ((due & (self.wait <= 0)) | last))
+
+    def _certify(self, heads: np.ndarray) -> None:
+        """Find what the present iterates of `heads` (K,) prove."""
+        index = np.flatnonzero(heads)
+        if not len(index):
+            return
+        theta, xp = self.lbfgs.at.theta, namespace(self.kept)
+        theta = xp.take(theta, from_host(index, theta), axis=0)
+        theta = self.inner.as_stored(theta, self.whole.rows.dtype)
+        value, gap = self.inner.certify(theta, index)
+        for place, k in enumerate(index.tolist()):
+            if value[place] < self.best[k]:
+                self.best[k] = value[place]
+                self.kept[k, ...] = theta[place, ...]
+            if math.isfinite(value[place]):
+                self.dual[k] = max(self.dual[k], value[place] - gap[place])
+        self.wait = np.where(heads, self.pause, self.wait)
+        self.pause = np.where(heads, np.minimum(2 * self.pause, _MOST_WAIT), self.pause)
+
+    def _reasons(self, at: Iterate, near: np.ndarray, asked: bool) -> np.ndarray:
+        """(K,) strings: why each head ends; empty for those that go on."""
+        finite = np.isfinite(at.value)
+        return np.select(
+            [
+                finite & np.where(self._certain, self._proven, near),
+                np.full(len(near), asked),
+                self.n_iter >= self.max_iter,
+                ~finite,
+                self.stale >= _PATIENCE,
+            ],
+            [
+                "converged",
+                "a callback stopped the fit",
+                f"reached max_iter={self.max_iter}",
+                "the objective is not finite",
+                ROUNDING if self.whole.linear else KINK,
+            ],
+            "",
+        )
+
+    def _move(self, over: np.ndarray, tight: np.ndarray) -> None:
+        """The multipliers of heads whose inner solve is over move, and their smoothing adapts."""
+        if not over.any():
+            return
+        factor = np.where(tight, np.where(self.used <= _SHORT, 0.5, 1.0), 2.0)
+        self.inner.move(over, self.inner.smoothing * np.where(over, factor, 1.0))
+        self.lbfgs.restart(over)
+        self.used = np.where(over, -1, self.used)
+
+    def end(self, reasons: np.ndarray) -> np.ndarray:
+        """Write down the heads that have a reason to end, go on without them; returns the others,
+        as integers."""
+        going = np.flatnonzero(reasons == "")
+        if len(going) == len(reasons):
+            return going
+        if self.whole.linear:
+            self._certify((reasons != "") & ~(self._proven & self._certain))
+        narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
+        for k in np.flatnonzero(reasons != "").tolist():
+            self.results[self.alive[k]] = self._result(k, str(reasons[k]))
+            if reasons[k] == ROUNDING and narrow:
+                theta, anchor = self.lbfgs.at.theta, self.inner.anchor
+                xp, smoothing = namespace(anchor), float(self.inner.smoothing[k])
+                anchor = xp.asarray(anchor[k, ...], copy=True)
+                self.waiting.append((int(self.alive[k]), theta[k, :], anchor, smoothing))
+        for name in (*self._STATE, "first_norm", "reg"):
+            setattr(self, name, getattr(self, name)[going])
+        if len(going):
+            self.kept = namespace(self.kept).take(self.kept, from_host(going, self.kept), axis=0)
+            self.inner.keep(going)
+            self.lbfgs.keep(going)
+        return going
+
+    def _result(self, k: int, reason: str) -> FitResult:
+        at, linear = self.lbfgs.at, self.whole.linear
+        objective, gap = float(self.best[k]), float(self.best[k] - self.dual[k])
+        theta = self.kept[k, :] if linear else at.theta[k, :]
+        if not linear:
+            problem = self.inner.problem.keep(np.asarray([k]))
+            objective, gap = float(to_host(problem.value(theta[None, :]))[0]), math.nan
+        return FitResult(
+            theta=theta,
+            n_iter=max(int(self.n_iter[k]), 1),
+            objective=objective,
+            converged=reason == "converged",
+            reason=reason,
+            grad_norm=float(at.grad_norm[k]),
+            interrupted=reason == "interrupted",
+            dual_gap=gap,
+        )

@@ -1,0 +1,107 @@
+"""`ProximalSums` on a CPU without temporaries: what NumPy can do in place, done in place.
+
+The formulas are those of `proximal_hinge`, step by step, and are tested against it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xclf._xp import Array, is_host
+from xclf.objectives._host import scratch, sum_classes, true_index
+from xclf.objectives._proximal import Move, ProximalSums, pair_curvature
+from xclf.objectives._stack import Stack, stacked
+from xclf.objectives._sums import RowChunk
+
+
+class HostProximalSums(ProximalSums):
+    """`ProximalSums` of a linear model on NumPy rows."""
+
+    def __call__(self, rows: RowChunk, where: slice) -> tuple[np.ndarray, ...]:
+        layer = self.layers[0]
+        (heads, classes, features), n = layer.w.shape, len(rows.x)
+        w, b = stacked(np, *layer)
+        x = self.stack.shifted(rows.x)
+        flat = scratch("scores", (len(w), n), w.dtype)
+        np.matmul(w, x.T, out=flat)
+        if b is not None:
+            flat += b
+        m = flat.reshape(heads, classes, n)
+        true = _places(true_index(rows.labels), m.shape)
+        m -= m.reshape(-1).take(true)[:, None, :]
+        m += self.margin[:, None, None]
+        m.reshape(-1)[true] = 0.0
+        anchor = self.anchor[..., where]
+        more = self._move(m, rows, anchor)
+        a = _multipliers(m, anchor, self.smoothing)
+        losses = _losses(m, a, anchor, self.smoothing)
+        if rows.weights is not None:
+            a *= rows.weights[..., None, :]
+            losses *= rows.weights
+        a.reshape(-1)[true] = -sum_classes(a)
+        slope = a.reshape(len(w), n)
+        dw = (slope @ x).reshape(heads, classes, features)
+        db = slope.sum(axis=-1).reshape(heads, classes)
+        return *losses.sum(axis=-1, dtype=np.float64), dw, db, *more
+
+    def _move(self, m: np.ndarray, rows: RowChunk, anchor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Write the anchor of heads on the move; returns the curvature if it is wanted."""
+        if self.move is None:
+            return ()
+        a = _multipliers(m, anchor, self.move.smoothing)
+        more = (pair_curvature(a, rows, self.smoothing),) if self.move.measure else ()
+        for k in np.flatnonzero(self.move.heads):
+            a[k] -= anchor[k]
+            a[k] *= self.move.relaxation
+            anchor[k] += a[k]
+        return more
+
+
+def _places(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(K, n): where the true class of every row is in a flattened (K, C, n) array."""
+    heads, classes, n = shape
+    return (labels * n + np.arange(n)) + (classes * n) * np.arange(heads)[:, None]
+
+
+def _multipliers(m: np.ndarray, anchor: np.ndarray, smoothing: np.ndarray) -> np.ndarray:
+    """clip(anchor + m / smoothing, 0, 1), in this thread's memory; both are 0 at the true class."""
+    a = scratch("multipliers", m.shape, m.dtype)
+    np.divide(m, smoothing[:, None, None], out=a)
+    a += anchor
+    return np.clip(a, 0.0, 1.0, out=a)
+
+
+def _losses(m: np.ndarray, a: np.ndarray, anchor: np.ndarray, smoothing: Any) -> np.ndarray:
+    """(3, K, n): phi, slack and the plain hinge per row; m is overwritten."""
+    out = np.empty((3, m.shape[0], m.shape[2]), dtype=m.dtype)
+    t = scratch("products", m.shape, m.dtype)
+    np.subtract(a, anchor, out=t)
+    t *= t
+    far = sum_classes(t)
+    far *= 0.5 * smoothing[:, None]
+    np.multiply(a, m, out=t)
+    pairs = sum_classes(t)
+    np.subtract(pairs, far, out=out[0])
+    np.maximum(m, 0.0, out=m)
+    m -= t
+    out[1] = sum_classes(m)
+    np.add(pairs, out[1], out=out[2])
+    return out
+
+
+def proximal_sums(
+    stack: Stack,
+    theta: Array,
+    dtype: Any,
+    *,
+    margin: Array,
+    smoothing: Array,
+    anchor: Array,
+    move: Move | None = None,
+) -> ProximalSums:
+    """`ProximalSums` at theta (K, P) for rows in `dtype`, in place where that is possible."""
+    layers = stack.prepared(theta, dtype)
+    cls = HostProximalSums if is_host(theta) and len(layers) == 1 else ProximalSums
+    return cls(stack, layers, margin, smoothing, anchor, move)

@@ -1,0 +1,193 @@
+"""How far a linear hinge model can be from its optimum, at most: a duality gap that can be trusted.
+
+For multipliers a_ij in [0, 1], 0 at the true class, let G_ij = w_i/W (a_ij - [j = y_i] sum_k a_ik).
+The objective P at weights V and biases b, its margins m, and any (V*, b*) satisfy
+
+    P - P* <= sum_i w_i/W sum_j (max(0, m_ij) - a_ij m_ij)  +  ||X^T G + 2 reg V||^2 / (4 reg)
+              + 1^T G (b - b*).
+
+The last term is 0 without biases, and where flows between classes balance (`balance`); what
+rounding leaves of it is bounded, as no optimum has biases far apart. All that is computed, here in
+the widest dtype, is subject to rounding of its own, for which a bound is added.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from xclf._xp import Array, from_host, namespace, to_host
+from xclf.kernels import proximal_hinge
+from xclf.objectives import class_flows, true_mask
+from xclf.rows import Chunk, sum_over_rows
+from xclf.training._balance import balance
+from xclf.training.problem import Problem
+
+
+class Certificate:
+    """Multipliers of K heads, as `proximal_hinge` has them at theta, and what they prove.
+
+    problem : with rows in the widest dtype;  theta : (K, P)
+    margin, smoothing : host (K,)
+    anchor : a slice of rows -> (K, C, n), in any dtype
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Array,
+        margin: np.ndarray,
+        smoothing: np.ndarray,
+        anchor: Any,
+    ) -> None:
+        self.problem, self.theta, self._anchor = problem, theta, anchor
+        dtype = problem.rows.dtype
+        self.layers = problem.objective.stack.prepared(theta, dtype)
+        self.host_margin = margin
+        self.margin = from_host(margin, theta, dtype)
+        self.smoothing = from_host(smoothing, theta, dtype)
+        self.total = np.broadcast_to(to_host(problem.total), margin.shape)
+        self.weight = np.zeros((len(margin), problem.objective.stack.widths[-1]))
+
+    def bound(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P, gap), host (K,): the objective at theta, and what it stands above the optimum at
+        most. Where reg is 0 the gap is P itself: no optimum is below 0."""
+        repair = self._repair() if self.problem.objective.stack.bias else None
+        *sums, dw, db = self._sums(repair)
+        xp, (w, b) = namespace(self.theta), self.problem.objective.stack.layers(self.theta)[0]
+        dw, db = self.problem.objective.stack.unscaled([(dw, db)])[0]
+        total = from_host(self.total, self.theta, dw.dtype)[:, None]
+        objective = self.problem.objective
+        penalty, slope = objective.stack.penalty(self.theta, objective.reg)
+        residual = dw / total[..., None] + objective.stack.layers(slope)[0].w
+        parts = [*sums, penalty]
+        parts += [xp.sum(a * a, axis=(-2, -1)) for a in (residual, w)]
+        biases = [] if b is None else [db / total, xp.astype(b[..., 0], dw.dtype)]
+        told = to_host(xp.concat([xp.stack(parts, axis=-1), *biases], axis=-1)).T
+        return self._assemble(np.asarray(told, dtype=np.float64))
+
+    def _assemble(self, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, slack, mass, squares, active, lengths = told[:6] / self.total
+        penalty, residual, norm = told[6:9]
+        stack = self.problem.objective.stack
+        classes = stack.widths[-1]
+        objective = value + penalty
+        reg = np.broadcast_to(to_host(self.problem.objective.reg), objective.shape)
+        with np.errstate(all="ignore"):
+            # Rounding of products over features and of sums over rows: Higham & Mary (2019), whose
+            # bound grows with the square root of their length; 4 of its deviations, and 16 units
+            # for a few operations more.
+            unit = float(np.finfo(told.dtype).eps) / 2
+            inner = unit * (4 * math.sqrt(stack.widths[0]) + 16)
+            outer = unit * (4 * math.sqrt(len(self.problem.rows)) + 16)
+            # Margins are off by two scores' rounding, where they count: in the hinge, or in a.
+            rounding = 2 * inner * (2 * np.sqrt(norm) * lengths + self.host_margin * active)
+            rounding += (inner + outer) * (objective + slack)
+            off = 2 * (inner + outer) * (mass * np.sqrt(squares) + 2 * reg * np.sqrt(norm))
+            residual = (np.sqrt(residual) + off) ** 2 / (4 * reg)
+            gap = np.maximum(slack, 0.0) + residual + rounding
+            if stack.bias:
+                push, b = told[9 : 9 + classes], told[9 + classes :]
+                gap += self._bias_term(push, b, objective, reg, np.sqrt(squares), outer * mass)
+                gap += 4 * inner * np.max(np.abs(b), axis=0) * active
+        gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
+        return objective, np.where(np.isnan(objective), np.inf, np.minimum(gap, objective))
+
+    def _bias_term(
+        self,
+        push: np.ndarray,
+        b: np.ndarray,
+        objective: np.ndarray,
+        reg: np.ndarray,
+        spread: np.ndarray,
+        rounding: np.ndarray,
+    ) -> np.ndarray:
+        """At most 1^T G (b - b*), of which the entries of 1^T G add up to 0.
+
+        Rows of class c give  b*_j - b*_c <= P W / W_c - margin + |V*_j - V*_c| |mean x|,  with
+        reg |V*|^2 <= P  and  |mean x|^2 <= W / W_c mean |x|^2.
+        """
+        share = np.where(self.weight.T > 0.0, self.weight.T / self.total, 1.0).min(axis=0)
+        apart = objective / share + np.sqrt(2 * objective / reg / share) * spread
+        there = self.weight.T > 0.0
+        apart += np.where(there, b, -np.inf).max(axis=0) - np.where(there, b, np.inf).min(axis=0)
+        imbalance: np.ndarray = np.abs(push).sum(axis=0) + 2 * rounding
+        return np.asarray(0.5 * imbalance * np.maximum(apart, 0.0))
+
+    def _repair(self) -> tuple[Array, Array]:
+        """(inner, outer) of `balance`, (K, C, C) each, in the namespace of theta."""
+        xp = namespace(self.theta)
+
+        def step(chunk: Chunk) -> tuple[Array, ...]:
+            _, a = self._multipliers(chunk)[1:]
+            ones = xp.where(true_mask(chunk.labels, a.shape[-2]), 1.0, xp.zeros_like(a))
+            parts = (a, xp.minimum(a, 1.0 - a), ones)
+            if chunk.weights is not None:
+                parts = tuple(part * chunk.weights[..., None, :] for part in parts)
+            inside = xp.where(true_mask(chunk.labels, a.shape[-2]), 0.0, parts[1])
+            flows = [class_flows(part, chunk.labels) for part in (parts[0], inside)]
+            return (*flows, xp.sum(parts[2], axis=-1))
+
+        rows, width = self.problem.rows, self.problem.width(self.theta)
+        flow, inside, self.weight = (to_host(part) for part in sum_over_rows(step, rows, width))
+        repairs = [balance(*parts) for parts in zip(flow, inside, self.weight, strict=True)]
+        inner, outer = (np.stack(part) for part in zip(*repairs, strict=True))
+        return from_host(inner, self.theta, rows.dtype), from_host(outer, self.theta, rows.dtype)
+
+    def _multipliers(self, chunk: Chunk) -> tuple[Any, Array, Array]:
+        """(tape, scores, a) of a chunk."""
+        scores, tape = self.problem.objective.stack.apply(self.layers, chunk.x)
+        xp = namespace(scores)
+        anchor = xp.astype(self._anchor(chunk.where), scores.dtype, copy=False)
+        a = proximal_hinge(
+            scores, chunk.labels, anchor, self.smoothing, margin=self.margin, axis=-2
+        )[3]
+        return tape, scores, a
+
+    def _sums(self, repair: tuple[Array, Array] | None) -> tuple[Array, ...]:
+        """Sums over rows, weighted: hinge, slack, multipliers, |x|^2, the number of pairs that
+        count, that times |x|, all (K,); dw and db of X^T G."""
+        stack = self.problem.objective.stack
+        xp = namespace(self.theta)
+        scale = 1.0 if stack.scale is None else xp.astype(stack.scale, self.problem.rows.dtype)
+
+        def step(chunk: Chunk) -> tuple[Array, ...]:
+            tape, scores, a = self._multipliers(chunk)
+            mask = true_mask(chunk.labels, a.shape[-2])
+            if repair is not None:
+                a = _repaired(a, chunk.labels, *repair)
+            own = xp.sum(xp.where(mask, scores, 0.0), axis=-2, keepdims=True)
+            m = xp.where(mask, 0.0, (scores - own) + self.margin[:, None, None])
+            hinge = xp.maximum(m, 0.0)
+            near = (m > -1e-6 * self.margin[:, None, None]) | (a > 0.0)
+            active = xp.sum(xp.where(near & ~mask, 1.0, xp.zeros_like(a)), axis=-2)
+            x = xp.matrix_transpose(tape.inputs[0]) / scale
+            squares = xp.sum(x * x, axis=-1)
+            lines = [xp.sum(line, axis=-2) for line in (hinge, hinge - a * m, a)]
+            lines += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
+            weights = 1.0 if chunk.weights is None else chunk.weights
+            sums = [xp.sum(line * weights, axis=-1) for line in lines]
+            a = a if chunk.weights is None else a * chunk.weights[..., None, :]
+            slope = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
+            return (*sums, *stack.slopes(slope, tape)[0])
+
+        return sum_over_rows(step, self.problem.rows, self.problem.width(self.theta))
+
+
+def _repaired(a: Array, labels: Array, inner: Array, outer: Array) -> Array:
+    """Multipliers (K, C, n) after a `Repair`."""
+    xp = namespace(a)
+    a = a + _by_class(inner, labels) * xp.minimum(a, 1.0 - a)
+    outer = _by_class(outer, labels)
+    a = xp.where(outer < 0.0, a * (1.0 + outer), a + outer * (1.0 - a))
+    return xp.minimum(xp.maximum(a, 0.0), 1.0)
+
+
+def _by_class(values: Array, labels: Array) -> Array:
+    """(K, C, n): of values (K, C, C) each row's column, that of its true class."""
+    xp = namespace(values)
+    if xp.isdtype(labels.dtype, "bool"):
+        return xp.matmul(values, xp.astype(labels, values.dtype))
+    return xp.take(values, labels, axis=-1)

@@ -1,0 +1,178 @@
+"""The smooth problem inside a hinge fit: K heads with their multipliers and their smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xclf._xp import Array, accumulator, device, from_host, namespace
+from xclf.objectives import Layer, Move, proximal_sums
+from xclf.optim import SpectralPreconditioner
+from xclf.rows import sum_over_rows
+from xclf.training._certificate import Certificate
+from xclf.training.preconditioner import (
+    MAX_CLASSES,
+    passes_for_a_full_basis,
+    spectral_preconditioner,
+)
+from xclf.training.problem import Problem
+
+# How far anchors go beyond the multipliers found: measured, it saves a tenth of the passes.
+_RELAXATION = 1.6
+
+# A full eigenbasis of the features may cost so many passes: it saves as many, and fits are long.
+_WORTH_PASSES = 300
+
+
+class Inner:
+    """What L-BFGS minimises between two moves of the multipliers.
+
+    problem : of K heads, whose reg it takes as (K,)
+    margin, smoothing : host (K,)
+    anchor : (K, C, N) in the dtype of the rows; moves happen in place
+    """
+
+    def __init__(
+        self, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, anchor: Array
+    ) -> None:
+        self.problem, self.margin, self.smoothing = problem, margin, smoothing
+        self.anchor = anchor
+        self.precondition: SpectralPreconditioner | None = None
+        self._move: Move | None = None
+        self._numbers()
+
+    @classmethod
+    def at_zero(cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray) -> Inner:
+        """No multipliers yet: the objective is the Huber form of the hinge."""
+        rows = problem.rows
+        shape = (len(margin), problem.objective.stack.widths[-1], len(rows))
+        anchor = namespace(rows.x).zeros(shape, dtype=rows.dtype, device=device(rows.x))
+        return cls(problem, margin, smoothing, anchor)
+
+    def build_preconditioner(
+        self, theta: Array, like: SpectralPreconditioner | None = None
+    ) -> None:
+        """For linear models: spectrum of the rows, curvature of the active pairs at theta.
+
+        like : one for the same rows, whose spectrum will do
+        """
+        stack = self.problem.objective.stack
+        if not self.problem.linear or stack.widths[1] > MAX_CLASSES:
+            return
+        self._move = Move(self._device(np.zeros(len(self.margin), dtype=bool)), self._smoothing)
+        curvature = self._evaluate(theta)[-1]
+        self._move = None
+        reg = self.problem.objective.reg
+        if like is None:
+            rows, heads = self.problem.rows, len(self.margin)
+            full = passes_for_a_full_basis(rows, stack, heads) <= _WORTH_PASSES
+            self.precondition = spectral_preconditioner(stack, rows, reg, curvature, full)
+        else:
+            self.precondition = replace(like, curvature=curvature, reg=reg)
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, ...]:
+        """Smoothed objective and gradient; with them, as extras: the slack's share of the gap, the
+        squared norm of the weights' gradient, the 1-norm of the biases', the hinge's objective.
+
+        Multipliers that are due to move do so in the same pass, before anything else.
+        """
+        value, grad, slack, plain, *curvature = self._evaluate(theta)
+        xp = namespace(theta)
+        weights, biases = xp.zeros_like(value), xp.zeros_like(value)
+        for w, b in self.problem.objective.stack.layers(grad):
+            weights = weights + xp.sum(w * w, axis=(-2, -1))
+            if b is not None:
+                biases = biases + xp.sum(xp.abs(b), axis=(-2, -1))
+        if self._move is not None and self.precondition is not None:
+            moved, before = self._move.heads[:, None, None], self.precondition.curvature
+            self.precondition.refresh(xp.where(moved, curvature[0], before))
+        self._move = None
+        return value, grad, slack, weights, biases, plain
+
+    def _evaluate(self, theta: Array) -> tuple[Array, ...]:
+        """(value, grad, slack, plain objective), and the curvature if there is a move."""
+        rows, objective, total = self.problem.rows, self.problem.objective, self.problem.total
+        step = proximal_sums(
+            objective.stack,
+            theta,
+            rows.dtype,
+            margin=self._margin,
+            smoothing=self._smoothing,
+            anchor=self.anchor,
+            move=self._move,
+        )
+        width = self.problem.width(theta)
+        sums = sum_over_rows(lambda chunk: step(chunk, chunk.where), rows, width)
+        loss, slack, plain = sums[:3]
+        more: tuple[Array, ...] = ()
+        if self._move is not None and self._move.measure:
+            more = (sums[-1] / total[..., None, None],)
+        slopes: list[Any] = list(zip(sums[3::2], sums[4::2], strict=False))
+        slope = objective.stack.flatten(objective.stack.unscaled(slopes))
+        value, grad = objective.complete(theta, (loss, slope), total)
+        return value, grad, slack / total, value + (plain - loss) / total, *more
+
+    def move(self, heads: np.ndarray, smoothing: np.ndarray) -> None:
+        """At the next evaluation the multipliers of `heads` (host booleans) become the anchor, and
+        `smoothing` (K,) that of all."""
+        measure = self.precondition is not None
+        self._move = Move(self._device(heads), self._smoothing, _RELAXATION, measure)
+        self.smoothing = smoothing
+        self._numbers()
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with the heads that host integers `kept` name, in increasing order; not while a
+        move is due. Anchors close ranks in the memory they have."""
+        self.problem = self.problem.keep(kept)
+        self.margin, self.smoothing = self.margin[kept], self.smoothing[kept]
+        for place, k in enumerate(kept.tolist()):
+            if place != k:
+                self.anchor[place, ...] = self.anchor[k, ...]
+        self.anchor = self.anchor[: len(kept), ...]
+        self._numbers()
+
+    def certify(self, theta: Array, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(objective, gap), host (k,), of the heads that integers `heads` name, at theta (k, P)."""
+        index, xp = self._device(heads), namespace(theta)
+        problem = widest(self.problem.keep(heads))
+
+        def anchor(where: slice) -> Array:
+            return xp.take(self.anchor[..., where], index, axis=0)
+
+        margin, smoothing = self.margin[heads], self.smoothing[heads]
+        return Certificate(problem, theta, margin, smoothing, anchor).bound()
+
+    def as_stored(self, theta: Array, dtype: Any) -> Array:
+        """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
+
+        In raw coordinates, where models keep theirs. A vector added to the weights of all classes
+        changes no difference of scores: the one for which their penalty is least is added.
+        """
+        stack, xp = self.problem.objective.stack, namespace(theta)
+        (w, b) = stack.layers(theta)[0]
+        parts = [w - xp.mean(w, axis=-2, keepdims=True)]
+        parts.append(None if b is None else b - xp.mean(b, axis=-2, keepdims=True))
+        layers = stack.raw([Layer(*parts)])
+        back = [
+            None if part is None else xp.astype(xp.astype(part, dtype), theta.dtype)
+            for part in layers[0]
+        ]
+        return stack.flatten([tuple(layer) for layer in stack.fitting([Layer(*back)])])
+
+    def _numbers(self) -> None:
+        dtype = self.problem.rows.dtype
+        self._margin = self._device(self.margin, dtype)
+        self._smoothing = self._device(self.smoothing, dtype)
+
+    def _device(self, values: np.ndarray, dtype: Any = None) -> Array:
+        return from_host(values, self.problem.rows.x, dtype)
+
+
+def widest(problem: Problem) -> Problem:
+    """The same problem with products in the widest dtype of the device."""
+    xp, rows = namespace(problem.rows.x), problem.rows
+    wide = accumulator(xp, device(rows.x))
+    weights = None if rows.weights is None else xp.astype(rows.weights, wide)
+    return replace(problem, rows=replace(rows, weights=weights, dtype=wide))
