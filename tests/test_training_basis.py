@@ -142,3 +142,20 @@ def test_an_empty_spectrum_keeps_one_direction():
     made = spectral_preconditioner(problem.objective.stack, problem.rows, 0.1, np.eye(2))
     out = made(np.random.default_rng(0).normal(size=(1, 22)))
     assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_float32_rows_far_wider_than_many(warm):
+    """What rounding leaves of the rows' own directions outside the basis must not be scaled up by
+    1 / reg: it drowned the step, and the line search found nothing."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(50, 5000)) * np.geomspace(10.0, 0.3, 50)[:, None]
+    x = rng.normal(size=(200, 50)) @ directions + rng.normal(size=(200, 5000))
+    y = (x[:, :5] + 6 * rng.normal(size=(200, 5))).argmax(axis=1)
+    want = SoftmaxClassifier(reg=1e-4).fit(x, y)
+    model = SoftmaxClassifier(reg=1e-2, warm_start=True)
+    if warm:
+        model.fit(x.astype(np.float32), y)
+    model.set_params(reg=1e-4).fit(x.astype(np.float32), y)
+    assert model.converged_
+    assert model.objective_ == pytest.approx(want.objective_, rel=1e-3)

@@ -62,7 +62,6 @@ class SpectralPreconditioner:
         if self.basis.shape[0] > self.basis.shape[1]:
             other = values[..., :, None] * self.rest + 2.0 * reg
             self._outside = 1.0 / xp.maximum(other, 1e-12 * largest)
-            self._scale = self._scale - self._outside
         self._bias_scale = 1.0 / values[..., :, None]
 
     def keep(self, kept: Any) -> None:
@@ -97,9 +96,15 @@ class SpectralPreconditioner:
     def _weights(self, w: Array) -> Array:
         xp = namespace(w)
         w = xp.matmul(xp.matrix_transpose(self._classes), w)
-        inside = self._rotate(self._rotate(w, False) * self._scale, True)
-        w = inside if self._outside is None else inside + w * self._outside
-        return xp.matmul(self._classes, w)
+        turned = self._rotate(w, False)
+        inside = self._rotate(turned * self._scale, True)
+        if self._outside is not None:
+            # What is left outside may be scaled up by 1 / reg, and with it whatever rounding has
+            # left inside: a second projection takes that off.
+            w = w - self._rotate(turned, True)
+            w = w - self._rotate(self._rotate(w, False), True)
+            inside = inside + w * self._outside
+        return xp.matmul(self._classes, inside)
 
     def _rotate(self, w: Array, back: bool) -> Array:
         """(K, C, D) times Q, or (K, C, r) times Q^T: one product over all heads and classes."""
