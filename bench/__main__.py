@@ -1,7 +1,7 @@
-"""python -m bench NAME [--quick] [--data PATH] [--json FILE]
+"""python -m bench NAME [--quick] [--data PATH] [--json FILE] [--plot FILE.png]
 
 Each NAME times this library beside its peers in the same run, taking turns, and prints a table of
-medians and ratios. `--json` keeps the run with its command, versions and machine.
+times and ratios. `--json` keeps the run with its command, versions and machine, `--plot` draws it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from bench._measure import BenchError, machine, record
 NAMES = {
     "loss_grad": ("bench.loss_grad", "softmax loss and gradient over all rows"),
     "minibatch": ("bench.minibatch", "epochs of a two-layer net at three batch sizes"),
-    "fit": ("bench.fit", "softmax fits to the same distance from the optimum"),
+    "fit": ("bench.fit", "softmax and hinge fits: seconds against the gap to the optimum"),
+    "sweep": ("bench.sweep", "45 values of reg, folds and learning rates, trained together"),
     "course": ("bench.course", "the course's losses against their naive loops"),
     "gpu_ceilings": ("bench.gpu", "copy bandwidth and matrix products on the device"),
     "gpu_loss_grad": ("bench.gpu", "softmax loss and gradient on the device"),
@@ -52,23 +53,28 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unknown benchmark {first.name!r}; choose one of {', '.join(names)}")
     module = importlib.import_module(NAMES[first.name][0])
     args = _parse(first.name, module, names[first.name], first.rest)
-    path = args.__dict__.pop("json")
-    if path is not None and not Path(path).resolve().parent.is_dir():
-        parser.error(f"--json {path}: the folder is not there")
+    path, picture = args.__dict__.pop("json"), args.__dict__.pop("plot", None)
+    for option, file in (("--json", path), ("--plot", picture)):
+        if file is not None and not Path(file).resolve().parent.is_dir():
+            parser.error(f"{option} {file}: the folder is not there")
     before = machine()
     try:
         results = module.run(args)
+        if path is not None:
+            record(path, words, results, before)
+        if picture is not None:
+            module.draw(results, Path(picture))
     except BenchError as error:
         print(f"bench {first.name}: {error}", file=sys.stderr)
         return 2
-    if path is not None:
-        record(path, words, results, before)
     return 0
 
 
 def _parse(name: str, module: Any, about: str, rest: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m bench {name}", description=about)
     parser.add_argument("--json", metavar="FILE", help="keep the results in this file")
+    if hasattr(module, "draw"):
+        parser.add_argument("--plot", metavar="FILE", help="draw the results into this picture")
     module.add_arguments(parser)
     args = parser.parse_args(rest)
     if module.__name__ == "bench.gpu":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import affine_transform
+from sklearn.datasets import load_digits
 
 from bench._measure import BenchError
 from xclf.data import DataError, load
@@ -44,3 +46,23 @@ def correlated(rows: int, features: int, classes: int) -> tuple[np.ndarray, np.n
     teacher = rng.standard_normal((features, classes)) / np.sqrt(features)
     scores = 3.0 * x @ teacher + rng.gumbel(size=(rows, classes))
     return x.astype(np.float32), scores.argmax(axis=1)
+
+
+def images(rows: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
+    """Centred pictures of side x side pixels, in 10 classes: scikit-learn's digits, drawn at
+    random, each turned, slanted, moved and scaled at random, with a little noise."""
+    small, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    pick = rng.integers(0, len(y), rows)
+    angle, slant, zoom = rng.normal(0.0, [0.15, 0.15, 0.1], (rows, 3)).T
+    place = 3.5 + rng.normal(0.0, 0.4, (rows, 2))
+    middle = np.full(2, (side - 1) / 2.0)
+    x = np.empty((rows, side, side), np.float32)
+    for i, k in enumerate(pick):
+        cos, sin = np.cos(angle[i]), np.sin(angle[i])
+        turn = np.array([[cos, slant[i] - sin], [sin, cos]]) * (8.8 / side * np.exp(zoom[i]))
+        picture = small[k].reshape(8, 8) / 16.0
+        affine_transform(picture, turn, place[i] - turn @ middle, output=x[i], order=1)
+    x += 0.05 * rng.standard_normal(x.shape, dtype=np.float32)
+    flat = x.reshape(rows, side * side)
+    return flat - flat.mean(axis=0), y[pick]

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+_START = time.perf_counter()
 
 OURS = "xclf"
 NOT_INSTALLED = "not installed"
@@ -138,6 +141,12 @@ def _cell(entry: Any) -> str:
     return f"{text} ({entry['ratio']:.2f})" if "ratio" in entry else text
 
 
+def progress(text: str) -> None:
+    """A line that says how far a long run is, apart from what it prints in the end."""
+    minutes, seconds = divmod(int(time.perf_counter() - _START), 60)
+    print(f"[{minutes:3d}:{seconds:02d}] {text}", file=sys.stderr, flush=True)
+
+
 def milliseconds(seconds: float) -> str:
     """Three figures: '0.123', '12.3', '1230'."""
     value = 1e3 * seconds
@@ -195,7 +204,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-_PATHS = ("--data", "--json")
+_PATHS = ("--data", "--json", "--plot", "--optima")
 
 
 def command(arguments: list[str]) -> str:

@@ -1,211 +1,197 @@
-"""Softmax fits to the same distance from the optimum, beside scikit-learn's and torch's L-BFGS.
+"""Single fits: seconds against the gap to the optimum, beside scikit-learn, torch and liblinear.
 
-    python -m bench fit
+    python -m bench fit [--data PATH --data-name CIFAR-10] --json FILE --plot FILE.png
 
-The optimum is the lowest objective of long fits in float64. `xclf` and torch are stopped when
-their own objective reaches it to the gap; scikit-learn, which cannot be watched, runs with the
-smallest max_iter whose result does (found beforehand, not timed). The gap that each ended with is
-measured in float64 afterwards.
+Softmax: each contender runs under a watch, which notes time and objective after every iteration
+and ends the fit at the goal. A peer may take so many times what xclf took (--times, --torch-times)
+and --cap seconds; xclf runs before each peer. The optimum comes from a long fit in float64 with a
+proven lower bound, kept in the file of --optima; that is no part of the times.
+
+Hinge: see `bench/_hinge.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import warnings
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from rich.console import Console
+from rich.table import Table
 
-from bench._data import correlated, given
+from bench import _hinge, _plot
+from bench._curves import Fitter, Watch, fitters, ours
+from bench._data import correlated, gaussian, given, images
 from bench._measure import (
-    NOT_INSTALLED,
     OURS,
+    BenchError,
     Call,
-    Contender,
     add_one_thread,
-    alternate,
-    optional,
-    show,
-    summarise,
+    progress,
     thread_words,
     timing,
 )
-from xclf import SoftmaxClassifier
+from bench._softmax import Problem, with_optimum
 
-COLUMNS = [OURS, "scikit-learn", "torch"]
-_MOST = 3000  # iterations after which a fit is called too slow
+REGS = (1e-3, 1e-5, 1e-7)
+PROBLEMS = ("data", "images", "embeddings")
+PARTS = ("softmax", "hinge")
+_POINTS = 200  # of a curve, in the results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--data", metavar="PATH", help="these rows, standardised")
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--reg", type=float, nargs="+", default=[1e-3, 1e-5])
-    parser.add_argument("--gap", type=float, default=1e-4, help="relative, above the optimum")
-    parser.add_argument("--repeats", type=int, default=5)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add("--data", metavar="PATH", help="a problem more: these rows, standardised")
+    add("--data-name", default="data", help="what to call the rows of --data")
+    add("--rows", type=int, default=50_000, help="of --data")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    add("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    add("--reg", type=float, nargs="+", default=list(REGS), help="of the softmax fits")
+    add("--gap", type=float, default=1e-4, help="relative, above the optimum")
+    add("--cap", type=float, default=120.0, help="seconds that a peer may take")
+    add("--times", type=float, default=9.0, help="times xclf's seconds, for scikit-learn")
+    add("--torch-times", type=float, default=4.0, help="times xclf's seconds, for torch")
+    add("--optima", metavar="FILE", type=Path, help="optima found before; new ones go there")
+    add("--optima-only", action="store_true", help="find the optima, and time nothing")
+    _hinge.add_arguments(parser)
     add_one_thread(parser)
 
 
-def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Prints the table; returns one entry per reg."""
-    if args.data is not None:
-        x, y = given(args.data, args.rows)
-    else:
-        x, y = correlated(*((300, 12, 4) if args.quick else (args.rows, 784, 10)))
-    shape = f"{x.shape[0]} x {x.shape[1]} x {int(y.max()) + 1} float32"
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Prints the tables; returns an entry for each problem and reg of each part."""
+    found: dict[str, Any] = {"threads": thread_words(args.one_thread)}
     with timing(args.one_thread) as clock:
-        found = [
-            _compare(_Problem.of(x, y, reg, args.gap), args.repeats, clock) for reg in args.reg
-        ]
-    threads = thread_words(args.one_thread)
-    show(
-        f"softmax fit, {shape}, to {args.gap:g} of the optimum, {threads}",
-        [(entry["problem"], entry["seconds"]) for entry in found],
-        COLUMNS,
-    )
-    return [{**entry, "shape": shape, "gap": args.gap, "threads": threads} for entry in found]
+        if "softmax" in args.parts:
+            found["softmax"] = _softmax(args, clock)
+        if "hinge" in args.parts and not args.optima_only:
+            found["hinge"] = _hinge.run(args, clock)
+    return found
 
 
-@dataclass
-class _Problem:
-    """One fit: rows, reg, and the objective to reach."""
-
-    x: np.ndarray
-    y: np.ndarray
-    reg: float
-    gap: float
-    best: float = math.nan
-
-    @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, reg: float, gap: float) -> _Problem:
-        model = SoftmaxClassifier(reg, tol=1e-8, max_iter=_MOST)
-        problem = cls(x, y, reg, gap)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.fit(x.astype(np.float64), y)
-        problem.best = problem.objective(model.coef_, model.intercept_)
-        return problem
-
-    @property
-    def goal(self) -> float:
-        return self.best * (1.0 + self.gap)
-
-    def objective(self, coef: np.ndarray, intercept: np.ndarray) -> float:
-        """In float64, written apart from the library."""
-        coef, intercept = (np.asarray(a, dtype=np.float64) for a in (coef, intercept))
-        if len(coef) == 1:  # two classes: half the difference in each
-            coef, intercept = (np.concatenate([-a, a]) / 2.0 for a in (coef, intercept))
-        scores = self.x.astype(np.float64) @ coef.T + intercept
-        top = scores.max(axis=1)
-        sums = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top
-        loss = (sums - scores[np.arange(len(scores)), self.y]).mean()
-        return float(loss + self.reg * (coef**2).sum())
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Time against gap, a panel for each problem and reg."""
+    _plot.curves(results.get("softmax", []), path)
 
 
-def _compare(problem: _Problem, repeats: int, clock: Call) -> dict[str, Any]:
-    ended: dict[str, Any] = {}
-    contenders: dict[str, Contender] = {
-        OURS: _ours(problem, ended),
-        "scikit-learn": _sklearn(problem, ended),
-        "torch": _torch(problem, ended),
+def _softmax(args: argparse.Namespace, clock: Call) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    _warm_up(clock)
+    for name, x, y in _rows(args):
+        for reg in args.reg:
+            problem = with_optimum(Problem(name, x, y, reg, args.gap), args.optima)
+            entry = {
+                "problem": name,
+                "shape": problem.shape,
+                "reg": reg,
+                "gap": args.gap,
+                "objective": problem.best,
+                "certified_relative_gap": (problem.best - problem.floor) / problem.best,
+            }
+            if not args.optima_only:
+                entry["contenders"] = _compare(problem, args, clock, len(found))
+            found.append(entry)
+    if not args.optima_only:
+        _show(found, args)
+    return found
+
+
+def _rows(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The problems asked for, each made when its turn comes."""
+    for name in args.problems:
+        if name == "data" and args.data is not None:
+            progress(f"reading {args.data_name}")
+            x, y = given(args.data, 120 if args.quick else args.rows)
+            if y.max() < 2:
+                raise BenchError("--data holds two classes; the comparison needs three or more")
+            yield args.data_name, x, y
+        elif name == "images":
+            progress("making images")
+            yield name, *images(*((200, 8) if args.quick else (60_000,)))
+        elif name == "embeddings":
+            progress("making embeddings")
+            yield name, *correlated(*((300, 12, 4) if args.quick else (100_000, 512, 100)))
+
+
+def _warm_up(clock: Call) -> None:
+    """First calls import modules and start threads."""
+    problem = Problem("warm up", *gaussian(500, 20, 3), 1e-3, best=0.0)
+    for fitter in fitters().values():
+        if not isinstance(fitter, str):
+            fitter(problem, Watch(0.0, 0.05, clock))
+
+
+def _compare(problem: Problem, args: argparse.Namespace, clock: Call, turn: int) -> dict[str, Any]:
+    """Every contender's curve: xclf before each peer, the peers in turns."""
+    everyone = fitters()
+    peers = [name for name in everyone if name != OURS]
+    peers = peers[turn % len(peers) :] + peers[: turn % len(peers)]
+    mine: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    for name in peers:
+        fitter = everyone[name]
+        if isinstance(fitter, str):
+            found[name] = fitter
+            continue
+        mine.append(_watched(OURS, ours, problem, Watch(problem.goal, args.cap, clock)))
+        times = args.torch_times if name == "torch" else args.times
+        cap = min(args.cap, max(times * mine[-1]["watched_s"], 0.5))
+        found[name] = _watched(name, fitter, problem, Watch(problem.goal, cap, clock))
+    if not mine:
+        mine.append(_watched(OURS, ours, problem, Watch(problem.goal, args.cap, clock)))
+    mine.sort(key=lambda entry: float(entry["watched_s"]))
+    first = {**mine[-1], "all_s": [entry["watched_s"] for entry in mine]}
+    for entry in found.values():
+        if not isinstance(entry, str):
+            _set_ratio(entry, [one["watched_s"] for one in mine], first["reached"])
+    return {OURS: first, **found}
+
+
+def _watched(name: str, fitter: Fitter, problem: Problem, watch: Watch) -> dict[str, Any]:
+    progress(f"{problem.name}, reg {problem.reg:g}: {name} (up to {watch.cap:.0f} s)")
+    weights = fitter(problem, watch)
+    gaps = np.minimum.accumulate(np.asarray(watch.objectives)) / problem.best - 1.0
+    keep = np.unique(np.linspace(0, len(gaps) - 1, min(_POINTS, len(gaps))).round().astype(int))
+    return {
+        "reached": watch.reached,
+        "watched_s": watch.took,
+        "watched_gap": float(gaps[-1]),
+        "final_gap": problem.objective(*weights) / problem.best - 1.0,  # in float64, apart
+        "steps": len(gaps),
+        "curve": [[round(watch.seconds[k], 4), float(gaps[k])] for k in keep.tolist()],
     }
-    seconds: dict[str, Any] = summarise(alternate(contenders, repeats, clock=clock))
-    for name, (coef, intercept, iterations) in ended.items():
-        gap = problem.objective(coef, intercept) / problem.best - 1.0
-        seconds[name] |= {"reached_gap": gap, "iterations": iterations}
-    seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
-    return {"problem": f"reg {problem.reg:g}", "objective": problem.best, "seconds": seconds}
 
 
-def _ours(problem: _Problem, ended: dict[str, Any]) -> Contender:
-    def call() -> None:
-        model = SoftmaxClassifier(
-            problem.reg,
-            tol=0.0,
-            max_iter=_MOST,
-            callbacks=[lambda event: event.objective <= problem.goal],
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(problem.x, problem.y)
-        ended[OURS] = (model.coef_, model.intercept_, model.n_iter_)
-
-    return call
+def _set_ratio(entry: dict[str, Any], mine: list[float], reached: bool) -> None:
+    """How many times as long as xclf; at least so many where the peer did not get there."""
+    if reached:
+        entry["times_xclf"] = entry["watched_s"] / float(np.median(mine))
+        entry["times_xclf_is_a_lower_bound"] = not entry["reached"]
 
 
-def _sklearn(problem: _Problem, ended: dict[str, Any]) -> Contender:
-    def fitted(max_iter: int) -> Any:
-        strength = 1.0 / (2.0 * problem.reg * len(problem.x))
-        model = LogisticRegression(C=strength, tol=1e-14, max_iter=max_iter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return model.fit(problem.x, problem.y)
-
-    def reaches(max_iter: int) -> bool:
-        model = fitted(max_iter)
-        return problem.objective(model.coef_, model.intercept_) <= problem.goal
-
-    high = 64
-    while not reaches(high):
-        if high >= _MOST:
-            return f"not in {high} iterations"
-        high *= 2
-    low = high // 2 if high > 64 else 0
-    while high - low > max(1, high // 16):  # to 6 %: each try is a whole fit
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-
-    def call() -> None:
-        model = fitted(high)
-        ended["scikit-learn"] = (model.coef_, model.intercept_, high)
-
-    return call
+def _show(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    table = Table(
+        title=f"softmax fit to {args.gap:g} of the optimum, seconds, "
+        f"{thread_words(args.one_thread)}",
+        caption="in brackets: times xclf's median; > and the gap so far where stopped before",
+    )
+    names = list(found[0]["contenders"])
+    table.add_column("problem")
+    table.add_column("reg", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for entry in found:
+        cells = [_cell(entry["contenders"][name]) for name in names]
+        table.add_row(f"{entry['problem']}, {entry['shape']}", f"{entry['reg']:g}", *cells)
+    Console().print(table)
 
 
-class _ReachedError(Exception):
-    """Thrown out of torch's optimiser when the objective is low enough."""
-
-
-def _torch(problem: _Problem, ended: dict[str, Any]) -> Contender:
-    torch = optional("torch")
-    if torch is None:
-        return NOT_INSTALLED
-    x, y = torch.from_numpy(problem.x), torch.from_numpy(problem.y)
-    classes = int(problem.y.max()) + 1
-    goal = problem.goal
-
-    def call() -> None:
-        w = torch.zeros((classes, x.shape[1]), requires_grad=True)
-        b = torch.zeros(classes, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [w, b],
-            max_iter=_MOST,
-            max_eval=2 * _MOST,
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-            history_size=50,
-            line_search_fn="strong_wolfe",
-        )
-        evaluations = 0
-
-        def closure() -> Any:
-            nonlocal evaluations
-            evaluations += 1
-            optimizer.zero_grad(set_to_none=True)
-            scores = torch.nn.functional.linear(x, w, b)
-            loss = torch.nn.functional.cross_entropy(scores, y) + problem.reg * w.square().sum()
-            if float(loss.detach()) <= goal:
-                raise _ReachedError
-            loss.backward()
-            return loss
-
-        with suppress(_ReachedError):
-            optimizer.step(closure)
-        ended["torch"] = (w.detach().numpy(), b.detach().numpy(), evaluations)
-
-    return call
+def _cell(entry: Any) -> str:
+    if isinstance(entry, str):
+        return entry
+    text = f"{entry['watched_s']:.2f}"
+    if "times_xclf" in entry:
+        text += f" ({entry['times_xclf']:.1f})"
+    return text if entry["reached"] else f"> {text} at {entry['watched_gap']:.0e}"

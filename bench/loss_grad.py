@@ -2,8 +2,9 @@
 
     python -m bench loss_grad
 
-The floor is one read of X, by two threads unless --one-thread: nothing that needs the rows can be
-faster, unless X is in cache.
+The floor is one read of X at memory speed, by a thread for each core unless --one-thread: nothing
+that needs the rows can be faster, unless X is in cache. `reads_of_x` in the results, and the last
+column's brackets, say how many reads xclf takes.
 """
 
 from __future__ import annotations
@@ -87,11 +88,12 @@ def _compare(
     x: np.ndarray, y: np.ndarray, classes: int, repeats: int, clock: Call
 ) -> dict[str, Any]:
     w = np.random.default_rng(1).standard_normal((classes, x.shape[1])) / np.sqrt(x.shape[1])
+    threads = 1 if clock is time.process_time else os.cpu_count() or 1
     contenders: dict[str, Contender] = {
         OURS: _ours(x, y, w),
-        "scikit-learn": _sklearn(x, y, w, clock),
+        "scikit-learn": _sklearn(x, y, w, threads),
         "torch": _torch(x, y, w),
-        "read of X": _read(x),
+        "read of X": _read(x, threads),
     }
     losses = {
         name: call()
@@ -102,8 +104,10 @@ def _compare(
         if not np.isclose(loss, losses[OURS], rtol=1e-4):
             raise BenchError(f"{name} computes {loss}, xclf {losses[OURS]}: not the same problem")
     seconds: dict[str, Any] = summarise(alternate(contenders, repeats, clock=clock))
+    floor = seconds["read of X"]["median_s"]
+    reads = {name: entry["median_s"] / floor for name, entry in seconds.items()}
     seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
-    return {"losses": losses, "seconds": seconds}
+    return {"losses": losses, "seconds": seconds, "reads_of_x": reads}
 
 
 def _ours(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Call:
@@ -116,7 +120,7 @@ def _ours(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Call:
     return lambda: float(problem.value_and_grad(theta)[0])
 
 
-def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, clock: Call) -> Contender:
+def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, threads: int) -> Contender:
     try:
         from sklearn._loss.loss import HalfMultinomialLoss
         from sklearn.linear_model._linear_loss import LinearModelLoss
@@ -126,7 +130,6 @@ def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, clock: Call) -> Conten
     coef = np.zeros((len(w), w.shape[1] + 1), dtype=x.dtype, order="F")
     coef[:, :-1] = w
     target = y.astype(x.dtype)
-    threads = 1 if clock is time.process_time else os.cpu_count() or 1
     return lambda: float(
         loss.loss_gradient(coef, x, target, l2_reg_strength=2.0 * REG, n_threads=threads)[0]
     )
@@ -149,7 +152,7 @@ def _torch(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
     return call
 
 
-def _read(x: np.ndarray) -> Call:
-    parts = np.array_split(x.reshape(-1), 2)
-    pool = ThreadPoolExecutor(2)
+def _read(x: np.ndarray, threads: int) -> Call:
+    parts = np.array_split(x.reshape(-1), threads)
+    pool = ThreadPoolExecutor(threads)
     return lambda: list(pool.map(lambda part: float(part.max()), parts))

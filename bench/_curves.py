@@ -1,0 +1,164 @@
+"""Softmax fits that can be watched: who lowers the objective how far in how many seconds.
+
+Each contender tells its `Watch` the objective after every iteration and is stopped when it has
+reached the goal or its time is up; so one run gives its whole curve of time against gap.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from bench._measure import NOT_INSTALLED, OURS, Call, optional
+from bench._softmax import Problem
+from xclf import SoftmaxClassifier
+
+_MOST = 100_000  # iterations: the goal or the clock ends a fit
+
+Weights = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Watch:
+    """The curve of one fit, and when it is to end.
+
+    goal : objective to reach;  cap : seconds it may take
+    """
+
+    goal: float
+    cap: float = float("inf")
+    clock: Call = time.perf_counter
+    seconds: list[float] = field(default_factory=list)
+    objectives: list[float] = field(default_factory=list)
+    began: float = 0.0
+
+    def start(self) -> None:
+        self.began = self.clock()
+
+    def see(self, objective: float) -> bool:
+        """Write a point down; True if the fit is to end."""
+        now = self.clock() - self.began
+        self.seconds.append(now)
+        self.objectives.append(objective)
+        return bool(objective <= self.goal or now >= self.cap)
+
+    @property
+    def reached(self) -> bool:
+        return bool(self.objectives) and min(self.objectives) <= self.goal
+
+    @property
+    def took(self) -> float:
+        return self.seconds[-1] if self.seconds else 0.0
+
+
+#: Fits a problem under a watch, which it starts once its data are in place.
+Fitter = Callable[[Problem, Watch], Weights]
+
+
+def fitters() -> dict[str, Fitter | str]:
+    """By name; a reason where there is none."""
+    found: dict[str, Fitter | str] = {
+        OURS: ours,
+        "scikit-learn": scikit_learn,
+        "torch": torch_lbfgs,
+    }
+    if optional("torch") is None:
+        found["torch"] = NOT_INSTALLED
+    return found
+
+
+def ours(problem: Problem, watch: Watch) -> Weights:
+    """The public estimator, whole: checks, labels, preconditioner and all."""
+    model = SoftmaxClassifier(
+        problem.reg,
+        tol=0.0,
+        max_iter=_MOST,
+        callbacks=[lambda event: watch.see(event.objective)],
+    )
+    watch.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(problem.x, problem.y)
+    return model.coef_, model.intercept_
+
+
+def scikit_learn(problem: Problem, watch: Watch, most: int = _MOST) -> Weights:
+    """LogisticRegression(solver="lbfgs", tol=1e-14) for three classes or more, from its own parts.
+
+    It takes no callback in all versions; this is its call of SciPy with its own loss, options and
+    start, so that iterations are its own, bit for bit. Its checks of the input are not timed.
+    """
+    from scipy.optimize import minimize
+    from sklearn._loss.loss import HalfMultinomialLoss
+    from sklearn.linear_model._linear_loss import LinearModelLoss
+
+    x, classes = problem.x, problem.classes
+    loss = LinearModelLoss(base_loss=HalfMultinomialLoss(n_classes=classes), fit_intercept=True)
+    start = np.zeros((classes, x.shape[1] + 1), order="F", dtype=x.dtype).ravel(order="F")
+    target = problem.y.astype(x.dtype)
+    strength = 1.0 / (1.0 / (2.0 * problem.reg * len(x)) * len(x))
+
+    def callback(intermediate_result: Any) -> None:
+        if watch.see(float(intermediate_result.fun)):
+            raise StopIteration
+
+    watch.start()
+    found = minimize(
+        loss.loss_gradient,
+        start,
+        method="L-BFGS-B",
+        jac=True,
+        args=(x, target, None, strength, 1),
+        options={
+            "maxiter": most,
+            "maxls": 50,
+            "gtol": 1e-14,
+            "ftol": 64.0 * np.finfo(float).eps,
+        },
+        callback=callback,
+    )
+    weights = found.x.reshape((classes, -1), order="F")
+    return weights[:, :-1], weights[:, -1]
+
+
+class _EndError(Exception):
+    """Thrown out of torch's optimiser when the watch has seen enough."""
+
+
+def torch_lbfgs(problem: Problem, watch: Watch) -> Weights:
+    """torch.optim.LBFGS(strong_wolfe) as people write it; seen at every evaluation."""
+    torch = optional("torch")
+    assert torch is not None
+    x, y = torch.from_numpy(problem.x), torch.from_numpy(problem.y)
+    w = torch.zeros((problem.classes, x.shape[1]), dtype=x.dtype, requires_grad=True)
+    b = torch.zeros(problem.classes, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [w, b],
+        max_iter=_MOST,
+        max_eval=2 * _MOST,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        scores = torch.nn.functional.linear(x, w, b)
+        loss = torch.nn.functional.cross_entropy(scores, y) + problem.reg * w.square().sum()
+        if watch.see(float(loss.detach())):
+            raise _EndError
+        loss.backward()
+        return loss
+
+    watch.start()
+    with suppress(_EndError):
+        optimizer.step(closure)
+    return w.detach().numpy(), b.detach().numpy()

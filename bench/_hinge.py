@@ -1,0 +1,198 @@
+"""Hinge fits: the exact solver beside liblinear's Crammer-Singer and beside tuned SGD.
+
+Exact: SVMClassifier to a certified relative gap on some rows, against
+LinearSVC(multi_class="crammer_singer") at its default tolerance on the same rows. That one
+minimises another objective, the largest violation of a row instead of the sum of all, and is
+liblinear's only multiclass hinge; it runs in a process of its own, which is ended when its time is
+up. SGD: the lowest objective of several learning rates after --epochs epochs on all rows (momentum,
+cosine schedule), and how long SVMClassifier takes to a lower one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+
+from bench._data import given, images
+from bench._measure import OURS, Call, progress
+from xclf import SVMClassifier, SweepCV
+
+REGS = (1e-2, 1e-3, 1e-4)
+GAP = 1e-3
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+BATCH = 200
+_LEAST = 20.0  # seconds that liblinear always has
+_ROWS = 8192
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--hinge-reg", type=float, nargs="+", default=list(REGS))
+    add("--hinge-rows", type=int, default=10_000, help="of the exact fits")
+    add("--svm-times", type=float, default=3.0, help="times xclf's seconds, for liblinear")
+    add("--epochs", type=int, default=100, help="of SGD, on all rows; 0 leaves it out")
+
+
+def run(args: argparse.Namespace, clock: Call) -> dict[str, Any]:
+    """Prints the table; returns the exact fits and those against SGD, an entry for each reg."""
+    x, y = _rows(args)
+    name = args.data_name if args.data is not None else "images"
+    few = min(len(x), args.hinge_rows)
+    SVMClassifier(1.0, tol=0.5).fit(x[:100], y[:100])  # first calls import and start threads
+    found: dict[str, Any] = {"problem": name, "shape": f"{x.shape[0]} x {x.shape[1]} float32"}
+    found["exact"] = [_exact(x[:few], y[:few], reg, args, clock) for reg in args.hinge_reg]
+    found["sgd"] = _against_sgd(x, y, args, clock) if args.epochs else []
+    _show(found, args)
+    return found
+
+
+def objective(x: np.ndarray, y: np.ndarray, model: Any) -> float:
+    """1/N sum_i sum_{j != y_i} max(0, s_ij - s_iy + 1) + reg * sum(W^2), in float64."""
+    w = np.asarray(model.coef_, dtype=np.float64)
+    total = 0.0
+    for start in range(0, len(x), _ROWS):
+        labels = y[start : start + _ROWS]
+        scores = x[start : start + _ROWS].astype(np.float64) @ w.T + model.intercept_
+        violations = scores - scores[np.arange(len(labels)), labels][:, None] + 1.0
+        total += float(np.maximum(violations, 0.0).sum()) - len(labels)
+    return total / len(x) + float(model.reg * (w**2).sum())
+
+
+def _rows(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    if args.data is not None:
+        return given(args.data, 120 if args.quick else args.rows)
+    return images(*((200, 8) if args.quick else (args.rows,)))
+
+
+def _exact(
+    x: np.ndarray, y: np.ndarray, reg: float, args: argparse.Namespace, clock: Call
+) -> dict[str, Any]:
+    progress(f"hinge, reg {reg:g}: xclf on {len(x)} rows")
+    mine = _fitted(SVMClassifier(reg, tol=GAP), x, y, clock)
+    cap = min(args.cap, max(_LEAST, args.svm_times * mine["seconds"]))
+    progress(f"hinge, reg {reg:g}: liblinear (up to {cap:.0f} s)")
+    theirs = crammer_singer(x, y, reg, cap)
+    theirs["times_xclf"] = theirs["seconds"] / mine["seconds"]
+    return {"reg": reg, "rows": len(x), OURS: mine, "crammer_singer": theirs}
+
+
+def _fitted(model: SVMClassifier, x: np.ndarray, y: np.ndarray, clock: Call) -> dict[str, Any]:
+    began = clock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y)
+    took = clock() - began
+    reached = objective(x, y, model)
+    return {
+        "seconds": took,
+        "objective": reached,
+        "certified_relative_gap": float(getattr(model, "dual_gap_", np.nan)) / reached,
+        "converged": bool(model.converged_),
+        "iterations": int(model.n_iter_),
+        "accuracy": float(model.score(x, y)),
+    }
+
+
+def crammer_singer(x: np.ndarray, y: np.ndarray, reg: float, cap: float) -> dict[str, Any]:
+    """liblinear's fit in a process of its own, ended after `cap` seconds."""
+    script = Path(__file__).with_name("_crammer_singer.py")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.npz"
+        np.savez(file, x=x, y=y)
+        words = [sys.executable, str(script), str(file), repr(0.5 / (reg * len(x)))]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # "ready": the time begins
+            try:
+                said = process.communicate(timeout=cap)[0]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return {"seconds": cap, "finished": False}
+    return {"finished": True, **json.loads(said)}
+
+
+def _against_sgd(
+    x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call
+) -> list[dict[str, Any]]:
+    """All rates and regs are trained together; then xclf, reg by reg, to below the best of them."""
+    progress(f"hinge: {args.epochs} epochs of SGD on {len(x)} rows")
+    models: list[Any] = []
+
+    def keep(model: Any, *_: Any) -> float:
+        models.append(model)
+        return 0.0
+
+    estimator = SVMClassifier(
+        solver="momentum",
+        batch_size=min(BATCH, len(x)),
+        max_iter=args.epochs,
+        lr_schedule="cosine",
+        random_state=0,
+    )
+    grid = {"learning_rate": list(RATES), "reg": list(args.hinge_reg)}
+    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
+    began = clock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        SweepCV(estimator, grid, scoring=keep, refit=False, cv=once).fit(x, y)
+    took = clock() - began
+    found = []
+    for reg in args.hinge_reg:
+        tried = [(objective(x, y, one), one.learning_rate) for one in models if one.reg == reg]
+        lowest, rate = min(tried)
+        progress(f"hinge, reg {reg:g}: xclf on {len(x)} rows, to below {lowest:.6g}")
+        exact = SVMClassifier(
+            reg, tol=GAP, callbacks=[lambda event, goal=lowest: event.objective < goal]
+        )
+        sgd = {
+            "epochs": args.epochs,
+            "objective": lowest,
+            "learning_rate": rate,
+            "rates_tried": len(RATES),
+            "seconds_of_all_rates_and_regs": took,
+        }
+        found.append({"reg": reg, "rows": len(x), "sgd": sgd, OURS: _fitted(exact, x, y, clock)})
+    return found
+
+
+def _show(found: dict[str, Any], args: argparse.Namespace) -> None:
+    console = Console()
+    table = Table(
+        title=f"hinge fit, {found['problem']}, to a certified gap of {GAP:g}",
+        caption="in brackets: times xclf's; liblinear's objective is another (Crammer-Singer)",
+    )
+    for column in ("rows", "reg", "xclf, s", "certified gap", "liblinear, s"):
+        table.add_column(column, justify="right")
+    for entry in found["exact"]:
+        mine, theirs = entry[OURS], entry["crammer_singer"]
+        text = f"{theirs['seconds']:.2f} ({theirs['times_xclf']:.1f})"
+        table.add_row(
+            str(entry["rows"]),
+            f"{entry['reg']:g}",
+            f"{mine['seconds']:.2f}",
+            f"{mine['certified_relative_gap']:.1e}",
+            text if theirs["finished"] else f"> {text}",
+        )
+    console.print(table)
+    if not found["sgd"]:
+        return
+    table = Table(title=f"hinge objective, {found['problem']}: {args.epochs} epochs of SGD")
+    for column in ("rows", "reg", "SGD", "its rate", "xclf", "xclf, s"):
+        table.add_column(column, justify="right")
+    for entry in found["sgd"]:
+        sgd, mine = entry["sgd"], entry[OURS]
+        cells = [f"{entry['reg']:g}", f"{sgd['objective']:.6g}", f"{sgd['learning_rate']:g}"]
+        cells += [f"{mine['objective']:.6g}", f"{mine['seconds']:.2f}"]
+        table.add_row(str(entry["rows"]), *cells)
+    console.print(table)

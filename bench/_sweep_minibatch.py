@@ -1,0 +1,164 @@
+"""Learning rates x regs of a minibatch softmax: all together, one after another, and in torch."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from sklearn.exceptions import ConvergenceWarning
+
+from bench._data import gaussian
+from bench._measure import NOT_INSTALLED, OURS, Call, optional, progress
+from xclf import SoftmaxClassifier, SweepCV
+
+RATES = tuple(np.logspace(-4, -1, 13).tolist())
+REGS = tuple(np.logspace(-6, -3, 4).tolist())
+EPOCHS, BATCH, MOMENTUM = 10, 1000, 0.9
+
+
+def run(
+    rows: tuple[np.ndarray, np.ndarray] | None, args: argparse.Namespace, clock: Call
+) -> dict[str, Any]:
+    """Prints a line; returns seconds together, and of a share of the fits one after another.
+
+    rows : x, y, or None for random ones of CIFAR-10's size
+    """
+    if rows is None:
+        rows = gaussian(*((200, 30, 4) if args.quick else (50_000, 3072, 10)))
+    x, y = rows[0], np.asarray(rows[1])
+    grid = list(itertools.product(RATES, REGS))
+    picked = np.linspace(0, len(grid) - 1, min(args.peer_fits, len(grid))).round().astype(int)
+    _together(x[:500], y[:500], clock)
+    seconds: dict[str, list[float]] = {OURS: [], "one by one": [], "torch": []}
+    models: dict[Any, Any] = {}
+    apart = 0.0
+    for turn in range(args.repeats):
+        progress(f"{len(grid)} minibatch fits together, turn {turn + 1} of {args.repeats}")
+        took, models = _together(x, y, clock)
+        seconds[OURS].append(took)
+        for k in picked[turn :: args.repeats].tolist():
+            progress(f"one minibatch fit, here and in torch: rate {grid[k][0]:.1e}")
+            rate, reg = grid[k]
+            took, single = _single(x, y, rate, reg, clock)
+            seconds["one by one"].append(took)
+            apart = max(apart, _difference(single, models[grid[k]]))
+            seconds["torch"] += _torch(x, y, rate, reg, clock)
+    found = _summary(seconds, len(grid), x, apart)
+    _show(found)
+    return found
+
+
+def _summary(
+    seconds: dict[str, list[float]], fits: int, x: np.ndarray, apart: float
+) -> dict[str, Any]:
+    together = float(np.median(seconds[OURS]))
+    found: dict[str, Any] = {
+        "shape": f"{x.shape[0]} x {x.shape[1]} float32",
+        "fits": fits,
+        "epochs": EPOCHS,
+        "batch": min(BATCH, len(x)),
+        "xclf_s": together,
+        "xclf_all_s": seconds[OURS],
+        "largest_relative_difference_to_single_fits": apart,
+    }
+    for name in ("one by one", "torch"):
+        if not seconds[name]:
+            found[name] = NOT_INSTALLED
+            continue
+        total = fits * float(np.mean(seconds[name]))
+        found[name] = {
+            "fits_timed": len(seconds[name]),
+            "fits_s": seconds[name],
+            "all_s": total,
+            "all_s_is_scaled": len(seconds[name]) < fits,
+            "times_xclf": total / together,
+        }
+    return found
+
+
+def _model(rate: float, reg: float, rows: int) -> SoftmaxClassifier:
+    return SoftmaxClassifier(
+        reg,
+        solver="momentum",
+        momentum=MOMENTUM,
+        learning_rate=rate,
+        batch_size=min(BATCH, rows),
+        max_iter=EPOCHS,
+        random_state=0,
+    )
+
+
+def _together(x: np.ndarray, y: np.ndarray, clock: Call) -> tuple[float, dict[Any, Any]]:
+    models: dict[Any, Any] = {}
+
+    def keep(model: Any, *_: Any) -> float:
+        models[model.learning_rate, model.reg] = model
+        return 0.0
+
+    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
+    grid = {"learning_rate": list(RATES), "reg": list(REGS)}
+    search = SweepCV(_model(1e-3, 1e-6, len(x)), grid, scoring=keep, refit=False, cv=once)
+    return _timed(lambda: search.fit(x, y), clock), models
+
+
+def _single(
+    x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call
+) -> tuple[float, Any]:
+    model = _model(rate, reg, len(x))
+    return _timed(lambda: model.fit(x, y), clock), model
+
+
+def _timed(call: Callable[[], Any], clock: Call) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        began = clock()
+        call()
+        return float(clock() - began)
+
+
+def _difference(one: Any, other: Any) -> float:
+    """The largest difference of two models' weights, relative to the largest weight."""
+    return float(np.abs(one.coef_ - other.coef_).max() / np.abs(one.coef_).max())
+
+
+def _torch(x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call) -> list[float]:
+    """Seconds of the same fit as a torch loop; empty without torch."""
+    torch = optional("torch")
+    if torch is None:
+        return []
+    rows, labels = torch.from_numpy(x), torch.from_numpy(y)
+    w = torch.zeros((int(y.max()) + 1, x.shape[1]), requires_grad=True)
+    b = torch.zeros(len(w), requires_grad=True)
+    groups = [{"params": [w], "weight_decay": 2.0 * reg}, {"params": [b]}]
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
+    generator = torch.Generator().manual_seed(0)
+
+    def fit() -> None:
+        for _ in range(EPOCHS):
+            for index in torch.randperm(len(rows), generator=generator).split(BATCH):
+                optimizer.zero_grad(set_to_none=True)
+                scores = torch.nn.functional.linear(rows[index], w, b)
+                torch.nn.functional.cross_entropy(scores, labels[index]).backward()
+                optimizer.step()
+
+    return [_timed(fit, clock)]
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console()
+    console.print(
+        f"{found['fits']} minibatch fits, {found['shape']}, {found['epochs']} epochs, batch "
+        f"{found['batch']}: together {found['xclf_s']:.2f} s"
+    )
+    for name, words in (("one by one", "xclf one after another"), ("torch", "torch")):
+        entry = found[name]
+        if isinstance(entry, str):
+            console.print(f"  {words}: {entry}")
+            continue
+        scaled = f", scaled from {entry['fits_timed']} fits" if entry["all_s_is_scaled"] else ""
+        console.print(f"  {words}: {entry['all_s']:.1f} s, {entry['times_xclf']:.1f} times{scaled}")

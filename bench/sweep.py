@@ -1,0 +1,226 @@
+"""Many models at once: SweepCV beside one fit after the other.
+
+    python -m bench sweep --json FILE [--plot FILE.png]
+
+    values     45 values of reg, 1e-6 .. 1e1, on all rows, beside scikit-learn's lbfgs (max_iter
+               1000, tol 1e-4); objectives are computed apart, in float64, for every model
+    cv         the same with 5 folds, 225 models
+    minibatch  13 learning rates x 4 regs, 10 epochs, beside one after another here and in torch
+    pass       loss and gradient of 45 models of 10 classes, beside the bare matrix products
+
+Each part can run alone: --parts. scikit-learn and torch may run a share of their fits
+(--sklearn-values, --peer-fits); the time of all is then an estimate, and marked as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from bench import _plot, _sweep_minibatch, _sweep_pass
+from bench._data import given, images
+from bench._measure import (
+    OURS,
+    BenchError,
+    Call,
+    add_one_thread,
+    progress,
+    thread_words,
+    timing,
+)
+from bench._softmax import Problem
+from xclf import SoftmaxClassifier, SweepCV
+
+PARTS = ("values", "cv", "minibatch", "pass")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add("--data", metavar="PATH", help="these rows, standardised; by default images are drawn")
+    add("--rows", type=int, default=60_000)
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    add("--values", type=int, default=45, help="of reg")
+    add("--cv", type=int, default=5, help="folds of the part cv")
+    add("--sklearn-values", type=int, help="scikit-learn fits so many of them; all by default")
+    add("--peer-fits", type=int, default=6, help="of the 52 fits one after another")
+    add("--repeats", type=int, default=2, help="of the sweeps; 5 times of the pass")
+    add_one_thread(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Prints the tables; returns an entry for each part."""
+    if args.data is not None:
+        x, y = given(args.data, args.rows)
+    else:
+        x, y = images(*((200, 8) if args.quick else (args.rows,)))
+    if y.max() < 2:
+        raise BenchError("--data holds two classes; the comparison needs three or more")
+    if args.quick:
+        args.values, args.cv = min(args.values, 5), min(args.cv, 3)
+    shape = f"{x.shape[0]} x {x.shape[1]} x {int(y.max()) + 1} float32"
+    found: dict[str, Any] = {"shape": shape, "threads": thread_words(args.one_thread)}
+    with timing(args.one_thread) as clock:
+        _sweep(x[:500], y[:500], np.ones(2), clock)  # first calls import and start threads
+        if "values" in args.parts:
+            found["values"] = _values(x, y, args, clock)
+        if "cv" in args.parts:
+            found["cv"] = _folds(x, y, args, clock, found.get("values"))
+        if "pass" in args.parts:
+            found["pass"] = _sweep_pass.run(x, y, args.values, 5 * args.repeats, clock)
+        if "minibatch" in args.parts:
+            rows = (x, y) if args.data is not None else None
+            found["minibatch"] = _sweep_minibatch.run(rows, args, clock)
+    return found
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Seconds against reg."""
+    if "values" not in results:
+        raise BenchError("--plot draws the part 'values'")
+    _plot.sweep(results["values"], path)
+
+
+def _sweep(
+    x: np.ndarray, y: np.ndarray, regs: np.ndarray, clock: Call, cv: Any = None
+) -> tuple[float, list[Any], bool]:
+    """Seconds of one SweepCV without refit, its models, and whether all converged.
+
+    cv : folds; by default one, with all rows to train on and a few, which cost little, to score
+    """
+    models: list[Any] = []
+
+    def keep(model: Any, *_: Any) -> float:
+        models.append(model)
+        return 0.0
+
+    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
+    search = SweepCV(
+        SoftmaxClassifier(),
+        {"reg": regs.tolist()},
+        scoring=keep if cv is None else None,
+        refit=False,
+        cv=once if cv is None else cv,
+    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        began = clock()
+        search.fit(x, y)
+        took = clock() - began
+    return took, models, not any(issubclass(one.category, ConvergenceWarning) for one in heard)
+
+
+def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call) -> dict[str, Any]:
+    """xclf before each share of scikit-learn's fits."""
+    regs = np.logspace(-6, 1, args.values)
+    most = len(regs) if args.sklearn_values is None else min(args.sklearn_values, len(regs))
+    picked = np.unique(np.linspace(0, len(regs) - 1, max(most, 2)).round().astype(int))
+    seconds, peers, converged = [], [], True
+    models: list[Any] = []
+    for turn in range(args.repeats):
+        progress(f"{len(regs)} values of reg: xclf, turn {turn + 1} of {args.repeats}")
+        took, models, well = _sweep(x, y, regs, clock)
+        seconds.append(took)
+        converged = converged and well
+        for k in picked[turn :: args.repeats].tolist():
+            peers.append({"place": k, **_sklearn(x, y, float(regs[k]), clock)})
+            one = peers[-1]
+            progress(f"scikit-learn, reg {one['reg']:.2g}: {one['seconds']:.1f} s")
+    peers.sort(key=lambda one: int(one["place"]))
+    by_reg = {model.reg: model for model in models}
+    ours = [by_reg[reg] for reg in regs.tolist()]
+    reached = [_objective(x, y, model.reg, model.coef_, model.intercept_) for model in ours]
+    for one in peers:
+        one["relative_excess_of_xclf"] = reached[one["place"]] / one["objective"] - 1.0
+    spent = [one["seconds"] for one in peers]
+    total = float(np.interp(np.arange(len(regs)), [one["place"] for one in peers], spent).sum())
+    found = {
+        "regs": regs.tolist(),
+        "xclf_s": float(np.median(seconds)),
+        "xclf_all_s": seconds,
+        "xclf_all_converged": converged,
+        "xclf_objectives": reached,
+        "xclf_iterations": [int(model.n_iter_) for model in ours],
+        "scikit_learn": peers,
+        "scikit_learn_s": total,
+        "scikit_learn_s_is_interpolated": len(peers) < len(regs),
+        "times_xclf": total / float(np.median(seconds)),
+        "largest_relative_excess_of_xclf": max(one["relative_excess_of_xclf"] for one in peers),
+    }
+    _show_values(found)
+    return found
+
+
+def _sklearn(x: np.ndarray, y: np.ndarray, reg: float, clock: Call) -> dict[str, Any]:
+    model = LogisticRegression(C=1.0 / (2.0 * reg * len(x)), tol=1e-4, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        began = clock()
+        model.fit(x, y)
+        took = clock() - began
+    return {
+        "reg": reg,
+        "seconds": took,
+        "iterations": int(model.n_iter_[0]),
+        "objective": _objective(x, y, reg, model.coef_, model.intercept_),
+    }
+
+
+def _objective(x: np.ndarray, y: np.ndarray, reg: float, w: np.ndarray, b: np.ndarray) -> float:
+    return Problem("sweep", x, y, reg).objective(w, b)
+
+
+def _folds(
+    x: np.ndarray,
+    y: np.ndarray,
+    args: argparse.Namespace,
+    clock: Call,
+    values: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """All values on all folds, scores included; one run, since it is many runs in one."""
+    progress(f"{args.values} values of reg, {args.cv} folds: xclf")
+    took, _, converged = _sweep(x, y, np.logspace(-6, 1, args.values), clock, args.cv)
+    found = {
+        "heads": args.values * args.cv,
+        "xclf_s": took,
+        "xclf_all_converged": converged,
+    }
+    text = f"{found['heads']} models ({args.values} values x {args.cv} folds): {took:.1f} s"
+    if values is not None:
+        found["times_without_folds"] = took / values["xclf_s"]
+        text += f", {found['times_without_folds']:.1f} times the {args.values}"
+    Console().print(text)
+    return found
+
+
+def _show_values(found: dict[str, Any]) -> None:
+    table = Table(
+        title=f"{len(found['regs'])} values of reg: xclf all in one, scikit-learn one by one",
+        caption="excess: how far xclf's objective lies above scikit-learn's (below if negative)",
+    )
+    for column in ("reg", "scikit-learn, s", "iterations", "xclf, iterations", "excess"):
+        table.add_column(column, justify="right")
+    for one in found["scikit_learn"]:
+        table.add_row(
+            f"{one['reg']:.2g}",
+            f"{one['seconds']:.2f}",
+            str(one["iterations"]),
+            str(found["xclf_iterations"][one["place"]]),
+            f"{one['relative_excess_of_xclf']:.1e}",
+        )
+    about = ", interpolated" if found["scikit_learn_s_is_interpolated"] else ""
+    table.add_row("all", f"{found['scikit_learn_s']:.1f}{about}", "", "", "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{OURS}: {found['xclf_s']:.1f} s for all; scikit-learn takes {found['times_xclf']:.1f} "
+        f"times as long{about}; largest excess {found['largest_relative_excess_of_xclf']:.1e}"
+    )
