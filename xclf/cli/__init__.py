@@ -13,6 +13,7 @@ from xclf.cli._console import CheckError, UserError
 from xclf.cli.evaluate import evaluate
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
+from xclf.cli.sweep import sweep
 from xclf.cli.tools import backends, example, gradcheck, version
 from xclf.cli.train import train
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, predict, evaluate, plot, backends, gradcheck, example, version):
+for command in (train, sweep, predict, evaluate, plot, backends, gradcheck, example, version):
     app.command()(command)
 
 

@@ -115,6 +115,13 @@ def check_writable(path: Path, *inputs: str | Path) -> None:
         raise UserError(f"--out {path} cannot be written: {error.strerror}") from None
 
 
+def repeat_warnings(console: Console, caught: list[warnings.WarningMessage]) -> None:
+    """What a fit warned of, for people."""
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning | UserWarning):
+            console.print(f"warning: {warning.message}", style="yellow")
+
+
 def predict_rows(model: Any, place: Place, x: np.ndarray) -> np.ndarray:
     """Predicted labels on the host, chunk by chunk."""
     parts = [
@@ -140,7 +147,7 @@ class Run:
         """Fit with progress, and save; on Ctrl-C keep, and save, the best model so far."""
         self.rows = len(y)
         self._check_start(x)
-        self._announce(x)
+        self.announce(x)
         before = getattr(self.model, "history_", None)
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
@@ -157,9 +164,13 @@ class Run:
         # At once: whatever the test rows or the reader of our output do now, the work is kept.
         if self.out_path is not None:
             self._save(self.out_path)
-        for warning in caught:
-            if issubclass(warning.category, ConvergenceWarning | UserWarning):
-                self.console.print(f"warning: {warning.message}", style="yellow")
+        repeat_warnings(self.console, caught)
+
+    def adopt(self, model: Any, rows: int, seconds: float) -> None:
+        """Take a model that was fitted on so many rows elsewhere, and save it."""
+        self.model, self.rows, self.seconds = model, rows, seconds
+        if self.out_path is not None:
+            self._save(self.out_path)
 
     def report(self) -> dict[str, Any]:
         """Measure on the test rows and print; returns what --json prints."""
@@ -221,7 +232,8 @@ class Run:
             self._save(self.out_path)
             self.console.print(f"interrupted; saved the best model so far, {self.out_path}")
 
-    def _announce(self, x: np.ndarray) -> None:
+    def announce(self, x: np.ndarray) -> None:
+        """Print what is about to be trained, on what and where."""
         split, model = self.split, self.model
         facts(
             self.console,

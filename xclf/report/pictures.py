@@ -72,13 +72,18 @@ def draw(
         shown.insert(0, f"{len(titles)} weight templates")
         _draw_templates(parts[0], pictures, titles, grid_rows, columns)
     _draw_curves(parts[1], model.history_)
+    save_figure(figure, path)
+    return shown
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure to `path`, whole or not at all."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         figure.savefig(part, dpi=150, format=path.suffix[1:])
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return shown
 
 
 def _draw_templates(

@@ -85,7 +85,7 @@ class Book:
         self.scores = Scores(self)
         self.recording, self.turn = True, 0
 
-    def asked(self, stand_in: StandIn, rows: np.ndarray, y: Any, params: dict[str, Any]) -> None:
+    def asked(self, asking: StandIn, rows: np.ndarray, y: Any, params: dict[str, Any]) -> None:
         """`fit` of a stand-in. One process asks, in a fixed order: candidates, then splits."""
         place, self.turn = self.turn, self.turn + 1
         if self.recording:
@@ -94,10 +94,10 @@ class Book:
             if place < len(self.splits):
                 split.y, split.params = y, params
             assert np.array_equal(rows[:, 0], split.train)
-            self.fits.append(Fit(number, stand_in.template))
+            self.fits.append(Fit(number, asking.template))
         elif place < len(self.fits):
             fit = self.fits[place]
-            stand_in.template, stand_in.fit_ = fit.template, fit
+            asking.template, asking.fit_ = fit.template, fit
             if fit.error is not None:
                 raise fit.error.with_traceback(fit.trace)
             start = time.perf_counter()
@@ -105,7 +105,7 @@ class Book:
             for other in shared:
                 other.score_seconds += (time.perf_counter() - start) / len(shared)
         else:
-            self.refit(self, stand_in.template, y, params)
+            self.refit(self, asking.template, y, params)
 
     def replay(self) -> None:
         """From now on stand-ins answer for their fits."""
@@ -133,7 +133,7 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.template.get_metadata_routing()
 
     def __sklearn_clone__(self) -> StandIn:
-        return StandIn(clone(self.template), self.book)
+        return type(self)(clone(self.template), self.book)
 
     def __sklearn_tags__(self) -> Any:
         return get_tags(self.template)
@@ -172,6 +172,12 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
 
+def stand_in(template: Any, book: Book) -> StandIn:
+    """A stand-in for `template` by whose name messages call it."""
+    kind: type[StandIn] = type(type(template).__name__, (StandIn,), {})
+    return kind(template, book)
+
+
 class OnRows:
     """A scorer that may want anything of a model: it gets the fitted model, and its rows."""
 
@@ -180,8 +186,8 @@ class OnRows:
         # The search looks there for `sample_weight`.
         self.__signature__ = inspect.signature(scorer)
 
-    def __call__(self, stand_in: StandIn, X: np.ndarray, *args: Any, **params: Any) -> Any:
-        return self.scorer(stand_in.template, rows_of(self.book.X, X[:, 0]), *args, **params)
+    def __call__(self, asked: StandIn, X: np.ndarray, *args: Any, **params: Any) -> Any:
+        return self.scorer(asked.template, rows_of(self.book.X, X[:, 0]), *args, **params)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("scorer", "book"):

@@ -111,10 +111,10 @@ class Progress(Quiet):
             self.shown = completed
             seconds = time.perf_counter() - self.start
             left = seconds * (self.total / completed - 1.0) if completed else 0.0
-            line = (
-                f"fits {fits}/{self.total}  {self.best}  {seconds:.1f} s, about {left:.0f} s left"
-            )
-            self.console.print(" ".join(line.split()))
+            parts = [f"fits {fits}/{self.total}", where, self.best, f"{seconds:.1f} s"]
+            if 0.0 < completed < self.total:
+                parts.append(f"about {left:.0f} s left")
+            self.console.print("  ".join(part for part in parts if part))
 
 
 def _short(value: Any) -> str:

@@ -23,9 +23,9 @@ from xclf.sweep._book import (
     Folds,
     OnHost,
     Split,
-    StandIn,
     on_row_numbers,
     on_rows,
+    stand_in,
     wants_predictions,
 )
 from xclf.sweep._plan import train_fits
@@ -177,8 +177,8 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
 
     def _search(self, book: Book, **options: Any) -> GridSearchCV:
         """scikit-learn's search over the same grid, for stand-ins and row numbers."""
-        stand_in = StandIn(clone(self.estimator), book)
-        return GridSearchCV(stand_in, self.param_grid, cv=Folds(book.splits), n_jobs=1, **options)
+        model = stand_in(clone(self.estimator), book)
+        return GridSearchCV(model, self.param_grid, cv=Folds(book.splits), n_jobs=1, **options)
 
     def _watch(self, book: Book) -> Quiet:
         console = getattr(self, "_console", None)  # where the shell prints

@@ -1,0 +1,82 @@
+"""Values to sweep over, as the shell takes them, and the table of what they gave."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from xclf.cli._console import UserError
+from xclf.report.scores import swept
+
+#: Parameters that an option of the same name sweeps over; whole numbers in `WHOLE`.
+SWEPT = ("reg", "learning_rate", "momentum", "margin", "hidden")
+WHOLE = ("hidden",)
+
+# A table longer than this shows its best lines.
+_MOST_LINES, _BEST_LINES = 60, 20
+
+
+def parse_values(name: str, text: str) -> list[Any]:
+    """Numbers from '1e-6:1e1:45' (log-spaced, both ends included) or '1e-3,1e-2', or one number.
+
+    Raises `UserError` for anything else.
+    """
+    option = "--" + name.replace("_", "-")
+    parts = text.split(":")
+    try:
+        if len(parts) == 3:
+            low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
+            if not (0.0 < low < math.inf and 0.0 < high < math.inf and count >= 2):
+                raise ValueError
+            values = [float(f"{v:.6g}") for v in np.geomspace(low, high, count)]
+        else:
+            values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"{option} must be LOW:HIGH:COUNT (log-spaced, LOW and HIGH above 0, COUNT 2 or more) "
+            f"or numbers with commas between them, got {text!r}"
+        ) from None
+    if name in WHOLE:
+        rounded = [round(value) if math.isfinite(value) else 0 for value in values]
+        if len(parts) < 3 and rounded != values:
+            raise UserError(f"{option} must hold whole numbers, got {text!r}")
+        values = [int(value) for value in rounded]
+    return list(dict.fromkeys(values))
+
+
+def tell(grid: dict[str, list[Any]]) -> str:
+    """What is swept, in one line."""
+    told = []
+    for name, values in grid.items():
+        if len(values) > 4:
+            told.append(f"{name} {values[0]:g} .. {values[-1]:g} ({len(values)} values)")
+        else:
+            told.append(f"{name} " + ", ".join(f"{value:g}" for value in values))
+    return "; ".join(told)
+
+
+def show_scores(console: Console, results: dict[str, Any], score: str, folds: int) -> None:
+    """The table of candidates and their scores, in the order of the grid."""
+    names = swept(results) or list(results["params"][0])
+    names = [name for name in results["params"][0] if name in names]
+    mean, spread = results["mean_test_score"], results["std_test_score"]
+    rank = results["rank_test_score"]
+    places = range(len(mean))
+    if len(mean) > _MOST_LINES:
+        places = np.argsort(rank, kind="stable")[:_BEST_LINES].tolist()
+    table = Table(title="candidates", title_justify="left")
+    for name in (*names, score, *(("+-",) if folds > 1 else ()), "rank"):
+        table.add_column(name, justify="right")
+    for place in places:
+        cells = [f"{results['params'][place][name]:.6g}" for name in names]
+        cells.append(f"{mean[place]:.4f}")
+        if folds > 1:
+            cells.append(f"{spread[place]:.4f}")
+        table.add_row(*cells, str(rank[place]), style="bold" if rank[place] == 1 else None)
+    console.print(table)
+    if len(mean) > _MOST_LINES:
+        console.print(f"the best {_BEST_LINES} of {len(mean)} candidates (--json has all)")
