@@ -38,7 +38,7 @@ def shell(capsys, tmp_path, monkeypatch, files) -> Shell:
 # What was typed, and what must be told.
 SLIPS = [
     ("trian digits", "Did you mean 'train'?"),
-    ("--version", "No such option: --version"),
+    ("--versoin", "No such option: --versoin"),
     ("train", "Missing argument 'data'; see: xclf train --help"),
     ("train digits --regg 1", "--reg"),
     ("train digits --model svn", "'softmax', 'svm', 'two-layer'"),

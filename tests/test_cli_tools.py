@@ -148,6 +148,7 @@ def test_example_is_a_check(shell, monkeypatch):
 
 def test_version(shell):
     assert shell.good("version") == f"xclf {xclf.__version__}\n"
+    assert shell.good("--version") == f"xclf {xclf.__version__}\n"
 
 
 def test_help_teaches_by_example(shell):

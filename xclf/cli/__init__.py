@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,12 +24,33 @@ _UsageError: type[Exception] = next(
 )
 
 app = typer.Typer(
-    help="Train classifiers where your arrays live: multiclass SVM, softmax, two-layer net.\n\n"
-    "Start with: xclf train digits",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version_and_exit(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version_and_exit, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Train classifiers where your arrays live: multiclass SVM, softmax, two-layer net.
+
+    Start with: xclf train digits
+    """
+
+
 for command in (train, sweep, predict, evaluate, plot, backends, gradcheck, example, version):
     app.command()(command)
 
