@@ -24,7 +24,7 @@ def workers(monkeypatch):
     monkeypatch.setattr(rows_module, "_chunk_rows", lambda *_: 100)
 
     def use(number):
-        monkeypatch.setattr(threads_module, "_blas_width", lambda: number)
+        monkeypatch.setattr(threads_module, "blas_width", lambda: number)
 
     use(3)
     return use

@@ -6,8 +6,10 @@ and then uses standard Array API functions of what it returns, whatever the back
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import array_api_compat as compat
 import numpy as np
@@ -111,6 +113,54 @@ def native(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="))
 
 
+def to_device(array: Array, like: Array) -> Array:
+    """`array` on the device of `like`, of the same library; itself if it is there already."""
+    target = device(like)
+    if device(array) == target:
+        return array
+    with on_device(array):
+        finish(array)  # streams of different devices do not wait for each other
+    with on_device(like):
+        return compat.to_device(array, target)
+
+
+def on_device(array: Array) -> AbstractContextManager[Any]:
+    """A context in which new work of CuPy goes to the device of `array`.
+
+    CuPy computes on its current device, wherever the operands are. Every other library follows its
+    operands, and nothing is done.
+    """
+    cupy = loaded("cupy")
+    if cupy is None or is_host(array) or library(namespace(array)) != "cupy":
+        return nullcontext()
+    where: AbstractContextManager[Any] = device(array)
+    return where
+
+
+def finish(array: Array) -> None:
+    """Wait for the work on the device of `array`, where there is any to wait for."""
+    cupy = loaded("cupy")
+    if cupy is not None and not is_host(array) and library(namespace(array)) == "cupy":
+        with device(array):
+            cupy.cuda.get_current_stream().synchronize()
+
+
+def free_memory(xp: Namespace, place: Any) -> int | None:
+    """Bytes that are free on a device, or None where its library does not tell."""
+    name = library(xp)
+    if name == "cupy":
+        import cupy
+
+        with place:
+            return int(cupy.cuda.runtime.memGetInfo()[0]) + int(
+                cupy.get_default_memory_pool().free_bytes()
+            )
+    torch = loaded("torch")
+    if name == "torch" and torch is not None and str(place).startswith("cuda"):
+        return int(torch.cuda.mem_get_info(place)[0])
+    return None
+
+
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Whether the dtype of `array` is an integer or a boolean."""
     return bool(xp.isdtype(array.dtype, ("bool", "integral")))
@@ -143,11 +193,12 @@ def eigh(matrix: Array) -> tuple[Array, Array]:
         parts = [eigh(matrix[k, ...]) for k in range(matrix.shape[0])]
         return xp.stack([values for values, _ in parts]), xp.stack([v for _, v in parts])
     if isinstance(matrix, np.ndarray) and len(matrix) > _LARGE:
-        # LAPACK's other driver, in place: half the memory for a little more time.
+        # LAPACK's other driver, in place: half the memory for a little more time. In place needs
+        # columns in order, which for a symmetric matrix are its rows.
         import scipy.linalg
 
         values, vectors = scipy.linalg.eigh(
-            matrix, driver="evr", overwrite_a=True, check_finite=False
+            matrix.T, driver="evr", overwrite_a=True, check_finite=False
         )
         return values, vectors
     if _has_linalg(xp):
@@ -162,6 +213,19 @@ def _has_linalg(xp: Namespace) -> bool:
         return callable(xp.linalg.eigh)
     except (AttributeError, RuntimeError):  # array-api-strict raises for an extension switched off
         return False
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory for an array, whatever the library calls it.
+
+    CuPy's OutOfMemoryError is a MemoryError; torch's is not, and a workspace that cuBLAS or CUDA
+    itself could not get is an error of theirs.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return type(error).__name__ in ("CUBLASError", "CUDARuntimeError") and any(
+        sign in str(error) for sign in ("ALLOC_FAILED", "MemoryAllocation")
+    )
 
 
 def generator(random_state: Any) -> np.random.Generator:
@@ -182,6 +246,69 @@ def loaded(name: str) -> ModuleType | None:
     import sys
 
     return sys.modules.get(name)
+
+
+class Spot(NamedTuple):
+    """Where to compute: a namespace and its device, both None for NumPy; `text` says why there."""
+
+    xp: Namespace | None
+    device: Any
+    text: str
+
+
+#: Places that a name stands for beside those of `spots`: the tests let another library play a GPU.
+SPOTS: dict[str, tuple[Namespace, Any]] = {}
+
+
+def names_a_device(value: object) -> bool:
+    """Whether `value` has the form of a device: a name that `spots` takes, or several of them."""
+    if isinstance(value, tuple | list):
+        several = [name for name in value if isinstance(name, str)]
+        return 0 < len(value) == len(set(several)) and all(
+            names_a_device(name) and name not in ("auto", "cpu", "cuda:all") for name in several
+        )
+    if not isinstance(value, str):
+        return False
+    head, colon, number = value.partition(":")
+    number_fits = number.isdecimal() if colon else True
+    return value in ("auto", "cpu", "cuda:all", *SPOTS) or (head == "cuda" and number_fits)
+
+
+def spots(name: str | Sequence[str]) -> list[Spot]:
+    """What "auto", "cpu", "cuda", "cuda:N", "cuda:all" or several names of GPUs stand for.
+
+    "auto" is the first GPU if a probe succeeds there, else NumPy. Raises ValueError, with what was
+    found, for a GPU that cannot be used. Imports CuPy, unless the name is "cpu".
+    """
+    if not isinstance(name, str):
+        return [spot for each in name for spot in spots(each)]
+    if name in SPOTS:
+        xp, device = SPOTS[name]
+        return [Spot(xp, device, f"{name} (asked for)")]
+    if name == "cpu":
+        return [Spot(None, None, "numpy on the CPU (asked for)")]
+    index = name.partition(":")[2]
+    numbers = range(_gpus()) if index == "all" else [int(index or 0)]
+    found = []
+    for number in numbers or [0]:
+        xp, told = cuda(number)
+        if xp is None and name == "auto":
+            return [Spot(None, None, f"numpy on the CPU ({told})")]
+        if xp is None:
+            raise ValueError(f"device {name!r} cannot be used: {told}")
+        told = told if name == "auto" else f"{told}; asked for"
+        place = loaded("cupy").cuda.Device(number)  # type: ignore[union-attr]
+        found.append(Spot(xp, place, f"cupy on cuda:{number} ({told})"))
+    return found
+
+
+def _gpus() -> int:
+    try:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDeviceCount())
+    except Exception:  # whatever is wrong there, `cuda` says it
+        return 0
 
 
 def cuda(index: int = 0) -> tuple[Namespace | None, str]:

@@ -7,6 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,8 @@ from xclf.estimators._fitting import (
     row_weights,
     standardized,
 )
+from xclf.estimators._memory import room_for
+from xclf.estimators._places import put
 from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
 from xclf.objectives import Layer, Stack
 from xclf.training import DIVERGED, Callback, Event, FitResult, Monitor
@@ -62,9 +65,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         random_state: Any = None,
         callbacks: Any = None,
         verbose: int = 0,
-        device: None = None,
+        device: Any = None,
         precision: None = None,
-        max_memory: None = None,
+        max_memory: Any = None,
     ) -> None:
         self.reg = reg
         self.fit_intercept = fit_intercept
@@ -132,7 +135,14 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
-        X = border.check_x(self, X, reset=True)
+        X, taken = put(border.check_x(self, X, reset=True), self.device, self.max_memory)
+        settings = self._settings(X, self._auto_solver)
+        with _xp.on_device(X):
+            self._fit_rows(X, y, sample_weight, settings, taken)
+
+    def _fit_rows(
+        self, X: Array, y: Any, sample_weight: Any, settings: Settings, taken: int
+    ) -> None:
         classes, index = border.encode(border.check_y(self, X, y))
         weights = border.check_sample_weight(X, sample_weight)
         weights = row_weights(index, classes, self.class_weight, weights)
@@ -141,7 +151,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             weights = weights / weights[weights > 0.0].mean()  # rows without weight are not drawn
         start = self._warm_layers(X, classes) if self.warm_start else None
         self.classes_ = classes
-        job = self._job(X, index, weights, self._settings(X, self._auto_solver), start)
+        job = self._job(X, index, weights, settings, start, taken=taken)
         if self.standardize:
             job.stack = standardized(job.stack, job.rows, job.theta_dtype())
         self.__dict__.pop("_resume", None)
@@ -166,7 +176,20 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         settings = self._partial_settings()
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
-        X = border.check_x(self, X, reset=first)
+        X, taken = put(border.check_x(self, X, reset=first), self.device, self.max_memory)
+        with _xp.on_device(X):
+            self._partial_rows(X, y, known, sample_weight, settings, taken)
+
+    def _partial_rows(
+        self,
+        X: Array,
+        y: Any,
+        known: np.ndarray,
+        sample_weight: Any,
+        settings: Settings,
+        taken: int,
+    ) -> None:
+        first = not hasattr(self, "classes_")
         if not first:
             self._check_resumable(X)
         index = border.encode_known(border.check_y(self, X, y), known)
@@ -175,7 +198,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.classes_ = known
         resume = self.__dict__.get("_resume") or {}
         start = None if first else self._layers()
-        job = self._job(X, index, weights, settings, start, rng=resume.get("rng"))
+        job = self._job(X, index, weights, settings, start, resume.get("rng"), taken)
         if not first:
             # A copy: a part that fails must leave the history as it was.
             job.monitor.history = {key: list(line) for key, line in self.history_.items()}
@@ -253,6 +276,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         settings: Settings,
         start: list[Layer] | None,
         rng: np.random.Generator | None = None,
+        taken: int = 0,
     ) -> Job:
         widths = self._widths(len(self.classes_))
         stack = Stack(widths, bias=bool(self.fit_intercept))
@@ -263,10 +287,19 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         callbacks: list[Callback] = list(self.callbacks or ())
         if self.verbose:
             callbacks.append(_Printer(int(self.verbose)))
+        rows = make_rows(X, index, widths[-1], weights, computing_dtype(X))
+        room = room_for(
+            stack,
+            rows,
+            self.max_memory,
+            taken=taken,
+            full_batch=settings.solver in FULL_BATCH,
+            hinge=self._loss_name == "hinge",
+        )
         return Job(
             settings=settings,
             stack=stack,
-            rows=make_rows(X, index, widths[-1], weights, computing_dtype(X)),
+            rows=replace(rows, room=room),
             loss=self._loss_name,
             margin=float(getattr(self, "margin", 1.0)),
             reg=float(self.reg),
@@ -320,7 +353,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             f"{type(self).__name__} did not converge: {result.reason} ({reached}, tol "
             f"{settings.tol:g}): {advice}",
             ConvergenceWarning,
-            stacklevel=5,  # the line that called fit or partial_fit
+            stacklevel=6,  # the line that called fit or partial_fit
         )
 
     def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:

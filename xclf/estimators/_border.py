@@ -16,8 +16,8 @@ from sklearn.utils.validation import validate_data
 from xclf import _xp
 from xclf._xp import Array
 
-# Rows looked at together when searching for NaN and infinity.
-_FINITE_ROWS = 1 << 15
+# Values looked at together when searching for NaN and infinity.
+_FINITE_VALUES = 1 << 23
 
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
@@ -78,8 +78,9 @@ def check_finite(X: Array) -> None:
     if not xp.isdtype(X.dtype, "real floating"):
         return
     rows = int(X.shape[0])
-    for start in range(0, rows, _FINITE_ROWS):
-        part = X[start : min(start + _FINITE_ROWS, rows), :]
+    size = max(1, _FINITE_VALUES // int(X.shape[1]))
+    for start in range(0, rows, size):
+        part = X[start : min(start + size, rows), :]
         if bool(xp.all(xp.isfinite(part))):
             continue
         if part.dtype not in (xp.float32, xp.float64):

@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators import _border as border
+from xclf.estimators._places import toward
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Stack
-from xclf.rows import map_rows
+from xclf.rows import Room, map_rows, parse_bytes
 
 
 class FittedModel:
@@ -27,6 +28,8 @@ class FittedModel:
     n_features_in_: int
     history_: dict[str, list[float]]
     feature_names_in_: np.ndarray
+    device: Any
+    max_memory: Any
     get_params: Any
 
     @abstractmethod
@@ -47,14 +50,18 @@ class FittedModel:
         Only what `finish` keeps outlives a chunk: memory is bounded by the result.
         """
         check_is_fitted(self)
-        X = border.check_x(self, X, reset=False)
-        layers = self._layers()
+        X, layers = border.check_x(self, X, reset=False), self._layers()
+        X = toward(X, layers[0].w, self.device)
         border.check_same_as_model(layers[0].w, X)
         stack = Stack(fitted_widths(layers))
-        theta = stack.flatten([(w, b) for w, b in layers])
-        return map_rows(
-            lambda x: finish(stack.forward(theta, x)[0]), X, theta.dtype, max(stack.widths[1:])
-        )
+        room = Room(parse_bytes(self.max_memory))
+        with _xp.on_device(X):
+            theta = stack.flatten([(w, b) for w, b in layers])
+
+            def scores(x: Array) -> Array:
+                return finish(stack.forward(theta, x)[0])
+
+            return map_rows(scores, X, theta.dtype, max(stack.widths[1:]), room)
 
     def decision_function(self, X: Any) -> Array:
         """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
@@ -64,6 +71,7 @@ class FittedModel:
         """The label with the largest score for every row (N,).
 
         Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
+        Rows in host memory that `device` sends elsewhere come back as NumPy too.
         """
         best = self._map_scores(X, lambda scores: _xp.namespace(scores).argmax(scores, axis=0))
         if self.classes_.dtype.kind not in "biuf" or _xp.is_host(best):

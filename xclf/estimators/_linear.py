@@ -152,9 +152,9 @@ class SVMClassifier(LinearClassifier):
         random_state: Any = None,
         callbacks: Any = None,
         verbose: int = 0,
-        device: None = None,
+        device: Any = None,
         precision: None = None,
-        max_memory: None = None,
+        max_memory: Any = None,
     ) -> None:
         super().__init__(
             reg,

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from xclf._xp import names_a_device
 from xclf.optim import SCHEDULES, SGD, Adam, Momentum, RMSProp, Rule
+from xclf.rows import parse_bytes
 
 FULL_BATCH = ("lbfgs",)
 MINIBATCH = ("sgd", "momentum", "rmsprop", "adam")
@@ -79,6 +81,15 @@ def _random_state(value: Any) -> bool:
 _FLAG: Check = (lambda value: isinstance(value, bool | np.bool_), "True or False")
 _LATER: Check = (lambda value: value is None, "None")
 
+
+def _size(value: Any) -> bool:
+    try:
+        parse_bytes(value)
+    except ValueError:
+        return False
+    return True
+
+
 CHECKS: dict[str, Check] = {
     "reg": _real(lambda v: v >= 0.0, "a finite number >= 0"),
     "margin": _real(lambda v: v > 0.0, "a finite number > 0"),
@@ -101,16 +112,17 @@ CHECKS: dict[str, Check] = {
     "random_state": (_random_state, "None, an integer >= 0, a Generator or a RandomState"),
     "callbacks": (_callbacks, "None or a list of callables"),
     "verbose": (lambda v: _FLAG[0](v) or _integer(0)[0](v), "True, False or an integer >= 0"),
-    "device": _LATER,
+    "device": (
+        lambda value: value is None or names_a_device(value),
+        "None, 'auto', 'cpu', 'cuda', 'cuda:N', 'cuda:all' or a tuple of 'cuda:N'",
+    ),
     "precision": _LATER,
-    "max_memory": _LATER,
+    "max_memory": (_size, "None, a number of bytes or a size such as '500MB' or '2GB'"),
 }
 
 # Accepted as None only; the message says what to do instead.
 _NOT_YET = {
-    "device": "a fit runs where X is; move X yourself, for instance with cupy.asarray(X)",
     "precision": "products run in the dtype of X; pass float32 or float64 data to choose",
-    "max_memory": "all rows must fit where X is",
 }
 
 

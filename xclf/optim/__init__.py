@@ -5,7 +5,7 @@ data or estimators.
 """
 
 from xclf.optim.lbfgs import LBFGS, Iterate
-from xclf.optim.memory import Memory, memory_size
+from xclf.optim.memory import LEAST_PAIRS, Memory, memory_size
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
 from xclf.optim.schedules import EPOCH_DECAY, SCHEDULES, rate_factor
 from xclf.optim.spectral import SpectralPreconditioner
@@ -14,6 +14,7 @@ from xclf.optim.wolfe import Accepted, Trial, wolfe_search
 __all__ = [
     "EPOCH_DECAY",
     "LBFGS",
+    "LEAST_PAIRS",
     "SCHEDULES",
     "SGD",
     "Accepted",

@@ -10,6 +10,9 @@ from xclf._xp import Array, accumulator, device, namespace
 
 Apply: TypeAlias = Callable[[Array], Array]
 
+#: Pairs that are kept even where there is no room for them: with fewer the method is another one.
+LEAST_PAIRS = 5
+
 
 class Memory:
     """The last `size` pairs s, y of K heads, and the scale (K, 1) of the first direction.
@@ -127,5 +130,5 @@ def dots(a: Array, b: Array) -> Array:
 
 
 def memory_size(heads: int, parameters: int, itemsize: int, budget: int, most: int) -> int:
-    """Pairs per head, at most `most` and at least 5, that fit into `budget` bytes together."""
-    return max(5, min(most, math.floor(budget / (2 * heads * parameters * itemsize))))
+    """Pairs per head, between LEAST_PAIRS and `most`, that fit into `budget` bytes together."""
+    return max(LEAST_PAIRS, min(most, math.floor(budget / (2 * heads * parameters * itemsize))))

@@ -1,6 +1,22 @@
 """Where rows come from, and the one loop over them."""
 
-from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, map_rows, sum_over_rows
-from xclf.rows._threads import blas_threads
+from xclf.rows._room import Room, in_words, parse_bytes
+from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
+from xclf.rows._stream import Streamed
+from xclf.rows._threads import blas_threads, blas_width, in_threads
 
-__all__ = ["MASK_CLASSES", "Chunk", "Rows", "blas_threads", "map_rows", "sum_over_rows"]
+__all__ = [
+    "MASK_CLASSES",
+    "Chunk",
+    "Room",
+    "Rows",
+    "Streamed",
+    "blas_threads",
+    "blas_width",
+    "bytes_per_row",
+    "in_threads",
+    "in_words",
+    "map_rows",
+    "parse_bytes",
+    "sum_over_rows",
+]

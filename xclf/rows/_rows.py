@@ -1,15 +1,28 @@
-"""Rows of data in memory, and `sum_over_rows`, the one loop that full-batch training runs."""
+"""Rows of data, and `sum_over_rows`, the one loop that full-batch training runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, from_host, is_host, namespace
-from xclf.rows._threads import in_threads
+from xclf._xp import (
+    Array,
+    accumulator,
+    device,
+    from_host,
+    is_host,
+    namespace,
+    out_of_memory,
+    to_host,
+)
+from xclf.rows import _stream
+from xclf.rows._room import Room
+from xclf.rows._stream import Streamed
+from xclf.rows._threads import blas_width, in_threads
 
 #: Up to this many classes the true classes are kept as a boolean mask, made once (C bytes a row);
 #: past it as integers, and each kernel call makes its own.
@@ -40,14 +53,16 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a fit, in memory.
+    """All rows of a fit.
 
-    x : (N, D), any real dtype; widened to `dtype` one chunk at a time
+    x : (N, D), any real dtype, widened to `dtype` one chunk at a time; or `Streamed`, which sends
+        rows from host memory. What is beside it, and what is computed, lives where x says it does.
     labels : (C, N) boolean or (N,) integer
     weights : None, (N,), or (G, N), in `dtype`
     dtype : float32 or float64 of the namespace, in which the products run
     heads : None, or (K,) integers: head k has weights[heads[k]]. Heads that share weights, as all
         candidates of a fold do, share their memory. None with (G, N) weights: one head a line.
+    room : the memory that a fit may take, one object for all its rows
     """
 
     x: Array
@@ -55,29 +70,67 @@ class Rows:
     weights: Array | None
     dtype: Any
     heads: Array | None = None
+    room: Room = field(default_factory=Room)
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        """Consecutive chunks of at most `size` rows."""
-        for start in range(0, len(self), size):
-            yield self.chunk(slice(start, min(start + size, len(self))))
+    def chunks(self, size: int, start: int = 0) -> Generator[Chunk]:
+        """Consecutive chunks of at most `size` rows; streamed ones are good until the next."""
+        starts = range(start, len(self), size)
+        slices = [slice(first, min(first + size, len(self))) for first in starts]
+        if not isinstance(self.x, Streamed):
+            yield from map(self.chunk, slices)
+            return
+        with closing(self.x.parts(slices)) as parts:
+            for where, x in zip(slices, parts, strict=True):
+                yield self._beside(x, where)
 
     def chunk(self, where: slice) -> Chunk:
         """The rows of one slice."""
+        return self._beside(self.x[where, :], where)
+
+    def _beside(self, x: Array, where: slice) -> Chunk:
         weights = None if self.weights is None else self._shared(self.weights[..., where])
-        return Chunk(self._widen(self.x[where, :]), self.labels[..., where], weights, where)
+        return Chunk(self._widen(x), self.labels[..., where], weights, where)
+
+    def numbers(self, order: np.ndarray) -> Array:
+        """Host integers that name rows, as `take` wants them: where rows are gathered."""
+        return order if isinstance(self.x, Streamed) else from_host(order, self.x)
 
     def take(self, index: Array) -> Chunk:
-        """The rows that `index` (n,) names: a minibatch, one array call for each part."""
+        """The rows that `index` (n,), of `numbers`, names: a minibatch, one array call a part."""
         xp = namespace(self.x)
-        x = self._widen(xp.take(self.x, index, axis=0))
+        if isinstance(self.x, Streamed):
+            x, index = self.x.take(index), from_host(index, self.x)
+        else:
+            x = xp.take(self.x, index, axis=0)
+        x = self._widen(x)
         labels = xp.take(self.labels, index, axis=-1)
         weights = None
         if self.weights is not None:
             weights = self._shared(xp.take(self.weights, index, axis=-1))
         return Chunk(x, labels, weights, slice(0, 0))
+
+    def only(self, index: np.ndarray) -> Rows:
+        """The rows that host integers name: a copy, but streamed rows stay where they are."""
+        xp, where = namespace(self.x), from_host(index, self.x)
+        streamed = isinstance(self.x, Streamed)
+        weights = None if self.weights is None else xp.take(self.weights, where, axis=-1)
+        return replace(
+            self,
+            x=self.x.at(index) if streamed else xp.take(self.x, where, axis=0),
+            labels=xp.take(self.labels, where, axis=-1),
+            weights=weights,
+        )
+
+    def every(self, stride: int) -> Rows:
+        """Every `stride`-th row."""
+        if isinstance(self.x, Streamed):
+            return self.only(np.arange(0, len(self), stride))
+        weights = None if self.weights is None else self.weights[..., ::stride]
+        x, labels = self.x[::stride, :], self.labels[..., ::stride]
+        return replace(self, x=x, labels=labels, weights=weights)
 
     def keep(self, kept: np.ndarray) -> Rows:
         """The same rows for the heads that host integers `kept` name."""
@@ -106,31 +159,48 @@ class Rows:
 
     def chunk_rows(self, width: int) -> int:
         """Rows of a chunk for a model whose widest layer has `width` outputs, heads included."""
-        return _chunk_rows(self.x, self.dtype, width)
+        return _chunk_rows(self.x, self.dtype, width, self.room)
 
 
-def _chunk_rows(x: Array, dtype: Any, width: int) -> int:
+def bytes_per_row(x: Array, dtype: Any, width: int) -> int:
+    """What one row of a chunk takes, with what is made from it in a pass."""
     # Half a dozen temporaries of the scores' shape are alive at once in a loss kernel.
     itemsize = 8 if dtype == namespace(x).float64 else 4
-    bytes_per_row = itemsize * (int(x.shape[1]) + 6 * width)
+    size = itemsize * (int(x.shape[1]) + 6 * width)
+    return size + 2 * x.bytes_per_row if isinstance(x, Streamed) else size
+
+
+def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
+    each = bytes_per_row(x, dtype, width)
     if "cpu" not in str(device(x)).lower():
-        return max(_MIN_ROWS, _DEVICE_CHUNK // bytes_per_row)
-    # Every chunk adds a gradient to the sum, which costs as much as the products of some forty
-    # rows: a few hundred are worth leaving the nearest cache for.
-    few = min(_ROWS_PER_SUM, 2 * _HOST_CHUNK // bytes_per_row)
-    return max(_MIN_ROWS, few, _HOST_CHUNK // bytes_per_row)
+        rows = max(_MIN_ROWS, _DEVICE_CHUNK // each)
+    else:
+        # Every chunk adds a gradient to the sum, which costs as much as the products of some forty
+        # rows: a few hundred are worth leaving the nearest cache for.
+        few = min(_ROWS_PER_SUM, 2 * _HOST_CHUNK // each)
+        rows = max(_MIN_ROWS, few, _HOST_CHUNK // each)
+    if isinstance(x, Streamed):
+        rows = min(rows, max(_MIN_ROWS, _stream.CHUNK // x.bytes_per_row))
+    most = room.for_chunks(blas_width() if is_host(x) else 1)
+    return rows if most is None else min(rows, max(1, most // each))
 
 
-def map_rows(f: Callable[[Array], Array], x: Array, dtype: Any, width: int) -> Array:
-    """f of every chunk of x (N, D), widened to `dtype`, put together along the first axis."""
-    xp = namespace(x)
-    size = _chunk_rows(x, dtype, width)
-    parts = []
-    rows = int(x.shape[0])
-    for start in range(0, rows, size):
-        part = x[start : min(start + size, rows), :]
-        parts.append(f(part if part.dtype == dtype else xp.astype(part, dtype)))
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+def map_rows(
+    f: Callable[[Array], Array], x: Array, dtype: Any, width: int, room: Room | None = None
+) -> Array:
+    """f of every chunk of x (N, D), widened to `dtype`, put together along the first axis.
+
+    Of `Streamed` rows the results come to the host, where the rows are.
+    """
+    xp, streamed = namespace(x), isinstance(x, Streamed)
+    rows = Rows(x, xp.zeros((int(x.shape[0]),), dtype=xp.int8, device=device(x)), None, dtype)
+    rows = rows if room is None else replace(rows, room=room)
+    size = _chunk_rows(x, dtype, width, rows.room)
+    found = _parts(lambda chunk: f(chunk.x), rows, size, width)
+    parts = [to_host(part) if streamed else part for part in found]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if streamed else xp.concat(parts, axis=0)
 
 
 def sum_over_rows(
@@ -158,15 +228,16 @@ def sum_over_rows(
         raise ValueError("there are no rows to sum over")
     size = size or rows.chunk_rows(width)
     starts = range(0, len(rows), size)
-
-    def spans(some: range) -> Iterator[Chunk]:
-        return (rows.chunk(slice(start, min(start + size, len(rows)))) for start in some)
-
     if serial or len(starts) == 1 or not is_host(rows.x):
-        return tuple(_total(f, spans(starts)))
+        return tuple(_total(_parts(f, rows, size, width)))
+
+    def span(some: range) -> list[Array]:
+        slices = (slice(start, min(start + size, len(rows))) for start in some)
+        return _total(f(rows.chunk(where)) for where in slices)
+
     # Runs of chunks, each with a sum of its own, which are then added up in their order.
     runs = [starts[k * len(starts) // _RUNS : (k + 1) * len(starts) // _RUNS] for k in range(_RUNS)]
-    sums = in_threads(lambda some: _total(f, spans(some)), [some for some in runs if some])
+    sums = in_threads(span, [some for some in runs if some])
     totals = next(sums)
     for part in sums:
         for place, more in enumerate(part):
@@ -174,11 +245,32 @@ def sum_over_rows(
     return tuple(totals)
 
 
-def _total(f: Callable[[Chunk], tuple[Array, ...]], chunks: Iterator[Chunk]) -> list[Array]:
-    """Sums of f over some chunks, one after the other, in the widest dtype."""
+def _parts(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iterator[Any]:
+    """f of one chunk after the other. A chunk for which there is no memory is done in halves, and
+    so are those after it."""
+    done = 0
+    while done < len(rows):
+        failure: BaseException | None = None
+        with closing(rows.chunks(size, done)) as chunks:
+            try:
+                for chunk in chunks:
+                    part = f(chunk)
+                    done = chunk.where.stop
+                    yield part
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                # Without its traceback, whose frames hold what was made of the chunk.
+                failure = error.with_traceback(None)
+        if failure is not None:
+            size = min(size, len(rows) - done)
+            size = rows.room.halve(size, bytes_per_row(rows.x, rows.dtype, width), failure)
+
+
+def _total(found: Iterator[tuple[Array, ...]]) -> list[Array]:
+    """Sums of tuples of arrays, one after the other, in the widest dtype."""
     totals: list[Array] = []
-    for chunk in chunks:
-        parts = f(chunk)
+    for parts in found:
         if not totals:
             xp = namespace(*parts)
             wide = accumulator(xp, device(parts[0]))

@@ -72,7 +72,7 @@ def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[R
     So a limit on BLAS, by its environment variables or by threadpoolctl, is one on these threads
     too. While they run BLAS has one thread in each. Few results wait to be fetched at a time.
     """
-    workers = min(_blas_width(), len(parts))
+    workers = min(blas_width(), len(parts))
     if workers < 2 or getattr(_inside, "yes", False):
         yield from map(f, parts)
         return
@@ -104,7 +104,8 @@ def _worker(f: Callable[[Part], Result], part: Part) -> Result:
     return f(part)
 
 
-def _blas_width() -> int:
+def blas_width() -> int:
+    """How many threads BLAS may use now, and so how many rows are shared among."""
     libraries = _controller().lib_controllers
     return max((int(lib.num_threads) for lib in libraries if lib.user_api == "blas"), default=1)
 

@@ -211,6 +211,7 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     rows = problem.rows
     itemsize = 8 if rows.dtype == namespace(rows.x).float64 else 4
     room = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
+    room = rows.room.for_pairs(room)
     return Memory(memory_size(heads, size, itemsize, room, MEMORY), rows.dtype)
 
 

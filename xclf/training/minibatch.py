@@ -102,7 +102,7 @@ def run_epoch(
     epoch: int,
 ) -> tuple[Array, State]:
     """One pass over the rows that `order` (host integers) names, in that order."""
-    index = from_host(order, rows.x)
+    index = rows.numbers(order)
     size = plan.batch_size
     steps = -(-len(order) // size)
     # A head that diverges overflows; the end of the epoch sees and says so.
@@ -302,15 +302,7 @@ def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
 
 def subset(rows: Rows, index: np.ndarray) -> Rows:
     """A copy of the rows that host integers name."""
-    xp = namespace(rows.x)
-    where = from_host(index, rows.x)
-    weights = None if rows.weights is None else xp.take(rows.weights, where, axis=-1)
-    return replace(
-        rows,
-        x=xp.take(rows.x, where, axis=0),
-        labels=xp.take(rows.labels, where, axis=-1),
-        weights=weights,
-    )
+    return rows.only(index)
 
 
 def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:

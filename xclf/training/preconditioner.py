@@ -16,8 +16,14 @@ from xclf.training.problem import column_moments, covariance
 #: Past these sizes a full eigenbasis, of features or of classes, is not worth its memory.
 MAX_BASIS, MAX_CLASSES = 4096, 1024
 
-#: Leading directions of a partial basis, and how many more it draws to find them well.
+#: Leading directions of a partial basis, and how many more it draws to find them well. Where
+#: there is no room for so many there may be fewer; for less than the fewest, no basis at all.
 RANK, _SPARE = 256, 16
+_FEWEST = 8
+
+# Bytes while a basis is made, for each entry: of the (D, D) second moment, its sum and its
+# eigenvectors; of the (D, r) leading directions, a handful of float64 copies.
+_FULL_BYTES, _LEADING_BYTES = 20, 40
 
 # A full basis shows its worth in the directions of little spread, which few rows see wrongly. With
 # 8 rows a feature CIFAR-10 takes as many iterations as with all, with 2 three times as many.
@@ -46,7 +52,13 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
     """What it costs, in passes over the rows; infinite where it does not fit."""
     n_rows, (n_features, n_classes) = len(rows), stack.widths
     size = min(n_rows, n_features)
-    if size > MAX_BASIS or (n_rows < n_features and 8 * n_rows * n_features > _MOST_COPIED):
+    wide = n_rows < n_features
+    copied = 8 * n_rows * n_features if wide else 0
+    if size > MAX_BASIS or copied > _MOST_COPIED:
+        return float("inf")
+    # Of a wide problem the copy and the basis that comes from it; no less than for small matrices.
+    needed = 2 * copied + _FULL_BYTES * size * size
+    if needed > max(rows.room.for_basis(), _FULL_BYTES * _SMALL**2):
         return float("inf")
     if size <= _SMALL:
         return 0.0
@@ -55,8 +67,9 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
 
 def spectral_preconditioner(
     stack: Stack, rows: Rows, reg: Any, curvature: Array, full: bool | None = None
-) -> SpectralPreconditioner:
-    """The preconditioner for `stack`, a linear model, with class curvature (C, C) or (K, C, C).
+) -> SpectralPreconditioner | None:
+    """The preconditioner for `stack`, a linear model, with class curvature (C, C) or (K, C, C);
+    None where there is no room for one.
 
     full : whether to see all directions of the features or the leading ones; by default what is
         cheap. Either is estimated from a sample of the rows.
@@ -67,14 +80,17 @@ def spectral_preconditioner(
     if full is None:
         full = passes_for_a_full_basis(rows, stack, 1) <= AT_ONCE
     n_features = stack.widths[0]
+    rank = 0 if full else _rank(rows, n_features)
+    if not full and rank < min(_FEWEST, RANK):
+        return None
     rows = _sample(rows, _ROWS_PER_FEATURE * n_features if full else _ROWS_PER_DIRECTION * RANK)
     mean, variance = column_moments(rows)
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
     centre = mean if stack.bias else xp.zeros_like(mean)
-    if not full and min(len(rows), n_features) > RANK + _SPARE:
+    if not full and min(len(rows), n_features) > rank + _SPARE:
         second = variance + (mean - centre) ** 2
-        found = _leading(rows, centre, stack.scale, second)
+        found = _leading(rows, centre, stack.scale, second, rank)
     elif len(rows) < n_features:
         found = _thin(rows, centre, stack.scale)
     else:
@@ -93,16 +109,25 @@ def spectral_preconditioner(
     )
 
 
+def _rank(rows: Rows, n_features: int) -> int:
+    """Leading directions for which there is room, at most RANK."""
+    room = rows.room.for_basis()
+    rank = int(min(RANK, room / (_LEADING_BYTES * n_features) - _SPARE))
+    if 16 * len(rows) * n_features > room:  # none for the copy that few rows would ask for
+        rank = min(rank, len(rows) - _SPARE - 1)
+    return rank
+
+
 def _full(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
     second = covariance(rows, centre)
     if scale is not None:
-        second = second / (scale[:, None] * scale)
+        second /= scale[:, None] * scale
     _check_overflow(second)
     return Spectrum(*eigh(second), 0.0)
 
 
-def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array) -> Spectrum:
-    """The leading eigenpairs by a randomised range finder with one power iteration.
+def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array, rank: int) -> Spectrum:
+    """The leading `rank` eigenpairs by a randomised range finder with one power iteration.
 
     second : (D,) the diagonal of the second moment, whose sum tells what the others amount to.
     Source: Halko, Martinsson & Tropp (2011), algorithms 4.4 and 5.3.
@@ -125,15 +150,20 @@ def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array) -> S
             return (xp.matmul(xp.matrix_transpose(centred), scores),)
 
         (found,) = sum_over_rows(products, rows, int(basis.shape[1]), serial=True)
-        return found / total if factor is None else found * factor / total
+        found /= total
+        if factor is not None:
+            found *= xp.astype(factor, found.dtype, copy=False)
+        return found
 
-    start = np.random.default_rng(0).standard_normal((int(centre.shape[0]), RANK + _SPARE))
-    basis = _orthonormal(moment(from_host(start, rows.x, rows.dtype)))
+    shape = (int(centre.shape[0]), rank + _SPARE)
+    start = from_host(np.random.default_rng(0).standard_normal(shape), rows.x, rows.dtype)
+    basis = _orthonormal(moment(start))
+    del start
     basis = _orthonormal(moment(basis))
     values, vectors = eigh(_symmetric(xp.matmul(xp.matrix_transpose(basis), moment(basis))))
-    values, vectors = values[-RANK:], vectors[:, -RANK:]
+    values, vectors = values[-rank:], vectors[:, -rank:]
     trace = xp.sum(second if scale is None else second / scale**2)
-    others = max(1, int(centre.shape[0]) - RANK)
+    others = max(1, int(centre.shape[0]) - rank)
     rest = max(0.0, float(trace - xp.sum(values)) / others)
     return Spectrum(values, xp.matmul(basis, vectors), rest)
 
@@ -145,7 +175,7 @@ def _thin(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
     the eigenvectors A^T U / sqrt(lam).
     """
     xp = namespace(rows.x)
-    a = xp.astype(rows.x, centre.dtype, copy=False) - centre
+    a = xp.astype(rows.x[:, :], centre.dtype, copy=False) - centre
     if scale is not None:
         a = a / scale
     share = xp.ones_like(a[:, 0]) if rows.weights is None else rows.weights
@@ -198,12 +228,4 @@ def _shared_weights(rows: Rows) -> Rows:
 def _sample(rows: Rows, most: int) -> Rows:
     """Every k-th row, so that at least `most`, and fewer than twice as many, remain."""
     stride = len(rows) // most
-    if stride < 2:
-        return rows
-    weights = rows.weights
-    return replace(
-        rows,
-        x=rows.x[::stride, :],
-        labels=rows.labels[..., ::stride],
-        weights=None if weights is None else weights[..., ::stride],
-    )
+    return rows if stride < 2 else rows.every(stride)

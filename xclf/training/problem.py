@@ -93,9 +93,11 @@ def covariance(rows: Rows, mean: Array) -> Array:
         centred = chunk.x - centre
         return (xp.matmul(xp.matrix_transpose(centred), _weighted(centred, chunk)),)
 
-    # Chunks of D rows: enough for the product to outweigh adding up its (D, D) result.
-    size = max(rows.chunk_rows(1), int(rows.x.shape[1]))
-    return sum_over_rows(products, rows, size=size, serial=True)[0] / rows.total_weight()
+    # A quarter of D rows: enough for the product to outweigh adding up its (D, D) result.
+    size = max(rows.chunk_rows(1), int(rows.x.shape[1]) // 4)
+    (total,) = sum_over_rows(products, rows, size=size, serial=True)
+    total /= rows.total_weight()
+    return total
 
 
 def _weighted(x: Array, chunk: Chunk) -> Array:

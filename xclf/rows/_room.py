@@ -1,0 +1,87 @@
+"""Room: how much memory a fit may take beyond X, and how it is shared out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?) ?([kmgt]?)(i?b)?", re.IGNORECASE)
+
+
+def parse_bytes(size: int | str | None) -> int | None:
+    """A size in bytes: a whole number, or a string such as "500MB" or "2.5 GiB"; None stays None.
+
+    K, M, G and T are powers of 1024, with B, with iB or with neither. Raises ValueError for what is
+    no such size, or not positive.
+    """
+    if size is None:
+        return None
+    found = -1.0
+    if isinstance(size, int | np.integer) and not isinstance(size, bool):
+        found = float(size)
+    elif isinstance(size, str) and (match := _SIZE.fullmatch(size.strip())):
+        found = float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
+    if not 1 <= found < 2**62:
+        raise ValueError(f"not a size in bytes: {size!r}")
+    return int(found)
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people, rounded up: '12.4 MB'. Units are those of `parse_bytes`."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, "TB"
+    return f"{size:.0f} bytes" if unit == "bytes" else f"{-(-size * 10 // 1) / 10:.1f} {unit}"
+
+
+@dataclass
+class Room:
+    """Memory for what a fit may make larger or smaller: chunks of rows, curvature pairs, an
+    eigenbasis. All rows and problems of a fit share one.
+
+    size : bytes for all of it together; None: no bound but each part's own
+    chunk : bytes of the largest chunk that fitted, once one did not: see `halve`
+    """
+
+    size: int | None = None
+    chunk: int | None = None
+    warned: bool = False
+
+    def for_chunks(self, workers: int = 1) -> int | None:
+        """Bytes of one chunk with all that is made from it, or None: whatever suits."""
+        share = None if self.size is None else self.size // (4 * workers)
+        bounds = [bound for bound in (share, self.chunk) if bound is not None]
+        return min(bounds, default=None)
+
+    def for_pairs(self, suits: int) -> int:
+        """Bytes for curvature pairs, at most `suits`."""
+        return suits if self.size is None else min(suits, self.size // 4)
+
+    def for_basis(self) -> float:
+        """Bytes for an eigenbasis while it is made, beside the pairs."""
+        return float("inf") if self.size is None else 0.8 * self.size
+
+    def halve(self, rows: int, bytes_per_row: int, error: BaseException) -> int:
+        """A chunk of so many rows did not fit: the number to go on with. Warns, once a fit.
+
+        Raises MemoryError, with what was needed, if it was a single row.
+        """
+        if rows <= 1:
+            raise MemoryError(
+                f"a single row does not fit into memory: it takes about "
+                f"{in_words(bytes_per_row)} with all that is made from it ({error})"
+            ) from error
+        fewer = rows // 2
+        self.chunk = fewer * bytes_per_row
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"out of memory in a chunk of {rows} rows: going on with {fewer} rows at a time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return fewer
