@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from helpers import assert_close_max_norm
 from xclf.kernels import one_hot
 from xclf.objectives import Objective, Stack, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp
-from xclf.rows import Rows
-from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, subset
+from xclf.rows import Rows, _threads
+from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch, subset
 from xclf.training.minibatch import run_epoch
 
 X, Y = blobs(60, 5, 3)
@@ -204,6 +205,31 @@ def test_ctrl_c_keeps_the_best_of_every_head():
         curve = _alone(SGD(), Stack((5, 3)), k, rates=rates)[1].history["loss"]
         assert got.interrupted
         assert got.objective == pytest.approx(min(curve[:3]), rel=1e-11)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weights, threads):
+    stack, seen = Stack((5, 3)), set()
+    whole, one = _together(NUMPY, rule, stack, "hinge", weights, WILD)
+    monkeypatch.setattr(minibatch, "_COLUMNS", 1)
+    monkeypatch.setattr(minibatch, "blas_width", lambda: threads)
+    monkeypatch.setattr(_threads, "blas_width", lambda: threads)
+    original = minibatch.run_epoch
+
+    def watched(*args):
+        seen.add((threading.get_ident(), int(args[3].shape[0])))
+        return original(*args)
+
+    monkeypatch.setattr(minibatch, "run_epoch", watched)
+    shared, two = _together(NUMPY, rule, stack, "hinge", weights, WILD)
+    assert sum(size for _, size in seen) >= 4
+    assert threading.get_ident() not in {thread for thread, _ in seen}
+    assert one.history["loss"] == pytest.approx(two.history["loss"], rel=SAME)
+    for a, b in zip(whole, shared, strict=True):
+        assert_close_max_norm(b.theta, a.theta, SAME)
+        assert (a.n_iter, a.reason) == (b.n_iter, b.reason)
 
 
 @pytest.mark.parametrize("widths", [(5, 3), (5, 6, 3)], ids=["linear", "net"])

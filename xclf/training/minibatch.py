@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, from_host, namespace, to_host
+from xclf._xp import Array, accumulator, device, from_host, is_host, namespace, to_host
 from xclf.objectives import Objective
 from xclf.optim import Momentum, Rule, State, rate_factor
-from xclf.rows import Rows
+from xclf.rows import Rows, blas_width, in_threads
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 
@@ -19,6 +19,9 @@ from xclf.training.problem import Problem
 # they are few, else this share. Reading the loss of every step instead would cost eight launches
 # a step on a device, and mixes batches of different parameters.
 _PROBE_ROWS, _PROBE_SHARE = 2048, 20
+
+# Columns of a product past which a thread of its own is worth more than wider products.
+_COLUMNS = 128
 
 DIVERGED = "the objective is not finite"
 
@@ -203,16 +206,34 @@ class _Run:
 
     def advance(self, order: np.ndarray, epoch: int) -> None:
         """Train for an epoch and measure."""
-        problem = self.problem
-        self.theta, self.state = run_epoch(
-            problem.objective, problem.rows, self.plan, self.theta, self.state, order, epoch
-        )
+        parts = self._parts()
+        done = list(in_threads(lambda part: self._epoch(part, order, epoch), parts))
+        self.theta, self.state = done[0] if len(done) == 1 else _joined(done)
         with np.errstate(over="ignore", invalid="ignore"):
             self.loss = np.atleast_1d(to_host(self.probe.value(self.theta)))
             if self.validation is not None:
                 held = self.validation
                 self.val_loss = np.atleast_1d(to_host(held.value(self.theta)))
                 self.val_accuracy = accuracy(held.objective, held.rows, self.theta)
+
+    def _parts(self) -> list[np.ndarray | None]:
+        """Heads in shares for the threads of a CPU, or None for all of them together.
+
+        Their products are shared out well by BLAS itself, all that is elementwise only so.
+        """
+        heads = len(self.heads)
+        if self.theta.ndim == 1 or not is_host(self.theta):
+            return [None]
+        columns = heads * self.problem.objective.stack.widths[1]
+        shares = max(1, min(blas_width(), heads, columns // _COLUMNS))
+        return [None] if shares == 1 else list(np.array_split(np.arange(heads), shares))
+
+    def _epoch(self, part: np.ndarray | None, order: np.ndarray, epoch: int) -> tuple[Array, State]:
+        problem, plan, theta, state = self.problem, self.plan, self.theta, self.state
+        if part is not None:
+            problem, plan = problem.keep(part), plan.keep(part)
+            theta, state = _take(theta, part), tuple(_take(p, part) for p in state)
+        return run_epoch(problem.objective, problem.rows, plan, theta, state, order, epoch)
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
         """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
@@ -314,6 +335,15 @@ def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
         and not any(map(_is_array, (plan.rate, momentum, problem.objective.reg)))
         and not _is_array(getattr(problem.objective.loss, "keywords", {}).get("margin"))
         and (weights is None or weights.ndim == 1)
+    )
+
+
+def _joined(parts: list[tuple[Array, State]]) -> tuple[Array, State]:
+    """(theta, state) of all heads from those of consecutive shares of them."""
+    xp = namespace(parts[0][0])
+    states = zip(*(state for _, state in parts), strict=True)
+    return xp.concat([theta for theta, _ in parts], axis=0), tuple(
+        xp.concat(list(part), axis=0) if _is_array(part[0]) else part[0] for part in states
     )
 
 
