@@ -35,20 +35,21 @@ class Tolerance:
     Both the gradient's max-norm has fallen to `tol` times its value at zero weights, and the
     quasi-Newton model's estimate of the distance to the optimum to `tol` times the objective. The
     second guards problems whose features differ by orders of magnitude, where the first alone is
-    met far from the optimum. A fit that stands still, with an estimate below the rounding error of
-    the objective, is as close as its precision allows: converged too.
+    met far from the optimum. Where rounding keeps the gradient up, the estimate decides alone: for a
+    fit that has stopped falling (`idle` steps), or that stands still with an estimate below the
+    rounding error of the objective. It is as close as its precision allows: converged too.
     """
 
     tol: float
     noise: float
 
-    def met(self, at: Iterate, start_norm: np.ndarray) -> np.ndarray:
+    def met(self, at: Iterate, start_norm: np.ndarray, idle: np.ndarray) -> np.ndarray:
         """Per head; start_norm (K,) is the gradient's max-norm at zero weights."""
         value = np.abs(at.value)
         small = at.grad_norm <= self.tol * start_norm
         close = at.decrement <= self.tol * value
         still = at.stalled & (at.decrement <= min(self.noise, self.tol) * value)
-        done = (small & close) | still | (at.grad_norm == 0.0)
+        done = ((small | (idle >= IDLE)) & close) | still | (at.grad_norm == 0.0)
         return np.asarray(done & np.isfinite(value))
 
 
@@ -154,7 +155,7 @@ class _Fit:
         if not len(ending):
             return
         at = self.lbfgs.at
-        met = self.goal.met(at, self.start_norm)
+        met = self.goal.met(at, self.start_norm, self.idle)
         for k in ending.tolist():
             self.results[self.alive[k]] = FitResult(
                 theta=at.theta[k, :],
@@ -185,7 +186,7 @@ class _Fit:
         """(K,) strings: why each head ends; empty for those that go on."""
         return np.select(
             [
-                self.goal.met(at, self.start_norm),
+                self.goal.met(at, self.start_norm, self.idle),
                 self.n_iter >= self.max_iter,
                 at.stalled,
                 self.idle >= IDLE,
