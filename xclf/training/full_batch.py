@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xclf._xp import Array, namespace, to_host
+from xclf._xp import Array, device, free_memory, namespace, to_host
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
@@ -35,8 +35,8 @@ class Tolerance:
     Both the gradient's max-norm has fallen to `tol` times its value at zero weights, and the
     quasi-Newton model's estimate of the distance to the optimum to `tol` times the objective. The
     second guards problems whose features differ by orders of magnitude, where the first alone is
-    met far from the optimum. Where rounding keeps the gradient up, the estimate decides alone: for a
-    fit that has stopped falling (`idle` steps), or that stands still with an estimate below the
+    met far from the optimum. Where rounding keeps the gradient up the estimate decides alone: for
+    a fit that has stopped falling (`idle` steps), or that stands still with an estimate below the
     rounding error of the objective. It is as close as its precision allows: converged too.
     """
 
@@ -212,6 +212,9 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     rows = problem.rows
     itemsize = 8 if rows.dtype == namespace(rows.x).float64 else 4
     room = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
+    free = free_memory(namespace(rows.x), device(rows.x))
+    if free is not None:  # a device's own: a quarter of it
+        room = max(room, free // 4)
     room = rows.room.for_pairs(room)
     return Memory(memory_size(heads, size, itemsize, room, MEMORY), rows.dtype)
 
