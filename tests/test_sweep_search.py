@@ -174,6 +174,22 @@ def test_a_fold_with_one_class_is_a_failed_fit():
     assert (sweep.cv_results_["split1_test_score"] > 0.5).all()
 
 
+@pytest.mark.parametrize("estimator", [SOFTMAX, MOMENTUM, SVM], ids=repr)
+def test_the_refit_is_a_fit_to_all_rows(estimator):
+    """Only a full-batch softmax starts near its optimum, and ends there in fewer iterations."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:600] / 16.0, y[:600]
+    sweep = SweepCV(estimator, {"reg": [1e-2, 1e-1]}, cv=3).fit(x, y)
+    best = sweep.best_estimator_
+    alone = clone(estimator).set_params(**sweep.best_params_).fit(x, y)
+    assert best.get_params() == alone.get_params()
+    assert best.objective_ == pytest.approx(alone.objective_, rel=2e-6)
+    if estimator is SOFTMAX:
+        assert best.n_iter_ < alone.n_iter_
+    else:
+        np.testing.assert_array_equal(best.coef_, alone.coef_)
+
+
 # --- failures --------------------------------------------------------------------------------
 
 

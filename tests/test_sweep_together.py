@@ -7,6 +7,7 @@ import pytest
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
@@ -143,6 +144,29 @@ def test_fewer_scores_at_a_time_give_the_same(monkeypatch, train):
         assert made == [count for count in together for _ in range(1 + train)]
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_max_memory_bounds_the_heads_of_a_pass(passes, estimator):
+    """Passes get smaller with it, down to one head, whose own bound is the estimator's."""
+    x, y = blobs(400, 60, 3)
+    grid = {"reg": [1e-3, 1e-2, 1e-1], "class_weight": [None, "balanced"]}
+    want = SweepCV(estimator, grid, cv=2).fit(x, y)
+    most = [max(heads for _, heads in passes)]
+    # Minibatch heads keep a dozen vectors, full-batch ones their curvature too.
+    for size in ("150KB", "120KB") if estimator in (MOMENTUM, NET) else ("2MB", "1MB"):
+        del passes[:]
+        model = clone(estimator).set_params(max_memory=size)
+        got = SweepCV(model, grid, cv=2).fit(x, y)
+        most.append(max(heads for _, heads in passes))
+        assert got.best_params_ == want.best_params_
+        np.testing.assert_allclose(
+            got.cv_results_["mean_test_score"], want.cv_results_["mean_test_score"], atol=0.01
+        )
+    assert most[0] >= most[1] >= most[2]
+    assert most[2] < most[0]
+    with pytest.raises(ValueError, match=r"(?s)fits failed.*max_memory='1KB' cannot be kept"):
+        SweepCV(clone(estimator).set_params(max_memory="1KB"), grid, cv=2).fit(x, y)
+
+
 def test_the_number_of_heads_follows_from_their_size():
     def heads(estimator, n, d):
         x, y = blobs(12, d, 3)
@@ -171,8 +195,8 @@ def test_folds_that_fill_a_product_go_one_after_the_other(passes, monkeypatch):
     )
     want = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
     monkeypatch.setattr(_train, "_FULL_WIDTH", 12)
-    for most, rows in ((1 << 30, 60), (1, 90)):
-        monkeypatch.setattr(_train, "budget", lambda head, most=most: most)
+    for copied, rows in ((True, 60), (False, 90)):
+        monkeypatch.setattr(_train, "_worth_a_copy", lambda *_, copied=copied: copied)
         del passes[:], seen[:]
         got = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
         assert_same_search(got, want, 1e-5)

@@ -14,6 +14,7 @@ from xclf.estimators import _border as border
 from xclf.estimators import check_parameters
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitting import row_weights
+from xclf.estimators._places import put
 from xclf.estimators._settings import FULL_BATCH, Settings
 from xclf.optim import Momentum
 from xclf.sweep._book import Fit, Split
@@ -45,10 +46,12 @@ class Head:
 class Context:
     """Rows that fits share: X as the estimators see it, or as a Pipeline's first steps left it.
 
+    X : where the estimators' `device` says;  taken : bytes that it was moved there with
     weights : by key, host float64 (N,): zero outside the fold, mean 1 over the rows with weight
     """
 
     X: Array
+    taken: int
     checked: BaseClassifier
     weights: dict[Any, np.ndarray] = field(default_factory=dict)
     labels: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -57,7 +60,10 @@ class Context:
     def of(cls, X: Any, like: BaseClassifier) -> Context:
         """X checked once for all fits; raises what `fit` raises."""
         checked = type(like)()
-        return cls(border.check_x(checked, X, reset=True), checked)
+        X = border.check_x(checked, X, reset=True)
+        place = {name: getattr(like, name) for name in ("device", "max_memory")}
+        check_parameters(type(like).__name__, place)
+        return cls(*put(X, like.device, like.max_memory), checked)
 
     def head(self, fit: Fit, split: Split, train: np.ndarray, params: dict[str, Any]) -> Head:
         """`fit` checked as the estimator's own `fit` checks; raises what that raises.
@@ -70,7 +76,7 @@ class Context:
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.checked, name):
                 setattr(model, name, getattr(self.checked, name))
-        rows = self.X[: len(train), :]
+        rows = np.empty((len(train), 0))  # labels and weights are on the host: their number counts
         if fit.split not in self.labels:
             self.labels[fit.split] = border.encode(border.check_y(model, rows, split.y))
         classes, index = self.labels[fit.split]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators._fitting import computing_dtype
+from xclf.rows import parse_bytes
 from xclf.sweep._heads import Head
 from xclf.training.full_batch import MEMORY, PAIRS_FREE
 
@@ -20,7 +21,7 @@ _VECTORS = 12
 
 def budget(head: Head) -> int:
     """Bytes that training may take beside X."""
-    return int(head.model.max_memory or BUDGET)
+    return parse_bytes(head.model.max_memory) or BUDGET
 
 
 def heads_at_once(X: Array, head: Head) -> int:

@@ -19,12 +19,16 @@ from xclf.sweep._train import train_heads
 
 def train_fits(book: Book, watch: Quiet) -> None:
     """Train the model of every fit in the book, or note why it failed."""
-    plain = [fit for fit in book.fits if not first_steps(fit.template)]
-    _train_together(book.X, plain, book.splits, watch)
+    plain: dict[Any, list[Fit]] = {}
+    for fit in book.fits:
+        if not first_steps(fit.template):
+            plain.setdefault(_place_key(fit), []).append(fit)
+    for fits in plain.values():
+        _train_together(book.X, fits, book.splits, watch)
     behind: dict[Any, list[Fit]] = {}
     for fit in book.fits:
         if first_steps(fit.template):
-            behind.setdefault((fit.split, _steps_key(fit)), []).append(fit)
+            behind.setdefault((fit.split, _place_key(fit), _steps_key(fit)), []).append(fit)
     for fits in behind.values():
         _train_behind_steps(book.X, fits, book.splits[fits[0].split], watch)
 
@@ -76,6 +80,12 @@ def _context(X: Any, fits: list[Fit]) -> Context:
 def _fail(fits: list[Fit], error: Exception) -> None:
     for fit in fits:
         fit.fail(error)
+
+
+def _place_key(fit: Fit) -> Any:
+    """Equal for fits whose rows are moved to the same place, within the same memory."""
+    model = last_step(fit.template)
+    return repr(getattr(model, "device", None)), repr(getattr(model, "max_memory", None))
 
 
 def _steps_key(fit: Fit) -> Any:

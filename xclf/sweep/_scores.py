@@ -13,9 +13,10 @@ from xclf._xp import Array
 from xclf.estimators import _border as border
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import fitted_widths
+from xclf.estimators._places import toward
 from xclf.kernels import log_softmax
 from xclf.objectives import Stack
-from xclf.rows import map_rows
+from xclf.rows import Room, map_rows, parse_bytes
 
 #: Bytes of scores that are kept on the host at a time.
 BUDGET = 256 << 20
@@ -122,17 +123,21 @@ def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 def stacked_scores(models: list[BaseClassifier], X: Any) -> np.ndarray:
     """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
-    X = border.check_x(models[0], X, reset=False)
     layers = [model._layers() for model in models]
-    xp = _xp.namespace(X)
+    first = layers[0][0].w
+    X = toward(border.check_x(models[0], X, reset=False), first, models[0].device)
+    border.check_same_as_model(first, X)
     stack = Stack(fitted_widths(layers[0]))
-    theta = xp.stack([stack.flatten([(w, b) for w, b in some]) for some in layers])
+    xp = _xp.namespace(first)
+    room = Room(parse_bytes(models[0].max_memory))
+    with _xp.on_device(X):
+        theta = xp.stack([stack.flatten([(w, b) for w, b in some]) for some in layers])
 
-    def finish(x: Array) -> Array:
-        return xp.permute_dims(stack.forward(theta, x)[0], (2, 0, 1))
+        def finish(x: Array) -> Array:
+            return xp.permute_dims(stack.forward(theta, x)[0], (2, 0, 1))
 
-    width = len(models) * max(stack.widths[1:])
-    return _xp.to_host(map_rows(finish, X, theta.dtype, width))
+        width = len(models) * max(stack.widths[1:])
+        return _xp.to_host(map_rows(finish, X, theta.dtype, width, room))
 
 
 def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from xclf.sweep._book import (
 )
 from xclf.sweep._plan import train_fits
 from xclf.sweep._progress import Progress, Quiet, on_terminal
+from xclf.sweep._refit import refit
 from xclf.sweep._scores import last_step
 
 
@@ -62,7 +63,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
 
     Attributes: cv_results_ (fit and score times are shares of what was done together), best_*_,
     scorer_, n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_. The
-    refit of a full-batch linear model starts from the mean of the winner's models on the folds.
+    refit of a full-batch softmax starts from the mean of the winner's models on the folds.
 
     Warns once about all fits that did not converge. Raises TypeError for other estimators.
 
@@ -117,7 +118,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         splits = [
             Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
         ]
-        book = Book(X, y, list(ParameterGrid(self.param_grid)), splits, self._refit)
+        book = Book(X, y, list(ParameterGrid(self.param_grid)), splits, refit)
         record = self._search(book, scoring=_no_score, refit=False, error_score="raise")
         record.fit(rows[:, None], y, **for_fit)
         book.replay()
@@ -185,9 +186,6 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         if not self.verbose and console is None:
             return Quiet(book)
         return Progress(book, console or on_terminal())
-
-    def _refit(self, book: Book, template: Any, y: Any, params: dict[str, Any]) -> None:
-        template.fit(book.X, y, **params)
 
     def _take(self, search: GridSearchCV, book: Book) -> None:
         """The finished search's attributes, with the stand-ins taken out."""

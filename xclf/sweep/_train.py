@@ -15,13 +15,13 @@ from xclf.estimators._fitting import (
     hold_out,
     standardized,
 )
+from xclf.estimators._memory import room_for
 from xclf.objectives import Objective, data_loss
 from xclf.optim import Momentum
 from xclf.rows import Rows, blas_threads
 from xclf.sweep._heads import Context, Head
 from xclf.sweep._memory import budget, heads_at_once
 from xclf.sweep._progress import Quiet
-from xclf.sweep._scores import rows_of
 from xclf.training import (
     FitResult,
     MinibatchPlan,
@@ -64,23 +64,28 @@ def _passes(group: list[Head]) -> list[list[Head]]:
 def _train(context: Context, heads: list[Head], watch: Quiet) -> None:
     start = time.perf_counter()
     try:
-        job = _job(context, heads, watch)
-        results = _run(context, job, heads)
+        with _xp.on_device(context.X):
+            job = _job(context, heads)
+            if not _has_room(context, job, heads):
+                half = len(heads) // 2
+                for part in (heads[:half], heads[half:]):
+                    _train(context, part, watch)
+                return
+            job.monitor.callbacks = [*job.monitor.callbacks, watch.begin(heads)]
+            results = _run(context, job, heads)
+            if any(result.interrupted for result in results):
+                raise KeyboardInterrupt
+            for head, result in zip(heads, results, strict=True):
+                head.model._finish(job, result)
     except Exception as error:  # whatever `fit` may raise: the search has a rule for it
         for head in heads:
             head.fit.fail(error)
-        watch.end(heads)
-        return
-    if any(result.interrupted for result in results):
-        raise KeyboardInterrupt
-    share = (time.perf_counter() - start) / len(heads)
-    for head, result in zip(heads, results, strict=True):
-        head.fit.fit_seconds += share
-        head.model._finish(job, result)
+    for head in heads:
+        head.fit.fit_seconds += (time.perf_counter() - start) / len(heads)
     watch.end(heads)
 
 
-def _job(context: Context, heads: list[Head], watch: Quiet) -> Job:
+def _job(context: Context, heads: list[Head]) -> Job:
     """What the estimators make of one fit, with the rows and weights of all heads."""
     first = heads[0]
     index = np.zeros(int(context.X.shape[0]), dtype=np.int64)
@@ -88,29 +93,46 @@ def _job(context: Context, heads: list[Head], watch: Quiet) -> Job:
         index[head.train] = head.index
     lines = {key: k for k, key in enumerate(dict.fromkeys(head.weight_key for head in heads))}
     weights = np.stack([context.weights[key] for key in lines])
-    X = context.X
-    drawn = np.flatnonzero(weights.any(axis=0))
-    if first.full_batch and _worth_a_copy(X, len(drawn), budget(first)):
-        X, index, weights = rows_of(X, drawn), index[drawn], weights[:, drawn]
-    job: Job = first.model._job(X, index, None, first.settings, None)
     which = None if len(lines) < 2 else np.asarray([lines[head.weight_key] for head in heads])
-    if not first.full_batch and (weights[:, first.train] == 1.0).all():
-        weights[:] = 1.0  # batches are drawn from the fold's own rows
-    job.rows = _weighted(job.rows, weights, which)
-    job.monitor.callbacks = [*job.monitor.callbacks, watch.begin(heads)]
+    job: Job = first.model._job(context.X, index, None, first.settings, None, taken=context.taken)
     if first.model.standardize:  # then all heads have the same weights
-        rows = _weighted(job.rows, context.weights[first.weight_key][None, :], None)
-        job.stack = standardized(
-            job.stack, job.rows if first.full_batch else rows, job.theta_dtype()
-        )
+        job.stack = standardized(job.stack, _weighted(job.rows, weights, None), job.theta_dtype())
+    drawn = np.flatnonzero(weights.any(axis=0))
+    if first.full_batch and _worth_a_copy(context.X, len(drawn), budget(first)):
+        job.rows, weights = job.rows.only(drawn), weights[:, drawn]
+    if not first.full_batch and (weights[:, first.train] == 1.0).all():
+        return job  # batches are drawn from the fold's own rows
+    job.rows = _weighted(job.rows, weights, which)
     return job
+
+
+def _has_room(context: Context, job: Job, heads: list[Head]) -> bool:
+    """Give the rows the room that all heads leave; False if there are too many heads for it."""
+    first = heads[0]
+    if len(heads) == 1:
+        return True  # the estimator's own, as in a single fit
+    most = first.model.max_memory
+    try:
+        room = room_for(
+            job.stack,
+            job.rows,
+            most if most is not None or not _xp.is_host(context.X) else budget(first),
+            taken=context.taken,
+            heads=len(heads),
+            full_batch=first.full_batch,
+            hinge=job.loss == "hinge",
+        )
+    except ValueError:
+        return False
+    job.rows = replace(job.rows, room=room)
+    return True
 
 
 def _worth_a_copy(X: Array, rows: int, most: int) -> bool:
     """Whether to take the rows that have weight out of X, rather than pass over all of them."""
-    every = int(X.shape[0])
-    size = X.dtype.itemsize if hasattr(X.dtype, "itemsize") else 8
-    return rows <= 0.95 * every and 4 * rows * int(X.shape[1]) * size <= most
+    every, features = (int(size) for size in X.shape)
+    itemsize = getattr(X.dtype, "itemsize", 8)
+    return rows <= 0.95 * every and 4 * rows * features * itemsize <= most
 
 
 def _weighted(rows: Rows, weights: np.ndarray, which: np.ndarray | None) -> Rows:
