@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--values", type=int, default=45, help="of reg")
     add("--cv", type=int, default=5, help="folds of the part cv")
+    add("--cv-rows", type=int, help="rows of the part cv, and of what it is held against")
     add("--sklearn-values", type=int, help="scikit-learn fits so many of them; all by default")
     add("--peer-fits", type=int, default=6, help="of the 52 fits one after another")
     add("--repeats", type=int, default=2, help="of the sweeps; 5 times of the pass")
@@ -185,20 +186,31 @@ def _folds(
     clock: Call,
     values: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """All values on all folds, scores included; one run, since it is many runs in one."""
+    """All values on all folds, scores included, beside all values on the same rows."""
+    if args.cv_rows is not None and args.cv_rows < len(x):
+        x, y, values = x[: args.cv_rows], y[: args.cv_rows], None
+    regs = np.logspace(-6, 1, args.values)
+    base = values["xclf_s"] if values is not None else _once(x, y, regs, clock)
     progress(f"{args.values} values of reg, {args.cv} folds: xclf")
-    took, _, converged = _sweep(x, y, np.logspace(-6, 1, args.values), clock, args.cv)
+    took, _, converged = _sweep(x, y, regs, clock, args.cv)
     found = {
+        "rows": len(x),
         "heads": args.values * args.cv,
         "xclf_s": took,
         "xclf_all_converged": converged,
+        "xclf_s_without_folds": base,
+        "times_without_folds": took / base,
     }
-    text = f"{found['heads']} models ({args.values} values x {args.cv} folds): {took:.1f} s"
-    if values is not None:
-        found["times_without_folds"] = took / values["xclf_s"]
-        text += f", {found['times_without_folds']:.1f} times the {args.values}"
-    Console().print(text)
+    Console().print(
+        f"{found['heads']} models ({args.values} values x {args.cv} folds), {len(x)} rows: "
+        f"{took:.1f} s, {took / base:.1f} times the {args.values} alone ({base:.1f} s)"
+    )
     return found
+
+
+def _once(x: np.ndarray, y: np.ndarray, regs: np.ndarray, clock: Call) -> float:
+    progress(f"{len(regs)} values of reg on {len(x)} rows: xclf")
+    return _sweep(x, y, regs, clock)[0]
 
 
 def _show_values(found: dict[str, Any]) -> None:
