@@ -160,18 +160,20 @@ def test_float32_rows_converge_at_their_own_tolerance(backend, loss):
 
 
 def test_the_hinge_goes_on_in_float64_where_float32_ends(monkeypatch):
-    """A gap of 2e-8 is below float32's rounding of the products: the fit widens them."""
+    """A gap of 1e-9 is below float32's rounding of the products: the fit widens them. What is left
+    is the rounding of the parameters, as a float32 model holds them."""
     want, _, _ = _fit("hinge", x=X.astype("float32"), tol=1e-10)
     wide = []
     fit = sys.modules["xclf.training.proximal"]._Fit
     original = fit.widen
     monkeypatch.setattr(fit, "widen", lambda self: wide.append(1) or original(self))
     start = np.zeros(18)  # parameters in float64, as the estimators have them
-    got, _, problem = _fit("hinge", x=X.astype("float32"), dtype="float32", tol=2e-8, start=start)
+    got, _, problem = _fit("hinge", x=X.astype("float32"), dtype="float32", tol=1e-9, start=start)
     assert wide == [1]
-    assert got.converged
     assert problem.rows.dtype == np.float32
-    assert got.objective == pytest.approx(want.objective, rel=1e-6)
+    assert got.reason in ("rounding left nothing to gain", "converged")
+    assert got.dual_gap <= 2e-7 * got.objective
+    assert want.objective <= got.objective <= want.objective + got.dual_gap
 
 
 def test_a_tolerance_below_rounding_ends_too():

@@ -93,6 +93,12 @@ class SpectralPreconditioner:
             [xp.reshape(w, (*heads, size)), xp.reshape(b, (*heads, n_classes))], axis=-1
         )
 
+    def bias_cost(self, b: Array) -> Array:
+        """b^T A^-1 b (K,): twice what a Newton step in the biases alone gains, b their gradient."""
+        xp = namespace(b)
+        turned = xp.matmul(xp.matrix_transpose(self._classes), b[..., None])
+        return xp.sum(turned * turned * self._bias_scale, axis=(-2, -1))
+
     def _weights(self, w: Array) -> Array:
         xp = namespace(w)
         w = xp.matmul(xp.matrix_transpose(self._classes), w)

@@ -19,22 +19,24 @@ from xclf._xp import Array, from_host, namespace, to_host
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
 from xclf.training._inner import Inner, widest
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, ROUNDING, pairs_for, rounding
+from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
 _BALANCE = 0.2
 # Inner solves this short allow less smoothing; this long, they are cut and get more.
-_SHORT, _LONG = 8, 80
+_SHORT, _LONG = 15, 80
 # Outer rounds in a row without a smaller gap, after which rounding is to blame.
 _PATIENCE = 12
-# At the end of a round this near the goal its multipliers are certified: they prove the most then,
-# and a later iterate may be good enough for them.
-_NEAR = 3.0
+# At the end of a round this near the goal its multipliers are certified, if they promise to prove
+# more by this much: they prove the most then, and a later iterate may be good enough for them.
+_NEAR, _WORTH = 3.0, 0.3
 # Below this share of the objective every better round is certified: it may be the last.
 _LAST = 1e-9
+# This far from the goal a fit is worth a full eigenbasis, if it has gone on for long.
+_FAR = 10.0
 # Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
-_WAIT, _MOST_WAIT = 5, 40
+_WAIT, _MOST_WAIT = 5, 10
 
 
 def fit_proximal(
@@ -77,9 +79,13 @@ class _Fit:
     used : evaluations since the multipliers moved;  stale : rounds since the gap was least
     wait, pause : evaluations until the next certificate, and to wait after a failed one
     best, dual : the lowest objective and the highest lower bound certified;  kept : theta there
+    ended : heads that only wait to leave the batch
     """
 
-    _STATE = ("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual")
+    _STATE = (
+        *("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual", "ended"),
+        *("first_norm", "reg"),
+    )
 
     def __init__(
         self,
@@ -99,6 +105,7 @@ class _Fit:
         reg = np.zeros(heads) + to_host(problem.objective.reg)
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
         self.alive, self.n_iter = np.arange(heads), np.zeros(heads, dtype=int)
+        self.steps = 0
         self.reg = reg
         self._begin(Inner.at_zero(problem, margin, smoothing), theta)
         self.first_norm = self.lbfgs.at.grad_norm
@@ -123,7 +130,7 @@ class _Fit:
         self.used, self.stale = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
         self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
-        self.dual = np.zeros(heads)
+        self.dual, self.ended = np.zeros(heads), np.zeros(heads, dtype=bool)
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
@@ -139,32 +146,41 @@ class _Fit:
 
     def run(self) -> None:
         """Until every head has a reason to end."""
-        asked = False
+        asked, evaluations = False, 0
         while True:
             at = self.lbfgs.at
             slack, residual = self.gap(at)
             plain, near = np.abs(at.extra[3]), slack + residual
             tight = residual <= _BALANCE * np.maximum(slack, self.tol * np.abs(at.value))
-            over = tight | at.stalled | (self.used >= _LONG)
+            over = (tight | at.stalled | (self.used >= _LONG)) & ~self.ended
             self._certify_where_due(over, plain, near)
             self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
             self.least = np.where(over, np.minimum(self.least, near), self.least)
             going = self.end(self._reasons(at, near <= self.tol * plain, asked))
-            if not len(going):
+            if self.ended.all():
                 return
-            self._move(over[going], tight[going])
-            at = self.lbfgs.advance()
-            self.n_iter, self.used = self.n_iter + at.moved, self.used + 1
-            self.wait = self.wait - 1
-            asked = bool(at.moved.any()) and self.monitor.record(
-                int(self.n_iter.max()), float(np.min(at.extra[3])), heads=len(self.alive)
-            )
+            self._move(over[going] & ~self.ended, tight[going])
+            far = near[going] > _FAR * self.tol * plain[going]
+            if evaluations >= self.inner.full_basis_at and far.any():
+                self.inner.see_all_directions()
+                self.lbfgs.precondition = self.spectral = self.inner.precondition
+            at, evaluations = self.lbfgs.advance(), evaluations + 1
+            self.n_iter = self.n_iter + (at.moved & ~self.ended)
+            self.used, self.wait = self.used + 1, self.wait - 1
+            asked = bool((at.moved & ~self.ended).any()) and self._record(at)
+
+    def _record(self, at: Iterate) -> bool:
+        here = ~self.ended
+        lowest = float(np.min(at.extra[3][here]))
+        self.steps += 1
+        step = min(self.steps, self.monitor.total)  # a head that searched longer ends later
+        return self.monitor.record(step, lowest, heads=int(here.sum()))
 
     def gap(self, at: Iterate) -> tuple[np.ndarray, np.ndarray]:
         """(slack, residual), (K,) each, whose sum estimates the gap."""
-        slack, weights, biases, _ = at.extra
+        slack, weights, balance, _ = at.extra
         with np.errstate(all="ignore"):
-            residual = weights / (4.0 * self.reg) + self.inner.margin * biases
+            residual = weights / (4.0 * self.reg) + balance
             # Scaled so that the gradient's goal counts as half the gap's.
             share = at.grad_norm / (self.tol * self.first_norm)
             smooth = 0.5 * self.tol * np.abs(at.value) * share
@@ -184,10 +200,11 @@ class _Fit:
 
     def _certify_where_due(self, over: np.ndarray, plain: np.ndarray, near: np.ndarray) -> None:
         goal = self.tol * plain
-        due = (near <= goal) | (plain - self.dual <= goal) | (over & (near <= _NEAR * goal))
+        due = ((near <= goal) | (plain - self.dual <= goal)) & (self.wait <= 0)
+        due |= over & (near <= _NEAR * goal) & (plain - near > self.dual + _WORTH * goal)
         # Where rounding ends a fit before its goal, the best of the last rounds is what comes back.
         last = over & (near < self.least) & (near <= _LAST * plain)
-        self._certify(self._certain & ((due & (self.wait <= 0)) | last))
+        self._certify(self._certain & ~self.ended & (due | last))
 
     def _certify(self, heads: np.ndarray) -> None:
         """Find what the present iterates of `heads` (K,) prove."""
@@ -238,28 +255,29 @@ class _Fit:
         self.used = np.where(over, -1, self.used)
 
     def end(self, reasons: np.ndarray) -> np.ndarray:
-        """Write down the heads that have a reason to end, go on without them; returns the others,
-        as integers."""
-        going = np.flatnonzero(reasons == "")
-        if len(going) == len(reasons):
-            return going
+        """Write down the heads that have a reason to end. Once they are enough to be worth it they
+        leave the batch; returns those that stay, as integers."""
+        ending = (reasons != "") & ~self.ended
         if self.whole.linear:
-            self._certify((reasons != "") & ~(self._proven & self._certain))
+            self._certify(ending & ~(self._proven & self._certain))
         narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
-        for k in np.flatnonzero(reasons != "").tolist():
+        for k in np.flatnonzero(ending).tolist():
             self.results[self.alive[k]] = self._result(k, str(reasons[k]))
             if reasons[k] == ROUNDING and narrow:
                 theta, anchor = self.lbfgs.at.theta, self.inner.anchor
                 xp, smoothing = namespace(anchor), float(self.inner.smoothing[k])
                 anchor = xp.asarray(anchor[k, ...], copy=True)
                 self.waiting.append((int(self.alive[k]), theta[k, :], anchor, smoothing))
-        for name in (*self._STATE, "first_norm", "reg"):
-            setattr(self, name, getattr(self, name)[going])
-        if len(going):
-            self.kept = namespace(self.kept).take(self.kept, from_host(going, self.kept), axis=0)
-            self.inner.keep(going)
-            self.lbfgs.keep(going)
-        return going
+        self.ended = self.ended | ending
+        stay = np.flatnonzero(~self.ended)
+        if not len(stay) or len(stay) > (1.0 - LEAVING) * len(self.alive):
+            return np.arange(len(self.alive))
+        for name in self._STATE:
+            setattr(self, name, getattr(self, name)[stay])
+        self.kept = namespace(self.kept).take(self.kept, from_host(stay, self.kept), axis=0)
+        self.inner.keep(stay)
+        self.lbfgs.keep(stay)
+        return stay
 
     def _result(self, k: int, reason: str) -> FitResult:
         at, linear = self.lbfgs.at, self.whole.linear
