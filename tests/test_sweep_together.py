@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import Backend
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
-from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _xp
 from xclf.sweep import _memory, _scores, _train
 
 REGS = {"reg": [1e-4, 1e-2, 1.0]}
@@ -263,3 +264,23 @@ def test_any_grid(estimator, grid, weighted, folds):
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+# --- elsewhere -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize("way", ["moved", "streamed"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
+    """The same search with `device`: array-api-strict's device1 stands for a GPU."""
+    xp = Backend.STRICT.xp
+    monkeypatch.setitem(_xp.SPOTS, "gpu", (xp, xp.Device("device1")))
+    if way == "streamed":
+        monkeypatch.setattr(_xp, "free_memory", lambda xp, device: 1)
+    model = clone(estimator).set_params(standardize=standardize)
+    want = SweepCV(model, GRID, cv=3).fit(X, Y)
+    got = SweepCV(clone(model).set_params(device="gpu"), GRID, cv=3).fit(X, Y)
+    assert_same_search(got, want, 1e-12)
+    np.testing.assert_array_equal(got.predict(X), want.predict(X))
+    assert got.score(X, Y) == want.score(X, Y)
