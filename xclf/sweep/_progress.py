@@ -73,6 +73,8 @@ class Progress(Quiet):
             # Epochs are counted, iterations are not known beforehand.
             share = event.step / event.total if event.unit == "epoch" else 0.0
             where = f"{event.unit} {event.step}"
+            if not self.best:  # until candidates are trained on every fold
+                where += f"  lowest objective {event.objective:.4g}"
             self._show(self.done + ended, self.done + ended + share * event.heads, where)
 
         return hear
@@ -105,7 +107,8 @@ class Progress(Quiet):
 
     def _show(self, fits: int, completed: float, where: str) -> None:
         if self.bar is not None:
-            text = f"{fits}/{self.total}  {where}  {self.best}"
+            parts = [f"{fits}/{self.total}", where, self.best]
+            text = "  ".join(part for part in parts if part)
             self.bar.update(self.task, completed=completed, text=text)
         elif fits >= self.total or completed >= self.shown + _SHARE * self.total:
             self.shown = completed

@@ -40,11 +40,14 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     The results, attributes and rules are those of scikit-learn's `GridSearchCV`; what differs is
     how the models are trained: fits that differ by reg, margin, class_weight, learning_rate,
     momentum or random_state are heads of one model, which share every read of X. Heads of
-    full-batch solvers span the folds too, which are row weights there, zero outside the fold; they
-    reach the solver's tolerance as single fits do. Heads of minibatch solvers share the batches
+    full-batch solvers span the folds too, which are row weights there, zero outside the fold (where
+    the candidates of one fold fill a product by themselves, folds follow each other instead, each
+    over its own rows); they reach the solver's tolerance as single fits do. Heads of minibatch
+    solvers share the batches
     that a single fit to the same rows with the same random_state draws, and equal it up to
     rounding: folds and seeds are trained one after the other. Any other parameter (hidden,
-    batch_size, max_iter, ...) makes groups, and so does each fold with standardize=True.
+    batch_size, max_iter, ...) makes groups, and so does each fold with standardize=True, which has
+    a mean and scale of its own.
 
     Parameters
     ----------
@@ -56,7 +59,9 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         and its rows.
     n_jobs : None or 1. The fits run in one process, which uses all cores for rows; any other value
         has no effect, and warns.
-    verbose : 1 shows a line of progress: fits finished, the best accuracy so far, time left
+    verbose : 1 shows a line of progress: fits finished, the best accuracy so far, time left. The
+        estimator's own callbacks hear of a whole pass, whose models an event's `heads` counts, and
+        end all of them if they say so.
 
     X may be an array of any library that the estimators take, with labels on the host or beside X.
     Memory: at a time as many heads are trained as fit in the estimator's max_memory, or 2 GB.
@@ -74,7 +79,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     >>> x, y = load_digits(return_X_y=True)
     >>> search = xclf.SweepCV(xclf.SoftmaxClassifier(), {"reg": [1e-3, 1e-2, 1e-1, 1.0]}, cv=3)
     >>> search.fit(x, y).best_params_
-    {'reg': 0.1}
+    {'reg': 0.01}
     """
 
     pre_dispatch = "2*n_jobs"  # read by the parent class; nothing is dispatched here
