@@ -172,7 +172,7 @@ def test_the_hinge_goes_on_in_float64_where_float32_ends(monkeypatch):
     assert wide == [1]
     assert problem.rows.dtype == np.float32
     assert got.reason in ("rounding left nothing to gain", "converged")
-    assert got.dual_gap <= 2e-7 * got.objective
+    assert got.dual_gap <= 2e-6 * got.objective
     assert want.objective <= got.objective <= want.objective + got.dual_gap
 
 
