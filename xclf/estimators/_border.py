@@ -17,7 +17,7 @@ from xclf import _xp
 from xclf._xp import Array
 
 # Values looked at together when searching for NaN and infinity.
-_FINITE_VALUES = 1 << 23
+_FINITE_VALUES = 1 << 18
 
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:

@@ -79,6 +79,9 @@ def _needed(
     needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
     # Every worker adds up sums of its own, and one or two wait to be added to the total.
     needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
+    each = bytes_per_row(rows.x, rows.dtype, width)
     if hinge:
+        # Multipliers; and a certificate is computed in float64, from rows and two copies of them.
         needed += 2 * heads * n_rows * stack.widths[-1] * itemsize
-    return needed + workers * min(_ROWS, n_rows) * bytes_per_row(rows.x, rows.dtype, width)
+        each = 3 * 8 * stack.widths[0] + 2 * each
+    return needed + workers * min(_ROWS, n_rows) * each

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from xclf import _xp
-from xclf._xp import Array, Spot
-from xclf.rows import Streamed, parse_bytes
+from xclf._xp import Array
+from xclf.rows import Split, Streamed, parse_bytes
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
@@ -29,15 +27,20 @@ def put(X: Array, device: str | Sequence[str] | None, max_memory: Any) -> tuple[
             _check_there(X, device)
         return X, 0
     there = _xp.spots(device)
+    most = parse_bytes(max_memory)
     if there[0].xp is None:
         return X, 0
-    return _sent(X, there[0], parse_bytes(max_memory))
+    if len(there) == 1:
+        return _sent(Streamed(X, there[0].xp, there[0].device), most)
+    split = Split(X, there[0].xp, [spot.device for spot in there[: len(X)]])
+    sent = [_sent(x, most) for _, x in split.lanes]
+    split.lanes = [(where, x) for (where, _), (x, _) in zip(split.lanes, sent, strict=True)]
+    return split, sent[0][1]  # the rest fits where the first device's share does
 
 
-def _sent(X: np.ndarray, spot: Spot, most: int | None) -> tuple[Array, int]:
-    rows = Streamed(X, spot.xp, spot.device)
-    size = len(X) * rows.bytes_per_row
-    free = _xp.free_memory(spot.xp, spot.device)
+def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
+    size = rows.shape[0] * rows.bytes_per_row
+    free = _xp.free_memory(rows.xp, rows.device)
     limits = [_OF_BOUND * most] if most is not None else []
     limits += [_COMFORTABLE * free] if free is not None else []
     if size > min(limits, default=size):

@@ -2,7 +2,7 @@
 
 from xclf.rows._room import Room, in_words, parse_bytes
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
-from xclf.rows._stream import Streamed
+from xclf.rows._stream import Split, Streamed
 from xclf.rows._threads import blas_threads, blas_width, in_threads
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Chunk",
     "Room",
     "Rows",
+    "Split",
     "Streamed",
     "blas_threads",
     "blas_width",

@@ -51,11 +51,9 @@ class Room:
     chunk: int | None = None
     warned: bool = False
 
-    def for_chunks(self, workers: int = 1) -> int | None:
-        """Bytes of one chunk with all that is made from it, or None: whatever suits."""
-        share = None if self.size is None else self.size // (4 * workers)
-        bounds = [bound for bound in (share, self.chunk) if bound is not None]
-        return min(bounds, default=None)
+    def for_chunks(self, workers: int) -> int:
+        """Bytes of one chunk, beside those of its first few rows; only where there is a bound."""
+        return 0 if self.size is None else self.size // (4 * workers)
 
     def for_pairs(self, suits: int) -> int:
         """Bytes for curvature pairs, at most `suits`."""

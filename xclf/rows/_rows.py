@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,9 @@ from xclf._xp import (
     to_host,
 )
 from xclf.rows import _stream
+from xclf.rows._lanes import in_lanes, movable, moved
 from xclf.rows._room import Room
-from xclf.rows._stream import Streamed
+from xclf.rows._stream import Split, Streamed
 from xclf.rows._threads import blas_width, in_threads
 
 #: Up to this many classes the true classes are kept as a boolean mask, made once (C bytes a row);
@@ -31,7 +33,7 @@ MASK_CLASSES = 64
 # Bytes of one chunk, features and activations together. On a CPU a chunk is read forward and
 # backward while it is in cache; a device only wants few launches and bounded memory.
 _HOST_CHUNK, _DEVICE_CHUNK = 4 << 20, 1 << 30
-_MIN_ROWS = 64
+_MIN_ROWS = 64  # counted among what a fit needs in any case
 _ROWS_PER_SUM = 1024
 
 # Sums are made of so many runs of chunks on a CPU: enough to share among its cores, few enough
@@ -93,6 +95,18 @@ class Rows:
     def _beside(self, x: Array, where: slice) -> Chunk:
         weights = None if self.weights is None else self._shared(self.weights[..., where])
         return Chunk(self._widen(x), self.labels[..., where], weights, where)
+
+    @cached_property
+    def lanes(self) -> list[Rows]:
+        """The rows of each device, with all that is beside them there; [] where all are in one."""
+        if not isinstance(self.x, Split):
+            return []
+        made = []
+        for where, x in self.x.lanes:
+            weights = None if self.weights is None else self.weights[..., where]
+            labels, weights, heads = moved((self.labels[..., where], weights, self.heads), x)
+            made.append(Rows(x, labels, weights, self.dtype, heads, self.room))
+        return made
 
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that name rows, as `take` wants them: where rows are gathered."""
@@ -181,8 +195,10 @@ def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
         rows = max(_MIN_ROWS, few, _HOST_CHUNK // each)
     if isinstance(x, Streamed):
         rows = min(rows, max(_MIN_ROWS, _stream.CHUNK // x.bytes_per_row))
-    most = room.for_chunks(blas_width() if is_host(x) else 1)
-    return rows if most is None else min(rows, max(1, most // each))
+    if room.size is not None:
+        share = room.for_chunks(blas_width() if is_host(x) else 1)
+        rows = min(rows, max(_MIN_ROWS, share // each))
+    return rows if room.chunk is None else min(rows, max(1, room.chunk // each))
 
 
 def map_rows(
@@ -215,7 +231,9 @@ def sum_over_rows(
 
     f : a chunk -> a tuple of arrays that are sums over its rows; always the same shapes. With NumPy
         it is called from several threads at once, each with BLAS held to one thread; what it
-        writes to elsewhere must belong to the chunk's own rows.
+        writes to elsewhere must belong to the chunk's own rows. For rows on several devices a
+        dataclass or a `functools.partial` is copied to each, with the arrays that it holds; any
+        other function sees all rows on the first of them.
     width : outputs per row, for the chunk size
     size : rows of a chunk, where the caller knows better
     serial : one chunk at a time, and BLAS with its threads: for sums so large that one for each
@@ -227,6 +245,8 @@ def sum_over_rows(
     if not len(rows):
         raise ValueError("there are no rows to sum over")
     size = size or rows.chunk_rows(width)
+    if rows.lanes and movable(f):
+        return in_lanes(lambda f, lane: _total(_parts(f, lane, size, width)), f, rows.lanes)
     starts = range(0, len(rows), size)
     if serial or len(starts) == 1 or not is_host(rows.x):
         return tuple(_total(_parts(f, rows, size, width)))

@@ -117,9 +117,25 @@ class Streamed:
         return functools.partial(_copy, self.host, which)
 
 
+class Split(Streamed):
+    """X shared out among several devices of one library: consecutive rows to each.
+
+    Whatever is asked of it as a whole, the first device answers, as `Streamed` rows. The loop over
+    rows works on `lanes` instead, (rows, X of those rows on their device) each.
+    """
+
+    def __init__(self, host: np.ndarray, xp: Namespace, devices: Sequence[Any]) -> None:
+        super().__init__(host, xp, devices[0])
+        n, count = len(host), len(devices)
+        self.lanes: list[tuple[slice, Array]] = []
+        for k, device in enumerate(devices):
+            where = slice(n * k // count, n * (k + 1) // count)
+            self.lanes.append((where, Streamed(host[where], xp, device)))
+
+
 def _copy(host: np.ndarray, which: slice | np.ndarray, out: np.ndarray) -> None:
     """out = host[which], by several threads where there is much to copy."""
-    workers = min(_COPIERS, len(out), out.nbytes // _BLOCK + 1)
+    workers = max(1, min(_COPIERS, len(out), out.nbytes // _BLOCK))
     ends = [len(out) * k // workers for k in range(workers + 1)]
 
     def some(k: int) -> None:
@@ -132,9 +148,8 @@ def _copy(host: np.ndarray, which: slice | np.ndarray, out: np.ndarray) -> None:
         else:
             np.copyto(mine, host[which[ends[k] : ends[k + 1]]])
 
-    if workers < 2:
-        if workers:
-            some(0)
+    if workers == 1:
+        some(0)
         return
     deque(_copiers().map(some, range(workers)), maxlen=0)
 

@@ -57,10 +57,10 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
     copied = 8 * n_rows * n_features if wide else 0
     if size > MAX_BASIS or copied > _MOST_COPIED:
         return float("inf")
-    # Of a wide problem the copy and the basis that comes from it; no less than for small matrices.
+    # Of a wide problem the copy and the basis that comes from it.
     narrow = rows.dtype == namespace(rows.x).float32
     needed = 2 * copied + (_NARROW_BYTES if narrow and not wide else _FULL_BYTES) * size * size
-    if needed > max(rows.room.for_basis(), _FULL_BYTES * _SMALL**2):
+    if needed > rows.room.for_basis():
         return float("inf")
     if size <= _SMALL:
         return 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -46,20 +47,24 @@ class Problem:
 
     def value(self, theta: Array) -> Array:
         """Objective over all rows."""
-        (loss,) = sum_over_rows(
-            lambda chunk: (self.objective.loss_sum(theta, chunk),), self.rows, self.width(theta)
-        )
+        loss_at = partial(_loss, self.objective, theta)
+        (loss,) = sum_over_rows(loss_at, self.rows, self.width(theta))
         penalty, _ = self.objective.stack.penalty(theta, self.objective.reg)
         return loss / self.total + penalty
 
     def curvature(self, theta: Array) -> Array:
         """Softmax's mean curvature in the scores, (*heads, C, C)."""
-        (total,) = sum_over_rows(
-            lambda chunk: (self.objective.curvature_sum(theta, chunk),),
-            self.rows,
-            self.width(theta),
-        )
+        curvature_at = partial(_curvature, self.objective, theta)
+        (total,) = sum_over_rows(curvature_at, self.rows, self.width(theta))
         return total / self.total[..., None, None]
+
+
+def _loss(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
+    return (objective.loss_sum(theta, chunk),)
+
+
+def _curvature(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
+    return (objective.curvature_sum(theta, chunk),)
 
 
 def column_moments(rows: Rows) -> tuple[Array, Array]:
@@ -67,37 +72,39 @@ def column_moments(rows: Rows) -> tuple[Array, Array]:
 
     Two passes, the second about the mean, so that a large offset does not cancel the variance.
     """
-    xp = namespace(rows.x)
     total = rows.total_weight()
-
-    def mean_sum(chunk: Chunk) -> tuple[Array]:
-        return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=total.dtype),)
-
     # Their temporaries are float64 and as wide as the rows.
     width = int(rows.x.shape[1])
-    mean = sum_over_rows(mean_sum, rows, width)[0] / total
+    mean = sum_over_rows(partial(_sums, total.dtype), rows, width)[0] / total
+    return mean, sum_over_rows(partial(_squares, mean), rows, width)[0] / total
 
-    def square_sum(chunk: Chunk) -> tuple[Array]:
-        centred = xp.astype(chunk.x, total.dtype, copy=False) - mean
-        return (xp.sum(_weighted(centred * centred, chunk), axis=0),)
 
-    return mean, sum_over_rows(square_sum, rows, width)[0] / total
+def _sums(wide: Any, chunk: Chunk) -> tuple[Array]:
+    xp = namespace(chunk.x)
+    return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=wide),)
+
+
+def _squares(mean: Array, chunk: Chunk) -> tuple[Array]:
+    xp = namespace(chunk.x)
+    centred = xp.astype(chunk.x, mean.dtype, copy=False) - mean
+    return (xp.sum(_weighted(centred * centred, chunk), axis=0),)
 
 
 def covariance(rows: Rows, mean: Array) -> Array:
     """Weighted second moment about `mean`, (D, D): 1/W sum_i w_i (x_i - mean)(x_i - mean)^T."""
     xp = namespace(rows.x)
-    centre = xp.astype(mean, rows.dtype, copy=False)
-
-    def products(chunk: Chunk) -> tuple[Array]:
-        centred = chunk.x - centre
-        return (xp.matmul(xp.matrix_transpose(centred), _weighted(centred, chunk)),)
-
+    products = partial(_products, xp.astype(mean, rows.dtype, copy=False))
     # A quarter of D rows: enough for the product to outweigh adding up its (D, D) result.
     size = max(rows.chunk_rows(1), int(rows.x.shape[1]) // 4)
     (total,) = sum_over_rows(products, rows, size=size, serial=True)
     total /= rows.total_weight()
     return total
+
+
+def _products(centre: Array, chunk: Chunk) -> tuple[Array]:
+    xp = namespace(chunk.x)
+    centred = chunk.x - centre
+    return (xp.matmul(xp.matrix_transpose(centred), _weighted(centred, chunk)),)
 
 
 def _weighted(x: Array, chunk: Chunk) -> Array:

@@ -1,0 +1,124 @@
+"""`max_memory`: what a fit takes beyond X stays within it, or one error says what is needed."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from estimator_cases import CLASSES, blobs, quick
+
+from xclf import SoftmaxClassifier, SVMClassifier
+from xclf.estimators import _memory
+from xclf.objectives import Stack
+from xclf.rows import Rows, parse_bytes
+from xclf.training import preconditioner
+from xclf.training.full_batch import pairs_for
+from xclf.training.problem import Problem
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def wide(n, d, c, dtype=np.float32):
+    """Rows with a spectrum that falls, and labels that a linear model can learn."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, d), dtype=dtype) * (np.arange(1, d + 1) ** -0.5).astype(dtype)
+    return x, np.argmax(x @ rng.standard_normal((d, c), dtype=dtype), axis=1)
+
+
+def taken(fit):
+    """The most bytes that were in use at once during fit(), beyond those at its start."""
+    tracemalloc.start()
+    try:
+        fit()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _least(model, x, y):
+    """What the error says that the fit needs, in bytes."""
+    with pytest.raises(ValueError, match=r"max_memory=1 cannot be kept") as caught:
+        model.set_params(max_memory=1).fit(x, y)
+    words = re.search(r"at least (.*) beyond X", str(caught.value))[1]
+    return parse_bytes(words.replace(" bytes", ""))
+
+
+@pytest.mark.parametrize("shape", [(4000, 300, 10), (300, 5000, 4), (20_000, 40, 3)], ids=str)
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+@pytest.mark.parametrize("times", [1.0, 1.5, 4.0])
+def test_a_fit_stays_within_it(cls, shape, times):
+    """From the least that is possible: fewer pairs, fewer directions or none, smaller chunks."""
+    x, y = wide(*shape)
+    model = cls(max_iter=6, reg=1e-3)
+    model.fit(x[:200, :30].copy(), y[:200])  # what is made once in a process
+    most = int(times * _least(model, x, y))
+    used = taken(lambda: model.set_params(max_memory=most).fit(x, y))
+    # A megabyte for Python's own objects, and for what other libraries hold.
+    assert used <= most + (1 << 20)
+
+
+@pytest.mark.parametrize("shape", [(30_000, 100, 10), (2000, 2000, 10), (400, 20_000, 3)], ids=str)
+def test_without_it_a_tenth_of_x_and_a_constant(shape, monkeypatch):
+    """The rule itself, at a scale at which a test can run: 200 MB is 12 MB here."""
+    monkeypatch.setattr(_memory, "FREE", 12_000_000)
+    monkeypatch.setattr(_memory, "_LEAST", 0)
+    x, y = wide(*shape)
+    model = SoftmaxClassifier(max_iter=6, reg=1e-4)
+    model.fit(x[:200, :30].copy(), y[:200])
+    assert taken(lambda: model.fit(x, y)) <= 12_000_000 + 0.1 * x.nbytes + (1 << 20)
+
+
+def test_less_room_is_a_longer_way_to_the_same_optimum():
+    x, y = wide(2000, 300, 5, np.float64)
+    want = SoftmaxClassifier(reg=1e-3).fit(x, y)
+    model = SoftmaxClassifier(reg=1e-3)
+    got = model.set_params(max_memory=int(1.05 * _least(model, x, y))).fit(x, y)
+    assert got.converged_
+    assert got.n_iter_ > want.n_iter_
+    assert got.objective_ == pytest.approx(want.objective_, rel=1e-7)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_what_cannot_be_kept_is_one_error_before_the_work(cls):
+    x, y = blobs(60, 5, 3)
+    model = quick(cls, max_memory="1 KB")
+    told = r"^max_memory='1 KB' cannot be kept: this fit takes at least [\d.]+ KB beyond X$"
+    with pytest.raises(ValueError, match=told):
+        model.fit(x, y)
+    assert not hasattr(model, "classes_")
+    with pytest.raises(ValueError, match=told):
+        model.partial_fit(x, y, classes=[0, 1, 2]) if cls is not SVMClassifier else model.fit(x, y)
+    model.set_params(max_memory="100MB").fit(x, y)
+
+
+def test_what_is_needed_grows_with_what_needs_it():
+    def needed(n=1000, d=50, c=5, **options):
+        rows = Rows(np.zeros((n, d)), np.zeros(n, int), options.pop("weights", None), np.float64)
+        with pytest.raises(ValueError) as caught:
+            _memory.room_for(Stack((d, c)), rows, 1, **options)
+        return parse_bytes(re.search(r"least (.*) bey", str(caught.value))[1].replace(" bytes", ""))
+
+    base = needed()
+    for more in (
+        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"hinge": True}, {"taken": 10**6},
+        {"weights": np.ones(1000)},
+    ):  # fmt: skip
+        assert needed(**more) > base
+    assert needed(full_batch=False) < base
+
+
+def test_pairs_and_directions_get_their_share():
+    x, y = wide(2000, 400, 5)
+    for most, full in (("1GB", True), ("2MB", False)):
+        model = SoftmaxClassifier(max_memory=most, max_iter=2)
+        model.classes_, model.n_features_in_ = np.arange(5), 400
+        job = model._job(x, y, None, model._settings(x, "lbfgs"), None)
+        problem = Problem(None, job.rows)
+        memory = pairs_for(problem, np.zeros((1, job.stack.size)))
+        cost = preconditioner.passes_for_a_full_basis(job.rows, job.stack, 1)
+        assert np.isfinite(cost) == full
+        assert memory.size == 50 if full else 5 <= memory.size < 50
+        rank = preconditioner._rank(job.rows, 400)
+        assert rank == preconditioner.RANK if full else rank < preconditioner.RANK
