@@ -103,6 +103,7 @@ SPLITTERS = [
     (LeaveOneGroupOut(), {"groups": GROUPS}),
     ([(np.arange(60), np.arange(60, 90)), (np.arange(30, 90), np.arange(30))], {}),
     ([(np.arange(0, 90, 2), np.arange(1, 90, 2))] * 2, {}),
+    ([(np.random.default_rng(k).integers(0, 90, 90), np.arange(k, 90, 3)) for k in (0, 1)], {}),
 ]
 
 
@@ -188,6 +189,13 @@ def test_the_refit_is_a_fit_to_all_rows(estimator):
         assert best.n_iter_ < alone.n_iter_
     else:
         np.testing.assert_array_equal(best.coef_, alone.coef_)
+
+
+def test_no_labels():
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        SweepCV(SOFTMAX, REGS, cv=KFold(3), error_score="raise").fit(X)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        SweepCV(SOFTMAX, REGS, cv=3).fit(X, Y[:50])
 
 
 # --- failures --------------------------------------------------------------------------------

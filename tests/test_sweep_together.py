@@ -36,6 +36,16 @@ def test_every_backend(backend, estimator, scoring, where):
     assert got.score(x, y) == want.score(X, Y)
 
 
+@pytest.mark.parametrize("estimator", [SOFTMAX, MOMENTUM], ids=["full", "minibatch"])
+def test_sample_weights_on_every_backend(backend, estimator):
+    weights = np.random.default_rng(0).uniform(0.0, 2.0, 90)
+    want = SweepCV(estimator, GRID, cv=3).fit(X, Y, sample_weight=weights)
+    got = SweepCV(estimator, GRID, cv=3).fit(
+        backend.asarray(X), Y, sample_weight=backend.asarray(weights)
+    )
+    assert_same_search(got, want, 1e-12)
+
+
 def test_scorers_of_ones_own_get_the_model_and_its_rows(backend):
     seen = []
 

@@ -141,7 +141,7 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def fit(self, X: np.ndarray, y: Any, **params: Any) -> StandIn:
+    def fit(self, X: np.ndarray, y: Any = None, **params: Any) -> StandIn:
         self.book.asked(self, X, y, params)
         return self
 

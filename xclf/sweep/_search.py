@@ -43,11 +43,10 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     full-batch solvers span the folds too, which are row weights there, zero outside the fold (where
     the candidates of one fold fill a product by themselves, folds follow each other instead, each
     over its own rows); they reach the solver's tolerance as single fits do. Heads of minibatch
-    solvers share the batches
-    that a single fit to the same rows with the same random_state draws, and equal it up to
-    rounding: folds and seeds are trained one after the other. Any other parameter (hidden,
-    batch_size, max_iter, ...) makes groups, and so does each fold with standardize=True, which has
-    a mean and scale of its own.
+    solvers share the batches that a single fit to the same rows with the same random_state draws,
+    and equal it up to rounding: folds and seeds are trained one after the other. Any other
+    parameter (hidden, batch_size, max_iter, ...) makes groups, and so does each fold with
+    standardize=True, which has a mean and scale of its own.
 
     Parameters
     ----------
