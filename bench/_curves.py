@@ -54,6 +54,13 @@ class Watch:
         return bool(self.objectives) and min(self.objectives) <= self.goal
 
     @property
+    def ended(self) -> str:
+        """What ended the fit: the "goal", the "cap", or "itself", which no more time would help."""
+        if self.reached:
+            return "goal"
+        return "cap" if self.took >= self.cap else "itself"
+
+    @property
     def took(self) -> float:
         return self.seconds[-1] if self.seconds else 0.0
 

@@ -145,7 +145,7 @@ def _compare(problem: Problem, args: argparse.Namespace, clock: Call, turn: int)
     first = {**mine[-1], "all_s": [entry["watched_s"] for entry in mine]}
     for entry in found.values():
         if not isinstance(entry, str):
-            _set_ratio(entry, [one["watched_s"] for one in mine], first["reached"])
+            _set_ratio(entry, [one["watched_s"] for one in mine], first["ended_by"] == "goal")
     return {OURS: first, **found}
 
 
@@ -155,7 +155,7 @@ def _watched(name: str, fitter: Fitter, problem: Problem, watch: Watch) -> dict[
     gaps = np.minimum.accumulate(np.asarray(watch.objectives)) / problem.best - 1.0
     keep = np.unique(np.linspace(0, len(gaps) - 1, min(_POINTS, len(gaps))).round().astype(int))
     return {
-        "reached": watch.reached,
+        "ended_by": watch.ended,
         "watched_s": watch.took,
         "watched_gap": float(gaps[-1]),
         "final_gap": problem.objective(*weights) / problem.best - 1.0,  # in float64, apart
@@ -165,17 +165,19 @@ def _watched(name: str, fitter: Fitter, problem: Problem, watch: Watch) -> dict[
 
 
 def _set_ratio(entry: dict[str, Any], mine: list[float], reached: bool) -> None:
-    """How many times as long as xclf; at least so many where the peer did not get there."""
-    if reached:
+    """How many times as long as xclf; at least so many where the peer was stopped before. One that
+    ended by itself before the goal has none."""
+    if reached and entry["ended_by"] != "itself":
         entry["times_xclf"] = entry["watched_s"] / float(np.median(mine))
-        entry["times_xclf_is_a_lower_bound"] = not entry["reached"]
+        entry["times_xclf_is_a_lower_bound"] = entry["ended_by"] == "cap"
 
 
 def _show(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
     table = Table(
         title=f"softmax fit to {args.gap:g} of the optimum, seconds, "
         f"{thread_words(args.one_thread)}",
-        caption="in brackets: times xclf's median; > and the gap so far where stopped before",
+        caption="in brackets: times xclf's median; > and the gap so far where stopped before, "
+        "'never' where the method ended by itself",
     )
     names = list(found[0]["contenders"])
     table.add_column("problem")
@@ -194,4 +196,7 @@ def _cell(entry: Any) -> str:
     text = f"{entry['watched_s']:.2f}"
     if "times_xclf" in entry:
         text += f" ({entry['times_xclf']:.1f})"
-    return text if entry["reached"] else f"> {text} at {entry['watched_gap']:.0e}"
+    if entry["ended_by"] == "goal":
+        return text
+    sign = ">" if entry["ended_by"] == "cap" else "never,"
+    return f"{sign} {text} at {entry['watched_gap']:.0e}"

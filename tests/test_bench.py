@@ -170,7 +170,7 @@ def test_fit_follows_every_contender_to_the_goal(tmp_path):
         if isinstance(one, str):
             assert (name, one) == ("torch", "not installed")
             continue
-        assert one["reached"]
+        assert one["ended_by"] == "goal"
         assert one["final_gap"] == pytest.approx(one["watched_gap"], abs=1e-5)  # float32 watched
         seconds = [point[0] for point in one["curve"]]
         assert seconds == sorted(seconds)
@@ -220,17 +220,30 @@ def test_a_watch_ends_a_fit_at_the_goal_or_when_its_time_is_up():
     watch = _curves.Watch(goal=1.0, cap=4.0, clock=lambda: next(ticks))
     watch.start()
     assert [watch.see(value) for value in (5.0, 0.5, 3.0, 3.0)] == [False, True, False, True]
-    assert watch.reached
+    assert watch.ended == "goal"
     assert watch.seconds == [1.0, 2.0, 3.0, 4.0]
+    watch.objectives = [5.0]
+    assert watch.ended == "cap"
+    watch.seconds = [3.0]
+    assert watch.ended == "itself"
 
 
-def test_a_peer_that_is_stopped_gives_a_lower_bound():
-    entry = {"watched_s": 8.0, "reached": False}
-    fit._set_ratio(entry, [1.0, 3.0], reached=True)
+@pytest.mark.parametrize("ended, reached", [("goal", True), ("cap", True), ("goal", False)])
+def test_ratios_of_peers(ended, reached):
+    entry = {"watched_s": 8.0, "ended_by": ended}
+    fit._set_ratio(entry, [1.0, 3.0], reached)
+    if not reached:  # no ratio to a fit that did not get there
+        assert "times_xclf" not in entry
+        return
     assert entry["times_xclf"] == 4.0
-    assert entry["times_xclf_is_a_lower_bound"]
-    fit._set_ratio(entry, [1.0], reached=False)
-    assert entry["times_xclf"] == 4.0  # no ratio to a fit that did not get there
+    assert entry["times_xclf_is_a_lower_bound"] is (ended == "cap")
+
+
+def test_a_peer_that_ended_by_itself_has_no_ratio():
+    entry = {"watched_s": 8.0, "watched_gap": 2e-3, "ended_by": "itself"}
+    fit._set_ratio(entry, [1.0], True)
+    assert "times_xclf" not in entry
+    assert fit._cell(entry) == "never, 8.00 at 2e-03"
 
 
 def test_hinge_part(tmp_path):
