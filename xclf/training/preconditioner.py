@@ -58,8 +58,7 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
     if size > MAX_BASIS or copied > _MOST_COPIED:
         return float("inf")
     # Of a wide problem the copy and the basis that comes from it.
-    narrow = rows.dtype == namespace(rows.x).float32
-    needed = 2 * copied + (_NARROW_BYTES if narrow and not wide else _FULL_BYTES) * size * size
+    needed = 2 * copied + (_FULL_BYTES if wide else _NARROW_BYTES) * size * size
     if needed > rows.room.for_basis():
         return float("inf")
     if size <= _SMALL:
@@ -96,6 +95,8 @@ def spectral_preconditioner(
     elif len(rows) < n_features:
         found = _thin(rows, centre, stack.scale)
     else:
+        if _FULL_BYTES * n_features**2 > rows.room.for_basis():
+            rows = _narrowed(rows)
         found = _full(rows, centre, stack.scale)
     if stack.scale is not None and stack.shift is not None and stack.bias:
         centre = (centre - stack.shift) / stack.scale
@@ -228,6 +229,13 @@ def _shared_weights(rows: Rows) -> Rows:
     xp = namespace(rows.x)
     mean = xp.mean(rows.weights / xp.sum(rows.weights, axis=-1, keepdims=True), axis=0)
     return replace(rows, weights=mean * float(len(rows)), heads=None)
+
+
+def _narrowed(rows: Rows) -> Rows:
+    """Rows whose products run in float32."""
+    xp = namespace(rows.x)
+    weights = None if rows.weights is None else xp.astype(rows.weights, xp.float32, copy=False)
+    return replace(rows, weights=weights, dtype=xp.float32)
 
 
 def _sample(rows: Rows, most: int) -> Rows:
