@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from estimator_cases import blobs, problem_on
 
 from xclf import SoftmaxClassifier, SVMClassifier
 from xclf.objectives import Stack
-from xclf.rows import Rows
+from xclf.rows import Room, Rows
 from xclf.training.preconditioner import spectral_preconditioner
 
 module = sys.modules["xclf.training.preconditioner"]
@@ -149,8 +150,8 @@ def test_float32_rows_far_wider_than_many(warm):
     """What rounding leaves of the rows' own directions outside the basis must not be scaled up by
     1 / reg: it drowned the step, and the line search found nothing."""
     rng = np.random.default_rng(0)
-    directions = rng.normal(size=(50, 5000)) * np.geomspace(10.0, 0.3, 50)[:, None]
-    x = rng.normal(size=(200, 50)) @ directions + rng.normal(size=(200, 5000))
+    directions = rng.normal(size=(50, 3000)) * np.geomspace(10.0, 0.3, 50)[:, None]
+    x = rng.normal(size=(200, 50)) @ directions + rng.normal(size=(200, 3000))
     y = (x[:, :5] + 6 * rng.normal(size=(200, 5))).argmax(axis=1)
     want = SoftmaxClassifier(reg=1e-4).fit(x, y)
     model = SoftmaxClassifier(reg=1e-2, warm_start=True)
@@ -159,3 +160,21 @@ def test_float32_rows_far_wider_than_many(warm):
     model.set_params(reg=1e-4).fit(x.astype(np.float32), y)
     assert model.converged_
     assert model.objective_ == pytest.approx(want.objective_, rel=1e-3)
+
+
+def test_a_basis_in_float32_where_float64_does_not_fit():
+    x, y = blobs(900, 300, 3)
+    problem = problem_on(Backend.NUMPY, Stack((300, 3)), x, y)
+    bases = {}
+    for room in (1_500_000, 10_000_000):
+        rows = replace(problem.rows, room=Room(int(room / 0.8)))
+        assert module.passes_for_a_full_basis(rows, problem.objective.stack, 1) < np.inf
+        made = spectral_preconditioner(problem.objective.stack, rows, 0.1, np.eye(3), full=True)
+        bases[made.basis.dtype.name] = made
+    v = np.random.default_rng(0).normal(size=(1, 903))
+    narrow, wide = bases["float32"](v), bases["float64"](v)
+    assert narrow.dtype == np.float64
+    # Rounding of the products, 1e-7 times the root of 300, by the condition of the model, 30.
+    np.testing.assert_allclose(narrow, wide, atol=1e-4 * np.abs(wide).max())
+    rows = replace(problem.rows, room=Room(1_000_000))
+    assert module.passes_for_a_full_basis(rows, problem.objective.stack, 1) == np.inf
