@@ -266,6 +266,7 @@ RANGES = {
     "callbacks": (print, [1], "print", {"a": print}),
     "verbose": (-1, 1.5, "yes", None),
     "device": ("gpu", "cuda:", "cuda:-1", "cuda:x", 0, (), ("cpu", "cuda:0"), ("cuda:0", "cuda:0")),
+    "precision": ("bf16", "TF32", 16, True),
     "max_memory": (0, -1, 1.5, "lots", "2 XB", "0", True),
 }
 OWN = {
@@ -295,24 +296,13 @@ def test_a_hyperparameter_out_of_its_range(cls, name, value):
 
 
 def test_every_parameter_has_its_range():
-    later = {"precision"}
     for cls in CLASSES:
-        assert set(cls().get_params()) == set(RANGES) | set(OWN[cls]) | later
+        assert set(cls().get_params()) == set(RANGES) | set(OWN[cls])
 
 
 def test_a_range_is_checked_before_the_data():
     with pytest.raises(ValueError, match="reg must be"):
         SoftmaxClassifier(reg=-1).fit("not data", None)
-
-
-@classes_
-@pytest.mark.parametrize("name, value", [("precision", "tf32")])
-def test_what_comes_with_later_work(cls, name, value):
-    model = quick(cls, **{name: value})
-    told = (cls.__name__, f"{name}={value!r} is not supported yet, only None")
-    _fails(NotImplementedError, lambda: model.fit(X, Y), *told)
-    _fails(NotImplementedError, lambda: model.partial_fit(X, Y, classes=[0, 1, 2]), *told)
-    _untouched(model)
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,11 @@ from xclf.estimators._fitting import (
 )
 from xclf.estimators._memory import room_for
 from xclf.estimators._places import put
+from xclf.estimators._printer import Printer
 from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
 from xclf.objectives import Layer, Stack
-from xclf.training import DIVERGED, Callback, Event, FitResult, Monitor
+from xclf.rows import products
+from xclf.training import DIVERGED, Callback, FitResult, Monitor
 
 
 def _learns_in_parts(model: BaseClassifier) -> bool:
@@ -66,7 +68,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         callbacks: Any = None,
         verbose: int = 0,
         device: Any = None,
-        precision: None = None,
+        precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
         self.reg = reg
@@ -137,7 +139,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         check_parameters(type(self).__name__, self._own_parameters())
         X, taken = put(border.check_x(self, X, reset=True), self.device, self.max_memory)
         settings = self._settings(X, self._auto_solver)
-        with _xp.on_device(X):
+        with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
             self._fit_rows(X, y, sample_weight, settings, taken)
 
     def _fit_rows(
@@ -177,7 +179,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
         X, taken = put(border.check_x(self, X, reset=first), self.device, self.max_memory)
-        with _xp.on_device(X):
+        with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
             self._partial_rows(X, y, known, sample_weight, settings, taken)
 
     def _partial_rows(
@@ -286,7 +288,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         unit = "iteration" if settings.solver in FULL_BATCH else "epoch"
         callbacks: list[Callback] = list(self.callbacks or ())
         if self.verbose:
-            callbacks.append(_Printer(int(self.verbose)))
+            callbacks.append(Printer(int(self.verbose)))
         rows = make_rows(X, index, widths[-1], weights, computing_dtype(X))
         room = room_for(
             stack,
@@ -299,7 +301,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         return Job(
             settings=settings,
             stack=stack,
-            rows=replace(rows, room=room),
+            rows=replace(rows, room=room, precision=self.precision),
             loss=self._loss_name,
             margin=float(getattr(self, "margin", 1.0)),
             reg=float(self.reg),
@@ -343,7 +345,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             advice = "use a minibatch solver, which steps over kinks"
         elif "rounding" in result.reason:
             advice = "raise tol, or scale the features (standardize=True)"
-            advice += ", or pass float64 data" if single else ""
+            if self.precision is not None:
+                advice += ", or leave precision at None"
+            elif single:
+                advice += ", or pass float64 data"
         else:
             advice = "lower learning_rate, or scale the features (standardize=True)"
         reached = f"objective {result.objective:.6g}, gradient {result.grad_norm:.3g}"
@@ -380,19 +385,3 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
 class _Interrupted(BaseException):
     """A fit that Ctrl-C ended, after its best parameters were put in place."""
-
-
-class _Printer:
-    """verbose=n: a line every n-th epoch or iteration."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-
-    def __call__(self, event: Event) -> None:
-        if event.step % self.every and event.step != event.total:
-            return
-        held = "" if event.val_accuracy is None else f"  val accuracy {event.val_accuracy:.4f}"
-        print(
-            f"{event.unit} {event.step}/{event.total}  objective {event.objective:.6g}{held}  "
-            f"{event.elapsed:.1f} s"
-        )

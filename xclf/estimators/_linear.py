@@ -87,7 +87,20 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     random_state : None, int, Generator or RandomState: order of minibatches
     callbacks : list of callables that receive an `xclf.Event`; one that returns True stops the fit
     verbose : print a line every `verbose` epochs or iterations
-    device, precision, max_memory : None; other values are not supported yet and say so
+    device : where to compute when that is not where X is: None (there) | "auto" (the first GPU if
+        it can be used, else the CPU) | "cpu" | "cuda" | "cuda:1" | "cuda:all" or a tuple such as
+        ("cuda:0", "cuda:1"). For NumPy rows, memory maps among them: they are moved once if they
+        take at most 60 % of what is free there and half of max_memory, and else sent chunk by chunk
+        in every pass, in their own dtype. Fitted arrays live on the device, the first of several;
+        predictions for NumPy rows come back as NumPy. Several GPUs share the rows of full-batch
+        softmax fits and of standardize; whatever else there is runs on the first.
+    precision : None | "tf32": products of float32 data with 11 significant bits of each operand,
+        added up in float32, on GPUs that can; objectives then end about 1e-6 to 1e-3 above the
+        optimum, relative. While the fit runs this holds for the whole process.
+    max_memory : bytes that a fit may take beyond X, or a size such as "500MB" (units are powers of
+        1024); chunks, curvature pairs and the preconditioner keep to it, at the cost of passes.
+        With None a fit on the CPU keeps to 200 MB and a tenth of X, as far as the parameters
+        themselves allow. On a device a chunk that finds no memory is halved, with a warning.
 
     Attributes
     ----------
@@ -153,7 +166,7 @@ class SVMClassifier(LinearClassifier):
         callbacks: Any = None,
         verbose: int = 0,
         device: Any = None,
-        precision: None = None,
+        precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
         super().__init__(

@@ -13,7 +13,7 @@ import numpy as np
 
 from xclf._xp import names_a_device
 from xclf.optim import SCHEDULES, SGD, Adam, Momentum, RMSProp, Rule
-from xclf.rows import parse_bytes
+from xclf.rows import PRECISIONS, parse_bytes
 
 FULL_BATCH = ("lbfgs",)
 MINIBATCH = ("sgd", "momentum", "rmsprop", "adam")
@@ -79,7 +79,6 @@ def _random_state(value: Any) -> bool:
 
 
 _FLAG: Check = (lambda value: isinstance(value, bool | np.bool_), "True or False")
-_LATER: Check = (lambda value: value is None, "None")
 
 
 def _size(value: Any) -> bool:
@@ -116,13 +115,8 @@ CHECKS: dict[str, Check] = {
         lambda value: value is None or names_a_device(value),
         "None, 'auto', 'cpu', 'cuda', 'cuda:N', 'cuda:all' or a tuple of 'cuda:N'",
     ),
-    "precision": _LATER,
+    "precision": _or_none(_one_of(*PRECISIONS)),
     "max_memory": (_size, "None, a number of bytes or a size such as '500MB' or '2GB'"),
-}
-
-# Accepted as None only; the message says what to do instead.
-_NOT_YET = {
-    "precision": "products run in the dtype of X; pass float32 or float64 data to choose",
 }
 
 
@@ -134,10 +128,6 @@ def check_parameters(name: str, params: Mapping[str, Any]) -> None:
         good, words = CHECKS[key]
         if good(value):
             continue
-        if key in _NOT_YET:
-            raise NotImplementedError(
-                f"{name}: {key}={value!r} is not supported yet, only None: {_NOT_YET[key]}"
-            )
         raise ValueError(f"{name}: {key} must be {words}, got {value!r}")
 
 

@@ -79,7 +79,7 @@ class TwoLayerClassifier(BaseClassifier):
         callbacks: Any = None,
         verbose: int = 0,
         device: Any = None,
-        precision: None = None,
+        precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
         super().__init__(

@@ -1,5 +1,6 @@
 """Where rows come from, and the one loop over them."""
 
+from xclf.rows._precision import PRECISIONS, products
 from xclf.rows._room import Room, in_words, parse_bytes
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
 from xclf.rows._stream import Split, Streamed
@@ -7,6 +8,7 @@ from xclf.rows._threads import blas_threads, blas_width, in_threads
 
 __all__ = [
     "MASK_CLASSES",
+    "PRECISIONS",
     "Chunk",
     "Room",
     "Rows",
@@ -19,5 +21,6 @@ __all__ = [
     "in_words",
     "map_rows",
     "parse_bytes",
+    "products",
     "sum_over_rows",
 ]

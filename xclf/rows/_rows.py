@@ -65,6 +65,7 @@ class Rows:
     heads : None, or (K,) integers: head k has weights[heads[k]]. Heads that share weights, as all
         candidates of a fold do, share their memory. None with (G, N) weights: one head a line.
     room : the memory that a fit may take, one object for all its rows
+    precision : that of products in float32, where `products` has asked for less than that
     """
 
     x: Array
@@ -73,6 +74,7 @@ class Rows:
     dtype: Any
     heads: Array | None = None
     room: Room = field(default_factory=Room)
+    precision: str | None = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -105,7 +107,7 @@ class Rows:
         for where, x in self.x.lanes:
             weights = None if self.weights is None else self.weights[..., where]
             labels, weights, heads = moved((self.labels[..., where], weights, self.heads), x)
-            made.append(Rows(x, labels, weights, self.dtype, heads, self.room))
+            made.append(replace(self, x=x, labels=labels, weights=weights, heads=heads))
         return made
 
     def numbers(self, order: np.ndarray) -> Array:

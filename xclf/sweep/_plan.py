@@ -83,9 +83,11 @@ def _fail(fits: list[Fit], error: Exception) -> None:
 
 
 def _place_key(fit: Fit) -> Any:
-    """Equal for fits whose rows are moved to the same place, within the same memory."""
+    """Equal for fits whose rows are moved to the same place, within the same memory, and whose
+    products are as precise there."""
     model = last_step(fit.template)
-    return repr(getattr(model, "device", None)), repr(getattr(model, "max_memory", None))
+    names = ("device", "max_memory", "precision")
+    return tuple(repr(getattr(model, name, None)) for name in names)
 
 
 def _steps_key(fit: Fit) -> Any:

@@ -12,13 +12,14 @@ from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators._fitting import (
     Job,
+    computing_dtype,
     hold_out,
     standardized,
 )
 from xclf.estimators._memory import room_for
 from xclf.objectives import Objective, data_loss
 from xclf.optim import Momentum
-from xclf.rows import Rows, blas_threads
+from xclf.rows import Rows, blas_threads, products
 from xclf.sweep._heads import Context, Head
 from xclf.sweep._memory import budget, heads_at_once
 from xclf.sweep._progress import Quiet
@@ -64,7 +65,11 @@ def _passes(group: list[Head]) -> list[list[Head]]:
 def _train(context: Context, heads: list[Head], watch: Quiet) -> None:
     start = time.perf_counter()
     try:
-        with _xp.on_device(context.X):
+        precision = heads[0].model.precision
+        with (
+            _xp.on_device(context.X),
+            products(context.X, computing_dtype(context.X), precision),
+        ):
             job = _job(context, heads)
             if not _has_room(context, job, heads):
                 half = len(heads) // 2
