@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from estimator_cases import blobs, objective_of, svm_by_general_solver
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from xclf import SVMClassifier, TwoLayerClassifier, load
@@ -133,3 +134,17 @@ def test_who_has_a_gap(tmp_path):
     with warnings.catch_warnings(action="ignore"):  # whether it converges is not the matter
         net.fit(x, y)
     assert not hasattr(net, "dual_gap_")
+
+
+@pytest.mark.parametrize("reg", [1.0, 1e1, 1e3])
+def test_strong_penalties_too(reg):
+    """Hardly any pair is active then, and an estimate of the gap promises more than it can: what
+    the certificate denies makes the fit go on, not stop."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[::3] / 16, y[::3]
+    model = SVMClassifier(reg=reg, tol=1e-5).fit(x, y)
+    better = SVMClassifier(reg=reg, tol=1e-8).fit(x, y)
+    assert model.converged_
+    assert model.dual_gap_ <= 1e-5 * model.objective_
+    assert better.objective_ * (1 - 1e-8) <= model.objective_
+    assert model.objective_ - model.dual_gap_ <= better.objective_

@@ -24,10 +24,11 @@ from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
 _BALANCE = 0.2
-# Inner solves this short allow less smoothing; this long, they are cut and get more.
-_SHORT, _LONG = 15, 80
-# Outer rounds in a row without a smaller gap, after which rounding is to blame.
-_PATIENCE = 12
+# Inner solves this short allow half the smoothing; this long, they are cut and get so much more.
+_SHORT, _LONG, _MORE = 15, 80, 10.0
+# Outer rounds in a row without a smaller gap, after which rounding is to blame: where the gap is
+# that small, and where it is not (progress is not monotone, and hard problems make slow progress).
+_PATIENCE, _HARD = 12, 60
 # At the end of a round this near the goal its multipliers are certified, if they promise to prove
 # more by this much: they prove the most then, and a later iterate may be good enough for them.
 _NEAR, _WORTH = 3.0, 0.3
@@ -35,6 +36,8 @@ _NEAR, _WORTH = 3.0, 0.3
 _LAST = 1e-9
 # This far from the goal a fit is worth a full eigenbasis, if it has gone on for long.
 _FAR = 10.0
+# How much smaller the estimate must be after each certificate that contradicted it.
+_SHARPER = 0.3
 # Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
 _WAIT, _MOST_WAIT = 5, 10
 
@@ -79,12 +82,13 @@ class _Fit:
     used : evaluations since the multipliers moved;  stale : rounds since the gap was least
     wait, pause : evaluations until the next certificate, and to wait after a failed one
     best, dual : the lowest objective and the highest lower bound certified;  kept : theta there
+    aim : what the estimated gap must fall to, relative, before it is certified: `tol` at first
     ended : heads that only wait to leave the batch
     """
 
     _STATE = (
         *("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual", "ended"),
-        *("first_norm", "reg"),
+        *("aim", "first_norm", "reg"),
     )
 
     def __init__(
@@ -131,6 +135,7 @@ class _Fit:
         self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
         self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
         self.dual, self.ended = np.zeros(heads), np.zeros(heads, dtype=bool)
+        self.aim = np.full(heads, self.tol)
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
@@ -151,7 +156,7 @@ class _Fit:
             at = self.lbfgs.at
             slack, residual = self.gap(at)
             plain, near = np.abs(at.extra[3]), slack + residual
-            tight = residual <= _BALANCE * np.maximum(slack, self.tol * np.abs(at.value))
+            tight = residual <= _BALANCE * np.maximum(slack, self.aim * np.abs(at.value))
             over = (tight | at.stalled | (self.used >= _LONG)) & ~self.ended
             self._certify_where_due(over, plain, near)
             self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
@@ -193,18 +198,27 @@ class _Fit:
         return np.asarray(self.whole.linear & (self.reg > 0.0))
 
     @property
+    def _small(self) -> np.ndarray:
+        """Heads whose estimated gap may be rounding."""
+        least = math.sqrt(self.lbfgs.noise) * np.abs(self.lbfgs.at.extra[3])
+        return np.asarray(self.least <= least)
+
+    @property
     def _proven(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             near = self.best - self.dual <= self.tol * self.best
         return np.asarray(np.isfinite(self.best) & near)
 
     def _certify_where_due(self, over: np.ndarray, plain: np.ndarray, near: np.ndarray) -> None:
-        goal = self.tol * plain
-        due = ((near <= goal) | (plain - self.dual <= goal)) & (self.wait <= 0)
+        goal, there = self.tol * plain, near <= self.aim * plain
+        due = there | ((plain - self.dual <= goal) & (self.wait <= 0))
         due |= over & (near <= _NEAR * goal) & (plain - near > self.dual + _WORTH * goal)
         # Where rounding ends a fit before its goal, the best of the last rounds is what comes back.
         last = over & (near < self.least) & (near <= _LAST * plain)
         self._certify(self._certain & ~self.ended & (due | last))
+        # The estimate said enough, and was wrong: from now on it must say more.
+        wrong = there & self._certain & ~self._proven
+        self.aim = np.where(wrong, _SHARPER * self.aim, self.aim)
 
     def _certify(self, heads: np.ndarray) -> None:
         """Find what the present iterates of `heads` (K,) prove."""
@@ -233,7 +247,7 @@ class _Fit:
                 np.full(len(near), asked),
                 self.n_iter >= self.max_iter,
                 ~finite,
-                self.stale >= _PATIENCE,
+                self.stale >= np.where(self._certain & ~self._small, _HARD, _PATIENCE),
             ],
             [
                 "converged",
@@ -249,7 +263,7 @@ class _Fit:
         """The multipliers of heads whose inner solve is over move, and their smoothing adapts."""
         if not over.any():
             return
-        factor = np.where(tight, np.where(self.used <= _SHORT, 0.5, 1.0), 2.0)
+        factor = np.where(tight, np.where(self.used <= _SHORT, 0.5, 1.0), _MORE)
         self.inner.move(over, self.inner.smoothing * np.where(over, factor, 1.0))
         self.lbfgs.restart(over)
         self.used = np.where(over, -1, self.used)
