@@ -152,7 +152,8 @@ def _weighted(rows: Rows, weights: np.ndarray, which: np.ndarray | None) -> Rows
 
 def _run(context: Context, job: Job, heads: list[Head]) -> list[FitResult]:
     settings = job.settings
-    with blas_threads(job.rows.x, len(heads) * job._largest_product()):
+    # By the size of one head: much of what a step does, it does head by head.
+    with blas_threads(job.rows.x, job._largest_product()):
         if heads[0].full_batch:
             theta = _starts(job, heads)
             problem = _problem(job, heads, theta)
