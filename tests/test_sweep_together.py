@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+import threadpoolctl
 from conftest import Backend
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _xp
+from xclf.rows import blas_width, in_threads, own_threads
 from xclf.sweep import _memory, _scores, _train
 
 REGS = {"reg": [1e-4, 1e-2, 1.0]}
@@ -294,3 +298,24 @@ def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
     assert_same_search(got, want, 1e-12)
     np.testing.assert_array_equal(got.predict(X), want.predict(X))
     assert got.score(X, Y) == want.score(X, Y)
+
+
+def test_own_threads_instead_of_those_of_blas():
+    """Inside, BLAS has one thread and rows are shared among as many as it had; then all is back."""
+
+    def widths():
+        libraries = threadpoolctl.threadpool_info()
+        return {lib["num_threads"] for lib in libraries if lib["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        before = widths()
+        with own_threads():
+            assert widths() == {1}
+            assert blas_width() == 3
+            seen = list(in_threads(lambda _: threading.get_ident(), range(12)))
+            assert threading.get_ident() not in seen
+        assert widths() == before
+        assert blas_width() == 3
+    with threadpoolctl.threadpool_limits(1, user_api="blas"), own_threads():
+        assert blas_width() == 1
+        assert set(in_threads(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}

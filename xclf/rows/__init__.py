@@ -4,7 +4,7 @@ from xclf.rows._precision import PRECISIONS, products
 from xclf.rows._room import Room, in_words, parse_bytes
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
 from xclf.rows._stream import Split, Streamed
-from xclf.rows._threads import blas_threads, blas_width, in_threads
+from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
 __all__ = [
     "MASK_CLASSES",
@@ -20,6 +20,7 @@ __all__ = [
     "in_threads",
     "in_words",
     "map_rows",
+    "own_threads",
     "parse_bytes",
     "products",
     "sum_over_rows",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import os
 import threading
@@ -62,6 +63,23 @@ def blas_threads(x: Array, multiply_adds: int) -> contextlib.AbstractContextMana
     return _ONE_THREAD
 
 
+@contextlib.contextmanager
+def own_threads() -> Iterator[None]:
+    """A context in which BLAS has one thread, and `in_threads` as many as BLAS had before.
+
+    For many heads: what is not shared out by rows is done head by head, in products so small that
+    the threads of BLAS mostly wait for each other.
+    """
+    width = _width.set(blas_width())
+    try:
+        with _ONE_THREAD:
+            yield
+    finally:
+        _width.reset(width)
+
+
+_width: contextvars.ContextVar[int | None] = contextvars.ContextVar("_width", default=None)
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -106,6 +124,9 @@ def _worker(f: Callable[[Part], Result], part: Part) -> Result:
 
 def blas_width() -> int:
     """How many threads BLAS may use now, and so how many rows are shared among."""
+    kept = _width.get()
+    if kept is not None:
+        return kept
     libraries = _controller().lib_controllers
     return max((int(lib.num_threads) for lib in libraries if lib.user_api == "blas"), default=1)
 

@@ -19,7 +19,7 @@ from xclf.estimators._fitting import (
 from xclf.estimators._memory import room_for
 from xclf.objectives import Objective, data_loss
 from xclf.optim import Momentum
-from xclf.rows import Rows, blas_threads, products
+from xclf.rows import Rows, blas_threads, own_threads, products
 from xclf.sweep._heads import Context, Head
 from xclf.sweep._memory import budget, heads_at_once
 from xclf.sweep._progress import Quiet
@@ -153,7 +153,7 @@ def _weighted(rows: Rows, weights: np.ndarray, which: np.ndarray | None) -> Rows
 def _run(context: Context, job: Job, heads: list[Head]) -> list[FitResult]:
     settings = job.settings
     # By the size of one head: much of what a step does, it does head by head.
-    with blas_threads(job.rows.x, job._largest_product()):
+    with blas_threads(job.rows.x, job._largest_product()), own_threads():
         if heads[0].full_batch:
             theta = _starts(job, heads)
             problem = _problem(job, heads, theta)
