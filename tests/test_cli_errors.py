@@ -63,7 +63,7 @@ SLIPS = [
     ("train digits --max-memory -1", "--max-memory"),
     ("train digits --max-memory G", "--max-memory"),
     ("train digits --max-memory infG", "--max-memory"),
-    ("train digits --device gpu", "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+    ("train digits --device gpu", "must be auto, cpu, cuda, cuda:N or cuda:all, got 'gpu'"),
     ("train digits --device cuda", "no cuda:0 [here]; 'xclf backends' says more, and --device cpu"),
     ("train digits --device cuda:1", "--device cuda:1 cannot be used: no cuda:1 [here]"),
     ("train digits --device cuda:x", "--device must be"),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 from cli_cases import NAMES, Shell, blobs, write_npz
+from device_cases import gpus  # noqa: F401  a fixture
 from rich.console import Console
 
 import xclf
-from xclf import _xp
+from xclf import _xp, load
 from xclf.cli import _console, _devices, app, tools
 from xclf.cli._console import FitProgress, _next_mark
 from xclf.gradcheck import check_gradient
@@ -118,6 +118,8 @@ def test_backends_says_what_is_here_and_why(shell, monkeypatch):
     assert "--device auto would use numpy on the CPU (no cuda:0 [here])" in text
     monkeypatch.setattr(tools, "_LIBRARIES", (("nowhere", ("nowhere",), ""), ("json", ("x",), "")))
     monkeypatch.setattr(_xp, "cuda", lambda index=0: (np, "a card"))
+    fake = SimpleNamespace(cuda=SimpleNamespace(Device=lambda index: index))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
     text = shell.good("backends")
     assert "│ nowhere │ not installed │" in text
     assert "│ json    │ installed     │" in text
@@ -167,23 +169,42 @@ def test_help_teaches_by_example(shell):
 
 
 def test_places_to_compute(monkeypatch):
-    entered = []
-
-    def device(index):
-        entered.append(index)
-        return nullcontext()
-
     monkeypatch.setattr(_xp, "cuda", lambda index=0: (np, f"card {index}"))
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Device=device)))
-    assert _devices.choose("cpu").text == "numpy on the CPU (asked for)"
-    assert _devices.choose("auto").text == "cupy on cuda:0 (card 0)"
-    assert _devices.choose("cuda").index == 0
+    monkeypatch.setattr(_xp, "_gpus", lambda: 2)
+    fake = SimpleNamespace(cuda=SimpleNamespace(Device=lambda index: f"device {index}"))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    cpu = _devices.choose("cpu")
+    assert (cpu.text, cpu.device) == ("numpy on the CPU (asked for)", None)
+    auto = _devices.choose("auto")
+    assert (auto.text, auto.device) == ("cupy on cuda:0 (card 0)", "auto")
     place = _devices.choose("cuda:1")
     assert place.text == "cupy on cuda:1 (card 1; asked for)"
+    assert (place.device, place.where) == ("cuda:1", "device 1")
+    every = _devices.choose("cuda:all")
+    assert every.where == "device 0"
+    assert every.text.count("asked for") == 2
     x = np.arange(3, dtype=np.uint8)
-    assert place.put(x).dtype == np.uint8
-    assert entered == [1]
-    assert _devices.choose("cpu").put(x) is x
+    assert cpu.put(x) is x
+    monkeypatch.setattr(_xp, "cuda", lambda index=0: (None, "no driver"))
+    auto = _devices.choose("auto")
+    assert (auto.text, auto.device) == ("numpy on the CPU (no driver)", None)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_shell_on_another_device(shell):
+    """array-api-strict plays the GPU: train, go on, sweep, evaluate, predict."""
+    gpu = ("--device", "gpu", "--max-iter", 3)
+    assert "gpu (asked for)" in shell.good("train", "digits", *gpu, "--out", "m")
+    shell.good("train", "digits", *gpu, "--start", "m", "--out", "m2")
+    shell.good("sweep", "digits", *gpu, "--reg", "1e-3,1e-2", "--out", "m3")
+    for name in ("m", "m2", "m3"):
+        model = load(shell.home / name)
+        assert model.device == "gpu"
+        assert type(model.coef_) is np.ndarray
+    there = shell.good("evaluate", "m", "digits", "--device", "gpu")
+    here = shell.good("evaluate", "m", "digits", "--device", "cpu")
+    assert there.replace("gpu (asked for)", "") == here.replace("numpy on the CPU (asked for)", "")
+    shell.good("predict", "m", "digits", "--device", "gpu", "--out", "p.csv")
 
 
 def test_a_device_that_is_here(capsys, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from conftest import Backend
 
 from xclf import _xp
 
@@ -84,19 +85,26 @@ class _Device:
         return False
 
 
-def _cupy(*, available=True, count=1, entry=1.0, broken=False):
-    """What the probe touches of CuPy, on NumPy."""
+def _cupy(*, driver=13000, count=1, entry=1.0, broken=None):
+    """What the probe touches of CuPy, on NumPy. No devices (count None) is an error, as there."""
 
     def ones(shape, dtype):
-        if broken:
-            raise RuntimeError("CUDA driver version is insufficient")
+        if broken is not None:
+            raise broken
         return np.full(shape, entry, dtype)
 
+    def devices():
+        if count is None:
+            raise RuntimeError("cudaErrorNoDevice")
+        return count
+
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: count, getDeviceProperties=lambda index: {"name": b"Some GPU"}
+        getDeviceCount=devices,
+        getDeviceProperties=lambda index: {"name": b"Some GPU"},
+        driverGetVersion=lambda: int(driver),
+        runtimeGetVersion=lambda: 13020,
     )
     module = types.ModuleType("cupy")
-    module.is_available = lambda: available
     module.cuda = types.SimpleNamespace(runtime=runtime, Device=_Device)
     module.ones, module.float32, module.asarray = ones, np.float32, np.asarray
     module.__version__ = "99.0"
@@ -107,11 +115,15 @@ def _cupy(*, available=True, count=1, entry=1.0, broken=False):
     "cupy, index, word",
     [
         (None, 0, "CuPy is not installed"),
-        (_cupy(available=False), 0, "finds no CUDA device or driver"),
+        (_cupy(count=None, driver=0), 0, "but there is no CUDA driver"),
+        (_cupy(count=None, driver=12020), 0, "too old: it is for CUDA 12.2, CuPy for 13.2"),
+        (_cupy(count=None), 0, "but CUDA finds no device: cudaErrorNoDevice"),
+        (_cupy(count=None, driver="?"), 0, "but CUDA does not start: cudaErrorNoDevice"),
         (_cupy(), 1, "there is no device cuda:1; 1 found"),
         (_cupy(count=0), 0, "there is no device cuda:0; 0 found"),
         (_cupy(), -1, "there is no device cuda:-1"),
-        (_cupy(broken=True), 0, "a probe on cuda:0 failed: CUDA driver version"),
+        (_cupy(broken=RuntimeError("no kernel image")), 0, "on cuda:0 failed: no kernel image"),
+        (_cupy(broken=MemoryError("512 bytes")), 0, "there is no memory left on cuda:0: 512"),
         (_cupy(entry=2.0), 0, "a probe on cuda:0 gave a wrong product"),
     ],
 )
@@ -127,3 +139,59 @@ def test_a_gpu_that_works(monkeypatch):
     namespace, what = _xp.cuda(1)
     assert namespace is not None
     assert what == "Some GPU, CuPy 99.0"
+
+
+def test_names_of_devices():
+    for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "cuda:all", ("cuda:1", "cuda:0")):
+        assert _xp.names_a_device(name)
+    for name in ("cuda:", "cuda:1.0", "CUDA", "gpu", "cpu:0", ("cuda", "auto"), ("cuda:1", 1), []):
+        assert not _xp.names_a_device(name)
+
+
+def test_spots_on_gpus(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", _cupy(count=3))
+    assert [s.text for s in _xp.spots("cuda:2")] == [
+        "cupy on cuda:2 (Some GPU, CuPy 99.0; asked for)"
+    ]
+    assert len(_xp.spots("cuda:all")) == 3
+    assert [s.text[8:14] for s in _xp.spots(("cuda:2", "cuda"))] == ["cuda:2", "cuda:0"]
+    with pytest.raises(
+        ValueError, match="device 'cuda:3' cannot be used: there is no device cuda:3"
+    ):
+        _xp.spots(("cuda:0", "cuda:3"))
+
+
+def test_only_cupy_has_a_current_device(backend, monkeypatch):
+    """Its arrays are computed with on theirs; for all others nothing is entered."""
+    x = backend.asarray(np.ones(2))
+    if backend is not Backend.CUPY:
+        with _xp.on_device(x) as entered:
+            assert entered is None
+        _xp.finish(x)
+    place = _Device(1)
+    monkeypatch.setitem(sys.modules, "cupy", _cupy())
+    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
+    monkeypatch.setattr(_xp, "device", lambda array: place)
+    if not _xp.is_host(x):
+        assert _xp.on_device(x) is place
+
+
+def test_arrays_move_between_devices():
+    x = Backend.STRICT.asarray(np.arange(3.0))
+    xp = Backend.STRICT.xp
+    like = xp.zeros(1, device=xp.Device("device2"))
+    moved = _xp.to_device(x, like)
+    assert _xp.device(moved) == xp.Device("device2")
+    np.testing.assert_array_equal(_xp.to_host(moved), [0.0, 1.0, 2.0])
+    assert _xp.to_device(x, x) is x
+
+
+def test_free_memory_is_what_the_device_says(backend, monkeypatch):
+    if backend not in (Backend.CUPY, Backend.TORCH_CUDA):
+        assert _xp.free_memory(backend.xp, backend.device) is None
+    fake = _cupy()
+    fake.cuda.runtime.memGetInfo = lambda: (700, 1000)
+    fake.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 50)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
+    assert _xp.free_memory(backend.xp, _Device(0)) == 750

@@ -248,6 +248,20 @@ def loaded(name: str) -> ModuleType | None:
     return sys.modules.get(name)
 
 
+def _why_no_device(runtime: Any, error: Exception) -> str:
+    """In words: no driver, a driver too old for CuPy's CUDA, or what CUDA says."""
+    try:
+        driver, wanted = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
+    except Exception:
+        return f"CUDA does not start: {error}"
+    if driver == 0:
+        return "there is no CUDA driver"
+    if driver // 1000 < wanted // 1000:
+        have, want = (f"{n // 1000}.{n % 1000 // 10}" for n in (driver, wanted))
+        return f"the CUDA driver is too old: it is for CUDA {have}, CuPy for {want}"
+    return f"CUDA finds no device: {error}"
+
+
 class Spot(NamedTuple):
     """Where to compute: a namespace and its device, both None for NumPy; `text` says why there."""
 
@@ -322,16 +336,19 @@ def cuda(index: int = 0) -> tuple[Namespace | None, str]:
     except ImportError as error:
         return None, f"CuPy is not installed ({error})"
     try:
-        if not cupy.is_available():
-            return None, "CuPy is installed, but finds no CUDA device or driver"
         count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # whatever a broken installation raises means: not usable
+        return None, f"CuPy is installed, but {_why_no_device(cupy.cuda.runtime, error)}"
+    try:
         if not 0 <= index < count:
             return None, f"there is no device cuda:{index}; {count} found"
         with cupy.cuda.Device(index):
             probe = cupy.ones((8, 8), dtype=cupy.float32)
             good = float((probe @ probe).sum()) == 512.0
             name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
-    except Exception as error:  # whatever a broken installation raises means: not usable
+    except Exception as error:
+        if out_of_memory(error):
+            return None, f"there is no memory left on cuda:{index}: {error}"
         return None, f"a probe on cuda:{index} failed: {error}"
     if not good:
         return None, f"a probe on cuda:{index} gave a wrong product"

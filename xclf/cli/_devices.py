@@ -14,39 +14,35 @@ from xclf.cli._console import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """A place to compute: `text` says which and why; xp is None for NumPy on the CPU."""
+    """A place to compute: `text` says which and why.
+
+    device : the estimators' parameter for it; None for NumPy on the CPU
+    xp, where : namespace and device there, the first of several; None for NumPy
+    """
 
     text: str
+    device: str | None = None
     xp: Any = None
-    index: int = 0
+    where: Any = None
 
     def put(self, x: np.ndarray) -> Array:
         """x (host) where this place computes, in its own dtype."""
-        if self.xp is None:
-            return x
-        import cupy  # only a CUDA place comes here, and its probe has imported it
-
-        with cupy.cuda.Device(self.index):
-            return self.xp.asarray(x)
+        return x if self.xp is None else _xp.asarray(self.xp, x, device=self.where)
 
 
 def choose(device: str) -> Place:
-    """The place that "auto", "cpu", "cuda" or "cuda:N" stands for; `UserError` if there is none."""
-    if device == "cpu":
-        return Place("numpy on the CPU (asked for)")
-    if device == "auto":
-        xp, found = _xp.cuda()
-        if xp is None:
-            return Place(f"numpy on the CPU ({found})")
-        return Place(f"cupy on cuda:0 ({found})", xp)
-    head, _, number = device.partition(":")
-    if head != "cuda" or (number and not number.isdecimal()):
-        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}")
-    index = int(number or 0)
-    xp, found = _xp.cuda(index)
-    if xp is None:
+    """The place that "auto", "cpu", "cuda", "cuda:N" or "cuda:all" stands for; `UserError` if there
+    is none."""
+    if not _xp.names_a_device(device):
+        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or cuda:all, got {device!r}")
+    try:
+        found = _xp.spots(device)
+    except ValueError as error:
+        why = str(error).partition(": ")[2]
         raise UserError(
-            f"--device {device} cannot be used: {found}; 'xclf backends' says more, "
+            f"--device {device} cannot be used: {why}; 'xclf backends' says more, "
             "and --device cpu always works"
-        )
-    return Place(f"cupy on cuda:{index} ({found}; asked for)", xp, index)
+        ) from None
+    text = "; ".join(spot.text for spot in found)
+    first = found[0]
+    return Place(text, None if first.xp is None else device, first.xp, first.device)

@@ -154,9 +154,9 @@ class Run:
             warnings.simplefilter("always")
             try:
                 with self.progress as progress:
-                    self.model.set_params(callbacks=[progress])
+                    self.model.set_params(callbacks=[progress], device=self.place.device)
                     self._place_model()
-                    self.model.fit(self.place.put(x), y)
+                    self.model.fit(x, y)
             except KeyboardInterrupt:
                 self._keep_interrupted(getattr(self.model, "history_", None) is not before)
                 raise
@@ -211,7 +211,7 @@ class Run:
     def _place_model(self) -> None:
         """A model to go on from must be where its rows will be."""
         if hasattr(self.model, "classes_") and self.place.xp is not None:
-            moved = self.model.to_namespace(self.place.xp, self.place.index)
+            moved = self.model.to_namespace(self.place.xp, self.place.where)
             self.model.__dict__.update(moved.__dict__)
 
     def _check_start(self, x: np.ndarray) -> None:

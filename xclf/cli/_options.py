@@ -39,7 +39,7 @@ ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]
 Reg: TypeAlias = Annotated[
     float | None, typer.Option(help="Penalty on the squared weights.", show_default="1e-4")
 ]
-Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
 Out: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
 ]

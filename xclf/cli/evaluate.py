@@ -20,7 +20,7 @@ from xclf.estimators import load as load_model
 def open_model(path: Path, place: Place) -> Any:
     """The saved model, where `place` computes."""
     model = load_model(path)
-    return model if place.xp is None else model.to_namespace(place.xp, place.index)
+    return model if place.xp is None else model.to_namespace(place.xp, place.where)
 
 
 def open_rows(model: Any, data: Dataset, source: str) -> Dataset:
@@ -48,7 +48,7 @@ def evaluate(
         typer.Option(help="Exit with status 1 below this accuracy.", min=0.0, max=1.0),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Most bytes to read densely.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

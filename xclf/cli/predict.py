@@ -36,7 +36,7 @@ def predict(
         bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
     ] = False,
     label: Annotated[str | None, typer.Option(help="Label column to leave out.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Most bytes to read densely.")] = None,
 ) -> None:
     """Write predictions for every row of DATA, in row order; streamed, and whole or not at all.

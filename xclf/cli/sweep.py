@@ -173,7 +173,8 @@ def _fit(search: SweepCV, run: Run, x: np.ndarray, y: np.ndarray) -> float:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            search.fit(run.place.put(x), y)
+            search.estimator.set_params(device=run.place.device)
+            search.fit(x, y)
         except AttributeError as error:  # a scorer asks for what the model does not have
             raise UserError(
                 f"--scoring {search.scoring} cannot be had of this model: {error}"

@@ -151,7 +151,7 @@ class Certificate:
         count, that times |x|, all (K,); dw and db of X^T G."""
         stack = self.problem.objective.stack
         xp = namespace(self.theta)
-        scale = 1.0 if stack.scale is None else xp.astype(stack.scale, self.problem.rows.dtype)
+        scale = None if stack.scale is None else xp.astype(stack.scale, self.problem.rows.dtype)
 
         def step(chunk: Chunk) -> tuple[Array, ...]:
             tape, scores, a = self._multipliers(chunk)
@@ -163,7 +163,8 @@ class Certificate:
             hinge = xp.maximum(m, 0.0)
             near = (m > -1e-6 * self.margin[:, None, None]) | (a > 0.0)
             active = xp.sum(xp.where(near & ~mask, 1.0, xp.zeros_like(a)), axis=-2)
-            x = xp.matrix_transpose(tape.inputs[0]) / scale
+            x = xp.matrix_transpose(tape.inputs[0])
+            x = x if scale is None else x / scale
             squares = xp.sum(x * x, axis=-1)
             lines = [xp.sum(line, axis=-2) for line in (hinge, hinge - a * m, a)]
             lines += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
