@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
 from sklearn.model_selection import cross_val_score
 
-from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _xp, load
-from xclf.rows import Split, Streamed
+from xclf import SoftmaxClassifier, TwoLayerClassifier, _xp, load
+from xclf.rows import Rows, Split, Streamed
 
 rows_of_a_chunk = "xclf.rows._rows._chunk_rows"
 X, Y = blobs(150, 6, 3)
@@ -70,8 +69,11 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
     model = small(cls, device=device, **options).fit(X, NAMES)
     _assert_same_fit(model, want)
     (x,) = asked[1:]
-    kind = {"moved": type(Backend.STRICT.asarray([1.0])), "streamed": Streamed}
-    assert type(x) is kind.get(way, Split)
+    if "several" in way and cls is SoftmaxClassifier:
+        assert type(x) is Split
+    else:  # minibatches, and the hinge, on the first of several
+        plain = type(Backend.STRICT.asarray([1.0]))
+        assert type(x) is (Streamed if "streamed" in way else plain)
     for layer in model._layers():
         assert _xp.device(layer.w) == _xp.SPOTS["gpu"][1]
     np.testing.assert_array_equal(model.predict(X), want.predict(X))
@@ -232,9 +234,33 @@ def test_max_memory_decides_too(asked):
         assert isinstance(asked[-1], Streamed) is streamed
 
 
+@pytest.mark.parametrize("full_device", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"class_weight": "balanced"}, {"standardize": True}], ids=str
+)
+def test_both_devices_do_their_share(full_device, options, monkeypatch):
+    """Of a net's passes too, weights and all; no operation meets arrays of two devices."""
+    if full_device:
+        monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+    monkeypatch.setattr(rows_of_a_chunk, lambda *_: 20)
+    seen = []
+    plain = Rows._widen
+    monkeypatch.setattr(
+        Rows, "_widen", lambda self, x: (seen.append(str(_xp.device(x))), plain(self, x))[1]
+    )
+    options = {"solver": "lbfgs", "max_iter": 8, "hidden": 6, "random_state": 1} | options
+    want = TwoLayerClassifier(**options).fit(X, NAMES)
+    seen.clear()
+    model = TwoLayerClassifier(device=("gpu", "gpu2"), **options).fit(X, NAMES)
+    _assert_same_fit(model, want, 1e-9)
+    first, second = (sum(f"device{k}" in one for one in seen) for k in (1, 2))
+    assert second
+    assert 0.4 <= second / (first + second) <= 0.6
+
+
 def test_fewer_rows_than_devices():
     x, y = X[:2], np.asarray([0, 1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = SVMClassifier(device=("gpu", "gpu2"), max_iter=3).fit(x, y)
+    xp = _xp.SPOTS["gpu"][0]
+    _xp.SPOTS["gpu3"] = (xp, xp.Device("CPU_DEVICE"))
+    model = SoftmaxClassifier(device=("gpu", "gpu2", "gpu3"), max_iter=3).fit(x, y)
     assert model.predict(x).tolist() == [0, 1]

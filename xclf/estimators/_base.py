@@ -27,7 +27,7 @@ from xclf.estimators._fitting import (
     standardized,
 )
 from xclf.estimators._memory import room_for
-from xclf.estimators._places import put
+from xclf.estimators._places import put, shares_rows
 from xclf.estimators._printer import Printer
 from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
 from xclf.objectives import Layer, Stack
@@ -137,7 +137,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
-        X, taken = put(border.check_x(self, X, reset=True), self.device, self.max_memory)
+        X = border.check_x(self, X, reset=True)
+        X, taken = put(X, self.device, self.max_memory, several=shares_rows(self))
         settings = self._settings(X, self._auto_solver)
         with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
             self._fit_rows(X, y, sample_weight, settings, taken)
@@ -178,7 +179,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         settings = self._partial_settings()
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
-        X, taken = put(border.check_x(self, X, reset=first), self.device, self.max_memory)
+        X = border.check_x(self, X, reset=first)
+        X, taken = put(X, self.device, self.max_memory, several=False)
         with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
             self._partial_rows(X, y, known, sample_weight, settings, taken)
 

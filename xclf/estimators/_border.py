@@ -34,7 +34,8 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     else:
         _check_device_x(est, X, reset=reset)
         X = _xp.detached(X)
-    check_finite(X)
+    with _xp.on_device(X):
+        check_finite(X)
     return X
 
 

@@ -76,8 +76,9 @@ class FittedModel:
         best = self._map_scores(X, lambda scores: _xp.namespace(scores).argmax(scores, axis=0))
         if self.classes_.dtype.kind not in "biuf" or _xp.is_host(best):
             return self.classes_[_xp.to_host(best)]
-        labels = _xp.from_host(_common(self.classes_), best)
-        return _xp.namespace(best).take(labels, best, axis=0)
+        with _xp.on_device(best):
+            labels = _xp.from_host(_common(self.classes_), best)
+            return _xp.namespace(best).take(labels, best, axis=0)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy of `predict(X)` against y, computed on the host."""

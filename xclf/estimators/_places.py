@@ -7,6 +7,7 @@ from typing import Any
 
 from xclf import _xp
 from xclf._xp import Array
+from xclf.estimators._settings import FULL_BATCH
 from xclf.rows import Split, Streamed, parse_bytes
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
@@ -14,11 +15,23 @@ from xclf.rows import Split, Streamed, parse_bytes
 _COMFORTABLE, _OF_BOUND = 0.6, 0.5
 
 
-def put(X: Array, device: str | Sequence[str] | None, max_memory: Any) -> tuple[Array, int]:
+def shares_rows(model: Any) -> bool:
+    """Whether a fit of `model` can share its rows among several devices: its sums over rows are
+    then those of `RowSums`, which can be copied to each. The hinge's work on arrays of all rows,
+    and a minibatch is too little work to share."""
+    solver = model._auto_solver if model.solver == "auto" else model.solver
+    return bool(model._loss_name == "softmax" and solver in FULL_BATCH)
+
+
+def put(
+    X: Array, device: str | Sequence[str] | None, max_memory: Any, *, several: bool
+) -> tuple[Array, int]:
     """(X where `device` says to compute, bytes that it takes there).
 
     X in host memory is moved, or `Streamed` where it is too large. Any other X stays where it is;
     ValueError if that is not `device`.
+
+    several : whether to use all of several devices, or the first one only
     """
     if device is None:
         return X, 0
@@ -30,7 +43,7 @@ def put(X: Array, device: str | Sequence[str] | None, max_memory: Any) -> tuple[
     most = parse_bytes(max_memory)
     if there[0].xp is None:
         return X, 0
-    if len(there) == 1:
+    if len(there) == 1 or not several:
         return _sent(Streamed(X, there[0].xp, there[0].device), most)
     split = Split(X, there[0].xp, [spot.device for spot in there[: len(X)]])
     sent = [_sent(x, most) for _, x in split.lanes]

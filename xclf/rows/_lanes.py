@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass, replace
@@ -54,11 +55,21 @@ def in_lanes(
             finish(lanes[k].x)
         return sums
 
-    with ThreadPoolExecutor(len(lanes), thread_name_prefix="xclf-device") as pool:
-        found = list(pool.map(work, range(len(lanes))))
+    found = list(_pool(len(lanes)).map(work, range(len(lanes))))
     totals = found[0]
     with on_device(first):
         for sums in found[1:]:
             for place, part in enumerate(sums):
                 totals[place] += to_device(part, first)
     return tuple(totals)
+
+
+# Kept: every thread of its own makes CuPy's library handles anew.
+@functools.cache
+def _pool(lanes: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(lanes, thread_name_prefix="xclf-device")
+
+
+# A forked child has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,7 +14,7 @@ from xclf.estimators import _border as border
 from xclf.estimators import check_parameters
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitting import row_weights
-from xclf.estimators._places import put
+from xclf.estimators._places import put, shares_rows
 from xclf.estimators._settings import FULL_BATCH, Settings
 from xclf.optim import Momentum
 from xclf.sweep._book import Fit, Split
@@ -63,7 +63,8 @@ class Context:
         X = border.check_x(checked, X, reset=True)
         place = {name: getattr(like, name) for name in ("device", "max_memory")}
         check_parameters(type(like).__name__, place)
-        return cls(*put(X, like.device, like.max_memory), checked)
+        several = shares_rows(like)
+        return cls(*put(X, like.device, like.max_memory, several=several), checked)
 
     def head(self, fit: Fit, split: Split, train: np.ndarray, params: dict[str, Any]) -> Head:
         """`fit` checked as the estimator's own `fit` checks; raises what that raises.
