@@ -220,3 +220,23 @@ def test_the_machine_notices_an_event_that_is_forgotten(forgotten, monkeypatch):
         _finish(machine)
         wrong += not np.array_equal(np.concatenate([read[0] for read in reads]), HOST)
     assert wrong
+
+
+def test_no_step_over_streamed_rows_reads_the_device():
+    """Neither a minibatch nor a full pass: rows go there, and nothing comes back."""
+    from counting import NAMESPACE, counted, counting
+
+    from xclf.objectives import Objective, Stack, data_loss
+    from xclf.optim import SGD
+    from xclf.training.minibatch import minibatch_step
+    from xclf.training.problem import Problem
+
+    x = Streamed(HOST, NAMESPACE, "cpu")
+    rows = Rows(x, counted(np.arange(20) % 4), None, x.dtype)
+    objective = Objective(Stack((3, 4)), data_loss("softmax"), 1e-3)
+    theta = counted(np.zeros(16))
+    with counting() as tally:
+        minibatch_step(objective, SGD(), rows, theta, (), rows.numbers(np.array([1, 5])), 0.1)
+        Problem(objective, rows).value_and_grad(theta)
+    assert tally.reads == 0, tally
+    assert tally.operations > 0
