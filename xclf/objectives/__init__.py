@@ -1,5 +1,6 @@
 """Objectives: flat parameters and some rows in, loss and slope out."""
 
+from xclf.objectives._host import true_index
 from xclf.objectives._host_proximal import proximal_sums
 from xclf.objectives._objective import LOSSES, Objective, data_loss
 from xclf.objectives._proximal import Move, ProximalSums, class_flows, true_mask
@@ -19,5 +20,6 @@ __all__ = [
     "class_flows",
     "data_loss",
     "proximal_sums",
+    "true_index",
     "true_mask",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xclf._xp import Array, accumulator, device, from_host, namespace
+from xclf.kernels import proximal_hinge
 from xclf.objectives import Layer, Move, proximal_sums
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import sum_over_rows
@@ -165,6 +166,23 @@ class Inner:
 
         margin, smoothing = self.margin[heads], self.smoothing[heads]
         return Certificate(problem, theta, margin, smoothing, anchor).bound()
+
+    def multipliers(self, theta: Array, head: int) -> Array:
+        """(C, N): those of one head at theta (K, P), which its margins give."""
+        problem, margin = self.problem, float(self.margin[head])
+        xp, parts = namespace(theta), []
+        layers = problem.objective.stack.prepared(theta[head, :], problem.rows.dtype)
+        for chunk in problem.rows.chunks(
+            problem.rows.chunk_rows(problem.objective.stack.widths[-1])
+        ):
+            scores, _ = problem.objective.stack.apply(layers, chunk.x)
+            anchor = self.anchor[head, :, chunk.where]
+            smoothing = float(self.smoothing[head])
+            _, _, _, a, *_ = proximal_hinge(
+                scores, chunk.labels, anchor, smoothing, margin=margin, axis=-2
+            )
+            parts.append(a)
+        return xp.concat(parts, axis=-1)
 
     def as_stored(self, theta: Array, dtype: Any) -> Array:
         """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.

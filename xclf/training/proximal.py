@@ -17,6 +17,7 @@ import numpy as np
 
 from xclf._xp import Array, from_host, namespace, to_host
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
+from xclf.training._exact import exact_hinge
 from xclf.training._inner import Inner, widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
@@ -38,6 +39,9 @@ _LAST = 1e-9
 _FAR = 10.0
 # How much smaller the estimate must be after each certificate that contradicted it.
 _SHARPER = 0.3
+# A round that ends this near the optimum, relative, may know who is at a margin: small problems are
+# solved exactly from there. If not, it is tried again at a tenth of that.
+_RIPE, _RIPER = 1e-2, 0.1
 # Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
 _WAIT, _MOST_WAIT = 5, 10
 
@@ -88,7 +92,7 @@ class _Fit:
 
     _STATE = (
         *("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual", "ended"),
-        *("aim", "first_norm", "reg"),
+        *("aim", "ripe", "first_norm", "reg"),
     )
 
     def __init__(
@@ -135,7 +139,7 @@ class _Fit:
         self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
         self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
         self.dual, self.ended = np.zeros(heads), np.zeros(heads, dtype=bool)
-        self.aim = np.full(heads, self.tol)
+        self.aim, self.ripe = np.full(heads, self.tol), np.full(heads, _RIPE)
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
@@ -159,6 +163,9 @@ class _Fit:
             tight = residual <= _BALANCE * np.maximum(slack, self.aim * np.abs(at.value))
             over = (tight | at.stalled | (self.used >= _LONG)) & ~self.ended
             self._certify_where_due(over, plain, near)
+            ripe = over & (near <= self.ripe * plain) & self._certain & ~self._proven
+            self._polish(ripe)
+            self.ripe = np.where(ripe, _RIPER * self.ripe, self.ripe)
             self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
             self.least = np.where(over, np.minimum(self.least, near), self.least)
             going = self.end(self._reasons(at, near <= self.tol * plain, asked))
@@ -238,6 +245,23 @@ class _Fit:
         self.wait = np.where(heads, self.pause, self.wait)
         self.pause = np.where(heads, np.minimum(2 * self.pause, _MOST_WAIT), self.pause)
 
+    def _polish(self, heads: np.ndarray) -> None:
+        """Where the problem is small try to put the optimum itself in the place of what is near."""
+        for k in np.flatnonzero(heads).tolist():
+            one = self.whole.keep(self.alive[[k]])
+            near = self.inner.multipliers(self.lbfgs.at.theta, k)
+            found = exact_hinge(one, float(self.margin[self.alive[k]]), near)
+            if found is None:
+                continue
+            before = self.inner.anchor[k, ...].copy()
+            self.inner.anchor[k, ...] = found.multipliers
+            theta = self.inner.as_stored(found.theta[None, :], self.whole.rows.dtype)
+            value, gap = self.inner.certify(theta, np.asarray([k]))
+            self.inner.anchor[k, ...] = before
+            if gap[0] < self.best[k] - self.dual[k]:
+                self.best[k], self.dual[k] = value[0], max(self.dual[k], value[0] - gap[0])
+                self.kept[k, ...] = theta[0, ...]
+
     def _reasons(self, at: Iterate, near: np.ndarray, asked: bool) -> np.ndarray:
         """(K,) strings: why each head ends; empty for those that go on."""
         finite = np.isfinite(at.value)
@@ -274,6 +298,7 @@ class _Fit:
         ending = (reasons != "") & ~self.ended
         if self.whole.linear:
             self._certify(ending & ~(self._proven & self._certain))
+            self._polish(ending & self._proven & self._certain & (self.best - self.dual > 1e-12))
         narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
         for k in np.flatnonzero(ending).tolist():
             self.results[self.alive[k]] = self._result(k, str(reasons[k]))

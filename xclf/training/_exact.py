@@ -1,0 +1,132 @@
+"""The exact optimum of a small linear hinge problem, from multipliers that are nearly right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+from xclf._xp import Array, is_host, to_host
+from xclf.objectives import true_index
+from xclf.training.problem import Problem
+
+# The system has a row for every pair of a row and a class at its margin; features are copied.
+_PAIRS, _ENTRIES = 1000, 4_000_000
+# Pairs that change sides end after a few rounds, or never.
+_ROUNDS = 30
+_ROUNDING = 1e-10
+
+
+class Exact(NamedTuple):
+    """Parameters theta (P,) in fitting coordinates, and multipliers (C, N)."""
+
+    theta: np.ndarray
+    multipliers: np.ndarray
+
+
+def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | None:
+    """The optimum of one head by the primal-dual active set method, or None where that fails.
+
+    Pairs (i, j) with multiplier strictly between 0 and 1 are at their margin, m_ij = 0; the others
+    stay at 0 or 1. Given who is where, these equations, V = -G^T X / (2 reg) and the balance of the
+    flows between classes are linear in the multipliers and biases. A pair whose multiplier leaves
+    [0, 1], or whose margin has the wrong sign, changes sides, until none does. Source:
+    Hintermueller, Ito & Kunisch (2002).
+
+    problem : linear, reg > 0, float64 rows on the host and one weight a row; None is returned for
+        others, and for problems of more than some hundred such pairs
+    multipliers : (C, N) near the optimal ones, as `proximal_hinge` gives them
+    """
+    rows, stack = problem.rows, problem.objective.stack
+    size = len(rows) * max(stack.widths)
+    if not is_host(rows.x) or rows.dtype != np.float64 or size > _ENTRIES:
+        return None
+    chunk = rows.chunk(slice(0, len(rows)))
+    share = np.ones(len(rows)) if chunk.weights is None else chunk.weights.reshape(-1)
+    z = stack.shifted(chunk.x)
+    z = z if stack.scale is None else z / stack.scale
+    reg = float(np.reshape(to_host(problem.objective.reg), ()))
+    system = _System(z, true_index(chunk.labels), share / share.sum(), margin, reg, stack.bias)
+    found = system.solve(np.asarray(to_host(multipliers), dtype=np.float64))
+    if found is None:
+        return None
+    v, b, a = found
+    return Exact(np.asarray(stack.flatten([(v, b if stack.bias else None)])), a)
+
+
+class _System:
+    """Rows z (N, D) in fitting coordinates, with shares that sum to 1."""
+
+    def __init__(
+        self,
+        z: np.ndarray,
+        labels: np.ndarray,
+        share: np.ndarray,
+        margin: float,
+        reg: float,
+        bias: bool,
+    ) -> None:
+        self.z, self.labels, self.share = z, labels, share
+        self.margin, self.reg, self.bias = margin, reg, bias
+
+    def solve(self, multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(V (C, D), b (C,), multipliers (C, N)) at the optimum."""
+        classes = len(multipliers)
+        other = np.arange(classes)[:, None] != self.labels
+        other &= self.share > 0.0
+        upper = other & (multipliers >= 1.0)
+        free = other & (multipliers > 0.0) & ~upper
+        for _ in range(_ROUNDS):
+            found = self._at(upper, free)
+            if found is None:
+                return None
+            v, b, a = found
+            m = v @ self.z.T + b[:, None]
+            m = m - np.take_along_axis(m, self.labels[None, :], axis=0) + self.margin
+            tiny = _ROUNDING * np.abs(m).max()
+            over, under = free & (a > 1.0 + _ROUNDING), free & (a < -_ROUNDING)
+            freed = (upper & (m < -tiny)) | (other & ~upper & ~free & (m > tiny))
+            if not (over.any() or under.any() or freed.any()):
+                return v, b, np.clip(a, 0.0, 1.0)
+            upper = (upper | over) & ~freed
+            free = (free | freed) & ~over & ~under
+        return None
+
+    def _at(
+        self, upper: np.ndarray, free: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """What the equations give for pairs in `upper` at 1, in `free` at their margin."""
+        classes = len(upper)
+        j, i = np.nonzero(free)
+        if len(i) > _PAIRS:
+            return None
+        slope = self._slope(upper.astype(np.float64))
+        v0 = -(slope @ self.z) / (2.0 * self.reg)
+        ways = np.zeros((len(i), classes))
+        ways[np.arange(len(i)), j] += 1.0
+        ways[np.arange(len(i)), self.labels[i]] -= 1.0
+        near = self.z[i]
+        matrix = (ways @ ways.T) * (near @ near.T) / (2.0 * self.reg)
+        right = np.sum(ways * (near @ v0.T), axis=1) + self.margin
+        if self.bias:
+            none = np.zeros((classes, classes))
+            matrix = np.block([[matrix, -ways], [-ways.T, none]])
+            right = np.concatenate([right, slope.sum(axis=1)])
+        # Of many pairs more than there are directions the equations are dependent.
+        flows, *_ = scipy.linalg.lstsq(matrix, right, lapack_driver="gelsy", check_finite=False)
+        if np.abs(matrix @ flows - right).max(initial=0.0) > _ROUNDING * np.abs(right).max(
+            initial=1.0
+        ):
+            return None
+        b = flows[len(i) :] if self.bias else np.zeros(classes)
+        a = upper.astype(np.float64)
+        a[j, i] = flows[: len(i)] / self.share[i]
+        return -(self._slope(a) @ self.z) / (2.0 * self.reg), b, a
+
+    def _slope(self, a: np.ndarray) -> np.ndarray:
+        """G^T (C, N): what pushes the others down pulls the true class up."""
+        pushes = a * self.share
+        slope: np.ndarray = pushes.copy()
+        np.put_along_axis(slope, self.labels[None, :], -pushes.sum(axis=0)[None, :], axis=0)
+        return slope
