@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 
 import xclf
 from xclf.rows import blas_threads
@@ -202,3 +202,45 @@ def test_complex_features_are_one_line():
     with pytest.raises(ValueError, match="Complex data not supported") as caught:
         xclf.SoftmaxClassifier().fit(X + 0j, Y)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cls", [xclf.SoftmaxClassifier, xclf.SVMClassifier])
+def test_rows_left_out_at_every_kth_place(cls):
+    """The sample that shapes the preconditioner took every k-th row: those without weight alone."""
+    rng = np.random.default_rng(0)
+    for step, n in ((3, 100), (5, 3000)):
+        x = rng.normal(size=(n, 4))
+        y = (x[:, 0] > 0).astype(int)
+        weights = (np.arange(n) % step != 0) * 1.0
+        kept = weights > 0
+        got = cls(reg=1e-2).fit(x, y, sample_weight=weights)
+        want = cls(reg=1e-2).fit(x[kept], y[kept])
+        assert got.converged_
+        assert got.objective_ == pytest.approx(want.objective_, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge:")
+def test_more_iterations_never_give_a_worse_svm():
+    """A fit that ends early gives the best parameters it met, not the last."""
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300].astype(np.float32), y[:300]
+    reached = []
+    for max_iter in (20, 40, 80):
+        model = xclf.SVMClassifier(reg=1e-4, max_iter=max_iter, tol=1e-7).fit(x, y)
+        # History is of float32 sums, the objective of float64 ones.
+        assert model.objective_ <= min(model.history_["loss"]) * (1 + 1e-3)
+        reached.append(model.objective_)
+    assert reached == sorted(reached, reverse=True)
+
+
+@pytest.mark.parametrize("wrong", [{"scoring": "acuracy"}, {"error_score": "riase"},
+                                   {"scoring": ["accuracy", "neg_log_loss"]}])  # fmt: skip
+def test_a_search_refuses_wrong_parameters_before_it_trains(wrong, monkeypatch):
+    def train(*_):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("xclf.sweep._search.train_fits", train)
+    x, y = load_digits(return_X_y=True)
+    search = xclf.SweepCV(xclf.SoftmaxClassifier(), {"reg": [0.1, 1.0]}, **wrong)
+    with pytest.raises(ValueError, match=r"scoring|error_score|refit"):
+        search.fit(x, y)

@@ -242,7 +242,8 @@ def sum_over_rows(
         thread would cost much memory
 
     Returns the totals, accumulated in float64 where the device has it. Chunks are added up in a
-    fixed order, whatever the number of threads: the same input gives the same bits.
+    fixed order, whatever thread was first: the same input, in chunks of the same size, gives the
+    same bits. Little room for many threads makes chunks smaller, and the last bits others.
     """
     if not len(rows):
         raise ValueError("there are no rows to sum over")
@@ -259,11 +260,11 @@ def sum_over_rows(
 
     # Runs of chunks, each with a sum of its own, which are then added up in their order.
     runs = [starts[k * len(starts) // _RUNS : (k + 1) * len(starts) // _RUNS] for k in range(_RUNS)]
-    sums = in_threads(span, [some for some in runs if some])
-    totals = next(sums)
-    for part in sums:
-        for place, more in enumerate(part):
-            totals[place] += more
+    with closing(in_threads(span, [some for some in runs if some])) as sums:
+        totals = next(sums)
+        for part in sums:
+            for place, more in enumerate(part):
+                totals[place] += more
     return tuple(totals)
 
 

@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Generator[Result, None, None]:
     """f of every part, in their order, by as many threads as BLAS may use now.
 
     So a limit on BLAS, by its environment variables or by threadpoolctl, is one on these threads
@@ -102,9 +102,9 @@ def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[R
             for part in todo:
                 running.append(pool.submit(_worker, f, part))
                 if len(running) > workers:
-                    yield running.popleft().result()
+                    yield _first(running)
             while running:
-                yield running.popleft().result()
+                yield _first(running)
         finally:
             # An error, or Ctrl-C: nothing may go on writing to the caller's arrays.
             for future in running:
@@ -112,6 +112,13 @@ def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[R
             for future in running:
                 if not future.cancelled():
                     future.exception()
+
+
+def _first(running: deque[Future[Result]]) -> Result:
+    """The oldest result; until it is there it counts as running, also for an interrupt."""
+    result = running[0].result()
+    running.popleft()
+    return result
 
 
 _inside = threading.local()

@@ -114,6 +114,9 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
             those with a value for each row are split with the rows
         """
         self._check(X, y)
+        # What the second search would refuse, before anything is trained.
+        self._validate_params()
+        self._get_scorers()
         X, y = indexable(X, y) if _xp.is_host(X) else (X, _on_host(y))
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)

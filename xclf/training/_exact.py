@@ -15,6 +15,8 @@ from xclf.training.problem import Problem
 _PAIRS, _ENTRIES = 1000, 4_000_000
 # Pairs that change sides end after a few rounds, or never.
 _ROUNDS = 30
+# Cubes of the systems' sizes, all rounds together: about a second.
+_WORK = 4_000_000_000
 _ROUNDING = 1e-10
 
 
@@ -38,10 +40,9 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
         others, and for problems of more than some hundred such pairs
     multipliers : (C, N) near the optimal ones, as `proximal_hinge` gives them
     """
-    rows, stack = problem.rows, problem.objective.stack
-    size = len(rows) * max(stack.widths)
-    if not is_host(rows.x) or rows.dtype != np.float64 or size > _ENTRIES:
+    if not is_small(problem):
         return None
+    rows, stack = problem.rows, problem.objective.stack
     chunk = rows.chunk(slice(0, len(rows)))
     share = np.ones(len(rows)) if chunk.weights is None else chunk.weights.reshape(-1)
     z = stack.shifted(chunk.x)
@@ -53,6 +54,13 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
         return None
     v, b, a = found
     return Exact(np.asarray(stack.flatten([(v, b if stack.bias else None)])), a)
+
+
+def is_small(problem: Problem) -> bool:
+    """Whether `exact_hinge` would try: float64 rows on the host, and not too many."""
+    rows, stack = problem.rows, problem.objective.stack
+    size = len(rows) * max(stack.widths)
+    return bool(is_host(rows.x) and rows.dtype == np.float64 and size <= _ENTRIES)
 
 
 class _System:
@@ -77,7 +85,11 @@ class _System:
         other &= self.share > 0.0
         upper = other & (multipliers >= 1.0)
         free = other & (multipliers > 0.0) & ~upper
+        work = 0
         for _ in range(_ROUNDS):
+            work += int(free.sum()) ** 3
+            if work > _WORK:
+                return None
             found = self._at(upper, free)
             if found is None:
                 return None

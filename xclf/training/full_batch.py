@@ -135,7 +135,7 @@ class _Fit:
                 return
             at = self.lbfgs.advance()
             self._count(at)
-            if not at.moved.any():
+            if not (at.moved & ~self.ended).any():
                 continue
             self.steps = step = self.steps + 1
             seen = min(step, self.monitor.total)  # a head that searched longer ends later
@@ -164,10 +164,12 @@ class _Fit:
         if not len(ending):
             return
         at = self.lbfgs.at
+        xp = namespace(at.theta)
         met = self.goal.met(at, self.start_norm, self.idle)
         for k in ending.tolist():
             self.results[self.alive[k]] = FitResult(
-                theta=at.theta[k, :],
+                # A copy: a view would keep all heads of this iteration.
+                theta=xp.asarray(at.theta[k, :], copy=True),
                 n_iter=max(int(self.n_iter[k]), 1),
                 objective=float(at.value[k]),
                 converged=bool(met[k]),

@@ -348,8 +348,11 @@ def _joined(parts: list[tuple[Array, State]]) -> tuple[Array, State]:
 
 
 def _line(value: Any, k: int) -> Any:
-    """Head k's part of an array (K, P); all of an array (P,); a number as it is."""
-    return value[k, :] if getattr(value, "ndim", 0) > 1 else value
+    """Head k's part of an array (K, P), in memory of its own; all of an array (P,); a number as
+    it is."""
+    if getattr(value, "ndim", 0) < 2:
+        return value
+    return namespace(value).asarray(value[k, :], copy=True)
 
 
 def _take(value: Any, kept: np.ndarray) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, eigh, from_host, namespace
+from xclf._xp import Array, eigh, from_host, namespace, to_host
 from xclf.objectives import Stack
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, Rows, sum_over_rows
@@ -239,6 +239,11 @@ def _narrowed(rows: Rows) -> Rows:
 
 
 def _sample(rows: Rows, most: int) -> Rows:
-    """Every k-th row, so that at least `most`, and fewer than twice as many, remain."""
-    stride = len(rows) // most
+    """Every k-th row, so that at least `most` remain, and fewer than twice as many where weights
+    allow: rows that are left out may come every k-th too, and a sample of them tells nothing."""
+    stride = max(1, len(rows) // most)
+    if rows.weights is not None and stride > 1:
+        some = (to_host(rows.weights) > 0.0).astype(np.float64)
+        while stride > 1 and some[::stride].mean() < 0.5 * some.mean():
+            stride -= 1
     return rows if stride < 2 else rows.every(stride)

@@ -11,13 +11,14 @@ Rockafellar (1976).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xclf._xp import Array, from_host, namespace, to_host
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
-from xclf.training._exact import exact_hinge
+from xclf.training._exact import exact_hinge, is_small
 from xclf.training._inner import Inner, widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
@@ -42,6 +43,8 @@ _SHARPER = 0.3
 # A round that ends this near the optimum, relative, may know who is at a margin: small problems are
 # solved exactly from there. If not, it is tried again at a tenth of that.
 _RIPE, _RIPER = 1e-2, 0.1
+# A relative gap that is rounding.
+_EXACT = 1e-11
 # Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
 _WAIT, _MOST_WAIT = 5, 10
 
@@ -75,7 +78,7 @@ def fit_proximal(
             fit.widen()
             fit.run()
     except KeyboardInterrupt:
-        fit.end(np.full(len(fit.alive), "interrupted"))
+        fit.interrupt()
     return [result for result in fit.results if result is not None]
 
 
@@ -92,7 +95,7 @@ class _Fit:
 
     _STATE = (
         *("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual", "ended"),
-        *("aim", "ripe", "first_norm", "reg"),
+        *("aim", "ripe", "first_norm", "reg", "lowest"),
     )
 
     def __init__(
@@ -112,29 +115,35 @@ class _Fit:
         # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
         reg = np.zeros(heads) + to_host(problem.objective.reg)
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
-        self.alive, self.n_iter = np.arange(heads), np.zeros(heads, dtype=int)
-        self.steps = 0
-        self.reg = reg
-        self._begin(Inner.at_zero(problem, margin, smoothing), theta)
+        self.n_iter, self.steps = np.zeros(heads, dtype=int), 0
+        self.reg, self.alive = reg, np.arange(heads)
+        self._begin(Inner.at_zero(problem, margin, smoothing), theta, self.alive)
         self.first_norm = self.lbfgs.at.grad_norm
         self.whole_norm, self.whole_reg = self.first_norm, reg
 
     def _begin(
-        self, inner: Inner, theta: Array, like: SpectralPreconditioner | None = None
+        self,
+        inner: Inner,
+        theta: Array,
+        alive: np.ndarray,
+        like: SpectralPreconditioner | None = None,
     ) -> None:
-        self.inner, self.kept = inner, namespace(theta).asarray(theta, copy=True)
+        xp, rows = namespace(theta), inner.problem.rows
         inner.build_preconditioner(theta, like)
-        self.spectral = inner.precondition
         # Pairs outlive an inner solve: the objectives differ in few terms, and starting from
         # their curvature saves a quarter to three quarters of the iterations.
-        self.lbfgs = LBFGS(
+        lbfgs = LBFGS(
             inner.value_and_grad,
             theta,
             memory=pairs_for(inner.problem, theta),
             precondition=inner.precondition,
-            noise=rounding(inner.problem.rows.dtype, namespace(theta)),
+            noise=rounding(rows.dtype, xp, rows.precision),
         )
-        heads = len(self.alive)
+        # All that takes time is done: an interrupt finds either the old batch or this one.
+        self.inner, self.lbfgs, self.spectral = inner, lbfgs, inner.precondition
+        self.alive, heads = alive, len(alive)
+        self.kept, self.low = xp.asarray(theta, copy=True), theta
+        self.lowest = np.full(heads, math.inf)
         self.used, self.stale = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
         self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
@@ -144,14 +153,27 @@ class _Fit:
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
         heads, thetas, anchors, smoothing = zip(*self.waiting, strict=True)
-        xp = namespace(thetas[0])
-        self.waiting, self.alive = [], np.asarray(heads)
-        self.n_iter = np.asarray([r.n_iter for r in map(self.results.__getitem__, heads) if r])
-        self.first_norm, self.reg = self.whole_norm[self.alive], self.whole_reg[self.alive]
-        problem = widest(self.whole.keep(self.alive))
+        xp, alive = namespace(thetas[0]), np.asarray(heads)
+        problem = widest(self.whole.keep(alive))
         anchor = xp.astype(xp.stack(anchors), problem.rows.dtype)
-        inner = Inner(problem, self.margin[self.alive], np.asarray(smoothing), anchor)
-        self._begin(inner, xp.stack(thetas), self.spectral)
+        inner = Inner(problem, self.margin[alive], np.asarray(smoothing), anchor)
+        self._begin(inner, xp.stack(thetas), alive, self.spectral)
+        self.first_norm, self.reg = self.whole_norm[alive], self.whole_reg[alive]
+        before = [result for k in heads if (result := self.results[k]) is not None]
+        self.n_iter = np.asarray([result.n_iter for result in before])
+        if self.whole.linear:
+            # What was certified stays so: certificates are in the widest dtype in any case.
+            self.best = np.asarray([result.objective for result in before])
+            self.dual = self.best - np.asarray([result.dual_gap for result in before])
+            self.kept = xp.stack([result.theta for result in before])
+        self.waiting = []
+
+    def interrupt(self) -> None:
+        """Every head that is not done ends where it stands."""
+        self.end(np.full(len(self.alive), "interrupted"))
+        for head, *_ in self.waiting:
+            if (result := self.results[head]) is not None:
+                self.results[head] = replace(result, reason="interrupted", interrupted=True)
 
     def run(self) -> None:
         """Until every head has a reason to end."""
@@ -162,6 +184,11 @@ class _Fit:
             plain, near = np.abs(at.extra[3]), slack + residual
             tight = residual <= _BALANCE * np.maximum(slack, self.aim * np.abs(at.value))
             over = (tight | at.stalled | (self.used >= _LONG)) & ~self.ended
+            better = (plain < self.lowest) & ~self.ended
+            if better.any():
+                mask = from_host(better[:, None], self.low)
+                self.low = namespace(self.low).where(mask, at.theta, self.low)
+                self.lowest = np.where(better, plain, self.lowest)
             self._certify_where_due(over, plain, near)
             ripe = over & (near <= self.ripe * plain) & self._certain & ~self._proven
             self._polish(ripe)
@@ -227,12 +254,13 @@ class _Fit:
         wrong = there & self._certain & ~self._proven
         self.aim = np.where(wrong, _SHARPER * self.aim, self.aim)
 
-    def _certify(self, heads: np.ndarray) -> None:
-        """Find what the present iterates of `heads` (K,) prove."""
+    def _certify(self, heads: np.ndarray, theta: Array = None) -> None:
+        """Find what the present iterates of `heads` (K,), or theta (K, P), prove."""
         index = np.flatnonzero(heads)
         if not len(index):
             return
-        theta, xp = self.lbfgs.at.theta, namespace(self.kept)
+        theta = self.lbfgs.at.theta if theta is None else theta
+        xp = namespace(self.kept)
         theta = xp.take(theta, from_host(index, theta), axis=0)
         theta = self.inner.as_stored(theta, self.whole.rows.dtype)
         value, gap = self.inner.certify(theta, index)
@@ -249,6 +277,8 @@ class _Fit:
         """Where the problem is small try to put the optimum itself in the place of what is near."""
         for k in np.flatnonzero(heads).tolist():
             one = self.whole.keep(self.alive[[k]])
+            if not is_small(one):
+                return
             near = self.inner.multipliers(self.lbfgs.at.theta, k)
             found = exact_hinge(one, float(self.margin[self.alive[k]]), near)
             if found is None:
@@ -297,8 +327,11 @@ class _Fit:
         leave the batch; returns those that stay, as integers."""
         ending = (reasons != "") & ~self.ended
         if self.whole.linear:
-            self._certify(ending & ~(self._proven & self._certain))
-            self._polish(ending & self._proven & self._certain & (self.best - self.dual > 1e-12))
+            early = ending & ~(self._proven & self._certain)
+            self._certify(early, self.low)
+            self._certify(early)
+            rough = self.best - self.dual > _EXACT * self.best
+            self._polish(ending & self._proven & self._certain & rough)
         narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
         for k in np.flatnonzero(ending).tolist():
             self.results[self.alive[k]] = self._result(k, str(reasons[k]))
@@ -313,7 +346,9 @@ class _Fit:
             return np.arange(len(self.alive))
         for name in self._STATE:
             setattr(self, name, getattr(self, name)[stay])
-        self.kept = namespace(self.kept).take(self.kept, from_host(stay, self.kept), axis=0)
+        for name in ("kept", "low"):
+            value = getattr(self, name)
+            setattr(self, name, namespace(value).take(value, from_host(stay, value), axis=0))
         self.inner.keep(stay)
         self.lbfgs.keep(stay)
         return stay
@@ -322,6 +357,7 @@ class _Fit:
         at, linear = self.lbfgs.at, self.whole.linear
         objective, gap = float(self.best[k]), float(self.best[k] - self.dual[k])
         theta = self.kept[k, :] if linear else at.theta[k, :]
+        theta = namespace(theta).asarray(theta, copy=True)  # a view would keep all heads
         if not linear:
             problem = self.inner.problem.keep(np.asarray([k]))
             objective, gap = float(to_host(problem.value(theta[None, :]))[0]), math.nan
