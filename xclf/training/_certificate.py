@@ -79,7 +79,7 @@ class Certificate:
             # Rounding of products over features and of sums over rows: Higham & Mary (2019), whose
             # bound grows with the square root of their length; 4 of its deviations, and 16 units
             # for a few operations more.
-            unit = float(np.finfo(told.dtype).eps) / 2
+            unit = float(namespace(self.theta).finfo(self.problem.rows.dtype).eps) / 2
             inner = unit * (4 * math.sqrt(stack.widths[0]) + 16)
             outer = unit * (4 * math.sqrt(len(self.problem.rows)) + 16)
             # Margins are off by two scores' rounding, where they count: in the hinge, or in a.

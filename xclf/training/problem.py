@@ -12,6 +12,9 @@ from xclf._xp import Array, namespace
 from xclf.objectives import Objective
 from xclf.rows import Chunk, Rows, sum_over_rows
 
+# Bytes of a sum up to which every thread may have its own.
+_SUM_EACH = 4 << 20
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -55,7 +58,10 @@ class Problem:
     def curvature(self, theta: Array) -> Array:
         """Softmax's mean curvature in the scores, (*heads, C, C)."""
         curvature_at = partial(_curvature, self.objective, theta)
-        (total,) = sum_over_rows(curvature_at, self.rows, self.width(theta))
+        width = self.width(theta)
+        # A sum for each thread is for small ones: these are of width x C entries.
+        serial = 8 * width * self.objective.stack.widths[-1] > _SUM_EACH
+        (total,) = sum_over_rows(curvature_at, self.rows, width, serial=serial)
         return total / self.total[..., None, None]
 
 
