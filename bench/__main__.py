@@ -25,6 +25,10 @@ NAMES = {
     "gpu_ceilings": ("bench.gpu", "copy bandwidth and matrix products on the device"),
     "gpu_loss_grad": ("bench.gpu", "softmax loss and gradient on the device"),
     "gpu_minibatch": ("bench.gpu", "one step of a two-layer net on the device"),
+    "gpu_fit": ("bench.gpu_fits", "a softmax fit to 1e-4 of its optimum, beside torch's LBFGS"),
+    "gpu_heads": ("bench.gpu_fits", "a minibatch step of 52 heads, beside one of a single head"),
+    "gpu_sweep": ("bench.gpu_fits", "45 values of reg to 1e-4 or 200 passes, resumable"),
+    "gpu_stream": ("bench.gpu_fits", "a pass over rows on the host, beside the bus and the device"),
 }
 
 
@@ -77,7 +81,7 @@ def _parse(name: str, module: Any, about: str, rest: list[str]) -> argparse.Name
         parser.add_argument("--plot", metavar="FILE", help="draw the results into this picture")
     module.add_arguments(parser)
     args = parser.parse_args(rest)
-    if module.__name__ == "bench.gpu":
+    if module.__name__.startswith("bench.gpu"):
         args.name = name
     return args
 

@@ -140,12 +140,19 @@ class _EndError(Exception):
 
 
 def torch_lbfgs(problem: Problem, watch: Watch) -> Weights:
-    """torch.optim.LBFGS(strong_wolfe) as people write it; seen at every evaluation."""
+    """torch.optim.LBFGS(strong_wolfe) on the CPU."""
     torch = optional("torch")
     assert torch is not None
     x, y = torch.from_numpy(problem.x), torch.from_numpy(problem.y)
-    w = torch.zeros((problem.classes, x.shape[1]), dtype=x.dtype, requires_grad=True)
-    b = torch.zeros(problem.classes, dtype=x.dtype, requires_grad=True)
+    w, b = torch_descent(torch, x, y, problem.classes, problem.reg, watch)
+    return w.numpy(), b.numpy()
+
+
+def torch_descent(torch: Any, x: Any, y: Any, classes: int, reg: float, watch: Watch) -> Any:
+    """torch.optim.LBFGS(strong_wolfe) as people write it; seen at every evaluation. The weights
+    and biases, on the device of x."""
+    place = {"dtype": x.dtype, "device": x.device, "requires_grad": True}
+    w, b = torch.zeros((classes, x.shape[1]), **place), torch.zeros(classes, **place)
     optimizer = torch.optim.LBFGS(
         [w, b],
         max_iter=_MOST,
@@ -159,7 +166,7 @@ def torch_lbfgs(problem: Problem, watch: Watch) -> Weights:
     def closure() -> Any:
         optimizer.zero_grad(set_to_none=True)
         scores = torch.nn.functional.linear(x, w, b)
-        loss = torch.nn.functional.cross_entropy(scores, y) + problem.reg * w.square().sum()
+        loss = torch.nn.functional.cross_entropy(scores, y) + reg * w.square().sum()
         if watch.see(float(loss.detach())):
             raise _EndError
         loss.backward()
@@ -168,4 +175,4 @@ def torch_lbfgs(problem: Problem, watch: Watch) -> Weights:
     watch.start()
     with suppress(_EndError):
         optimizer.step(closure)
-    return w.detach().numpy(), b.detach().numpy()
+    return w.detach(), b.detach()

@@ -204,7 +204,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-_PATHS = ("--data", "--json", "--plot", "--optima")
+_PATHS = ("--data", "--json", "--plot", "--optima", "--state")
 
 
 def command(arguments: list[str]) -> str:

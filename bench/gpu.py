@@ -34,6 +34,16 @@ REG, RATE = 1e-4, 1e-2
 SHAPES = ((50_000, 3072, 10), (1_280_000, 1024, 1000))
 #: features, hidden, classes, batch
 NETS = ((3072, 100, 10, 200), (3072, 1024, 10, 4096))
+#: what an entry may hold beside its seconds
+FIGURES = (
+    "gb_per_s",
+    "tflop_per_s",
+    "times_one_head",
+    "share_of_limit",
+    "share_of_torch",
+    "passes",
+    "minutes",
+)
 _POOL_ROWS = 50_000  # the rows that batches are drawn from
 
 
@@ -53,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     about = device.about()
     found = works[args.name](device, args)
-    _show(f"{args.name}, {about['name']}", found)
+    show(f"{args.name}, {about['name']}", found)
     return {"device": about, "work": found}
 
 
@@ -132,7 +142,7 @@ def _problem(device: Device, x: Any, y: Any, w: Any) -> tuple[Problem, Any]:
     return Problem(Objective(stack, data_loss("softmax"), REG), rows), theta
 
 
-def _torch_place(device: Device) -> tuple[Any, str, str | None]:
+def torch_place(device: Device) -> tuple[Any, str, str | None]:
     """(torch, device name, why not)."""
     torch = optional("torch")
     if torch is None:
@@ -145,7 +155,7 @@ def _torch_place(device: Device) -> tuple[Any, str, str | None]:
 
 
 def _torch_loss_grad(device: Device, rows: int, features: int, classes: int) -> Contender:
-    torch, place, why = _torch_place(device)
+    torch, place, why = torch_place(device)
     if why is not None:
         return why
     if device.name == "cupy" and 12 * rows * (features + classes) > device.free_bytes():
@@ -213,7 +223,7 @@ def _step(
 def _torch_step(
     device: Device, w1: np.ndarray, w2: np.ndarray, y: np.ndarray, order: np.ndarray, batch: int
 ) -> Contender:
-    torch, place, why = _torch_place(device)
+    torch, place, why = torch_place(device)
     if why is not None:
         return why
     x = torch.randn((len(y), w1.shape[1]), device=place)
@@ -232,7 +242,7 @@ def _torch_step(
     return call
 
 
-def _show(title: str, found: list[dict[str, Any]]) -> None:
+def show(title: str, found: list[dict[str, Any]]) -> None:
     table = Table("problem", "what", "median, ms", "xclf's share of it", title=title)
     for entry in found:
         if "failed" in entry:
@@ -243,13 +253,13 @@ def _show(title: str, found: list[dict[str, Any]]) -> None:
                 continue
             ratio = f"{value['ratio']:.2f}" if "ratio" in value else ""
             table.add_row(entry["problem"], name, milliseconds(value["median_s"]), ratio)
-        for name in ("gb_per_s", "tflop_per_s"):
+        for name in FIGURES:
             if name in entry:
-                table.add_row("", name, _figures(entry[name]), "")
+                table.add_row(entry["problem"], name, _figures(entry[name]), "")
     Console().print(table)
 
 
 def _figures(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:.1f}" for name, number in value.items())
-    return f"{value:.1f}"
+        return ", ".join(f"{name} {_figures(number)}" for name, number in value.items())
+    return f"{value:.{1 if value >= 10.0 else 2}f}"

@@ -3,9 +3,14 @@
 #
 #     bench/gpu.sh OUT_DIR [stage...]
 #
-# Stages, in this order: info install tests ceilings loss_grad minibatch summary. Each has its own
-# time limit, under ten minutes, and leaves OUT_DIR/<stage>.done; a stage that has one is skipped, so
-# that the script can be called again until everything is there. Remove it to repeat the stage.
+# Stages, in this order: info install tests ceilings loss_grad minibatch heads stream fit fit_tf32
+# sweep sweep_tf32 summary. Each has its own time limit, under ten minutes, and leaves
+# OUT_DIR/<stage>.done; a stage that has one is skipped, so that the script can be called again until
+# everything is there. Remove it to repeat the stage. Where a call must end within ten minutes, name
+# a stage that may take that long (tests, fit..., sweep...) alone.
+#
+# The sweeps keep their parameters in OUT_DIR/gpu_sweep-*.npz (180 MB each), from which the next call
+# goes on; a stage that is to go on has no .done yet.
 #
 #   WHEELS   folder of carried wheels (default .whl): array-api-compat, array-api-strict, hypothesis,
 #            sortedcontainers, typer, safetensors, scikit-learn and whatever else is missing there.
@@ -17,7 +22,8 @@
 # a benchmark failed; 2 for wrong usage or no GPU.
 set -u -o pipefail
 
-STAGES="info install tests ceilings loss_grad minibatch summary"
+STAGES="info install tests ceilings loss_grad minibatch heads stream fit fit_tf32 sweep sweep_tf32 \
+summary"
 PYTHON=${PYTHON:-python3}
 WHEELS=${WHEELS:-.whl}
 
@@ -100,14 +106,33 @@ stage_tests() {
     return "$worst"
 }
 
-benchmark() { "$PYTHON" -m bench "gpu_$1" --json "$OUT/gpu_$1.json"; }
-stage_ceilings() { benchmark ceilings; }
-stage_loss_grad() { benchmark loss_grad; }
-stage_minibatch() { benchmark minibatch; }
+GOES_ON=75 # the status of a stage that the next call is to take further
+
+# benchmark STAGE NAME [ARGUMENT...]: gpu_NAME, recorded as the stage's
+benchmark() {
+    local stage=$1 name=$2
+    shift 2
+    "$PYTHON" -m bench "gpu_$name" --json "$OUT/gpu_$stage.json" "$@"
+}
+stage_ceilings() { benchmark ceilings ceilings; }
+stage_loss_grad() { benchmark loss_grad loss_grad; }
+stage_minibatch() { benchmark minibatch minibatch; }
+stage_heads() { benchmark heads heads; }
+stage_stream() { benchmark stream stream; }
+stage_fit() { benchmark fit fit --state "$OUT"; }
+stage_fit_tf32() { benchmark fit_tf32 fit --precision tf32 --state "$OUT"; }
+stage_sweep() { sweep sweep float32; }
+stage_sweep_tf32() { sweep sweep_tf32 tf32; }
+
+sweep() {
+    benchmark "$1" sweep --precision "$2" --state "$OUT" || return
+    ! grep -q '"finished": false' "$OUT/gpu_$1.json" || return "$GOES_ON"
+}
 
 limit() {
     case "$1" in
-        info) echo 60 ;; install) echo 240 ;; tests) echo 570 ;; *) echo 300 ;;
+        info) echo 60 ;; install) echo 240 ;; tests) echo 570 ;;
+        fit*|sweep*) echo 580 ;; stream) echo 400 ;; *) echo 300 ;;
     esac
 }
 
@@ -125,6 +150,12 @@ perform() {
     tail -n 5 "$OUT/$stage.log" | sed 's/^/    /'
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
         echo "$stage: stopped after $seconds s; call again to repeat it"
+        echo "$status" > "$OUT/$stage.stopped"
+        return
+    fi
+    if [ "$status" -eq "$GOES_ON" ]; then
+        echo "$stage: call again to go on"
+        rm -f "$OUT/$stage.failed"
         echo "$status" > "$OUT/$stage.stopped"
         return
     fi
@@ -150,7 +181,7 @@ summary() {
             echo "  $stage: exit $(cat "$OUT/$stage.failed"), see $stage.log"
             worst=1
         elif [ -e "$OUT/$stage.stopped" ]; then
-            echo "  $stage: ran out of time"
+            echo "  $stage: ran out of time, call again"
             worst=1
         else
             echo "  $stage: not run"
@@ -160,8 +191,9 @@ summary() {
     return "$worst"
 }
 
-export -f benchmark stage_info stage_install stage_tests stage_ceilings stage_loss_grad \
-    stage_minibatch
+export GOES_ON
+export -f benchmark sweep stage_info stage_install stage_tests stage_ceilings stage_loss_grad \
+    stage_minibatch stage_heads stage_stream stage_fit stage_fit_tf32 stage_sweep stage_sweep_tf32
 for stage in ${@:-$STAGES}; do
     [ "$stage" = summary ] || perform "$stage"
 done

@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -72,23 +68,6 @@ def test_one_thread(tmp_path):
     assert found["results"][0]["threads"] == "one thread"
 
 
-@pytest.mark.parametrize("name", ["gpu_ceilings", "gpu_loss_grad", "gpu_minibatch"])
-def test_gpu_benchmarks_run_on_numpy(name, tmp_path):
-    found = run(tmp_path, name, "--quick", "--repeats", "2", "--namespace", "numpy")
-    assert found["results"]["device"]["gpu"] is False
-    assert found["results"]["work"]
-    for entry in found["results"]["work"]:
-        assert "failed" not in entry, entry
-
-
-@pytest.mark.skipif(_measure.optional("cupy") is not None, reason="CuPy is there")
-def test_without_cupy_one_clear_line(capsys):
-    assert main(["gpu_ceilings", "--quick"]) == 2
-    error = capsys.readouterr().err
-    assert "cupy is not installed" in error
-    assert len(error.splitlines()) == 1
-
-
 @pytest.mark.parametrize("words", [["nonsense"], [], ["fit", "--nonsense"]])
 def test_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -127,30 +106,6 @@ def test_every_name_is_a_module_with_the_two_functions():
         text = path.read_text()
         assert "def run(args" in text
         assert "def add_arguments(parser" in text
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_gpu_script_says_in_one_line_that_there_is_no_gpu(tmp_path):
-    binaries = tmp_path / "bin"
-    binaries.mkdir()
-    fake = binaries / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nexit 9\n")
-    fake.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{binaries}:{os.environ['PATH']}",
-        "PYTHON": sys.executable,
-    }
-    done = subprocess.run(
-        ["bash", str(ROOT / "bench" / "gpu.sh"), str(tmp_path / "out")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == ["gpu.sh: there is no GPU here (nvidia-smi lists none)"]
 
 
 def a_problem(reg=1e-3, best=math.nan):
