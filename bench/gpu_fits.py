@@ -110,7 +110,9 @@ def _steps(
     theta = place.asarray(np.zeros(shape, np.float32))
 
     def each(values: np.ndarray) -> Any:
-        return from_host(values.astype(np.float32), theta) if heads > 1 else float(values.ravel()[0])
+        return (
+            from_host(values.astype(np.float32), theta) if heads > 1 else float(values.ravel()[0])
+        )
 
     column = (heads, 1)
     rate = each(np.linspace(RATE / 10.0, RATE, heads).reshape(column))
