@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cv", type=int, default=5, help="folds of the part cv")
     add("--cv-rows", type=int, help="rows of the part cv, and of what it is held against")
     add("--sklearn-values", type=int, help="scikit-learn fits so many of them; all by default")
+    add("--tol", type=float, help="of xclf in the part `values`; its default by default")
     add("--peer-fits", type=int, default=6, help="of the 52 fits one after another")
     add("--repeats", type=int, default=2, help="of the sweeps; 5 times of the pass")
     add_one_thread(parser)
@@ -91,7 +92,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def _sweep(
-    x: np.ndarray, y: np.ndarray, regs: np.ndarray, clock: Call, cv: Any = None
+    x: np.ndarray,
+    y: np.ndarray,
+    regs: np.ndarray,
+    clock: Call,
+    cv: Any = None,
+    tol: float | None = None,
 ) -> tuple[float, list[Any], bool]:
     """Seconds of one SweepCV without refit, its models, and whether all converged.
 
@@ -105,7 +111,7 @@ def _sweep(
 
     once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
     search = SweepCV(
-        SoftmaxClassifier(),
+        SoftmaxClassifier(tol=tol),
         {"reg": regs.tolist()},
         scoring=keep if cv is None else None,
         refit=False,
@@ -128,7 +134,7 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
     models: list[Any] = []
     for turn in range(args.repeats):
         progress(f"{len(regs)} values of reg: xclf, turn {turn + 1} of {args.repeats}")
-        took, models, well = _sweep(x, y, regs, clock)
+        took, models, well = _sweep(x, y, regs, clock, tol=args.tol)
         seconds.append(took)
         converged = converged and well
         for k in picked[turn :: args.repeats].tolist():
@@ -145,6 +151,7 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
     total = float(np.interp(np.arange(len(regs)), [one["place"] for one in peers], spent).sum())
     found = {
         "regs": regs.tolist(),
+        "xclf_tol": args.tol,
         "xclf_s": float(np.median(seconds)),
         "xclf_all_s": seconds,
         "xclf_all_converged": converged,
