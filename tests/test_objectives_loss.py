@@ -220,6 +220,7 @@ def test_sums_of_float32_losses_run_in_float64(backend):
         backend, np.zeros((4096, 1), "float32"), np.zeros(4096, int), None, dtype="float32"
     )
     theta = backend.asarray(np.zeros(2), "float32")
-    value, _ = Objective(stack, loss, 0.0).row_sums(theta, rows)
+    sums = Objective(stack, loss, 0.0).sums_at(theta, theta.dtype)
+    value, _ = sums.finish(sums(rows))
     assert value.dtype == backend.dtype("float64")
     assert float(backend.to_host(value)) == 4096 * (1.0 + 2.0**-20)

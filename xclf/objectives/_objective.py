@@ -62,16 +62,8 @@ class Objective:
             ]
         )
 
-    def row_sums(self, theta: Array, rows: RowChunk) -> tuple[Array, Array]:
-        """Sums over rows, not yet divided: sum_i w_i L_i (*heads,), and its flat slope."""
-        scores, tape = self.stack.forward(theta, rows.x)
-        losses, dscores = self.loss(
-            scores, rows.labels, weights=rows.weights, reduction="none", axis=-2
-        )
-        return sum_last(losses), self.stack.flatten(self.stack.backward(dscores, tape))
-
     def sums_at(self, theta: Array, dtype: Any) -> RowSums:
-        """`row_sums` with theta made ready once for many chunks of rows in `dtype`."""
+        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`."""
         layers = self.stack.prepared(theta, dtype)
         if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
             return HostSoftmaxSums(self.stack, self.loss, layers)
