@@ -157,3 +157,15 @@ def test_the_dtype_of_the_vector_is_kept():
     v = np.random.default_rng(0).normal(size=(2, C * D + C))
     assert narrow(v).dtype == np.float64
     np.testing.assert_allclose(narrow(v), wide(v), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_left_outside_holds_nothing_of_the_inside():
+    """A float32 basis leaves 1e-7 of the inside behind, which 1 / reg would scale up."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(400, 5)))[0].astype(np.float32)
+    spectrum, curvature, reg = np.full(5, 1e3), np.eye(C), 1e-7
+    made = SpectralPreconditioner(basis, spectrum, np.zeros(400), curvature, reg, False)
+    inside = rng.normal(size=(C, 5))
+    v = (inside @ basis.T.astype(np.float64)).reshape(1, -1)
+    got = made(v).reshape(C, 400) @ basis.astype(np.float64)
+    np.testing.assert_allclose(got, inside / (1e3 + 2 * reg), atol=2e-2)
