@@ -8,6 +8,7 @@ its GPU cannot pass without it.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import importlib
@@ -18,6 +19,15 @@ import numpy as np
 import pytest
 
 from xclf import _xp
+
+with contextlib.suppress(ImportError):
+    from hypothesis import settings
+
+    # The same examples everywhere, and no clock: what fails on one machine fails on every other.
+    # `--hypothesis-profile explore` draws new ones.
+    settings.register_profile("repeat", derandomize=True, deadline=None, database=None)
+    settings.register_profile("explore", deadline=None, database=None, print_blob=True)
+    settings.load_profile("repeat")
 
 
 class Backend(enum.Enum):

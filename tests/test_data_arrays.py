@@ -310,7 +310,7 @@ def test_missing_and_short_npy(tmp_path):
     fails(source, r"a\.npy: no such file")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_damage_is_a_data_error_or_harmless(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged_arrays"

@@ -349,7 +349,7 @@ VALID = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damage_is_a_data_error_or_harmless(tmp_path_factory, data):
     base = bytearray(data.draw(st.sampled_from(VALID)))

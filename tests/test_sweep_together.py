@@ -242,7 +242,7 @@ def grids(draw):
     return {n: draw(st.lists(VALUES[n], min_size=1, max_size=3, unique_by=repr)) for n in names}
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     estimator=st.sampled_from([SoftmaxClassifier, SVMClassifier, TwoLayerClassifier]),
     grid=grids(),
