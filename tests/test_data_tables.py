@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,6 +183,7 @@ def test_parquet(tmp_path, writer):
     if writer == "pandas":
         pd.DataFrame(columns).to_parquet(path)
     elif writer == "polars":
+        pl = pytest.importorskip("polars")
         pl.DataFrame(columns).write_parquet(path)
     else:
         pq.write_table(pa.table(columns), path)
