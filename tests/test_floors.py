@@ -14,6 +14,7 @@ HOUSE = Path(xclf.__file__).parent
 FLOORS = {
     "_version": 0,
     "_xp": 0,
+    "_cuda_graph": 1,
     "kernels": 1,
     "gradcheck": 1,
     "objectives": 2,

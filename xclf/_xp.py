@@ -6,8 +6,9 @@ and then uses standard Array API functions of what it returns, whatever the back
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,9 +19,24 @@ Array: TypeAlias = Any  # any array of an Array API namespace; the standard has 
 Namespace: TypeAlias = Any
 
 
+_replaced = threading.local()
+
+
 def namespace(*arrays: Array) -> Namespace:
     """The Array API namespace of `arrays`; TypeError if they belong to several, or to none."""
-    return compat.array_namespace(*arrays)
+    xp = compat.array_namespace(*arrays)
+    replaced = getattr(_replaced, "by", None)
+    return xp if replaced is None or xp is not replaced[0] else replaced[1]
+
+
+@contextmanager
+def in_place_of(xp: Namespace, other: Namespace) -> Iterator[None]:
+    """While it lasts, and in this thread, `namespace` gives `other` where it would give xp."""
+    _replaced.by = (xp, other)
+    try:
+        yield
+    finally:
+        _replaced.by = None
 
 
 def is_array(value: object) -> bool:

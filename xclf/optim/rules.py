@@ -3,41 +3,62 @@
 Every rule is `init(theta) -> state` and `step(theta, slope, state, rate) -> (theta, state)`.
 `theta` and `slope` are whole flat vectors (P,), or (K, P) for K heads, so a step is a handful of
 array operations however many tensors the model has. `rate` is a float, or (K, 1), one per head.
-Arrays are returned new; a state is a tuple of arrays and Python numbers. Nothing is read on the
-host.
+Arrays are returned new; a state is a tuple of arrays, and of integers that count the steps. Nothing
+is read on the host.
+
+A step has two halves. `numbers(state, rate)` are what changes from step to step beside the arrays;
+`update(theta, slope, state, numbers)` does the rest, and takes 0-d arrays for them too: a recorded
+step is one `update`, replayed with other numbers.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from xclf._xp import Array, namespace
 
 State: TypeAlias = tuple[Any, ...]
 
 
-class Rule(Protocol):
+class Rule(ABC):
     """What a minibatch fit needs of an update rule."""
 
-    def init(self, theta: Array) -> State: ...
+    @abstractmethod
+    def init(self, theta: Array) -> State:
+        """The state before the first step."""
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]: ...
+    def numbers(self, state: State, rate: Any) -> tuple[Any, ...]:
+        """What `update` takes in the step after `state`: floats, or (K, 1) where the rate is."""
+        return (rate,)
+
+    @abstractmethod
+    def update(
+        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
+        """One step with its `numbers`."""
+
+    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
+        """One step."""
+        return self.update(theta, slope, state, self.numbers(state, rate))
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Rule):
     """theta <- theta - rate * slope."""
 
     def init(self, theta: Array) -> State:
         return ()
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
-        return theta - rate * slope, ()
+    def update(
+        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
+        return theta - numbers[0] * slope, ()
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Rule):
     """v <- momentum * v - rate * slope; theta <- theta + v. Source: Polyak (1964)."""
 
     momentum: Any = 0.9
@@ -45,13 +66,15 @@ class Momentum:
     def init(self, theta: Array) -> State:
         return (namespace(theta).zeros_like(theta),)
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
-        velocity = self.momentum * state[0] - rate * slope
+    def update(
+        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
+        velocity = self.momentum * state[0] - numbers[0] * slope
         return theta + velocity, (velocity,)
 
 
 @dataclass(frozen=True)
-class RMSProp:
+class RMSProp(Rule):
     """c <- decay c + (1 - decay) slope^2; theta <- theta - rate * slope / (sqrt(c) + epsilon).
 
     Source: Tieleman & Hinton (2012), lecture 6.5.
@@ -63,14 +86,16 @@ class RMSProp:
     def init(self, theta: Array) -> State:
         return (namespace(theta).zeros_like(theta),)
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
+    def update(
+        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
         xp = namespace(theta)
         square = self.decay * state[0] + (1.0 - self.decay) * (slope * slope)
-        return theta - rate * slope / (xp.sqrt(square) + self.epsilon), (square,)
+        return theta - numbers[0] * slope / (xp.sqrt(square) + self.epsilon), (square,)
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Rule):
     """Adam with bias correction; t is advanced before use, so the first step has t = 1.
 
         m <- beta1 m + (1 - beta1) slope,   v <- beta2 v + (1 - beta2) slope^2
@@ -87,12 +112,16 @@ class Adam:
         zeros = namespace(theta).zeros_like(theta)
         return zeros, zeros, 0
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
-        xp = namespace(theta)
-        m, v, t = state[0], state[1], state[2] + 1
-        m = self.beta1 * m + (1.0 - self.beta1) * slope
-        v = self.beta2 * v + (1.0 - self.beta2) * (slope * slope)
+    def numbers(self, state: State, rate: Any) -> tuple[Any, ...]:
         # The two corrections are Python numbers: they cost no array operation.
-        first, second = 1.0 - self.beta1**t, 1.0 - self.beta2**t
-        size = xp.sqrt(v) * (second**-0.5) + self.epsilon
-        return theta - (rate * (1.0 / first)) * m / size, (m, v, t)
+        t = state[2] + 1
+        return rate * (1.0 / (1.0 - self.beta1**t)), (1.0 - self.beta2**t) ** -0.5
+
+    def update(
+        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
+        xp = namespace(theta)
+        m = self.beta1 * state[0] + (1.0 - self.beta1) * slope
+        v = self.beta2 * state[1] + (1.0 - self.beta2) * (slope * slope)
+        size = xp.sqrt(v) * numbers[1] + self.epsilon
+        return theta - numbers[0] * m / size, (m, v, state[2] + 1)

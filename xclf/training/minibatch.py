@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from xclf._xp import Array, accumulator, device, from_host, is_host, namespace, 
 from xclf.objectives import Objective
 from xclf.optim import Momentum, Rule, State, rate_factor
 from xclf.rows import Rows, blas_width, in_threads
+from xclf.training._recorded import Recorder
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 
@@ -103,19 +105,34 @@ def run_epoch(
     state: State,
     order: np.ndarray,
     epoch: int,
+    recorder: Recorder | None = None,
 ) -> tuple[Array, State]:
-    """One pass over the rows that `order` (host integers) names, in that order."""
-    index = rows.numbers(order)
-    size = plan.batch_size
-    steps = -(-len(order) // size)
+    """One pass over the rows that `order` (host integers) names, in that order.
+
+    recorder : one for all epochs of a fit, for steps that may be replayed from a CUDA graph
+    """
+    batches = list(_batches(plan, rows.numbers(order), epoch))
     # A head that diverges overflows; the end of the epoch sees and says so.
     with np.errstate(over="ignore", invalid="ignore"):
-        for step in range(steps):
-            factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
-            rate = plan.rate if factor == 1.0 else plan.rate * factor
-            batch = index[step * size : min((step + 1) * size, len(order))]
+        if recorder is not None and batches:
+            made = recorder.steps_of(objective, plan.rule, rows, theta, state, batches[0])
+            if made is not None:
+                full = len(order) // plan.batch_size or 1
+                theta, state = made.run(theta, state, batches[:full])
+                batches = batches[full:]
+        for batch, rate in batches:
             theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
     return theta, state
+
+
+def _batches(plan: MinibatchPlan, index: Array, epoch: int) -> Iterator[tuple[Array, Any]]:
+    """The numbers of each batch's rows, and its learning rate."""
+    size, count = plan.batch_size, int(index.shape[0])
+    steps = -(-count // size)
+    for step in range(steps):
+        factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
+        rate = plan.rate if factor == 1.0 else plan.rate * factor
+        yield index[step * size : min((step + 1) * size, count)], rate
 
 
 def fit_minibatch(
@@ -155,7 +172,8 @@ def fit_minibatch(
         theta = theta[0, :]  # every step then does without reshaping to and from one head
     probe = Problem(problem.objective, _probe(problem.rows, train, rng))
     state = plan.rule.init(theta) if state is None else state
-    run = _Run(problem, probe, validation, plan, theta, state)
+    steps = plan.epochs * (len(train) // plan.batch_size)
+    run = _Run(problem, probe, validation, plan, theta, state, steps)
     try:
         for epoch in range(plan.epochs):
             run.advance(train[rng.permutation(len(train))], epoch)
@@ -183,6 +201,7 @@ class _Run:
         plan: MinibatchPlan,
         theta: Array,
         state: State,
+        steps: int,
     ) -> None:
         self.whole = self.problem = problem
         self.probe, self.plan = probe, plan
@@ -197,6 +216,7 @@ class _Run:
         self.val_loss, self.val_accuracy = self.loss, self.loss
         self.done = 0
         self.results: dict[int, FitResult] = {}
+        self.recorder = Recorder(steps)
 
     def everyone(self) -> np.ndarray:
         return np.ones(len(self.heads), dtype=bool)
@@ -233,7 +253,10 @@ class _Run:
         if part is not None:
             problem, plan = problem.keep(part), plan.keep(part)
             theta, state = _take(theta, part), tuple(_take(p, part) for p in state)
-        return run_epoch(problem.objective, problem.rows, plan, theta, state, order, epoch)
+        recorder = self.recorder if part is None else None
+        return run_epoch(
+            problem.objective, problem.rows, plan, theta, state, order, epoch, recorder
+        )
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
         """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""

@@ -1,0 +1,218 @@
+"""NumPy arrays whose work can be recorded and replayed, as a CUDA graph records that of a GPU.
+
+What a tape holds is what was computed, from which memory and into which: a replay reads what is
+there by then. So a number that was read once, or an array that was made anew outside, shows.
+`Blas` is cuBLAS on memory of the host: column-major products, by address.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+_recording: list[list[Callable[[], None]]] = []
+
+
+@contextmanager
+def tape() -> Iterator[list[Callable[[], None]]]:
+    """What is computed with `Taped` arrays meanwhile; call each to compute it again."""
+    held: list[Callable[[], None]] = []
+    _recording.append(held)
+    try:
+        yield held
+    finally:
+        _recording.remove(held)
+
+
+def _note(work: Callable[[], Any], out: np.ndarray) -> None:
+    def again() -> None:
+        out[...] = work()
+
+    for held in _recording:
+        held.append(again)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Taped):
+        return value.view(np.ndarray)
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(part) for part in value)
+    return value
+
+
+def _kept(work: Callable[[], Any], sources: Any) -> Any:
+    """The result of work, noted unless it is a view of what it was made from."""
+    made = work()
+    if not isinstance(made, np.ndarray | np.generic):
+        return made
+    out = np.asarray(made)
+    arrays = [part for part in sources if isinstance(part, np.ndarray)]
+    if not any(np.shares_memory(out, part) for part in arrays):
+        _note(work, out)
+    return out.view(Taped)
+
+
+class Taped(np.ndarray):
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        inputs = _plain(inputs)
+        options = {name: _plain(value) for name, value in options.items()}
+
+        def work():
+            return getattr(ufunc, method)(*inputs, **options)
+
+        if out is None:
+            return _kept(work, ())
+        target = _plain(out[0])
+        target[...] = work()
+        _note(work, target)
+        return out[0]
+
+    def __array_function__(self, func, types, args, kwargs):
+        args, kwargs = _plain(args), {name: _plain(value) for name, value in kwargs.items()}
+        return _kept(lambda: func(*args, **kwargs), args)
+
+    def __getitem__(self, key):
+        plain, key = _plain(self), _plain(key)
+        return _kept(lambda: plain[key], (plain,))
+
+    def __setitem__(self, key, value):
+        target, value = _plain(self)[key], _plain(value)
+        target[...] = value
+        _note(lambda: value, target)
+
+    def astype(self, dtype, copy=True):
+        plain = _plain(self)
+        return _kept(lambda: plain.astype(dtype, copy=copy), (plain,))
+
+    def __float__(self):
+        assert not _recording, "a number was read while work was recorded"
+        return float(_plain(self))
+
+    def __bool__(self):
+        assert not _recording, "a truth was read while work was recorded"
+        return bool(_plain(self))
+
+
+class TapedNumpy:
+    """NumPy's namespace, in which new arrays are `Taped` too."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp, self.__name__ = xp, xp.__name__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.xp, name)
+
+    def empty(self, shape: Any, *, dtype: Any) -> Taped:
+        return self.xp.empty(shape, dtype=dtype).view(Taped)
+
+
+# ruff: noqa: N802 (the names are cuBLAS's)
+class Blas:
+    """The functions of cuBLAS that are called here, on the host; their work can be taped."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.mode: int | None = None
+        self.workspace: tuple[int, int] | None = None
+
+    def cublasCreate_v2(self, handle):
+        handle._obj.value = 7
+        return 0
+
+    def cublasDestroy_v2(self, handle):
+        assert handle.value == 7
+        self.calls.append("destroy")
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream):
+        self.stream, self.workspace = stream.value, None
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, address, size):
+        self.workspace = address.value, size.value
+        return 0
+
+    def cublasSetMathMode(self, handle, mode):
+        self.mode = mode.value
+        return 0
+
+    def cublasSgemm_v2(self, *given):
+        return self._gemm(np.float32, ctypes.c_float, 1, *self._spread(given))
+
+    def cublasDgemm_v2(self, *given):
+        return self._gemm(np.float64, ctypes.c_double, 1, *self._spread(given))
+
+    def cublasSgemmStridedBatched(self, *given):
+        return self._gemm(np.float32, ctypes.c_float, given[-1].value, *given[:-1])
+
+    def cublasDgemmStridedBatched(self, *given):
+        return self._gemm(np.float64, ctypes.c_double, given[-1].value, *given[:-1])
+
+    @staticmethod
+    def _spread(given):
+        """The arguments of one product as those of a batch of one."""
+        head, (a, lda, b, ldb, beta, c, ldc) = given[:7], given[7:]
+        none = ctypes.c_longlong(0)
+        return (*head, a, lda, none, b, ldb, none, beta, c, ldc, none)
+
+    def _gemm(self, dtype, number, count, handle, ta, tb, m, n, k, alpha, *rest):
+        """C = op(A) op(B), all by columns; A, B, C each by address, leading dimension, stride."""
+        assert self.workspace is not None
+        assert handle.value == 7
+        a, b, beta, c = rest[:3], rest[3:6], rest[6], rest[7:]
+        for scalar, value in ((alpha, 1.0), (beta, 0.0)):
+            assert isinstance(scalar._obj, number)
+            assert scalar._obj.value == value
+        sizes = [size.value for size in (m, n, k)]
+        transposed = [bool(ta.value), bool(tb.value)]
+        views = self._views(dtype, count, sizes, transposed, (a, b, c))
+        self.calls.append(f"{np.dtype(dtype).name} x {count}")
+
+        def work():
+            left, right, _ = views
+            return np.stack([left(h) @ right(h) for h in range(count)])
+
+        def write(values):
+            for h in range(count):
+                views[2](h)[...] = values[h]
+
+        write(work())
+        for held in _recording:
+            held.append(lambda: write(work()))
+        return 0
+
+    @staticmethod
+    def _views(dtype, count, sizes, transposed, operands):
+        m, n, k = sizes
+        shapes = [(m, k), (k, n), (m, n)]
+        found = []
+        for (address, leading, stride), shape, turn in zip(
+            operands, shapes, [*transposed, False], strict=True
+        ):
+            rows, columns = shape[::-1] if turn else shape
+            assert leading.value >= max(1, rows), "leading dimension"
+            assert address.value
+
+            def view(
+                h,
+                at=address.value,
+                ld=leading.value,
+                step=stride.value,
+                r=rows,
+                c=columns,
+                turn=turn,
+            ):
+                start = at + h * step * np.dtype(dtype).itemsize
+                size = ld * (c - 1) + r
+                memory = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(start)
+                flat = np.frombuffer(memory, dtype)
+                size = np.dtype(dtype).itemsize
+                matrix = np.lib.stride_tricks.as_strided(flat, (r, c), (size, ld * size))
+                return matrix.T if turn else matrix
+
+            found.append(view)
+        return found

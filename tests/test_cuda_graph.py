@@ -1,0 +1,226 @@
+"""Products as cuBLAS is asked for them, and what a CUDA graph may hold."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from taped import Blas, Taped, tape
+
+from xclf import _cuda_graph, _xp
+from xclf._cuda_graph import RECORDABLE, Products, cublas, record
+
+
+def products(blas=None):
+    return Products(blas or Blas(), 5, np.empty(64, np.uint8), lambda array: array.ctypes.data)
+
+
+def laid_out(values, how):
+    """The same values in another layout."""
+    if how == "rows":
+        return np.ascontiguousarray(values)
+    if how == "columns":
+        return np.swapaxes(np.ascontiguousarray(np.swapaxes(values, -1, -2)), -1, -2)
+    wide = np.zeros((*values.shape[:-1], 2 * values.shape[-1] + 3), values.dtype)
+    if how == "padded":  # rows further apart than they are long
+        wide[..., : values.shape[-1]] = values
+        return wide[..., : values.shape[-1]]
+    wide[..., : 2 * values.shape[-1] : 2] = values  # "strided": nothing that BLAS can read
+    return wide[..., : 2 * values.shape[-1] : 2]
+
+
+LAYOUTS = ["rows", "columns", "padded", "strided"]
+SHAPES = [
+    ((4, 3), (3, 5)),
+    ((1, 3), (3, 5)),
+    ((4, 1), (1, 5)),
+    ((4, 3), (3, 1)),
+    ((1, 1), (1, 1)),
+    ((2, 4, 3), (3, 5)),
+    ((4, 3), (2, 3, 5)),
+    ((2, 4, 3), (2, 3, 5)),
+    ((1, 4, 3), (1, 3, 5)),
+    ((6, 1, 3), (6, 3, 1)),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+@pytest.mark.parametrize("layouts", [*itertools.product(LAYOUTS, LAYOUTS)], ids="-".join)
+def test_products(left, right, layouts, dtype):
+    rng = np.random.default_rng(0)
+    # Small integers: products are exact, in whatever order they are added up.
+    a = laid_out(rng.integers(-9, 10, left).astype(dtype), layouts[0])
+    b = laid_out(rng.integers(-9, 10, right).astype(dtype), layouts[1])
+    out = products().matmul(a, b)
+    assert out.dtype == dtype
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(out, a @ b)
+
+
+def test_heads_are_one_call():
+    blas = Blas()
+    a = np.ones((3, 4, 5), np.float32)
+    products(blas).matmul(a, np.ones((3, 5, 2), np.float32))
+    assert blas.calls[:1] == ["float32 x 3"]
+
+
+def test_views_are_read_as_they_are():
+    """The operands of a step: a slice of the flat parameters, and rows turned on their side."""
+    blas = Blas()
+    made = products(blas)
+    taken = []
+    made.xp = SimpleNamespace(
+        empty=lambda shape, dtype: taken.append(shape) or np.empty(shape, dtype)
+    )
+    theta, x = np.arange(40.0), np.arange(35.0).reshape(7, 5)
+    w = theta[3:18].reshape(3, 5)
+    np.testing.assert_array_equal(made.matmul(w, x.T), w @ x.T)
+    assert taken == [(3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error"),
+    [
+        (np.ones((2, 3)), np.ones((4, 2)), ValueError),
+        (np.ones((2, 2, 3)), np.ones((3, 3, 2)), ValueError),
+        (np.ones((2, 2, 2, 3)), np.ones((3, 2)), ValueError),
+        (np.ones((2, 3)), np.ones((3, 2), np.float32), TypeError),
+        (np.ones((2, 3), int), np.ones((3, 2), int), TypeError),
+    ],
+)
+def test_products_that_are_not_made(a, b, error):
+    with pytest.raises(error, match="recorded"):
+        products().matmul(a, b)
+
+
+def test_the_handle_is_set_up_and_given_back():
+    blas = Blas()
+    made = products(blas)
+    assert blas.stream == 5
+    assert blas.workspace == (made.workspace.ctypes.data, 64)  # behind the stream, which takes it
+    assert blas.mode == 0
+    del made
+    assert blas.calls == ["destroy"]
+
+
+def test_a_failure_of_cublas_is_an_error():
+    blas = Blas()
+    blas.cublasSgemm_v2 = lambda *given: 13
+    ones = np.ones((2, 2), np.float32)
+    with pytest.raises(RuntimeError, match="cublasSgemm_v2 failed with status 13"):
+        products(blas).matmul(ones, ones)
+
+
+def test_the_library_is_looked_for(monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        if name != "libcublas.so.12":
+            raise OSError(name)
+        return "the library"
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setitem(__import__("sys").modules, "cuda.pathfinder", None)
+    assert cublas() == "the library"
+    assert asked == ["libcublas.so.13", "libcublas.so.12"]
+    monkeypatch.setattr(_cuda_graph, "_SONAMES", ("libcublas.so.1",))
+    with pytest.raises(OSError, match="cuBLAS was not found"):
+        cublas()
+
+
+# --- the namespace ---------------------------------------------------------------------------
+
+
+def test_only_what_launches_kernels_is_there():
+    xp = _xp.namespace(np.ones(1))
+    seen = products().namespace()
+    for name in RECORDABLE:
+        assert getattr(seen, name) is getattr(xp, name)
+    for name in ("asarray", "nonzero", "unique_values", "linspace", "concatenate"):
+        with pytest.raises(NotImplementedError, match=name):
+            getattr(seen, name)
+    assert _xp.library(seen) == "numpy"
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_concat(axis):
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((3, 3)) for _ in range(3)]
+    np.testing.assert_array_equal(
+        products().namespace().concat(parts, axis), np.concatenate(parts, axis)
+    )
+
+
+def test_the_namespace_is_replaced_for_a_while():
+    ones = np.ones(1)
+    xp = _xp.namespace(ones)
+    with _xp.in_place_of(xp, "another"):
+        assert _xp.namespace(ones) == "another"
+    assert _xp.namespace(ones) is xp
+    with pytest.raises(KeyError), _xp.in_place_of(xp, "another"):
+        raise KeyError
+    assert _xp.namespace(ones) is xp
+
+
+def test_other_namespaces_are_not_replaced():
+    strict = pytest.importorskip("array_api_strict")
+    with _xp.in_place_of(strict, "another"):
+        assert _xp.library(_xp.namespace(np.ones(1))) == "numpy"
+
+
+# --- the tape that stands for a graph in other tests -----------------------------------------
+
+
+def test_a_tape_replays():
+    a, b = np.arange(6.0).reshape(2, 3).view(Taped), np.ones((3, 2)).view(Taped)
+    out = np.zeros((2, 2)).view(Taped)
+    made = products()
+    with tape() as held:
+        c = np.where(a > 2.0, a, 0.0) * 2.0
+        out[...] = made.matmul(c, b) + np.sum(a)
+    a[...] = 3.0
+    for work in held:
+        work()
+    np.testing.assert_array_equal(out, np.full((2, 2), 18.0 + 18.0))
+
+
+# --- on a GPU --------------------------------------------------------------------------------
+
+
+def test_a_graph(backend):
+    """Products and elementwise work, recorded and replayed on other values."""
+    if "cupy" not in str(backend):
+        pytest.skip("CUDA graphs are CuPy's")
+    xp = backend.xp
+    for name in ("float32", "float64"):
+        a = backend.asarray(np.arange(6.0, dtype=name).reshape(2, 3))
+        b = backend.asarray(np.ones((3, 4), dtype=name))
+        flat, out = xp.zeros(16, dtype=a.dtype), xp.zeros((2, 4), dtype=a.dtype)
+
+        def work(a=a, b=b, flat=flat, out=out):
+            inside = _xp.namespace(a)
+            out[...] = inside.maximum(inside.matmul(a, b), 3.5)
+            turned = inside.reshape(inside.matmul(inside.matrix_transpose(b), a.T), (8,))
+            flat[...] = inside.concat([turned, turned])
+
+        graph = record(work)
+        for scale in (1.0, -2.0):
+            a[...] = scale * backend.asarray(np.arange(6.0, dtype=name).reshape(2, 3))
+            graph.launch()
+            want = np.maximum(backend.to_host(a) @ np.ones((3, 4)), 3.5)
+            np.testing.assert_array_equal(backend.to_host(out), want)
+            turned = (np.ones((4, 3)) @ backend.to_host(a).T).reshape(8)
+            np.testing.assert_array_equal(backend.to_host(flat), np.tile(turned, 2))
+
+
+def test_work_that_cannot_be_recorded(backend):
+    if "cupy" not in str(backend):
+        pytest.skip("CUDA graphs are CuPy's")
+    ones = backend.asarray(np.ones((2, 2), np.float32))
+    with pytest.raises(NotImplementedError, match="asarray"):
+        record(lambda: _xp.namespace(ones).asarray([1.0]))
+    assert float((ones @ ones).sum()) == 8.0  # the device is as it was
