@@ -235,8 +235,9 @@ def test_a_bar_on_a_terminal():
     assert "objective 0.3333  val. accuracy 0.500" in text
     assert " left" in text
     assert "…" not in text
+    assert "preparing the fit" in text  # until the first step
     with FitProgress(console):
-        pass  # a fit without a step draws nothing
+        pass  # a fit without a step has no bar
     stopped = FitProgress(console)
     stopped(event(1))
     stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import ConvergenceWarning
 
 import xclf
 from xclf.rows import blas_threads
@@ -244,3 +245,41 @@ def test_a_search_refuses_wrong_parameters_before_it_trains(wrong, monkeypatch):
     search = xclf.SweepCV(xclf.SoftmaxClassifier(), {"reg": [0.1, 1.0]}, **wrong)
     with pytest.raises(ValueError, match=r"scoring|error_score|refit"):
         search.fit(x, y)
+
+
+MASKED = np.ma.masked_less(X, 0.15)
+
+
+def test_what_is_masked_is_not_fitted():
+    model = xclf.SoftmaxClassifier(reg=1e-2)
+    with pytest.raises(ValueError, match="X has 5 masked values, the first at index 9 3: fill"):
+        model.fit(MASKED, Y)
+    with pytest.raises(ValueError, match="y has 1 masked values, the first at index 3"):
+        model.fit(X, np.ma.masked_array(Y, np.arange(150) == 3))
+    with pytest.raises(ValueError, match="sample_weight has 150 masked values"):
+        model.fit(X, Y, sample_weight=np.ma.masked_all(150))
+    model.fit(np.ma.masked_array(X), Y)  # nothing under the mask
+    with pytest.raises(ValueError, match="X has 5 masked values"):
+        model.predict(MASKED)
+
+
+@pytest.mark.parametrize("x", [X[:, 0], X[None], np.array(1.0)], ids=["1-D", "3-D", "0-D"])
+def test_one_line_for_rows_of_another_shape(x):
+    with pytest.raises(ValueError, match=r"must have shape \(rows, features\), got") as error:
+        xclf.SVMClassifier().fit(x, Y)
+    assert "\n" not in str(error.value)
+
+
+def test_advice_leaves_out_what_is_done_already():
+    with pytest.warns(ConvergenceWarning, match=r"raise max_iter or tol, or scale"):
+        xclf.SoftmaxClassifier(max_iter=1).fit(X, Y)
+    with pytest.warns(ConvergenceWarning, match=r"raise max_iter or tol$"):
+        xclf.SoftmaxClassifier(max_iter=1, standardize=True).fit(X, Y)
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    model = xclf.SoftmaxClassifier().fit(X, Y)
+    target = tmp_path / "no folder" / "model.safetensors"
+    with pytest.raises(FileNotFoundError) as error:
+        model.save(target)
+    assert error.value.filename == str(target)

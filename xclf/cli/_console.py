@@ -57,8 +57,11 @@ class FitProgress:
         self.task: TaskID | None = None
         self.next_line = 1
         self.last: Event | None = None
+        self.before = console.status("preparing the fit")
 
     def __enter__(self) -> Self:
+        if self.console.is_terminal:  # a first iteration may be some seconds away
+            self.before.start()
         return self
 
     def __exit__(
@@ -67,6 +70,7 @@ class FitProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.before.stop()
         if self.bar is not None and self.task is not None:
             if kind is None:
                 # A fit that converged early is complete, whatever max_iter was.
@@ -85,6 +89,7 @@ class FitProgress:
 
     def _bar(self, event: Event) -> None:
         if self.bar is None:
+            self.before.stop()  # a terminal shows one moving thing at a time
             self.bar = Progress(
                 # All but the bar keep their width: it gives way on a terminal of 80 columns.
                 TextColumn("{task.description} {task.completed}/{task.total}"),

@@ -21,6 +21,7 @@ from xclf.data._idx import BytesFile
 Columns: TypeAlias = dict[str, np.ndarray]
 
 LABEL_NAMES = ("label", "target", "y", "class")
+_NAMING = "label=, in the shell --label"
 
 # What counts as missing in CSV text, whichever library reads it.
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
@@ -144,10 +145,10 @@ def _label_column(path: Path, columns: Columns, label: str | None, need_labels: 
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{path}: {listing(found)} could each be the label; say which (label)")
+        raise DataError(f"{path}: {listing(found)} could each be the label; say which ({_NAMING})")
     if need_labels:
         raise DataError(
-            f"{path}: which column is the label? Name it (label); columns: {listing(columns)}"
+            f"{path}: which column is the label? Name it ({_NAMING}); columns: {listing(columns)}"
         )
     return None
 
@@ -195,7 +196,7 @@ def _matrix(path: Path, columns: Columns) -> np.ndarray:
     if text:
         raise DataError(
             f"{path}: these columns are not numbers: {listing(text)}; remove them, turn them into "
-            "numbers, or name one as the label (label)"
+            f"numbers, or name one as the label ({_NAMING})"
         )
     if gaps:
         raise DataError(

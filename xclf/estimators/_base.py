@@ -341,18 +341,19 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             return
         if settings.solver not in FULL_BATCH and DIVERGED not in result.reason:
             return  # running its epochs is the ordinary end of a minibatch fit
+        scale = "" if self.standardize else ", or scale the features (standardize=True)"
         if "max_iter" in result.reason:
-            advice = "raise max_iter or tol, or scale the features (standardize=True)"
+            advice = f"raise max_iter or tol{scale}"
         elif "kink" in result.reason:
             advice = "use a minibatch solver, which steps over kinks"
         elif "rounding" in result.reason:
-            advice = "raise tol, or scale the features (standardize=True)"
+            advice = f"raise tol{scale}"
             if self.precision is not None:
                 advice += ", or leave precision at None"
             elif single:
                 advice += ", or pass float64 data"
         else:
-            advice = "lower learning_rate, or scale the features (standardize=True)"
+            advice = f"lower learning_rate{scale}"
         reached = f"objective {result.objective:.6g}, gradient {result.grad_norm:.3g}"
         if not math.isnan(result.dual_gap):
             reached += f", at most {result.dual_gap:.3g} above the optimum"

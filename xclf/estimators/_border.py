@@ -25,6 +25,9 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     if _xp.is_host(X):
         if getattr(getattr(X, "dtype", None), "kind", "") == "c":
             raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
+        check_nothing_masked(X, "X")
+        if isinstance(X, np.ndarray) and X.ndim != 2:
+            raise _not_2d(X)
         X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
         X = _xp.native(X)
         if X.dtype.kind not in "biuf":  # dates pass scikit-learn's check
@@ -49,10 +52,7 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
         raise TypeError("X must be dense, got a sparse tensor: X.to_dense() makes it so")
     xp = _xp.namespace(X)
     if X.ndim != 2:
-        raise ValueError(
-            f"Expected 2D array, got {X.ndim}D array instead: X must have shape (rows, features), "
-            f"got {tuple(X.shape)}. Reshape your data."
-        )
+        raise _not_2d(X)
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
     if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
@@ -71,6 +71,25 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
             f"X has {features} features, but {name} is expecting {est.n_features_in_} features "
             "as input."
         )
+
+
+def _not_2d(X: Array) -> ValueError:
+    return ValueError(
+        f"Expected 2D array, got {'scalar' if X.ndim == 0 else f'{X.ndim}D'} array instead: X must "
+        f"have shape (rows, features), got {tuple(X.shape)}. Reshape your data."
+    )
+
+
+def check_nothing_masked(values: Any, name: str) -> None:
+    """ValueError for a NumPy array with masked entries: what is under a mask is not data."""
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return
+    mask = np.ma.getmaskarray(values)
+    where = " ".join(str(int(i)) for i in np.argwhere(mask)[0])
+    raise ValueError(
+        f"{name} has {int(mask.sum())} masked values, the first at index {where}: fill them "
+        f"({name}.filled(...)) or leave their rows out"
+    )
 
 
 def check_finite(X: Array) -> None:
@@ -187,6 +206,7 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
 
 def check_same_place(X: Array, other: Any, name: str) -> None:
     """`other` may be on the host whatever X is; any other place must be that of X."""
+    check_nothing_masked(other, name)
     if _xp.is_host(other) or (not _xp.is_host(X) and _xp.same_place(X, other)):
         return
     raise ValueError(
