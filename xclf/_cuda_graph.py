@@ -23,7 +23,8 @@ from xclf._xp import Array, in_place_of, loaded, namespace
 #: Functions and names of the namespace that recorded work may use as they are.
 RECORDABLE = frozenset(
     {
-        *("arange", "astype", "empty_like", "exp", "expand_dims", "expm1", "isdtype", "log1p"),
+        *("arange", "astype", "empty_like", "exp", "expand_dims", "expm1", "full", "isdtype"),
+        "log1p",
         *("matrix_transpose", "max", "maximum", "reshape", "sqrt", "squeeze", "sum", "take"),
         *("where", "zeros_like", "bool", "int64", "float32", "float64"),
     }
@@ -38,7 +39,9 @@ _SONAMES = ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.
 class Graph:
     """Recorded work; `launch` queues it once more on CuPy's current stream.
 
-    keep : whatever the work reads or writes, and the memory that it made its arrays in
+    What the work reads and writes is for its owner to keep.
+
+    keep : the memory that the work makes its arrays in, and its products
     """
 
     def __init__(self, graph: Any, keep: Sequence[Any]) -> None:
@@ -72,7 +75,7 @@ def record(work: Callable[[], None]) -> Graph:
             finally:
                 graph = stream.end_capture()  # of failed work too: the stream is released
         stream.synchronize()
-    return Graph(graph, (products, pool, work))
+    return Graph(graph, (products, pool))
 
 
 def cublas() -> Any:

@@ -16,9 +16,9 @@ from xclf.rows import Rows, Split, Streamed
 #: Steps from which on a recording is worth what it takes: three steps and a few milliseconds.
 WORTH = 50
 
-# How far a replayed step may be from a plain one, as a share of it: the products add up in another
+#: How far a replayed step may be from a plain one, as a share of it: the products add up in another
 # order. A wrong operand, or numbers of another step, is off by far more.
-_AGREES, _AGREES_WIDE = 1e-2, 1e-6  # in float32 (and TF32), in float64
+AGREES, AGREES_WIDE = 1e-2, 1e-6  # in float32 (and TF32), in float64
 
 
 class RecordedSteps:
@@ -150,10 +150,10 @@ class Recorder:
             made = RecordedSteps(objective, rule, rows, theta, state, size)
             deviation = made.deviation(theta, state, *first)
             wide = theta.dtype == namespace(theta).float64
-            if deviation > (_AGREES_WIDE if wide else _AGREES):
+            if deviation > (AGREES_WIDE if wide else AGREES):
                 raise ArithmeticError(f"a replayed step is off by {deviation:.2g} of its length")
         except Exception as error:  # CuPy and cuBLAS raise their own classes
-            _give_up(error)
+            give_up("minibatch steps", error)
             return None
         if math.isnan(deviation):
             return None
@@ -170,16 +170,17 @@ _gave_up: list[str] = []
 
 
 def why_not() -> str | None:
-    """Why steps are not recorded any more in this process; None if nothing has failed."""
+    """Why nothing is recorded any more in this process; None if nothing has failed."""
     return _gave_up[0] if _gave_up else None
 
 
-def _give_up(error: Exception) -> None:
+def give_up(what: str, error: Exception) -> None:
+    """Record nothing more in this process, and say why, once."""
     said = str(error).strip().splitlines() or [""]
     _gave_up.append(f"{type(error).__name__}: {said[0]}")
     warnings.warn(
-        f"minibatch steps cannot be recorded as a CUDA graph here ({_gave_up[0]}): they are "
-        "launched one by one, which takes longer for small batches and gives the same results",
+        f"{what} cannot be recorded as a CUDA graph here ({_gave_up[0]}): they are launched one by "
+        "one, which takes longer for small problems and gives the same results",
         RuntimeWarning,
         stacklevel=2,
     )

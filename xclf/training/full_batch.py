@@ -9,6 +9,7 @@ import numpy as np
 
 from xclf._xp import Array, device, free_memory, namespace, to_host
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
+from xclf.training._evaluations import Evaluations
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
     AT_ONCE,
@@ -113,7 +114,7 @@ class _Fit:
         self.precondition, self.full_basis_at = _precondition(problem, theta)
         self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp, problem.rows.precision))
         self.lbfgs = LBFGS(
-            problem.value_and_grad,
+            Evaluations(problem),
             theta,
             memory=pairs_for(problem, theta),
             precondition=self.precondition,
@@ -183,7 +184,7 @@ class _Fit:
             for name in ("alive", "n_iter", "idle", "best", "start_norm", "ended"):
                 setattr(self, name, getattr(self, name)[kept])
             self.problem = self.problem.keep(kept)
-            self.lbfgs.value_and_grad = self.problem.value_and_grad
+            self.lbfgs.value_and_grad = Evaluations(self.problem)
             self.lbfgs.keep(kept)
 
     def _count(self, at: Iterate) -> None:
