@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 from types import SimpleNamespace
@@ -186,6 +187,105 @@ def test_a_tape_replays():
     for work in held:
         work()
     np.testing.assert_array_equal(out, np.full((2, 2), 18.0 + 18.0))
+
+
+# --- recording, on a CuPy of nothing but names -------------------------------------------------
+
+
+class FakeStream:
+    """Writes down what is asked of it and of its neighbours."""
+
+    ptr = 5
+
+    def __init__(self, log, **options):
+        self.log, self.capturing = log, False
+        assert options == {"non_blocking": True}  # the default stream cannot be captured
+
+    def __enter__(self):
+        self.log.append("enter")
+
+    def __exit__(self, *error):
+        self.log.append("exit")
+
+    def wait_event(self, event):
+        self.log.append(f"wait for {event}")
+
+    def begin_capture(self):
+        self.capturing = True
+
+    def end_capture(self):
+        assert self.capturing
+        self.capturing = False
+        self.log.append("end")
+        return SimpleNamespace(launch=lambda: self.log.append("launch"))
+
+    def synchronize(self):
+        assert not self.capturing
+        self.log.append("synchronize")
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    log, streams = [], []
+
+    def stream(**options):
+        streams.append(FakeStream(log, **options))
+        return streams[-1]
+
+    def empty(size, dtype):
+        log.append(f"workspace of {size >> 20} MiB")
+        return FakeWorkspace(size, dtype)
+
+    class FakeWorkspace(np.ndarray):
+        data = SimpleNamespace(ptr=64)
+
+        def __new__(cls, size, dtype):
+            return np.empty(size, dtype).view(cls)
+
+    cuda = SimpleNamespace(
+        Stream=stream,
+        MemoryPool=lambda: SimpleNamespace(malloc="its own memory"),
+        get_current_stream=lambda: SimpleNamespace(record=lambda: "what came before"),
+        using_allocator=lambda malloc: log.append(f"from {malloc}") or contextlib.nullcontext(),
+    )
+    monkeypatch.setattr(_cuda_graph, "cublas", Blas)
+    monkeypatch.setattr(_cuda_graph, "_in_tf32", lambda: False)
+    modules = {"cupy": SimpleNamespace(cuda=cuda, empty=empty, uint8=np.uint8)}
+    monkeypatch.setattr(_cuda_graph, "loaded", modules.get)
+    return SimpleNamespace(log=log, streams=streams)
+
+
+def test_recording(fake):
+    def work():
+        assert isinstance(_xp.namespace(np.ones(1)), _cuda_graph._Recordable)
+        fake.log.append("recorded" if fake.streams[0].capturing else "done")
+
+    graph = record(work)
+    before = ["enter", "from its own memory", "wait for what came before", "workspace of 32 MiB"]
+    # The allocator is set up as the stream is entered; everything else in this order.
+    assert fake.log == [*sorted(before[:2]), *before[2:], "done", "done", "recorded", "end",
+                        "synchronize", "exit"]  # fmt: skip
+    assert _xp.namespace(np.ones(1)) is not None
+    assert _xp.library(_xp.namespace(np.ones(1))) == "numpy"
+    graph.launch()
+    assert fake.log[-1] == "launch"
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_what_fails_leaves_nothing_behind(fake, bad):
+    calls = []
+
+    def work():
+        calls.append(None)
+        if len(calls) == bad:
+            raise KeyError("the work's own error")
+
+    with pytest.raises(KeyError, match="the work's own error"):
+        record(work)
+    assert not fake.streams[0].capturing
+    assert ("end" in fake.log) == (bad == 3)
+    assert fake.log[-1] == "exit"
+    assert not isinstance(_xp.namespace(np.ones(1)), _cuda_graph._Recordable)
 
 
 # --- on a GPU --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from xclf._xp import Array, in_place_of, loaded, namespace
@@ -41,7 +42,7 @@ class Graph:
 
     What the work reads and writes is for its owner to keep.
 
-    keep : the memory that the work makes its arrays in, and its products
+    keep : the memory that the work makes its arrays in, its products and their stream
     """
 
     def __init__(self, graph: Any, keep: Sequence[Any]) -> None:
@@ -72,10 +73,13 @@ def record(work: Callable[[], None]) -> Graph:
             stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = stream.end_capture()  # of failed work too: the stream is released
+            except BaseException:
+                with suppress(Exception):  # what CUDA says of it is less than what went wrong
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
         stream.synchronize()
-    return Graph(graph, (products, pool))
+    return Graph(graph, (products, pool, stream))
 
 
 def cublas() -> Any:
