@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ from estimator_cases import CLASSES, blobs, quick, small
 from sklearn.model_selection import cross_val_score
 
 from xclf import SoftmaxClassifier, TwoLayerClassifier, _xp, load
-from xclf.rows import Rows, Split, Streamed
+from xclf.rows import Split, Streamed
 
 rows_of_a_chunk = "xclf.rows._rows._chunk_rows"
 X, Y = blobs(150, 6, 3)
@@ -55,6 +56,12 @@ def _assert_same_fit(got, want, bound=1e-10):
     assert got.n_iter_ == want.n_iter_
 
 
+def _told(yes):
+    """That of several devices minibatches use the first."""
+    told = r"one device, the first of device=\('gpu', 'gpu2'\): all of them are for full-batch"
+    return pytest.warns(UserWarning, match=told) if yes else contextlib.nullcontext()
+
+
 @classes_
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("way", ["moved", "streamed", "several", "several streamed"])
@@ -65,13 +72,15 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
         monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
     options = {"standardize": standardize, "max_iter": 15}
     want = small(cls, **options).fit(X, NAMES)
-    device = ("gpu", "gpu2") if "several" in way else "gpu"
-    model = small(cls, device=device, **options).fit(X, NAMES)
+    several = "several" in way
+    model = small(cls, device=("gpu", "gpu2") if several else "gpu", **options)
+    with _told(several and cls is TwoLayerClassifier):
+        model.fit(X, NAMES)
     _assert_same_fit(model, want)
     (x,) = asked[1:]
-    if "several" in way and cls is SoftmaxClassifier:
+    if several and cls is not TwoLayerClassifier:
         assert type(x) is Split
-    else:  # minibatches, and the hinge, on the first of several
+    else:  # minibatches, on the first of several
         plain = type(Backend.STRICT.asarray([1.0]))
         assert type(x) is (Streamed if "streamed" in way else plain)
     for layer in model._layers():
@@ -120,8 +129,9 @@ def test_minibatches_are_gathered_on_the_host(cls, solver, early_stopping, devic
     options = {"solver": solver, "max_iter": 4, "batch_size": 32, "random_state": 3}
     options |= {"early_stopping": early_stopping, "class_weight": "balanced"}
     want = small(cls, **options).fit(X, NAMES)
-    model = small(cls, device=device, **options).fit(X, NAMES)
-    assert isinstance(asked[-1], Streamed)
+    with _told(device != "gpu"):
+        model = small(cls, device=device, **options).fit(X, NAMES)
+    assert type(asked[-1]) is Streamed
     _assert_same_fit(model, want)
     for got, expected in zip(_host_layers(model), _host_layers(want), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
@@ -232,35 +242,3 @@ def test_max_memory_decides_too(asked):
         y = Y if not streamed else np.tile(Y, 100)
         SoftmaxClassifier(device="gpu", max_memory=most, max_iter=2).fit(x, y)
         assert isinstance(asked[-1], Streamed) is streamed
-
-
-@pytest.mark.parametrize("full_device", [False, True])
-@pytest.mark.parametrize(
-    "options", [{}, {"class_weight": "balanced"}, {"standardize": True}], ids=str
-)
-def test_both_devices_do_their_share(full_device, options, monkeypatch):
-    """Of a net's passes too, weights and all; no operation meets arrays of two devices."""
-    if full_device:
-        monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
-    monkeypatch.setattr(rows_of_a_chunk, lambda *_: 20)
-    seen = []
-    plain = Rows._widen
-    monkeypatch.setattr(
-        Rows, "_widen", lambda self, x: (seen.append(str(_xp.device(x))), plain(self, x))[1]
-    )
-    options = {"solver": "lbfgs", "max_iter": 8, "hidden": 6, "random_state": 1} | options
-    want = TwoLayerClassifier(**options).fit(X, NAMES)
-    seen.clear()
-    model = TwoLayerClassifier(device=("gpu", "gpu2"), **options).fit(X, NAMES)
-    _assert_same_fit(model, want, 1e-9)
-    first, second = (sum(f"device{k}" in one for one in seen) for k in (1, 2))
-    assert second
-    assert 0.4 <= second / (first + second) <= 0.6
-
-
-def test_fewer_rows_than_devices():
-    x, y = X[:2], np.asarray([0, 1])
-    xp = _xp.SPOTS["gpu"][0]
-    _xp.SPOTS["gpu3"] = (xp, xp.Device("CPU_DEVICE"))
-    model = SoftmaxClassifier(device=("gpu", "gpu2", "gpu3"), max_iter=3).fit(x, y)
-    assert model.predict(x).tolist() == [0, 1]

@@ -7,7 +7,7 @@ import pytest
 from conftest import Backend
 from helpers import assert_close_max_norm, assert_relative, hinge_rows, proximal_rows
 
-from xclf.objectives import Move, ProximalSums, Stack, proximal_sums
+from xclf.objectives import Move, ProximalSums, Stack, _host_proximal, _proximal, proximal_sums
 from xclf.objectives._host_proximal import HostProximalSums
 from xclf.rows import Rows, sum_over_rows
 
@@ -176,3 +176,39 @@ def test_a_net_goes_through_the_kernels():
         want = proximal_rows(scores, labels, anchor[k].T, SMOOTHING[k], MARGIN[k])
         assert_relative(loss[k], want[0].sum(), 1e-13)
         assert_close_max_norm(db[k], want[1].sum(axis=0), 1e-13)
+
+
+def test_a_chunk_that_ends_early_may_be_done_again(backend, monkeypatch):
+    """For want of memory, at whatever point: its multipliers have not moved."""
+    stack, rows, theta, anchor, _, _ = _case(backend)
+    dtype, heads = rows.dtype, backend.asarray(np.array([True, False, True]))
+    numbers = {"margin": backend.asarray(MARGIN), "smoothing": backend.asarray(SMOOTHING)}
+    move = Move(heads, backend.asarray(BEFORE), 1.6)
+    after, chunk = [], rows.chunk(slice(2, 9))
+    for fails in (0, 1, 2, 3, None):
+        held = backend.asarray(anchor)
+        if isinstance(held, np.ndarray):
+            held.flags.writeable = True
+        step = proximal_sums(
+            stack, backend.asarray(theta), dtype, anchor=held, move=move, **numbers
+        )
+        calls = iter(range(99))
+        for place, name in ((_proximal, "sum_last"), (_host_proximal, "sum_classes")):
+            plain = getattr(place, name)
+
+            def limited(values, plain=plain, calls=calls, fails=fails):
+                if next(calls) == fails:
+                    raise MemoryError
+                return plain(values)
+
+            monkeypatch.setattr(place, name, limited)
+        if fails is not None and (fails < 3 or type(step) is not ProximalSums):
+            with pytest.raises(MemoryError):
+                step(chunk, chunk.where)
+            np.testing.assert_array_equal(backend.to_host(held), anchor)
+        step(chunk, chunk.where)
+        after.append(backend.to_host(held))
+        monkeypatch.undo()
+    assert not np.array_equal(after[-1], anchor)
+    for one in after:
+        np.testing.assert_array_equal(one, after[-1])

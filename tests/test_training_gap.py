@@ -9,6 +9,7 @@ from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 from helpers import hinge_rows, proximal_rows
 
 from xclf.objectives import Stack
+from xclf.rows import PerRow
 from xclf.training._certificate import Certificate
 from xclf.training._inner import Inner
 
@@ -27,10 +28,9 @@ def _case(bias, backend=Backend.NUMPY, *, reg=REG, seed=0, y=Y, weights=WEIGHTS,
     anchor[0, y, np.arange(N)] = 0.0
     theta = rng.normal(size=(1, stack.size))
     margin, smoothing = np.array([MARGIN]), np.array([SMOOTHING])
-    anchor = backend.asarray(anchor)
-    return Certificate(
-        problem, backend.asarray(theta), margin, smoothing, lambda where: anchor[..., where]
-    ), theta[0], backend.to_host(anchor)[0].T  # fmt: skip
+    beside = PerRow([backend.asarray(anchor)])
+    case = Certificate(problem, backend.asarray(theta), margin, smoothing, beside, np.arange(1))
+    return case, theta[0], anchor[0].T
 
 
 def _scores(stack, theta, x=X):
@@ -71,16 +71,14 @@ def _near(bias=True, seed=0, **options):
     case, theta, anchor = _case(bias, seed=seed, **options)
     rows = case.problem.rows
     inner = Inner.at_zero(case.problem, np.array([MARGIN]), np.array([SMOOTHING]))
-    inner.anchor[...] = case._anchor(slice(0, N))
+    inner.anchor[...] = case.multipliers.anchor[...]
     theta = theta[None, :]
     for _ in range(300):  # plain descent on the smoothed objective
         theta = theta - 0.05 * inner.value_and_grad(theta)[1]
     anchor = inner.anchor
-    case = Certificate(
-        case.problem, theta, inner.margin, inner.smoothing, lambda where: anchor[..., where]
-    )
+    case = Certificate(case.problem, theta, inner.margin, inner.smoothing, anchor, np.arange(1))
     assert len(rows) == N
-    return case, theta[0], anchor[0].T
+    return case, theta[0], anchor[0, ...].T
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -116,7 +114,7 @@ def test_shift_and_scale_are_those_of_the_model():
     shift, scale = X.mean(axis=0), np.array([1.0, 10.0, 0.1, 3.0])
     case, theta, _ = _near(shift=shift, scale=scale)
     x = (X - shift) / scale
-    a = case._multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
+    a = case.multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
     dual, rest = _dual(_apply(case, a), x=x)
     (value,), (gap,) = case.bound()
     assert value == pytest.approx(_primal(case.problem.objective.stack, theta, x=x), rel=1e-13)
@@ -127,7 +125,7 @@ def test_shift_and_scale_are_those_of_the_model():
 def test_classes_without_weight_take_no_flow():
     weights = np.where(Y == 1, 0.0, WEIGHTS)
     case, _, _ = _case(True, weights=weights)
-    a = case._multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
+    a = case.multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
     repaired = _apply(case, a)
     assert np.any(a[:, 1] > 0)
     assert not repaired[:, 1].any()
@@ -145,8 +143,7 @@ def test_without_penalty_the_objective_is_its_own_bound():
 
 def test_values_that_are_not_finite_prove_nothing():
     case, theta, _ = _case(True)
-    case = Certificate(
-        case.problem, np.full((1, len(theta)), np.nan), case.host_margin, np.ones(1), case._anchor
-    )
+    anchor, nothing = case.multipliers.anchor, np.full((1, len(theta)), np.nan)
+    case = Certificate(case.problem, nothing, case.host_margin, np.ones(1), anchor, np.arange(1))
     with np.errstate(all="ignore"):
         assert case.bound()[1][0] == np.inf

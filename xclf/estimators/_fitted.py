@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,10 +58,7 @@ class FittedModel:
         room = Room(parse_bytes(self.max_memory))
         with _xp.on_device(X):
             theta = stack.flatten([(w, b) for w, b in layers])
-
-            def scores(x: Array) -> Array:
-                return finish(stack.forward(theta, x)[0])
-
+            scores = partial(_scores, stack, theta, finish)
             return map_rows(scores, X, theta.dtype, max(stack.widths[1:]), room)
 
     def decision_function(self, X: Any) -> Array:
@@ -144,6 +142,10 @@ class ProbabilityMixin:
     def predict_proba(self, X: Any) -> Array:
         """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
         return self._map_scores(X, lambda scores: _xp.namespace(scores).exp(_log_p(scores)))
+
+
+def _scores(stack: Stack, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:
+    return finish(stack.forward(theta, x)[0])
 
 
 def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
         take at most 60 % of what is free there and half of max_memory, and else sent chunk by chunk
         in every pass, in their own dtype. Fitted arrays live on the device, the first of several;
         predictions for NumPy rows come back as NumPy. Several GPUs share the rows of full-batch
-        softmax fits; all others run on the first.
+        fits, and of predictions of many; minibatches run on the first, with a warning.
     precision : None | "tf32": products of float32 data with 11 significant bits of each operand,
         added up in float32, on GPUs that can; objectives then end about 1e-6 to 1e-3 above the
         optimum, relative. While the fit runs this holds for the whole process.

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from xclf import _xp
 from xclf._xp import Array
 from xclf.estimators._settings import FULL_BATCH
-from xclf.rows import Split, Streamed, parse_bytes
+from xclf.rows import Split, Streamed, parse_bytes, split
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
 _COMFORTABLE, _OF_BOUND = 0.6, 0.5
 
+# Predictions are shared among devices where each has so much to receive.
+_SHARE = 64 << 20
+
 
 def shares_rows(model: Any) -> bool:
-    """Whether a fit of `model` can share its rows among several devices: its sums over rows are
-    then those of `RowSums`, which can be copied to each. The hinge's work on arrays of all rows,
-    and a minibatch is too little work to share."""
+    """Whether a fit of `model` shares its rows among several devices, where its `device` names
+    several: full-batch solvers do, a minibatch is too little work to share."""
     solver = model._auto_solver if model.solver == "auto" else model.solver
-    return bool(model._loss_name == "softmax" and solver in FULL_BATCH)
+    return _several(model.device) and solver in FULL_BATCH
+
+
+def _several(device: str | Sequence[str] | None) -> bool:
+    return device == "cuda:all" or (device is not None and not isinstance(device, str))
 
 
 def put(
@@ -31,7 +38,7 @@ def put(
     X in host memory is moved, or `Streamed` where it is too large. Any other X stays where it is;
     ValueError if that is not `device`.
 
-    several : whether to use all of several devices, or the first one only
+    several : whether to use all of several devices, or the first one only, which is a warning
     """
     if device is None:
         return X, 0
@@ -44,11 +51,20 @@ def put(
     if there[0].xp is None:
         return X, 0
     if len(there) == 1 or not several:
+        if len(there) > 1:
+            warnings.warn(
+                f"minibatches are computed on one device, the first of device={device!r}: all of "
+                "them are for full-batch solvers",
+                UserWarning,
+                stacklevel=4,  # the line that called fit or partial_fit
+            )
         return _sent(Streamed(X, there[0].xp, there[0].device), most)
-    split = Split(X, there[0].xp, [spot.device for spot in there[: len(X)]])
-    sent = [_sent(x, most) for _, x in split.lanes]
-    split.lanes = [(where, x) for (where, _), (x, _) in zip(split.lanes, sent, strict=True)]
-    return split, sent[0][1]  # the rest fits where the first device's share does
+    lanes = split(X, there[0].xp, [spot.device for spot in there])
+    sent = [_sent(x, most) for _, x in lanes]
+    found = [(where, x) for (where, _), (x, _) in zip(lanes, sent, strict=True)]
+    return Split(X, there[0].xp, there[0].device, found), sent[0][
+        1
+    ]  # the rest fits where the first's share does
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
@@ -58,15 +74,29 @@ def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
     limits += [_COMFORTABLE * free] if free is not None else []
     if size > min(limits, default=size):
         return rows, 0
-    with _xp.on_device(rows):
-        return rows.resident(), size
+    try:
+        with _xp.on_device(rows):
+            return rows.resident(), size
+    except Exception as error:
+        # What is free may lie in pieces, or be taken by another process in the meantime.
+        if not _xp.out_of_memory(error):
+            raise
+    return rows, 0
 
 
 def toward(X: Array, model_array: Array, device: Any) -> Array:
-    """X for a model that `device` has put elsewhere: rows in host memory are sent to it."""
+    """X for a model that `device` has put elsewhere: rows in host memory are sent to it, and so
+    many that it is worth it to the other devices too."""
     if device is None or not _xp.is_host(X) or _xp.is_host(model_array):
         return X
-    return Streamed(X, _xp.namespace(model_array), _xp.device(model_array))
+    xp, home = _xp.namespace(model_array), _xp.device(model_array)
+    share = X.nbytes // _SHARE
+    if share > 1 and _several(device):
+        others = [spot.device for spot in _xp.spots(device) if spot.xp is xp]
+        if home in others:
+            devices = [home, *(each for each in others if each != home)]
+            return Split(X, xp, home, split(X, xp, devices[:share]))
+    return Streamed(X, xp, home)
 
 
 def _check_there(X: Array, device: str | Sequence[str]) -> None:

@@ -33,8 +33,8 @@ class HostProximalSums(ProximalSums):
         m -= m.reshape(-1).take(true)[:, None, :]
         m += self.margin[:, None, None]
         m.reshape(-1)[true] = 0.0
-        anchor = self.anchor[..., where]
-        more = self._move(m, rows, anchor)
+        before = self.anchor[..., where]
+        anchor, more = self._moved_on(m, rows, before)
         a = _multipliers(m, anchor, self.smoothing)
         losses = _losses(m, a, anchor, self.smoothing)
         if rows.weights is not None:
@@ -44,19 +44,26 @@ class HostProximalSums(ProximalSums):
         slope = a.reshape(len(w), n)
         dw = (slope @ x).reshape(heads, classes, features)
         db = slope.sum(axis=-1).reshape(heads, classes)
-        return *losses.sum(axis=-1, dtype=np.float64), dw, db, *more
+        sums = losses.sum(axis=-1, dtype=np.float64)
+        if self.move is not None:
+            before[...] = anchor
+        return *sums, dw, db, *more
 
-    def _move(self, m: np.ndarray, rows: RowChunk, anchor: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Write the anchor of heads on the move; returns the curvature if it is wanted."""
+    def _moved_on(
+        self, m: np.ndarray, rows: RowChunk, before: np.ndarray
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The anchor after the move of some heads, and the curvature if it is wanted."""
         if self.move is None:
-            return ()
-        a = _multipliers(m, anchor, self.move.smoothing)
+            return before, ()
+        a = _multipliers(m, before, self.move.smoothing)
         more = (pair_curvature(a, rows, self.smoothing),) if self.move.measure else ()
+        anchor = scratch("anchor", before.shape, before.dtype)
+        anchor[...] = before
         for k in np.flatnonzero(self.move.heads):
-            a[k] -= anchor[k]
+            a[k] -= before[k]
             a[k] *= self.move.relaxation
             anchor[k] += a[k]
-        return more
+        return anchor, more
 
 
 def _places(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -98,10 +105,13 @@ def proximal_sums(
     *,
     margin: Array,
     smoothing: Array,
-    anchor: Array,
+    anchor: Any,
     move: Move | None = None,
 ) -> ProximalSums:
-    """`ProximalSums` at theta (K, P) for rows in `dtype`, in place where that is possible."""
+    """`ProximalSums` at theta (K, P) for rows in `dtype`, in place where that is possible.
+
+    anchor : (K, C, N), or what gives and takes that of a chunk by index as an array does
+    """
     layers = stack.prepared(theta, dtype)
     cls = HostProximalSums if is_host(theta) and len(layers) == 1 else ProximalSums
     return cls(stack, layers, margin, smoothing, anchor, move)

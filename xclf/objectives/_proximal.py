@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from xclf._xp import Array, device, namespace
 from xclf.kernels import one_hot, proximal_hinge
@@ -37,14 +38,14 @@ class ProximalSums:
     layers : `Stack.prepared` at theta (K, P), in the dtype of the rows
     margin, smoothing : (K,) in that dtype
     anchor : (K, C, N) multipliers of all rows, 0 at the true class; written to by a `move` alone,
-        and only where the chunk is
+        only where the chunk is, and last of all: a chunk that ends early may be done again
     """
 
     stack: Stack
     layers: list[Layer]
     margin: Array
     smoothing: Array
-    anchor: Array
+    anchor: Any
     move: Move | None = None
 
     def __call__(self, rows: RowChunk, where: slice) -> tuple[Array, ...]:
@@ -58,13 +59,14 @@ class ProximalSums:
         more: tuple[Array, ...] = ()
         if self.move is not None:
             anchor, more = self._moved(scores, rows, anchor, self.move)
-            self.anchor[..., where] = anchor
         losses, dscores, slack, a = self._kernel(scores, rows, anchor, self.smoothing)
         # phi is a m - smoothing/2 (a - a0)^2, slack max(m, 0) - a m: the plain hinge is their sum.
         far = namespace(a).sum((a - anchor) ** 2, axis=-2) * (0.5 * self.smoothing[:, None])
         plain = slack + losses + (far if rows.weights is None else far * rows.weights)
         slopes = self.stack.slopes(dscores, tape)
         sums = (sum_last(losses), sum_last(slack), sum_last(plain))
+        if self.move is not None:
+            self.anchor[..., where] = anchor
         return (*sums, *(part for pair in slopes for part in pair), *more)
 
     def _moved(

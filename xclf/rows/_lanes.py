@@ -1,20 +1,68 @@
-"""Rows on several devices: each works on its own, and the sums are added up on the first."""
+"""Rows on several devices: each works on its own, and the sums meet on one of them.
+
+Streams, of which every thread has its own, only know of each other what they are told: all that a
+device starts from is waited for before its thread begins, and all that it made before it ends.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from xclf._xp import Array, finish, is_array, on_device, to_device
+from xclf._xp import Array, device, finish, is_array, is_host, namespace, on_device, to_device
+
+Result = TypeVar("Result")
 
 
 class _Lane(Protocol):
     @property
     def x(self) -> Array: ...
+    def __len__(self) -> int: ...
+
+
+class PerRow:
+    """Numbers of all rows, rows last, kept where the rows are: on every device those of its own.
+
+    parts : (..., n) for each of the devices; a single one where all rows are in one place. That one
+        is read and written by index, as the array that it is.
+    """
+
+    def __init__(self, parts: Sequence[Array]) -> None:
+        self.parts = list(parts)
+
+    @classmethod
+    def zeros(cls, lanes: Sequence[_Lane], shape: tuple[int, ...], dtype: Any) -> PerRow:
+        """(*shape, n) zeros beside the rows of each lane."""
+        parts = []
+        for lane in lanes:
+            with on_device(lane.x):
+                size, place = (*shape, len(lane)), device(lane.x)
+                parts.append(namespace(lane.x).zeros(size, dtype=dtype, device=place))
+        return cls(parts)
+
+    def lane(self, number: int) -> PerRow:
+        """What is beside the rows of one device."""
+        return PerRow([self.parts[number]])
+
+    def map(self, f: Callable[..., Array], *others: PerRow) -> PerRow:
+        """f of every part, and of the same rows' parts of the others, on its device."""
+        made = []
+        for part, *more in zip(self.parts, *(other.parts for other in others), strict=True):
+            with on_device(part):
+                made.append(f(part, *more))
+        return PerRow(made)
+
+    def __getitem__(self, key: Any) -> Array:
+        (part,) = self.parts
+        return part[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        (part,) = self.parts
+        part[key] = value
 
 
 def movable(f: object) -> bool:
@@ -22,45 +70,62 @@ def movable(f: object) -> bool:
     return isinstance(f, functools.partial) or is_dataclass(f)
 
 
-def moved(value: Any, like: Array) -> Any:
+def moved(value: Any, like: Array, lane: int) -> Any:
     """`value` with every array in it on the device of `like`: in tuples, lists, dicts, partials
-    and dataclasses, whatever their depth. The rest is shared."""
+    and dataclasses, whatever their depth. Of a `PerRow` the part of that lane. The rest is shared,
+    arrays on the host too."""
+    move = functools.partial(moved, like=like, lane=lane)
+    if isinstance(value, PerRow):
+        return value.lane(lane)
     if is_array(value):
-        return to_device(value, like)
+        return value if is_host(value) else to_device(value, like)
     if isinstance(value, functools.partial):
-        args, keywords = moved(value.args, like), moved(value.keywords, like)
-        return functools.partial(moved(value.func, like), *args, **keywords)
+        return functools.partial(move(value.func), *move(value.args), **move(value.keywords))
     if is_dataclass(value) and not isinstance(value, type):
         held = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
-        return replace(value, **{name: moved(part, like) for name, part in held.items()})
+        return replace(value, **{name: move(part) for name, part in held.items()})
     if isinstance(value, dict):
-        return {key: moved(part, like) for key, part in value.items()}
+        return {key: move(part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(moved(part, like) for part in value))
+        return type(value)(*map(move, value))
     if isinstance(value, tuple | list):
-        return type(value)(moved(part, like) for part in value)
+        return type(value)(map(move, value))
     return value
 
 
 def in_lanes(
-    total: Callable[[Any, Any], list[Array]], f: Any, lanes: Sequence[_Lane]
-) -> tuple[Array, ...]:
-    """The sum of total(f, lane) over the lanes, in their order, on the device of the first."""
-    functions = [moved(f, lane.x) for lane in lanes]
-    first = lanes[0].x
+    work: Callable[[Any, Any], Result], f: Any, lanes: Sequence[_Lane]
+) -> Sequence[Result]:
+    """work(f, lane) of every lane, each in a thread of its own, with f `moved` there."""
+    functions = [moved(f, lane.x, k) for k, lane in enumerate(lanes)]
+    for lane in lanes:
+        finish(lane.x)
 
-    def work(k: int) -> list[Array]:
+    def there(k: int) -> Result:
         with on_device(lanes[k].x):
-            sums = total(functions[k], lanes[k])
+            found = work(functions[k], lanes[k])
             finish(lanes[k].x)
-        return sums
+        return found
 
-    found = list(_pool(len(lanes)).map(work, range(len(lanes))))
-    totals = found[0]
-    with on_device(first):
+    pool = _pool(len(lanes))
+    running: list[Future[Result]] = []
+    try:
+        running += [pool.submit(there, k) for k in range(len(lanes))]
+        return [future.result() for future in running]
+    finally:
+        # An error, or Ctrl-C: nothing may go on writing to the caller's arrays.
+        for future in running:
+            future.cancel()
+        wait(running)
+
+
+def together(found: Sequence[list[Array]], like: Array) -> tuple[Array, ...]:
+    """The sums of all lanes added up, in their order, on the device of `like`."""
+    totals = [to_device(part, like) for part in found[0]]
+    with on_device(like):
         for sums in found[1:]:
             for place, part in enumerate(sums):
-                totals[place] += to_device(part, first)
+                totals[place] += to_device(part, like)
     return tuple(totals)
 
 

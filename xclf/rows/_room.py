@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Room:
     size: int | None = None
     chunk: int | None = None
     warned: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def for_chunks(self, workers: int) -> int:
         """Bytes of one chunk, beside those of its first few rows; only where there is a bound."""
@@ -74,9 +76,10 @@ class Room:
                 f"{in_words(bytes_per_row)} with all that is made from it ({error})"
             ) from error
         fewer = rows // 2
-        self.chunk = fewer * bytes_per_row
-        if not self.warned:
-            self.warned = True
+        with self._lock:  # several devices may be short of memory at a time
+            self.chunk = min(self.chunk or fewer * bytes_per_row, fewer * bytes_per_row)
+            warned, self.warned = self.warned, True
+        if not warned:
             warnings.warn(
                 f"out of memory in a chunk of {rows} rows: going on with {fewer} rows at a time",
                 RuntimeWarning,

@@ -17,11 +17,12 @@ from xclf._xp import (
     from_host,
     is_host,
     namespace,
+    on_device,
     out_of_memory,
     to_host,
 )
 from xclf.rows import _stream
-from xclf.rows._lanes import in_lanes, movable, moved
+from xclf.rows._lanes import PerRow, in_lanes, movable, moved, together
 from xclf.rows._room import Room
 from xclf.rows._stream import Split, Streamed
 from xclf.rows._threads import blas_width, in_threads
@@ -104,11 +105,27 @@ class Rows:
         if not isinstance(self.x, Split):
             return []
         made = []
-        for where, x in self.x.lanes:
+        for k, (where, x) in enumerate(self.x.lanes):
             weights = None if self.weights is None else self.weights[..., where]
-            labels, weights, heads = moved((self.labels[..., where], weights, self.heads), x)
+            labels, weights, heads = moved((self.labels[..., where], weights, self.heads), x, k)
             made.append(replace(self, x=x, labels=labels, weights=weights, heads=heads))
         return made
+
+    def changed(self, change: Callable[[Rows], Rows]) -> Rows:
+        """change(self), which keeps x and the labels. Rows of each device change where they are:
+        what is beside them does not travel again."""
+        made = change(self)
+        if self.lanes:
+            lanes = []
+            for lane in self.lanes:
+                with on_device(lane.x):
+                    lanes.append(change(lane))
+            made.__dict__["lanes"] = lanes  # as cached_property keeps them
+        return made
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
+        """(*shape, N) zeros, beside the rows."""
+        return PerRow.zeros(self.lanes or [self], shape, dtype)
 
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that name rows, as `take` wants them: where rows are gathered."""
@@ -152,11 +169,24 @@ class Rows:
         """The same rows for the heads that host integers `kept` name."""
         if self.weights is None or self.weights.ndim == 1:
             return self
-        index = from_host(kept, self.x)
-        xp = namespace(self.x)
-        if self.heads is None:
-            return replace(self, weights=xp.take(self.weights, index, axis=0))
-        return replace(self, heads=xp.take(self.heads, index, axis=0))
+
+        def narrow(rows: Rows) -> Rows:
+            index, xp = from_host(kept, rows.x), namespace(rows.x)
+            if rows.heads is None:
+                return replace(rows, weights=xp.take(rows.weights, index, axis=0))
+            return replace(rows, heads=xp.take(rows.heads, index, axis=0))
+
+        return self.changed(narrow)
+
+    def widened(self, dtype: Any) -> Rows:
+        """The same rows, whose products run in `dtype`."""
+
+        def widen(rows: Rows) -> Rows:
+            weights, xp = rows.weights, namespace(rows.x)
+            weights = None if weights is None else xp.astype(weights, dtype, copy=False)
+            return replace(rows, weights=weights, dtype=dtype)
+
+        return self if dtype == self.dtype else self.changed(widen)
 
     def total_weight(self) -> Array:
         """Sum of the weights, () or (K,), in the widest dtype; without weights, of rows."""
@@ -208,14 +238,21 @@ def map_rows(
 ) -> Array:
     """f of every chunk of x (N, D), widened to `dtype`, put together along the first axis.
 
-    Of `Streamed` rows the results come to the host, where the rows are.
+    Of `Streamed` rows the results come to the host, where the rows are. For rows on several devices
+    f is copied to each as in `sum_over_rows`.
     """
     xp, streamed = namespace(x), isinstance(x, Streamed)
     rows = Rows(x, xp.zeros((int(x.shape[0]),), dtype=xp.int8, device=device(x)), None, dtype)
     rows = rows if room is None else replace(rows, room=room)
-    size = _chunk_rows(x, dtype, width, rows.room)
-    found = _parts(lambda chunk: f(chunk.x), rows, size, width)
-    parts = [to_host(part) if streamed else part for part in found]
+
+    def some(f: Callable[[Array], Array], rows: Rows) -> list[Array]:
+        found = _parts(lambda chunk: f(chunk.x), rows, rows.chunk_rows(width), width)
+        return [to_host(part) if streamed else part for part in found]
+
+    if rows.lanes and movable(f):
+        parts = [part for lane in in_lanes(some, f, rows.lanes) for part in lane]
+    else:
+        parts = some(f, rows)
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if streamed else xp.concat(parts, axis=0)
@@ -232,10 +269,11 @@ def sum_over_rows(
     """Sum of f over chunks of rows, array by array.
 
     f : a chunk -> a tuple of arrays that are sums over its rows; always the same shapes. With NumPy
-        it is called from several threads at once, each with BLAS held to one thread; what it
-        writes to elsewhere must belong to the chunk's own rows. For rows on several devices a
-        dataclass or a `functools.partial` is copied to each, with the arrays that it holds; any
-        other function sees all rows on the first of them.
+        it is called from several threads at once, each with BLAS held to one thread. What it
+        writes to elsewhere must belong to the chunk's own rows, and be written at its very end: a
+        chunk for which there was no memory is done again. For rows on several devices a dataclass
+        or a `functools.partial` is copied to each, with the arrays that it holds, of a `PerRow`
+        those of the device's rows; any other function sees all rows on the first of them.
     width : outputs per row, for the chunk size
     size : rows of a chunk, where the caller knows better
     serial : one chunk at a time, and BLAS with its threads: for sums so large that one for each
@@ -247,9 +285,13 @@ def sum_over_rows(
     """
     if not len(rows):
         raise ValueError("there are no rows to sum over")
-    size = size or rows.chunk_rows(width)
     if rows.lanes and movable(f):
-        return in_lanes(lambda f, lane: _total(_parts(f, lane, size, width)), f, rows.lanes)
+
+        def sums(f: Any, lane: Rows) -> list[Array]:
+            return _total(_parts(f, lane, size or lane.chunk_rows(width), width))
+
+        return together(in_lanes(sums, f, rows.lanes), rows.x)
+    size = size or rows.chunk_rows(width)
     starts = range(0, len(rows), size)
     if serial or len(starts) == 1 or not is_host(rows.x):
         return tuple(_total(_parts(f, rows, size, width)))
@@ -260,9 +302,9 @@ def sum_over_rows(
 
     # Runs of chunks, each with a sum of its own, which are then added up in their order.
     runs = [starts[k * len(starts) // _RUNS : (k + 1) * len(starts) // _RUNS] for k in range(_RUNS)]
-    with closing(in_threads(span, [some for some in runs if some])) as sums:
-        totals = next(sums)
-        for part in sums:
+    with closing(in_threads(span, [some for some in runs if some])) as found:
+        totals = next(found)
+        for part in found:
             for place, more in enumerate(part):
                 totals[place] += more
     return tuple(totals)

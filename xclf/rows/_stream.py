@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import functools
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
-from xclf._xp import Array, Namespace, asarray, library
+from xclf._xp import (
+    Array,
+    Namespace,
+    asarray,
+    finish,
+    from_host,
+    library,
+    namespace,
+    on_device,
+)
 
 #: Bytes of rows under way in one chunk: some milliseconds of copying, far above what it costs to
 #: launch the work on it.
@@ -110,6 +120,7 @@ class Streamed:
         with closing(self.parts(slices)) as parts:
             for where, part in zip(slices, parts, strict=True):
                 out[where, :] = part
+        finish(out)
         return out
 
     def _fill(self, where: slice) -> Fill:
@@ -120,17 +131,52 @@ class Streamed:
 class Split(Streamed):
     """X shared out among several devices of one library: consecutive rows to each.
 
-    Whatever is asked of it as a whole, the first device answers, as `Streamed` rows. The loop over
-    rows works on `lanes` instead, (rows, X of those rows on their device) each.
+    lanes : (rows, X of those rows on their device) of each device that has some
+
+    Whatever is asked of it as a whole `device`, one of them, answers, as `Streamed` rows. The loop
+    over rows works on `lanes` instead.
     """
 
-    def __init__(self, host: np.ndarray, xp: Namespace, devices: Sequence[Any]) -> None:
-        super().__init__(host, xp, devices[0])
-        n, count = len(host), len(devices)
-        self.lanes: list[tuple[slice, Array]] = []
-        for k, device in enumerate(devices):
-            where = slice(n * k // count, n * (k + 1) // count)
-            self.lanes.append((where, Streamed(host[where], xp, device)))
+    def __init__(
+        self,
+        host: np.ndarray,
+        xp: Namespace,
+        device: Any,
+        lanes: Sequence[tuple[slice, Array]],
+        index: np.ndarray | None = None,
+        channel: Channel | None = None,
+    ) -> None:
+        super().__init__(host, xp, device, index, channel)
+        self.lanes = list(lanes)
+
+    def at(self, index: np.ndarray) -> Streamed:
+        """The same for the rows that host integers name, each where it was; of rows that are not in
+        order, one device sees all."""
+        whole = super().at(index)
+        if len(index) == 0 or np.any(np.diff(index) < 0):
+            return whole
+        lanes: list[tuple[slice, Array]] = []
+        for where, x in self.lanes:
+            first, last = np.searchsorted(index, (where.start, where.stop))
+            mine = index[first:last] - where.start
+            if len(mine):
+                lanes.append((slice(int(first), int(last)), _picked(x, mine)))
+        return Split(self.host, self.xp, self.device, lanes, whole.index, self.channel)
+
+
+def split(host: np.ndarray, xp: Namespace, devices: Sequence[Any]) -> list[tuple[slice, Streamed]]:
+    """Consecutive rows for each of the devices, to be sent there; for no more of them than rows."""
+    n, count = len(host), min(len(devices), len(host))
+    ends = [n * k // count for k in range(count + 1)]
+    shares = [slice(*pair) for pair in pairwise(ends)]
+    return [(where, Streamed(host[where], xp, devices[k])) for k, where in enumerate(shares)]
+
+
+def _picked(x: Array, index: np.ndarray) -> Array:
+    if isinstance(x, Streamed):
+        return x.at(index)
+    with on_device(x):
+        return namespace(x).take(x, from_host(index, x), axis=0)
 
 
 def _copy(host: np.ndarray, which: slice | np.ndarray, out: np.ndarray) -> None:
@@ -187,6 +233,13 @@ class _Plain:
             yield self.one(rows, fill)
 
 
+def _wait(copied: Sequence[Any], pinned: list[Any]) -> None:
+    """Give pinned buffers back, once nothing is copied from them any more."""
+    for event in copied:
+        event.synchronize()
+    pinned.clear()
+
+
 class _Pinned:
     """Two pinned buffers, two buffers on the device, a copying stream, and events between them.
 
@@ -205,6 +258,9 @@ class _Pinned:
         self.pinned: list[Any] = [None] * 4
         self.buffers: list[Any] = [None, None]
         self._turn = cycle((2, 3))
+        # CuPy's pool of pinned memory gives it to the next who asks, copies under way or not.
+        end = weakref.finalize(self, _wait, self.copied, self.pinned)
+        end.atexit = False  # the driver may be gone by then
 
     def one(self, rows: int, fill: Fill) -> Array:
         """In order with the computing stream; the host goes on once the rows are pinned."""

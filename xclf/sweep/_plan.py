@@ -10,6 +10,7 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._places import shares_rows
 from xclf.sweep._book import Book, Fit, Split
 from xclf.sweep._heads import Context
 from xclf.sweep._progress import Quiet
@@ -83,11 +84,12 @@ def _fail(fits: list[Fit], error: Exception) -> None:
 
 
 def _place_key(fit: Fit) -> Any:
-    """Equal for fits whose rows are moved to the same place, within the same memory, and whose
-    products are as precise there."""
+    """Equal for fits whose rows are moved to the same place, or places, within the same memory, and
+    whose products are as precise there."""
     model = last_step(fit.template)
     names = ("device", "max_memory", "precision")
-    return tuple(repr(getattr(model, name, None)) for name in names)
+    shared = isinstance(model, BaseClassifier) and shares_rows(model)
+    return (shared, *(repr(getattr(model, name, None)) for name in names))
 
 
 def _steps_key(fit: Fit) -> Any:

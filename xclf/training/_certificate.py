@@ -14,14 +14,16 @@ the widest dtype, is subject to rounding of its own, for which a bound is added.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from xclf._xp import Array, from_host, namespace, to_host
 from xclf.kernels import proximal_hinge
-from xclf.objectives import class_flows, true_mask
-from xclf.rows import Chunk, sum_over_rows
+from xclf.objectives import Layer, Stack, class_flows, true_mask
+from xclf.rows import Chunk, PerRow, sum_over_rows
 from xclf.training._balance import balance
 from xclf.training.problem import Problem
 
@@ -31,7 +33,7 @@ class Certificate:
 
     problem : with rows in the widest dtype;  theta : (K, P)
     margin, smoothing : host (K,)
-    anchor : a slice of rows -> (K, C, n), in any dtype
+    anchor : (H, C, N) beside the rows, in any dtype;  heads : host integers (K,), which of its H
     """
 
     def __init__(
@@ -40,14 +42,20 @@ class Certificate:
         theta: Array,
         margin: np.ndarray,
         smoothing: np.ndarray,
-        anchor: Any,
+        anchor: PerRow,
+        heads: np.ndarray,
     ) -> None:
-        self.problem, self.theta, self._anchor = problem, theta, anchor
-        dtype = problem.rows.dtype
-        self.layers = problem.objective.stack.prepared(theta, dtype)
+        self.problem, self.theta = problem, theta
+        dtype, stack = problem.rows.dtype, problem.objective.stack
         self.host_margin = margin
-        self.margin = from_host(margin, theta, dtype)
-        self.smoothing = from_host(smoothing, theta, dtype)
+        self.multipliers = Multipliers(
+            stack,
+            stack.prepared(theta, dtype),
+            from_host(margin, theta, dtype),
+            from_host(smoothing, theta, dtype),
+            anchor,
+            from_host(heads, theta),
+        )
         self.total = np.broadcast_to(to_host(problem.total), margin.shape)
         self.weight = np.zeros((len(margin), problem.objective.stack.widths[-1]))
 
@@ -118,63 +126,89 @@ class Certificate:
 
     def _repair(self) -> tuple[Array, Array]:
         """(inner, outer) of `balance`, (K, C, C) each, in the namespace of theta."""
-        xp = namespace(self.theta)
-
-        def step(chunk: Chunk) -> tuple[Array, ...]:
-            _, a = self._multipliers(chunk)[1:]
-            ones = xp.where(true_mask(chunk.labels, a.shape[-2]), 1.0, xp.zeros_like(a))
-            parts = (a, xp.minimum(a, 1.0 - a), ones)
-            if chunk.weights is not None:
-                parts = tuple(part * chunk.weights[..., None, :] for part in parts)
-            inside = xp.where(true_mask(chunk.labels, a.shape[-2]), 0.0, parts[1])
-            flows = [class_flows(part, chunk.labels) for part in (parts[0], inside)]
-            return (*flows, xp.sum(parts[2], axis=-1))
-
         rows, width = self.problem.rows, self.problem.width(self.theta)
-        flow, inside, self.weight = (to_host(part) for part in sum_over_rows(step, rows, width))
+        flows = sum_over_rows(partial(_flows, self.multipliers), rows, width)
+        flow, inside, self.weight = map(to_host, flows)
         repairs = [balance(*parts) for parts in zip(flow, inside, self.weight, strict=True)]
         inner, outer = (np.stack(part) for part in zip(*repairs, strict=True))
         return from_host(inner, self.theta, rows.dtype), from_host(outer, self.theta, rows.dtype)
 
-    def _multipliers(self, chunk: Chunk) -> tuple[Any, Array, Array]:
+    def _sums(self, repair: tuple[Array, Array] | None) -> tuple[Array, ...]:
+        """Sums over rows, weighted: hinge, slack, multipliers, |x|^2, the number of pairs that
+        count, that times |x|, all (K,); dw and db of X^T G."""
+        rows, width = self.problem.rows, self.problem.width(self.theta)
+        scale = self.problem.objective.stack.scale
+        if scale is not None:
+            scale = namespace(scale).astype(scale, rows.dtype)
+        return sum_over_rows(partial(_terms, self.multipliers, repair, scale), rows, width)
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """Those that `proximal_hinge` has at the parameters of K heads, a chunk of rows at a time.
+
+    layers : `Stack.prepared`;  margin, smoothing : (K,);  anchor : (H, C, N);  heads : (K,) of H
+    """
+
+    stack: Stack
+    layers: list[Layer]
+    margin: Array
+    smoothing: Array
+    anchor: PerRow
+    heads: Array
+
+    def __call__(self, chunk: Chunk) -> tuple[Any, Array, Array]:
         """(tape, scores, a) of a chunk."""
-        scores, tape = self.problem.objective.stack.apply(self.layers, chunk.x)
+        scores, tape = self.stack.apply(self.layers, chunk.x)
         xp = namespace(scores)
-        anchor = xp.astype(self._anchor(chunk.where), scores.dtype, copy=False)
+        anchor = xp.take(self.anchor[..., chunk.where], self.heads, axis=0)
+        anchor = xp.astype(anchor, scores.dtype, copy=False)
         a = proximal_hinge(
             scores, chunk.labels, anchor, self.smoothing, margin=self.margin, axis=-2
         )[3]
         return tape, scores, a
 
-    def _sums(self, repair: tuple[Array, Array] | None) -> tuple[Array, ...]:
-        """Sums over rows, weighted: hinge, slack, multipliers, |x|^2, the number of pairs that
-        count, that times |x|, all (K,); dw and db of X^T G."""
-        stack = self.problem.objective.stack
-        xp = namespace(self.theta)
-        scale = None if stack.scale is None else xp.astype(stack.scale, self.problem.rows.dtype)
 
-        def step(chunk: Chunk) -> tuple[Array, ...]:
-            tape, scores, a = self._multipliers(chunk)
-            mask = true_mask(chunk.labels, a.shape[-2])
-            if repair is not None:
-                a = _repaired(a, chunk.labels, *repair)
-            own = xp.sum(xp.where(mask, scores, 0.0), axis=-2, keepdims=True)
-            m = xp.where(mask, 0.0, (scores - own) + self.margin[:, None, None])
-            hinge = xp.maximum(m, 0.0)
-            near = (m > -1e-6 * self.margin[:, None, None]) | (a > 0.0)
-            active = xp.sum(xp.where(near & ~mask, 1.0, xp.zeros_like(a)), axis=-2)
-            x = xp.matrix_transpose(tape.inputs[0])
-            x = x if scale is None else x / scale
-            squares = xp.sum(x * x, axis=-1)
-            lines = [xp.sum(line, axis=-2) for line in (hinge, hinge - a * m, a)]
-            lines += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
-            weights = 1.0 if chunk.weights is None else chunk.weights
-            sums = [xp.sum(line * weights, axis=-1) for line in lines]
-            a = a if chunk.weights is None else a * chunk.weights[..., None, :]
-            slope = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
-            return (*sums, *stack.slopes(slope, tape)[0])
+def _flows(multipliers: Multipliers, chunk: Chunk) -> tuple[Array, ...]:
+    """(flow, inside, weight) as `balance` takes them, summed over a chunk."""
+    a = multipliers(chunk)[2]
+    xp = namespace(a)
+    mask = true_mask(chunk.labels, a.shape[-2])
+    parts = (a, xp.minimum(a, 1.0 - a), xp.where(mask, 1.0, xp.zeros_like(a)))
+    if chunk.weights is not None:
+        parts = tuple(part * chunk.weights[..., None, :] for part in parts)
+    inside = xp.where(mask, 0.0, parts[1])
+    flows = [class_flows(part, chunk.labels) for part in (parts[0], inside)]
+    return (*flows, xp.sum(parts[2], axis=-1))
 
-        return sum_over_rows(step, self.problem.rows, self.problem.width(self.theta))
+
+def _terms(
+    multipliers: Multipliers,
+    repair: tuple[Array, Array] | None,
+    scale: Array | None,
+    chunk: Chunk,
+) -> tuple[Array, ...]:
+    """`Certificate._sums` of a chunk."""
+    tape, scores, a = multipliers(chunk)
+    xp, margin = namespace(a), multipliers.margin[:, None, None]
+    mask = true_mask(chunk.labels, a.shape[-2])
+    if repair is not None:
+        a = _repaired(a, chunk.labels, *repair)
+    own = xp.sum(xp.where(mask, scores, 0.0), axis=-2, keepdims=True)
+    m = xp.where(mask, 0.0, (scores - own) + margin)
+    hinge = xp.maximum(m, 0.0)
+    near = (m > -1e-6 * margin) | (a > 0.0)
+    active = xp.sum(xp.where(near & ~mask, 1.0, xp.zeros_like(a)), axis=-2)
+    x = xp.matrix_transpose(tape.inputs[0])
+    x = x if scale is None else x / scale
+    squares = xp.sum(x * x, axis=-1)
+    lines = [xp.sum(line, axis=-2) for line in (hinge, hinge - a * m, a)]
+    lines += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
+    weights = 1.0 if chunk.weights is None else chunk.weights
+    sums = [xp.sum(line * weights, axis=-1) for line in lines]
+    a = a if chunk.weights is None else a * chunk.weights[..., None, :]
+    slope = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
+    return (*sums, *multipliers.stack.slopes(slope, tape)[0])
 
 
 def _repaired(a: Array, labels: Array, inner: Array, outer: Array) -> Array:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from xclf._xp import Array, accumulator, device, from_host, namespace
 from xclf.kernels import proximal_hinge
-from xclf.objectives import Layer, Move, proximal_sums
+from xclf.objectives import Layer, Move, ProximalSums, proximal_sums
 from xclf.optim import SpectralPreconditioner
-from xclf.rows import sum_over_rows
+from xclf.rows import Chunk, PerRow, sum_over_rows
 from xclf.training._certificate import Certificate
 from xclf.training.preconditioner import (
     MAX_CLASSES,
@@ -35,11 +36,11 @@ class Inner:
 
     problem : of K heads, whose reg it takes as (K,)
     margin, smoothing : host (K,)
-    anchor : (K, C, N) in the dtype of the rows; moves happen in place
+    anchor : (K, C, N) in the dtype of the rows, beside them; moves happen in place
     """
 
     def __init__(
-        self, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, anchor: Array
+        self, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, anchor: PerRow
     ) -> None:
         self.problem, self.margin, self.smoothing = problem, margin, smoothing
         self.anchor = anchor
@@ -53,9 +54,24 @@ class Inner:
     def at_zero(cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray) -> Inner:
         """No multipliers yet: the objective is the Huber form of the hinge."""
         rows = problem.rows
-        shape = (len(margin), problem.objective.stack.widths[-1], len(rows))
-        anchor = namespace(rows.x).zeros(shape, dtype=rows.dtype, device=device(rows.x))
-        return cls(problem, margin, smoothing, anchor)
+        shape = (len(margin), problem.objective.stack.widths[-1])
+        return cls(problem, margin, smoothing, rows.zeros(shape, rows.dtype))
+
+    @classmethod
+    def widened(
+        cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, lines: list[PerRow]
+    ) -> Inner:
+        """With a head's multipliers (C, N) for each of `lines`, which is emptied, in the dtype of
+        the problem's rows."""
+        made = cls.at_zero(problem, margin, smoothing)
+        for k in range(len(lines)):
+
+            def write(part: Array, line: Array, k: int = k) -> Array:
+                part[k, ...] = namespace(part).astype(line, part.dtype)
+                return part
+
+            made.anchor.map(write, lines.pop(0))
+        return made
 
     def build_preconditioner(
         self, theta: Array, like: SpectralPreconditioner | None = None
@@ -127,7 +143,7 @@ class Inner:
             move=self._move,
         )
         width = self.problem.width(theta)
-        sums = sum_over_rows(lambda chunk: step(chunk, chunk.where), rows, width)
+        sums = sum_over_rows(partial(_at_its_place, step), rows, width)
         loss, slack, plain = sums[:3]
         more: tuple[Array, ...] = ()
         if self._move is not None and self._move.measure:
@@ -150,22 +166,25 @@ class Inner:
         move is due. Anchors close ranks in the memory they have."""
         self.problem = self.problem.keep(kept)
         self.margin, self.smoothing = self.margin[kept], self.smoothing[kept]
-        for place, k in enumerate(kept.tolist()):
-            if place != k:
-                self.anchor[place, ...] = self.anchor[k, ...]
-        self.anchor = self.anchor[: len(kept), ...]
+
+        def close(part: Array) -> Array:
+            for place, k in enumerate(kept.tolist()):
+                if place != k:
+                    part[place, ...] = part[k, ...]
+            return part[: len(kept), ...]
+
+        self.anchor = self.anchor.map(close)
         self._numbers()
+
+    def line(self, head: int) -> PerRow:
+        """(C, N): a copy of one head's anchor."""
+        return self.anchor.map(lambda part: namespace(part).asarray(part[head, ...], copy=True))
 
     def certify(self, theta: Array, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(objective, gap), host (k,), of the heads that integers `heads` name, at theta (k, P)."""
-        index, xp = self._device(heads), namespace(theta)
         problem = widest(self.problem.keep(heads))
-
-        def anchor(where: slice) -> Array:
-            return xp.take(self.anchor[..., where], index, axis=0)
-
         margin, smoothing = self.margin[heads], self.smoothing[heads]
-        return Certificate(problem, theta, margin, smoothing, anchor).bound()
+        return Certificate(problem, theta, margin, smoothing, self.anchor, heads).bound()
 
     def multipliers(self, theta: Array, head: int) -> Array:
         """(C, N): those of one head at theta (K, P), which its margins give."""
@@ -210,9 +229,11 @@ class Inner:
         return from_host(values, self.problem.rows.x, dtype)
 
 
+def _at_its_place(step: ProximalSums, chunk: Chunk) -> tuple[Array, ...]:
+    return step(chunk, chunk.where)
+
+
 def widest(problem: Problem) -> Problem:
     """The same problem with products in the widest dtype of the device."""
-    xp, rows = namespace(problem.rows.x), problem.rows
-    wide = accumulator(xp, device(rows.x))
-    weights = None if rows.weights is None else xp.astype(rows.weights, wide)
-    return replace(problem, rows=replace(rows, weights=weights, dtype=wide))
+    rows = problem.rows
+    return replace(problem, rows=rows.widened(accumulator(namespace(rows.x), device(rows.x))))

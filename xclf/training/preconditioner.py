@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,14 +148,7 @@ def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array, rank
         """The second moment times basis (D, r)."""
         inside = xp.astype(basis, rows.dtype, copy=False)
         inside = inside if factor is None else inside * factor
-
-        def products(chunk: Chunk) -> tuple[Array]:
-            centred = chunk.x - middle
-            scores = xp.matmul(centred, inside)
-            if chunk.weights is not None:
-                scores = scores * chunk.weights[:, None]
-            return (xp.matmul(xp.matrix_transpose(centred), scores),)
-
+        products = partial(_moment, middle, inside)
         (found,) = sum_over_rows(products, rows, int(basis.shape[1]), serial=True)
         found /= total
         if factor is not None:
@@ -172,6 +166,15 @@ def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array, rank
     others = max(1, int(centre.shape[0]) - rank)
     rest = max(0.0, float(trace - xp.sum(values)) / others)
     return Spectrum(values, xp.matmul(basis, vectors), rest)
+
+
+def _moment(middle: Array, inside: Array, chunk: Chunk) -> tuple[Array]:
+    """(X - middle)^T diag(w) (X - middle) times inside (D, r), over a chunk."""
+    centred, xp = chunk.x - middle, namespace(chunk.x)
+    scores = xp.matmul(centred, inside)
+    if chunk.weights is not None:
+        scores = scores * chunk.weights[:, None]
+    return (xp.matmul(xp.matrix_transpose(centred), scores),)
 
 
 def _thin(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:

@@ -18,6 +18,7 @@ import numpy as np
 
 from xclf._xp import Array, from_host, namespace, to_host
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
+from xclf.rows import PerRow
 from xclf.training._exact import exact_hinge, is_small
 from xclf.training._inner import Inner, widest
 from xclf.training.events import FitResult, Monitor
@@ -89,6 +90,7 @@ class _Fit:
     used : evaluations since the multipliers moved;  stale : rounds since the gap was least
     wait, pause : evaluations until the next certificate, and to wait after a failed one
     best, dual : the lowest objective and the highest lower bound certified;  kept : theta there
+    waiting, lines : heads to go on with in wider products: number, theta and smoothing; multipliers
     aim : what the estimated gap must fall to, relative, before it is certified: `tol` at first
     ended : heads that only wait to leave the batch
     """
@@ -111,7 +113,8 @@ class _Fit:
         self.whole, self.margin = problem, margin
         self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
         self.results: list[FitResult | None] = [None] * heads
-        self.waiting: list[tuple[int, Array, Array, float]] = []
+        self.waiting: list[tuple[int, Array, float]] = []
+        self.lines: list[PerRow] = []
         # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
         reg = np.zeros(heads) + to_host(problem.objective.reg)
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
@@ -152,11 +155,11 @@ class _Fit:
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
-        heads, thetas, anchors, smoothing = zip(*self.waiting, strict=True)
+        heads, thetas, smoothing = zip(*self.waiting, strict=True)
         xp, alive = namespace(thetas[0]), np.asarray(heads)
         problem = widest(self.whole.keep(alive))
-        anchor = xp.astype(xp.stack(anchors), problem.rows.dtype)
-        inner = Inner(problem, self.margin[alive], np.asarray(smoothing), anchor)
+        self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `lines`
+        inner = Inner.widened(problem, self.margin[alive], np.asarray(smoothing), self.lines)
         self._begin(inner, xp.stack(thetas), alive, self.spectral)
         self.first_norm, self.reg = self.whole_norm[alive], self.whole_reg[alive]
         before = [result for k in heads if (result := self.results[k]) is not None]
@@ -336,10 +339,9 @@ class _Fit:
         for k in np.flatnonzero(ending).tolist():
             self.results[self.alive[k]] = self._result(k, str(reasons[k]))
             if reasons[k] == ROUNDING and narrow:
-                theta, anchor = self.lbfgs.at.theta, self.inner.anchor
-                xp, smoothing = namespace(anchor), float(self.inner.smoothing[k])
-                anchor = xp.asarray(anchor[k, ...], copy=True)
-                self.waiting.append((int(self.alive[k]), theta[k, :], anchor, smoothing))
+                self.lines.append(self.inner.line(k))
+                theta, smoothing = self.lbfgs.at.theta[k, :], float(self.inner.smoothing[k])
+                self.waiting.append((int(self.alive[k]), theta, smoothing))
         self.ended = self.ended | ending
         stay = np.flatnonzero(~self.ended)
         if not len(stay) or len(stay) > (1.0 - LEAVING) * len(self.alive):
