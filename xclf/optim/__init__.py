@@ -4,6 +4,7 @@ They know flat parameter vectors and a function that gives values and slopes; no
 data or estimators.
 """
 
+from xclf.optim.in_place import can_update_in_place, update_in_place
 from xclf.optim.lbfgs import LBFGS, Iterate
 from xclf.optim.memory import LEAST_PAIRS, Memory, memory_size
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
@@ -27,7 +28,9 @@ __all__ = [
     "SpectralPreconditioner",
     "State",
     "Trial",
+    "can_update_in_place",
     "memory_size",
     "rate_factor",
+    "update_in_place",
     "wolfe_search",
 ]

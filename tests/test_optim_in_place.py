@@ -1,0 +1,156 @@
+"""The rules as one kernel each, against the rules: their formulas are C, and Python too."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xclf.optim import SGD, Adam, Momentum, RMSProp, can_update_in_place, in_place, update_in_place
+
+RULES = [SGD(), Momentum(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
+rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+rng = np.random.default_rng(0)
+
+
+class PythonKernel:
+    """CuPy's ElementwiseKernel, its statements read as Python, on NumPy arrays."""
+
+    def __init__(self, taken, given, body, name):
+        self.taken = [part.split()[1] for part in taken.split(", ")]
+        self.given = [part.split()[1] for part in given.split(", ")]
+        self.lines = [line.removeprefix("T ") for line in body.rstrip(";").split(";\n")]
+        assert re.fullmatch("[a-z_]+", name)
+
+    def __call__(self, *arguments):
+        assert len(arguments) == len(self.taken) + len(self.given)
+        names = dict(zip(self.taken, arguments, strict=False)) | {"sqrt": np.sqrt}
+        for line in self.lines:
+            exec(line, names)
+        for name, out in zip(self.given, arguments[len(self.taken) :], strict=True):
+            out[...] = names[name]
+
+
+class CompiledKernel(PythonKernel):
+    """The same, its statements compiled as C++ in a loop over the elements."""
+
+    def __init__(self, taken, given, body, name):
+        super().__init__(taken, given, body, name)
+        count = len(self.taken)
+        load = "".join(f"T {name} = a[{k}][i];" for k, name in enumerate(self.taken))
+        store = "".join(f"a[{count + k}][i] = {name};" for k, name in enumerate(self.given))
+        local = "".join(f"T {name};" for name in self.given)
+        self.text = "#include <cmath>\nusing std::sqrt;\n" + "".join(
+            f'extern "C" void {kind}_(long n, {kind}** a) {{ using T = {kind};'
+            f"for (long i = 0; i < n; i++) {{ {load} {local} {body} {store} }} }}\n"
+            for kind in ("float", "double")
+        )
+
+    def build(self, folder):
+        source, made = folder / "k.cpp", folder / "k.so"
+        source.write_text(self.text)
+        command = ["g++", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", made, source]
+        subprocess.run(command, check=True)
+        self.library = ctypes.CDLL(str(made))
+
+    def __call__(self, *arguments):
+        like = arguments[0]
+        wide = [np.array(np.broadcast_to(a, like.shape), like.dtype) for a in arguments]
+        pointers = (ctypes.c_void_p * len(wide))(*(a.ctypes.data for a in wide))
+        kind = "double" if like.dtype == np.float64 else "float"
+        getattr(self.library, f"{kind}_")(ctypes.c_long(like.size), pointers)
+        for out, value in zip(arguments[len(self.taken) :], wide[len(self.taken) :], strict=True):
+            out[...] = value
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A CuPy of NumPy arrays, as far as updates see it."""
+    made = SimpleNamespace(ElementwiseKernel=PythonKernel)
+    monkeypatch.setattr(in_place, "loaded", {"cupy": made}.get)
+    in_place._kernel.cache_clear()
+    yield made
+    in_place._kernel.cache_clear()
+
+
+def case(rule, dtype, heads=None):
+    shape = (40,) if heads is None else (heads, 40)
+    theta, slope = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    state = tuple(
+        np.abs(rng.normal(size=shape)).astype(dtype) if hasattr(part, "shape") else 3
+        for part in rule.init(theta)
+    )
+    penalty = np.where(np.arange(40) % 7, 0.02, 0.0).astype(dtype) * np.ones(shape, dtype)
+    rate = 0.1 if heads is None else rng.uniform(0.01, 0.1, (heads, 1)).astype(dtype)
+    return theta, slope, penalty, state, rate
+
+
+def assert_update(rule, dtype, heads=None):
+    theta, slope, penalty, state, rate = case(rule, dtype, heads)
+    numbers = rule.numbers(state, rate)
+    want, after = rule.update(theta, slope + penalty * theta, state, numbers)
+    own = [theta.copy(), *(np.copy(part) for part in state if hasattr(part, "shape"))]
+    held = tuple(own[1:]) + tuple(part for part in state if not hasattr(part, "shape"))
+    arrays = [np.asarray(number, dtype) for number in numbers]
+    update_in_place(rule, own[0], slope, penalty, held, arrays)
+    # A dozen roundings of numbers of size 1, at worst of a small difference of them.
+    bound = 20 * np.finfo(dtype).eps
+    for got, whole in zip(own, [want, *after], strict=False):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, whole, rtol=bound, atol=4 * bound)
+
+
+@rules
+@pytest.mark.parametrize("heads", [None, 3])
+def test_statements_are_the_rule(cupy, rule, dtype, heads):
+    if heads and isinstance(rule, Momentum):
+        rule = Momentum(np.array([[0.9], [0.5], [0.0]], dtype))
+    assert_update(rule, dtype, heads)
+
+
+@rules
+def test_statements_are_c(cupy, rule, dtype, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not here")
+    kernels = []
+
+    def made(*text):
+        kernels.append(CompiledKernel(*text))
+        kernels[-1].build(tmp_path)
+        return kernels[-1]
+
+    cupy.ElementwiseKernel = made
+    assert_update(rule, dtype)
+    assert len(kernels) == 1
+
+
+def test_where_it_can_be_done(monkeypatch):
+    assert not can_update_in_place(SGD(), np.ones(3))
+    monkeypatch.setattr(in_place, "library", lambda xp: "cupy")
+    assert all(can_update_in_place(rule, np.ones(3)) for rule in RULES)
+
+    class Own(SGD):
+        """What a subclass does is its own."""
+
+    assert not can_update_in_place(Own(), np.ones(3))
+
+
+@rules
+def test_on_a_device(backend, rule, dtype):
+    if "cupy" not in str(backend):
+        pytest.skip("the kernels are CuPy's")
+    theta, slope, penalty, state, rate = case(rule, dtype, 3)
+    numbers = [backend.asarray(np.asarray(n, dtype)) for n in rule.numbers(state, rate)]
+    want, after = rule.update(theta, slope + penalty * theta, state, rule.numbers(state, rate))
+    put = backend.asarray
+    own = [put(theta), *(put(part) for part in state if hasattr(part, "shape"))]
+    held = tuple(own[1:])
+    update_in_place(rule, own[0], put(slope), put(penalty), held, numbers)
+    bound = 20 * np.finfo(dtype).eps
+    for got, whole in zip(own, [want, *after], strict=False):
+        np.testing.assert_allclose(backend.to_host(got), whole, rtol=bound, atol=4 * bound)
