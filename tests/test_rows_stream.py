@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from conftest import Backend
@@ -189,6 +191,36 @@ def test_a_buffer_that_finds_no_memory_can_be_asked_for_again(machine):
     reads = [buffer.later() for buffer in channel.many(_pieces([4] * 5))]
     _finish(machine)
     np.testing.assert_array_equal(np.concatenate([read[0] for read in reads]), HOST)
+
+
+@seeds
+@pytest.mark.parametrize("keeps", [True, False])
+def test_pinned_memory_is_given_back_once_nothing_is_copied_from_it(machine, keeps):
+    """The pool hands it to the next who asks, which would then be what arrives."""
+    channel = _channel(machine)
+    if keeps:
+        for rows, fill in _pieces([4] * 3):
+            channel.one(rows, fill)
+    else:
+        for _ in channel.many(_pieces([4] * 5)):
+            pass
+    copied, pinned = channel.copied, channel.pinned
+    assert any(part is not None for part in pinned)
+    del channel
+    gc.collect()
+    assert pinned == []
+    assert all(event.last["done"] for event in copied if event.last)
+
+
+def test_rows_that_were_moved_have_arrived(streamed, monkeypatch):
+    """Where they are moved chunk by chunk, by two streams, before the channel is let go."""
+    backend, x = streamed
+    monkeypatch.setattr(module, "library", lambda xp: "cupy")
+    monkeypatch.setattr(module, "CHUNK", 4 * x.bytes_per_row)
+    arrived = []
+    monkeypatch.setattr(module, "finish", lambda array: arrived.append(backend.to_host(array)))
+    x.resident()
+    np.testing.assert_array_equal(arrived[0], HOST)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
 
 import numpy as np
 import pytest
 from conftest import Backend
+from device_cases import ProbedDevice as _Device
+from device_cases import probed_cupy as _cupy
+from device_cases import without_cupy
 
 from xclf import _xp
 
@@ -74,41 +78,24 @@ def test_generators():
     assert seeded.integers(9) == _xp.generator(np.random.RandomState(3)).integers(9)
 
 
-class _Device:
-    def __init__(self, index):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return False
-
-
-def _cupy(*, driver=13000, count=1, entry=1.0, broken=None):
-    """What the probe touches of CuPy, on NumPy. No devices (count None) is an error, as there."""
-
-    def ones(shape, dtype):
-        if broken is not None:
-            raise broken
-        return np.full(shape, entry, dtype)
-
-    def devices():
-        if count is None:
-            raise RuntimeError("cudaErrorNoDevice")
-        return count
-
-    runtime = types.SimpleNamespace(
-        getDeviceCount=devices,
-        getDeviceProperties=lambda index: {"name": b"Some GPU"},
-        driverGetVersion=lambda: int(driver),
-        runtimeGetVersion=lambda: 13020,
-    )
-    module = types.ModuleType("cupy")
-    module.cuda = types.SimpleNamespace(runtime=runtime, Device=_Device)
-    module.ones, module.float32, module.asarray = ones, np.float32, np.asarray
-    module.__version__ = "99.0"
-    return module
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ImportError("libcudart.so.12: cannot open"), "installed, but cannot be imported: libcu"),
+        (ModuleNotFoundError("No module named 'six'", name="six"), "cannot be imported: No module"),
+        (ValueError("numpy.dtype size changed"), "installed, but cannot be imported: numpy.dtype"),
+        (None, "CuPy is not installed (No module named 'cupy')"),
+    ],
+    ids=repr,
+)
+def test_a_cupy_that_cannot_be_imported(monkeypatch, error, words):
+    without_cupy(monkeypatch, error)
+    namespace, why = _xp.cuda()
+    assert namespace is None
+    assert words in why
+    (spot,) = _xp.spots("auto")
+    assert spot.xp is None
+    assert words in spot.text
 
 
 @pytest.mark.parametrize(
@@ -173,7 +160,28 @@ def test_only_cupy_has_a_current_device(backend, monkeypatch):
     monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
     monkeypatch.setattr(_xp, "device", lambda array: place)
     if not _xp.is_host(x):
-        assert _xp.on_device(x) is place
+        entered = _xp.on_device(x)
+        assert entered.id == 1
+        assert entered is not place  # threads enter the same one at a time otherwise
+
+
+def test_an_array_is_packed_and_awaited_before_and_after_it_moves(monkeypatch):
+    """CuPy packs a view on one device's stream and copies it on another's."""
+    x, done = Backend.STRICT.asarray(np.arange(6.0)), []
+    xp = Backend.STRICT.xp
+    like = xp.zeros(1, device=xp.Device("device2"))
+    fake = _cupy()
+    fake.ascontiguousarray = lambda array: (done.append("packed"), array)[1]
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
+    monkeypatch.setattr(_xp, "on_device", lambda array: contextlib.nullcontext())
+    monkeypatch.setattr(_xp, "finish", lambda array: done.append(str(_xp.device(array))[-9:-2]))
+    moved = _xp.to_device(x, like)
+    assert _xp.device(moved) == xp.Device("device2")
+    assert done == ["packed", "device1", "device2"]
+    done.clear()
+    assert _xp.to_device(x, x) is x
+    assert done == []
 
 
 def test_arrays_move_between_devices():
@@ -191,7 +199,48 @@ def test_free_memory_is_what_the_device_says(backend, monkeypatch):
         assert _xp.free_memory(backend.xp, backend.device) is None
     fake = _cupy()
     fake.cuda.runtime.memGetInfo = lambda: (700, 1000)
-    fake.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 50)
+    pool = types.SimpleNamespace(free_bytes=lambda: 50, used_bytes=lambda: 300, get_limit=lambda: 0)
+    fake.get_default_memory_pool = lambda: pool
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
     assert _xp.free_memory(backend.xp, _Device(0)) == 750
+    for limit, free in ((2000, 750), (400, 100), (200, 0)):  # what the user lets CuPy take
+        pool.get_limit = lambda limit=limit: limit
+        assert _xp.free_memory(backend.xp, _Device(0)) == free
+
+
+class OutOfMemoryError(RuntimeError):
+    """torch's is no MemoryError."""
+
+
+class CUDADriverError(RuntimeError):
+    """CuPy's, as are those of its libraries."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate"),
+        OutOfMemoryError("Tried to allocate 2 GiB"),
+        CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        RuntimeError("cudaErrorMemoryAllocation: out of memory"),
+        RuntimeError("CUSOLVER_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=str,
+)
+def test_what_says_that_there_is_no_memory(error):
+    assert _xp.out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED"),
+        ValueError("ALLOC_FAILED"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_what_does_not(error):
+    assert not _xp.out_of_memory(error)

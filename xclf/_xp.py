@@ -130,14 +130,30 @@ def native(array: np.ndarray) -> np.ndarray:
 
 
 def to_device(array: Array, like: Array) -> Array:
-    """`array` on the device of `like`, of the same library; itself if it is there already."""
+    """`array` on the device of `like`, of the same library; itself if it is there already.
+
+    Streams of different devices do not wait for each other: the array is complete before it is
+    copied, and arrived before anything else happens to it, or to where it was.
+    """
     target = device(like)
     if device(array) == target:
         return array
     with on_device(array):
-        finish(array)  # streams of different devices do not wait for each other
+        # Otherwise CuPy packs a view within the copy, whose stream does not wait for that.
+        packed = _packed(array)
+        finish(packed)
     with on_device(like):
-        return compat.to_device(array, target)
+        arrived = compat.to_device(packed, target)
+        finish(arrived)
+    return arrived
+
+
+def _packed(array: Array) -> Array:
+    """`array`, contiguous if CuPy's."""
+    cupy = loaded("cupy")
+    if cupy is None or library(namespace(array)) != "cupy":
+        return array
+    return cupy.ascontiguousarray(array)
 
 
 def on_device(array: Array) -> AbstractContextManager[Any]:
@@ -149,7 +165,8 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
     cupy = loaded("cupy")
     if cupy is None or is_host(array) or library(namespace(array)) != "cupy":
         return nullcontext()
-    where: AbstractContextManager[Any] = device(array)
+    # One of its own: what is entered remembers which device was current, and not for which thread.
+    where: AbstractContextManager[Any] = cupy.cuda.Device(device(array).id)
     return where
 
 
@@ -157,7 +174,7 @@ def finish(array: Array) -> None:
     """Wait for the work on the device of `array`, where there is any to wait for."""
     cupy = loaded("cupy")
     if cupy is not None and not is_host(array) and library(namespace(array)) == "cupy":
-        with device(array):
+        with on_device(array):
             cupy.cuda.get_current_stream().synchronize()
 
 
@@ -167,10 +184,11 @@ def free_memory(xp: Namespace, place: Any) -> int | None:
     if name == "cupy":
         import cupy
 
-        with place:
-            return int(cupy.cuda.runtime.memGetInfo()[0]) + int(
-                cupy.get_default_memory_pool().free_bytes()
-            )
+        with cupy.cuda.Device(place.id):
+            pool = cupy.get_default_memory_pool()
+            free = int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+            limit = int(pool.get_limit())  # 0 where the user has set none
+            return free if limit == 0 else max(0, min(free, limit - int(pool.used_bytes())))
     torch = loaded("torch")
     if name == "torch" and torch is not None and str(place).startswith("cuda"):
         return int(torch.cuda.mem_get_info(place)[0])
@@ -234,14 +252,15 @@ def _has_linalg(xp: Namespace) -> bool:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was no memory for an array, whatever the library calls it.
 
-    CuPy's OutOfMemoryError is a MemoryError; torch's is not, and a workspace that cuBLAS or CUDA
-    itself could not get is an error of theirs.
+    CuPy's OutOfMemoryError is a MemoryError; torch's is not, and a workspace or a kernel that
+    cuBLAS, cuSOLVER or CUDA itself found no memory for is an error of theirs.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return type(error).__name__ in ("CUBLASError", "CUDARuntimeError") and any(
-        sign in str(error) for sign in ("ALLOC_FAILED", "MemoryAllocation")
-    )
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+
+
+_NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 def generator(random_state: Any) -> np.random.Generator:
@@ -342,15 +361,20 @@ def _gpus() -> int:
 
 
 def cuda(index: int = 0) -> tuple[Namespace | None, str]:
-    """(CuPy's namespace, what was found), or (None, why not): no CuPy, no driver, no such device.
+    """(CuPy's namespace, what was found), or (None, why not): no CuPy, or one that cannot be
+    imported, no driver, one too old, no such device, no memory there.
 
     A small product is computed on device `index` as a probe: a driver that is too old, or a device
     without memory, shows only then. Imports CuPy.
     """
     try:
         import cupy
-    except ImportError as error:
-        return None, f"CuPy is not installed ({error})"
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            return None, f"CuPy is not installed ({error})"
+        return None, f"CuPy is installed, but cannot be imported: {error}"
+    except Exception as error:  # a build for another NumPy, a library of CUDA that is missing
+        return None, f"CuPy is installed, but cannot be imported: {error}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # whatever a broken installation raises means: not usable
