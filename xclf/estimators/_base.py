@@ -180,7 +180,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
         X = border.check_x(self, X, reset=first)
-        X, taken = put(X, self.device, self.max_memory, several=False)
+        X, taken = put(X, self.device, self.max_memory, several=False, tell=False)
         with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
             self._partial_rows(X, y, known, sample_weight, settings, taken)
 

@@ -31,14 +31,20 @@ def _several(device: str | Sequence[str] | None) -> bool:
 
 
 def put(
-    X: Array, device: str | Sequence[str] | None, max_memory: Any, *, several: bool
+    X: Array,
+    device: str | Sequence[str] | None,
+    max_memory: Any,
+    *,
+    several: bool,
+    tell: bool = True,
 ) -> tuple[Array, int]:
     """(X where `device` says to compute, bytes that it takes there).
 
     X in host memory is moved, or `Streamed` where it is too large. Any other X stays where it is;
     ValueError if that is not `device`.
 
-    several : whether to use all of several devices, or the first one only, which is a warning
+    several : whether to use all of several devices, or the first one only
+    tell : whether to warn of others that are not used
     """
     if device is None:
         return X, 0
@@ -51,7 +57,7 @@ def put(
     if there[0].xp is None:
         return X, 0
     if len(there) == 1 or not several:
-        if len(there) > 1:
+        if len(there) > 1 and tell:
             warnings.warn(
                 f"minibatches are computed on one device, the first of device={device!r}: all of "
                 "them are for full-batch solvers",
