@@ -10,6 +10,8 @@ import numpy as np
 
 from xclf._xp import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2
+from xclf.objectives._compiled import products
+from xclf.objectives._fused import scored
 from xclf.objectives._host import HostSoftmaxSums
 from xclf.objectives._proximal import true_mask
 from xclf.objectives._stack import Stack
@@ -45,13 +47,19 @@ class Objective:
         divided by their mean over all rows, it is 1/n sum_i w_i L_i: divided by batch size times
         mean weight, so that its expectation is the full objective's slope.
         """
-        scores, tape = self.stack.forward(theta, rows.x)
         weights = rows.weights
         if weights is not None:
             weights = weights * (1.0 / rows.x.shape[0])
         reduction = "mean" if weights is None else "sum"
-        _, dscores = self.loss(
-            scores, rows.labels, weights=weights, reduction=reduction, axis=-2, need_loss=False
+        prepared = self.stack.prepared(theta, rows.x.dtype)
+        _, dscores, tape = scored(
+            self.stack,
+            prepared,
+            self.loss,
+            rows,
+            weights=weights,
+            reduction=reduction,
+            need_loss=False,
         )
         slopes = self.stack.backward(dscores, tape)
         layers = self.stack.layers(theta) if self.stack.scale is not None else tape.layers
@@ -62,11 +70,14 @@ class Objective:
             ]
         )
 
-    def sums_at(self, theta: Array, dtype: Any) -> RowSums:
-        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`."""
+    def sums_at(self, theta: Array, dtype: Any, rows: int = 0) -> RowSums:
+        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`.
+
+        rows : of all chunks, if known: what is worth preparing for them
+        """
         layers = self.stack.prepared(theta, dtype)
         if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
-            return HostSoftmaxSums(self.stack, self.loss, layers)
+            return HostSoftmaxSums(self.stack, self.loss, layers, products(layers[0].w, rows))
         return RowSums(self.stack, self.loss, layers)
 
     def keep(self, kept: np.ndarray) -> Objective:
@@ -79,8 +90,8 @@ class Objective:
 
     def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i L_i (*heads,), without the slope's way back."""
-        scores, _ = self.stack.forward(theta, rows.x)
-        losses, _ = self.loss(scores, rows.labels, weights=rows.weights, reduction="none", axis=-2)
+        prepared = self.stack.prepared(theta, rows.x.dtype)
+        losses, _, _ = scored(self.stack, prepared, self.loss, rows, weights=rows.weights)
         return sum_last(losses)
 
     def complete(
@@ -92,10 +103,12 @@ class Objective:
 
     def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i (diag(p_i) - p_i p_i^T), (*heads, C, C): softmax's curvature in the scores."""
-        scores, _ = self.stack.forward(theta, rows.x)
-        _, dscores = cross_entropy(scores, rows.labels, reduction="sum", axis=-2, need_loss=False)
-        xp = namespace(scores)
-        mask = true_mask(rows.labels, scores.shape[-2])
+        prepared = self.stack.prepared(theta, rows.x.dtype)
+        _, dscores, _ = scored(
+            self.stack, prepared, cross_entropy, rows, reduction="sum", need_loss=False
+        )
+        xp = namespace(dscores)
+        mask = true_mask(rows.labels, dscores.shape[-2])
         p = xp.where(mask, 1.0 + dscores, dscores)
         weighted = p if rows.weights is None else p * rows.weights[..., None, :]
         square = xp.matmul(weighted, xp.matrix_transpose(p))

@@ -116,9 +116,12 @@ class Stack:
         """Scores (*heads, C, n) of rows x (n, D), class axis -2, in the dtype of x."""
         return self.apply(self.prepared(theta, x.dtype), x)
 
-    def apply(self, layers: list[Layer], x: Array) -> tuple[Array, Tape]:
-        """`forward` with layers that are `prepared` already."""
+    def apply(self, layers: list[Layer], x: Array, *, bias: bool = True) -> tuple[Array, Tape]:
+        """`forward` with layers that are `prepared` already; the last one's biases are left out of
+        the scores if `bias` is False."""
         xp = namespace(x)
+        if not bias:
+            layers = [*layers[:-1], layers[-1]._replace(b=None)]
         x = self.shifted(x)
         inputs = [xp.matrix_transpose(x)]
         # All heads read the same rows: their first layers are one product.

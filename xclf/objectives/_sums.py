@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from xclf._xp import Array, accumulator, device, namespace
+from xclf.objectives._fused import scored
 from xclf.objectives._stack import Layer, Stack
 
 #: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
@@ -39,9 +40,8 @@ class RowSums:
 
     def __call__(self, rows: RowChunk) -> tuple[Array, ...]:
         """(loss (*heads,), dw, db, dw, db, ...): sums over the chunk's rows, layer by layer."""
-        scores, tape = self.stack.apply(self.layers, rows.x)
-        losses, dscores = self.loss(
-            scores, rows.labels, weights=rows.weights, reduction="none", axis=-2
+        losses, dscores, tape = scored(
+            self.stack, self.layers, self.loss, rows, weights=rows.weights
         )
         slopes = self.stack.slopes(dscores, tape)
         return (sum_last(losses), *(part for pair in slopes for part in pair))
