@@ -10,7 +10,6 @@ import numpy as np
 
 from xclf._xp import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2
-from xclf.objectives._compiled import products
 from xclf.objectives._fused import scored
 from xclf.objectives._host import HostSoftmaxSums
 from xclf.objectives._proximal import true_mask
@@ -70,14 +69,11 @@ class Objective:
             ]
         )
 
-    def sums_at(self, theta: Array, dtype: Any, rows: int = 0) -> RowSums:
-        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`.
-
-        rows : of all chunks, if known: what is worth preparing for them
-        """
+    def sums_at(self, theta: Array, dtype: Any) -> RowSums:
+        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`."""
         layers = self.stack.prepared(theta, dtype)
         if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
-            return HostSoftmaxSums(self.stack, self.loss, layers, products(layers[0].w, rows))
+            return HostSoftmaxSums(self.stack, self.loss, layers)
         return RowSums(self.stack, self.loss, layers)
 
     def keep(self, kept: np.ndarray) -> Objective:
