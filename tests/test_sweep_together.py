@@ -68,7 +68,7 @@ def test_scorers_of_ones_own_get_the_model_and_its_rows(backend):
 
 
 def test_rows_and_labels_in_two_places():
-    import torch
+    torch = pytest.importorskip("torch")
 
     with pytest.raises(ValueError, match="move y to where X is"):
         SweepCV(SOFTMAX, REGS).fit(X, torch.asarray(Y))

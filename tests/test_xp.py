@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -244,3 +245,19 @@ def test_what_says_that_there_is_no_memory(error):
 )
 def test_what_does_not(error):
     assert not _xp.out_of_memory(error)
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_eigh_of_numpy_leaves_the_matrix(size):
+    """Up to 1024 rows; and in the memory of the matrix, its copy and the vectors."""
+    a = np.random.default_rng(size).standard_normal((size, size))
+    matrix = a @ a.T
+    before = matrix.copy()
+    tracemalloc.start()
+    values, vectors = _xp.eigh(matrix)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(matrix, before)
+    np.testing.assert_allclose((vectors * values) @ vectors.T, matrix, atol=1e-12 * values[-1])
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(size), atol=1e-12)
+    assert peak < 2.5 * matrix.nbytes + (1 << 20)
