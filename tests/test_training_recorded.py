@@ -7,17 +7,19 @@ a GPU the last tests run the real ones.
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from estimator_cases import blobs
 from taped import Blas, Taped, TapedNumpy, tape
+from test_optim_in_place import PythonKernel
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _xp
 from xclf._cuda_graph import Products
 from xclf.kernels import one_hot
 from xclf.objectives import Objective, Stack, data_loss
-from xclf.optim import SGD, Adam, Momentum, RMSProp
+from xclf.optim import SGD, Adam, Momentum, RMSProp, in_place
 from xclf.rows import Rows
 from xclf.training import MinibatchPlan, Monitor, Problem, _recorded, fit_minibatch
 from xclf.training._recorded import RecordedSteps, Recorder
@@ -100,11 +102,23 @@ def assert_same(got, want):
         assert one.reason == other.reason
 
 
+@pytest.fixture(params=[False, True], ids=["formula", "kernel"])
+def updates(request, monkeypatch):
+    """Steps that end with the rule's formula, or with its kernel, read as Python."""
+    if request.param:
+        kernels = SimpleNamespace(ElementwiseKernel=PythonKernel)
+        monkeypatch.setattr(in_place, "loaded", {"cupy": kernels}.get)
+        monkeypatch.setattr(_recorded, "can_update_in_place", lambda rule, theta: True)
+    in_place._kernel.cache_clear()
+    yield
+    in_place._kernel.cache_clear()
+
+
 # 64 rows in batches of 10: every epoch ends with a short batch, which is no replay.
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("widths", [(6, 4), (6, 5, 4)], ids=["linear", "net"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
-def test_a_fit_is_the_same(graphs, rule, widths, schedule):
+def test_a_fit_is_the_same(graphs, updates, rule, widths, schedule):
     theta = start(widths, 1)
     want = fitted(problem(widths, taped=False), theta, rule, schedule=schedule)
     got = fitted(problem(widths), put(theta), rule, schedule=schedule)
@@ -115,7 +129,7 @@ def test_a_fit_is_the_same(graphs, rule, widths, schedule):
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
-def test_every_kind_of_step_can_be_recorded(graphs, loss, scaled, weights):
+def test_every_kind_of_step_can_be_recorded(graphs, updates, loss, scaled, weights):
     options = {"loss": loss, "scaled": scaled, "weights": weights}
     theta = start((6, 5, 4), 1)
     want = fitted(problem((6, 5, 4), taped=False, **options), theta, Momentum())
@@ -127,7 +141,7 @@ def test_every_kind_of_step_can_be_recorded(graphs, loss, scaled, weights):
 @pytest.mark.parametrize("widths", [(6, 4), (6, 5, 4)], ids=["linear", "net"])
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 @pytest.mark.parametrize("rule", [Momentum(), Adam()], ids=lambda rule: type(rule).__name__)
-def test_heads(graphs, widths, loss, rule):
+def test_heads(graphs, updates, widths, loss, rule):
     found = []
     for own in (np.array, put):
         taped = own is put

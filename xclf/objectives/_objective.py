@@ -10,6 +10,7 @@ import numpy as np
 
 from xclf._xp import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2
+from xclf.objectives._compiled import products
 from xclf.objectives._fused import scored
 from xclf.objectives._host import HostSoftmaxSums
 from xclf.objectives._proximal import true_mask
@@ -39,8 +40,9 @@ class Objective:
     loss: DataLoss
     reg: Any
 
-    def batch_slope(self, theta: Array, rows: RowChunk) -> Array:
-        """Flat slope of the objective on a minibatch, loss not computed.
+    def batch_slope(self, theta: Array, rows: RowChunk, *, penalty: bool = True) -> Array:
+        """Flat slope of the objective on a minibatch, loss not computed; of its data term alone if
+        `penalty` is False.
 
         Without weights the data term is divided by the batch size n. With weights, which must come
         divided by their mean over all rows, it is 1/n sum_i w_i L_i: divided by batch size times
@@ -61,6 +63,8 @@ class Objective:
             need_loss=False,
         )
         slopes = self.stack.backward(dscores, tape)
+        if not penalty:
+            return self.stack.flatten(slopes)
         layers = self.stack.layers(theta) if self.stack.scale is not None else tape.layers
         return self.stack.flatten(
             [
@@ -69,11 +73,14 @@ class Objective:
             ]
         )
 
-    def sums_at(self, theta: Array, dtype: Any) -> RowSums:
-        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`."""
+    def sums_at(self, theta: Array, dtype: Any, rows: int = 0) -> RowSums:
+        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`.
+
+        rows : of all chunks, if known: what is worth preparing for them
+        """
         layers = self.stack.prepared(theta, dtype)
         if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
-            return HostSoftmaxSums(self.stack, self.loss, layers)
+            return HostSoftmaxSums(self.stack, self.loss, layers, products(layers[0].w, rows))
         return RowSums(self.stack, self.loss, layers)
 
     def keep(self, kept: np.ndarray) -> Objective:

@@ -10,7 +10,7 @@ from typing import Any
 from xclf._cuda_graph import Graph, record
 from xclf._xp import Array, device, library, namespace
 from xclf.objectives import Objective
-from xclf.optim import Rule, State
+from xclf.optim import Rule, State, can_update_in_place, update_in_place
 from xclf.rows import Rows, Split, Streamed
 
 #: Steps from which on a recording is worth what it takes: three steps and a few milliseconds.
@@ -36,6 +36,10 @@ class RecordedSteps:
         self.theta = xp.empty_like(theta)
         self.state = tuple(_own(part) for part in state)
         self.index = xp.zeros((size,), dtype=xp.int64, device=device(theta))
+        self.in_place = can_update_in_place(rule, theta)
+        self.penalty: Array = None
+        if self.in_place:
+            _, self.penalty = objective.stack.penalty(xp.ones_like(theta), objective.reg)
         self.numbers: list[Array] = []
         self._given: tuple[Any, ...] = ()
         self._graph: Graph | None = None
@@ -108,7 +112,12 @@ class RecordedSteps:
         self._start(theta, state)
 
     def _work(self) -> None:
-        slope = self.objective.batch_slope(self.theta, self.rows.take(self.index))
+        batch = self.rows.take(self.index)
+        if self.in_place:
+            slope = self.objective.batch_slope(self.theta, batch, penalty=False)
+            update_in_place(self.rule, self.theta, slope, self.penalty, self.state, self.numbers)
+            return
+        slope = self.objective.batch_slope(self.theta, batch)
         theta, state = self.rule.update(self.theta, slope, self.state, tuple(self.numbers))
         self.theta[...] = theta
         for own, part in zip(self.state, state, strict=True):
