@@ -22,13 +22,15 @@ NAMES = {
     "fit": ("bench.fit", "softmax and hinge fits: seconds against the gap to the optimum"),
     "sweep": ("bench.sweep", "45 values of reg, folds and learning rates, trained together"),
     "course": ("bench.course", "the course's losses against their naive loops"),
-    "gpu_ceilings": ("bench.gpu", "copy bandwidth and matrix products on the device"),
-    "gpu_loss_grad": ("bench.gpu", "softmax loss and gradient on the device"),
-    "gpu_minibatch": ("bench.gpu", "one step of a two-layer net on the device"),
-    "gpu_fit": ("bench.gpu_fits", "a softmax fit to 1e-4 of its optimum, beside torch's LBFGS"),
-    "gpu_heads": ("bench.gpu_fits", "a minibatch step of 52 heads, beside one of a single head"),
-    "gpu_sweep": ("bench.gpu_fits", "45 values of reg to 1e-4 or 200 passes, resumable"),
-    "gpu_stream": ("bench.gpu_fits", "a pass over rows on the host, beside the bus and the device"),
+    "gpu_ceilings": ("bench.gpu_ceilings", "copy bandwidth and matrix products on the device"),
+    "gpu_loss_grad": ("bench.gpu_loss_grad", "softmax loss and gradient on the device"),
+    "gpu_minibatch": ("bench.gpu_minibatch", "a step of a two-layer net beside torch's graphs"),
+    "gpu_heads": ("bench.gpu_heads", "a minibatch step of 52 heads, beside one of a single head"),
+    "gpu_stream": ("bench.gpu_stream", "a pass over rows on the host, beside the bus"),
+    "gpu_facts": ("bench.gpu_facts", "repeated fits bit for bit, and one device as another"),
+    "gpu_fit": ("bench.gpu_fit", "a softmax fit to 1e-4 of its optimum, beside torch's LBFGS"),
+    "gpu_sweep": ("bench.gpu_sweep", "45 values of reg to 1e-4 or 200 passes, resumable"),
+    "gpu_report": ("bench.gpu_report", "what a folder of GPU results comes to"),
 }
 
 
@@ -80,10 +82,7 @@ def _parse(name: str, module: Any, about: str, rest: list[str]) -> argparse.Name
     if hasattr(module, "draw"):
         parser.add_argument("--plot", metavar="FILE", help="draw the results into this picture")
     module.add_arguments(parser)
-    args = parser.parse_args(rest)
-    if module.__name__.startswith("bench.gpu"):
-        args.name = name
-    return args
+    return parser.parse_args(rest)
 
 
 if __name__ == "__main__":

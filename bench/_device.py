@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from bench._measure import BenchError, Call, Contender, alternate, optional, summarise
+from bench._measure import OURS, BenchError, Call, Contender, alternate, optional, summarise
+
+_SETTINGS = ("CUPY_TF32", "CUPY_ACCELERATORS", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
+
+
+def _driver() -> str | None:
+    """The driver's version, as nvidia-smi has it."""
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.strip().partition("\n")[0] or None
 
 
 class Device:
@@ -52,10 +65,11 @@ class Device:
             "name": name.decode() if isinstance(name, bytes) else str(name),
             "gpu": True,
             "memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
-            "driver": runtime.driverGetVersion(),
+            "multiprocessors": properties["multiProcessorCount"],
+            "driver": _driver(),
+            "driver_cuda": runtime.driverGetVersion(),
             "runtime": runtime.runtimeGetVersion(),
-            "tf32": os.environ.get("CUPY_TF32"),
-            "accelerators": os.environ.get("CUPY_ACCELERATORS"),
+            "settings": {name: os.environ.get(name) for name in _SETTINGS},
         }
 
     def free_bytes(self) -> int:
@@ -70,6 +84,13 @@ class Device:
 
     def asarray(self, values: np.ndarray) -> Any:
         return self.module.asarray(values)
+
+    def copy_into(self, target: Any, source: Any) -> None:
+        """target = source, of the same shape and dtype."""
+        if self.name == "torch":
+            target.copy_(source)
+        else:
+            self.module.copyto(target, source)
 
     def normal(self, rows: int, columns: int, seed: int = 0) -> Any:
         """(rows, columns) float32; made where it stays."""
@@ -104,20 +125,43 @@ def _clocked(call: Call) -> float:
 
 
 def measure(
-    device: Device, calls: dict[str, Contender], repeats: int, steps: int = 1
+    device: Device,
+    calls: dict[str, Contender],
+    repeats: int,
+    steps: int = 1,
+    whole: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Medians and ratios; each call repeats its work `steps` times between two events. Calls named
-    torch... are timed with torch's events, on torch's stream."""
+    """Medians and ratios, per step. Each call repeats its work `steps` times between two events;
+    those named in `whole` do all the steps in one call. Calls named torch... are timed with torch's
+    events, on torch's stream. A peer that fails leaves its reason."""
+    calls = {name: call if name == OURS else tried(call) for name, call in calls.items()}
     clocks: dict[str, Contender] = {}
     for name, call in calls.items():
         if isinstance(call, str):
             continue
-        many = _many(call, steps)
+        many = call if name in whole else _many(call, steps)
         clocks[name] = _torch_timed(many) if name.startswith("torch") else device.timed(many)
     seconds = alternate(clocks, repeats, own_clock=True)
     per_step = {name: [value / steps for value in values] for name, values in seconds.items()}
     found: dict[str, Any] = summarise(per_step)
     return found | {name: call for name, call in calls.items() if isinstance(call, str)}
+
+
+def tried(call: Contender) -> Contender:
+    """The call, if it can be made, else the reason why it cannot."""
+    if isinstance(call, str):
+        return call
+    try:
+        call()
+    except Exception as error:  # compilers and devices raise their own classes
+        return reason(error)
+    return call
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line."""
+    said = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {said[0]}"
 
 
 def _many(call: Call, steps: int) -> Call:
@@ -153,5 +197,4 @@ def attempt(found: list[dict[str, Any]], problem: str) -> Iterator[dict[str, Any
     try:
         yield entry
     except Exception as error:  # a device raises its own classes, which cannot be named here
-        said = str(error).strip().splitlines() or [""]
-        entry["failed"] = f"{type(error).__name__}: {said[0]}"
+        entry["failed"] = reason(error)

@@ -1,36 +1,66 @@
 #!/usr/bin/env bash
-# Tests and benchmarks on a machine with a GPU and no network.
+# Tests and benchmarks on a machine with a GPU and no network, in calls of less than ten minutes.
 #
 #     bench/gpu.sh OUT_DIR [stage...]
 #
-# Stages, in this order: info install tests ceilings loss_grad minibatch heads stream fit fit_tf32
-# sweep sweep_tf32 summary. Each has its own time limit, under ten minutes, and leaves
-# OUT_DIR/<stage>.done; a stage that has one is skipped, so that the script can be called again until
-# everything is there. Remove it to repeat the stage. Where a call must end within ten minutes, name
-# a stage that may take that long (tests, fit..., sweep...) alone.
+# Every stage leaves OUT_DIR/<stage>.done; one that has it is skipped. A stage is begun only if the
+# time left in this call is likely to be enough for it, else a shorter one behind it is. So the same
+# line, called again and again with the same OUT_DIR, does everything:
 #
-# The sweeps keep their parameters in OUT_DIR/gpu_sweep-*.npz (180 MB each), from which the next call
-# goes on; a stage that is to go on has no .done yet.
+#     call | stages, with the seconds expected of an H200                                    | sum
+#     1    | info 10, install 15, tests 150, ceilings 20, loss_grad 60, minibatch 90,        | 475
+#          | heads 20, stream 50, facts 60                                                   |
+#     2    | fit 230, sweep_tf32 280                                                         | 510
+#     3    | sweep 530                                                                       | 530
+#     4    | fit_tf32 90, tests_rest 150                                                     | 240
 #
-#   WHEELS   folder of carried wheels (default .whl): array-api-compat, array-api-strict, hypothesis,
-#            sortedcontainers, typer, safetensors, scikit-learn and whatever else is missing there.
-#            They go to OUT_DIR/site, and are used only where the machine lacks the module.
+# What the seconds are made of: copies at 4.3 TB/s, float32 products at 50 TFLOP/s, TF32 at 300, the
+# bus at 25 GB/s. A pass over 1280000 x 1024 x 1000 is two products of 2.6 TFLOP, 105 ms or 17 ms,
+# and one of the sweep's 45 heads 236 TFLOP: 4.7 s, or 0.8 s and the elementwise work. fit finds the
+# optimum in float64 (at most 120 s), and torch is stopped after 40 s, twice; minibatch waits for
+# torch.compile; sweep ends at 200 passes, of fewer and fewer heads. The most important come first:
+# stop where the time is up.
+#
+# tests runs what needs CuPy or torch on the GPU, tests_rest all the rest. With pytest-xdist they run
+# in several processes. Remove a .done to repeat its stage. The sweeps keep their parameters in
+# OUT_DIR/gpu_sweep-*.npz (180 MB each), from which the next call goes on, for some passes more;
+# without an end a sweep has no .done. Failed tests are a result; a benchmark that failed is tried
+# again by the next call.
+#
+# Every call ends with OUT_DIR/results.tar.gz: results, logs, and the folder `results`, which holds
+# what belongs into bench/results under its names there, and report.md, the table for the README
+# (python -m bench gpu_report).
+#
+#   TIME     seconds that this call may take (default 570)
+#   WHEELS   folder of carried wheels (default .whl). Where CuPy, torch, scikit-learn, typer,
+#            safetensors, pytest and hypothesis are installed, those of array-api-compat and
+#            array-api-strict are enough:
+#                pip download --no-deps -d .whl array-api-compat array-api-strict
+#            Tests that need polars or Dask skip. Wheels go to OUT_DIR/site, and are used only where
+#            the machine lacks the module.
 #   PYTHON   the interpreter that has CuPy (default python3)
-#   PYTEST   test files (default tests/test_*.py); each leaves OUT_DIR/tests/<file>.done
+#   PYTEST   test files (default tests)
+#   WORKERS  processes of pytest-xdist (default 12, at most the processors)
+#   QUICK    if set, tiny sizes, and any namespace: QUICK=numpy shows that it all runs
 #
-# Figures are in OUT_DIR/*.json only when they were measured here. Exit status: 0; 1 when tests or
-# a benchmark failed; 2 for wrong usage or no GPU.
+# Figures are in OUT_DIR/*.json only when they were measured here. Exit status: 0; 1 when tests or a
+# benchmark failed or something is still to do; 2 for wrong usage or no GPU.
 set -u -o pipefail
 
-STAGES="info install tests ceilings loss_grad minibatch heads stream fit fit_tf32 sweep sweep_tf32 \
-summary"
+STAGES="info install tests ceilings loss_grad minibatch heads stream facts fit sweep_tf32 sweep \
+fit_tf32 tests_rest summary"
 PYTHON=${PYTHON:-python3}
 WHEELS=${WHEELS:-.whl}
+TIME=${TIME:-570}
+QUICK=${QUICK:-}
 
 if [ $# -lt 1 ] || [ "$1" = "-h" ] || [ "$1" = "--help" ]; then
     echo "usage: bench/gpu.sh OUT_DIR [stage...]; stages: $STAGES" >&2
     exit 2
 fi
+case "$TIME" in
+    ''|*[!0-9]*) echo "gpu.sh: TIME is a number of seconds, not '$TIME'" >&2; exit 2 ;;
+esac
 mkdir -p "$1" || exit 2
 OUT=$(cd "$1" && pwd)
 shift
@@ -49,24 +79,25 @@ if ! command -v nvidia-smi > /dev/null || ! nvidia-smi -L 2> /dev/null | grep -q
 fi
 
 # Only what the machine lacks is in the private folder, so nothing there hides its own packages.
-export XCLF_SITE="$OUT/site" PYTHONDONTWRITEBYTECODE=1
+export XCLF_SITE="$OUT/site" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 export PYTHONPATH="$PWD:$XCLF_SITE${PYTHONPATH:+:$PYTHONPATH}"
 # One stream or several: with this set before CUDA starts, cuBLAS repeats bit for bit.
 export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
-export PYTHON OUT WHEELS
+export PYTHON OUT WHEELS QUICK
+export GOES_ON=75 # the status of a stage that the next call is to take further
 
 stage_info() {
     nvidia-smi
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
     "$PYTHON" --version
     "$PYTHON" -m pip list 2> /dev/null |
-        grep -i -E '^(numpy|scipy|scikit-learn|torch|cupy|nvidia|array|nvmath|triton)' || true
+        grep -i -E '^(numpy|scipy|scikit-learn|torch|cupy|nvidia|array|nvmath|triton|pytest)' || true
     "$PYTHON" -c 'import cupy; cupy.show_config()' || echo "CuPy does not import"
 }
 
 stage_install() {
     mkdir -p "$XCLF_SITE"
-    local wheel name missing=0
+    local wheel name
     for wheel in "$WHEELS"/*.whl; do
         [ -e "$wheel" ] || { echo "no wheels in the WHEELS folder"; break; }
         name=$(basename "$wheel")
@@ -78,78 +109,109 @@ stage_install() {
         "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$XCLF_SITE" "$wheel" ||
             echo "does not install: $name"
     done
-    for name in cupy numpy sklearn rich typer safetensors array_api_compat array_api_strict \
-        hypothesis pytest; do
-        "$PYTHON" -c 'import importlib, sys; importlib.import_module(sys.argv[1])' "$name" ||
-            { echo "missing: $name (carry its wheel)"; missing=1; }
-    done
-    return "$missing"
+    "$PYTHON" - cupy numpy sklearn rich typer safetensors array_api_compat array_api_strict \
+        hypothesis pytest mpmath << 'END'
+import importlib, sys
+missing = []
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        missing.append(name)
+        print(f"missing: {name} ({error}); carry its wheel")
+sys.exit(bool(missing and not (missing == ["cupy"] and __import__("os").environ["QUICK"])))
+END
 }
 
-# One file of tests at a time, so that a call that runs out of time is taken up where it stopped.
-stage_tests() {
-    local file name status worst=0
+# tests NAME EXPRESSION: those whose names the expression selects. Ctrl-C works in them even if this
+# script was started with the signal ignored, as jobs in the background are.
+tests() {
+    local required=cupy
+    [ -z "$QUICK" ] || required=$QUICK
+    local workers="" most=${WORKERS:-12} cores
+    cores=$(nproc)
+    [ "$most" -le "$cores" ] || most=$cores
+    "$PYTHON" -c 'import xdist' 2> /dev/null && workers="-n $most"
     mkdir -p "$OUT/tests"
-    for file in ${PYTEST:-tests/test_*.py}; do
-        name=$(basename "$file" .py)
-        if [ ! -e "$OUT/tests/$name.done" ]; then
-            XCLF_REQUIRE=cupy "$PYTHON" -m pytest -p no:cacheprovider -q \
-                --junitxml="$OUT/tests/$name.xml" "$file" > "$OUT/tests/$name.log" 2>&1
-            status=$?
-            [ "$status" -eq 5 ] && status=0 # a file without tests
-            echo "$status" > "$OUT/tests/$name.done"
-        fi
-        status=$(cat "$OUT/tests/$name.done")
-        [ "$status" = 0 ] || { worst=1; echo "FAILED $name"; }
-        echo "$name: $(tail -n 1 "$OUT/tests/$name.log")"
-    done
-    return "$worst"
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 XCLF_REQUIRE=$required "$PYTHON" -c '
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))' \
+        -p no:cacheprovider -q -rfE --continue-on-collection-errors --durations=15 $workers \
+        --junitxml="$OUT/tests/$1.xml" -k "$2" ${PYTEST:-tests}
+    local status=$?
+    [ "$status" -ne 5 ] || status=0 # none selected
+    return "$status"
 }
-
-GOES_ON=75 # the status of a stage that the next call is to take further
+stage_tests() { tests gpu "${QUICK:-cupy or torch-cuda}"; }
+stage_tests_rest() { tests rest "not (${QUICK:-cupy or torch-cuda})"; }
 
 # benchmark STAGE NAME [ARGUMENT...]: gpu_NAME, recorded as the stage's
 benchmark() {
-    local stage=$1 name=$2
+    local stage=$1 name=$2 quick=()
     shift 2
-    "$PYTHON" -m bench "gpu_$name" --json "$OUT/gpu_$stage.json" "$@"
+    [ -z "$QUICK" ] || quick=(--quick --namespace "$QUICK")
+    "$PYTHON" -m bench "gpu_$name" --json "$OUT/gpu_$stage.json" "$@" "${quick[@]}"
 }
 stage_ceilings() { benchmark ceilings ceilings; }
 stage_loss_grad() { benchmark loss_grad loss_grad; }
 stage_minibatch() { benchmark minibatch minibatch; }
 stage_heads() { benchmark heads heads; }
 stage_stream() { benchmark stream stream; }
-stage_fit() { benchmark fit fit --state "$OUT"; }
-stage_fit_tf32() { benchmark fit_tf32 fit --precision tf32 --state "$OUT"; }
+stage_facts() { benchmark facts facts; }
+stage_fit() { benchmark fit fit --state "$OUT" --cap 40 --optimum-cap 120; }
+stage_fit_tf32() {
+    benchmark fit_tf32 fit --state "$OUT" --cap 20 --optimum-cap 120 --precision tf32
+}
 stage_sweep() { sweep sweep float32; }
 stage_sweep_tf32() { sweep sweep_tf32 tf32; }
 
-sweep() {
-    benchmark "$1" sweep --precision "$2" --state "$OUT" || return
+sweep() { # what is left of the call, but for the start and the check at the end
+    benchmark "$1" sweep --precision "$2" --state "$OUT" --call-seconds "$((LEFT - 45))" || return
     ! grep -q '"finished": false' "$OUT/gpu_$1.json" || return "$GOES_ON"
 }
 
+# Seconds that a stage is likely to take: see the table above.
+expected() {
+    case "$1" in
+        info) echo 10 ;; install) echo 15 ;; tests|tests_rest) echo 150 ;; ceilings) echo 20 ;;
+        loss_grad) echo 60 ;; minibatch) echo 90 ;; heads) echo 20 ;; stream) echo 50 ;;
+        facts) echo 60 ;; fit) echo 230 ;; sweep_tf32) echo 280 ;; sweep) echo 500 ;;
+        fit_tf32) [ -e "$OUT/gpu_optima.json" ] && echo 90 || echo 230 ;;
+    esac
+}
+
+# Seconds after which it is stopped.
 limit() {
     case "$1" in
-        info) echo 60 ;; install) echo 240 ;; tests) echo 570 ;;
-        fit*|sweep*) echo 580 ;; stream) echo 400 ;; *) echo 300 ;;
+        info) echo 60 ;; tests*) echo 420 ;; fit*) echo 450 ;; sweep*) echo "$TIME" ;;
+        *) echo 300 ;;
     esac
 }
 
 # A stage runs in its own shell under `timeout`; its status is the file's content.
 perform() {
-    local stage=$1 status seconds
+    local stage=$1 status seconds left=$((TIME - SECONDS))
     if [ -e "$OUT/$stage.done" ]; then
         echo "$stage: done before (exit $(cat "$OUT/$stage.done"))"
         return
     fi
+    if [ "$(expected "$stage")" -gt "$left" ] && [ -z "$QUICK" ]; then
+        echo "$stage: takes about $(expected "$stage") s, and $left are left: call again"
+        return
+    fi
     seconds=$(limit "$stage")
+    [ "$seconds" -le "$left" ] || seconds=$left
     echo "$stage: at most $seconds s"
-    timeout --kill-after=10 "$seconds" bash -c "stage_$stage" > "$OUT/$stage.log" 2>&1
+    local began=$SECONDS
+    export LEFT=$seconds
+    timeout --signal=INT --kill-after=10 "$seconds" bash -c "stage_$stage" \
+        > "$OUT/$stage.log" 2>&1 < /dev/null
     status=$?
-    tail -n 5 "$OUT/$stage.log" | sed 's/^/    /'
+    tail -n 40 "$OUT/$stage.log" | cut -c 1-160 | sed 's/^/    /'
+    echo "$stage: exit $status after $((SECONDS - began)) s"
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        echo "$stage: stopped after $seconds s; call again to repeat it"
+        echo "$stage: stopped; call again to repeat it"
         echo "$status" > "$OUT/$stage.stopped"
         return
     fi
@@ -160,13 +222,10 @@ perform() {
         return
     fi
     rm -f "$OUT/$stage.stopped"
-    # A stage that failed is tried again by the next call; failed tests are a result.
-    if [ "$status" -eq 0 ] || [ "$stage" = tests ]; then
-        rm -f "$OUT/$stage.failed"
-        echo "$status" > "$OUT/$stage.done"
-    else
-        echo "$status" > "$OUT/$stage.failed"
-    fi
+    case "$status:$stage" in
+        0:*|*:tests|*:tests_rest) rm -f "$OUT/$stage.failed"; echo "$status" > "$OUT/$stage.done" ;;
+        *) echo "$status" > "$OUT/$stage.failed" ;;
+    esac
 }
 
 summary() {
@@ -187,15 +246,31 @@ summary() {
             echo "  $stage: not run"
         fi
     done
-    [ -e "$OUT/tests.log" ] && grep FAILED "$OUT/tests.log"
+    cat "$OUT"/tests.log "$OUT"/tests_rest.log 2> /dev/null | grep -E '^(FAILED|ERROR)' | head -n 40
     return "$worst"
 }
 
-export GOES_ON
-export -f benchmark sweep stage_info stage_install stage_tests stage_ceilings stage_loss_grad \
-    stage_minibatch stage_heads stage_stream stage_fit stage_fit_tf32 stage_sweep stage_sweep_tf32
+# What is to be kept, in one file.
+pack() {
+    mkdir -p "$OUT/results" "$OUT/tests"
+    if ls "$OUT"/gpu_*.json > /dev/null 2>&1; then
+        "$PYTHON" -m bench gpu_report "$OUT" --into "$OUT/results" > "$OUT/results/report.md" ||
+            echo "  no report: see results/report.md"
+    fi
+    (
+        cd "$OUT" || exit
+        shopt -s nullglob
+        tar -czf results.tar.gz *.json *.log *.done summary.txt tests results
+    ) || echo "  results.tar.gz is not complete"
+}
+
+export -f benchmark sweep tests stage_info stage_install stage_tests stage_tests_rest \
+    stage_ceilings stage_loss_grad stage_minibatch stage_heads stage_stream stage_facts stage_fit \
+    stage_fit_tf32 stage_sweep stage_sweep_tf32
 for stage in ${@:-$STAGES}; do
     [ "$stage" = summary ] || perform "$stage"
 done
 summary | tee "$OUT/summary.txt"
-exit "${PIPESTATUS[0]}"
+status=${PIPESTATUS[0]}
+pack
+exit "$status"

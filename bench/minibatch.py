@@ -215,10 +215,10 @@ def torch_net(torch: Any, w1: np.ndarray, w2: np.ndarray, device: str = "cpu") -
     return net
 
 
-def torch_sgd(torch: Any, net: Any, momentum: float) -> Any:
+def torch_sgd(torch: Any, net: Any, momentum: float, fused: bool | None = None) -> Any:
     """torch's SGD with the penalty on weights only, as here."""
     groups = [
         {"params": [net[0].weight, net[2].weight], "weight_decay": 2.0 * REG},
         {"params": [net[0].bias, net[2].bias], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=RATE, momentum=momentum)
+    return torch.optim.SGD(groups, lr=RATE, momentum=momentum, fused=fused)

@@ -1,6 +1,12 @@
 """The ImageNet-probe sweep: 45 softmax models of one data set, trained together on the device, in
 as many calls as it takes.
 
+    python -m bench gpu_sweep --state FOLDER [--precision tf32]
+
+The minutes are those of the fit alone, rows on the device, each head to 1e-4 of its optimum by the
+library's own estimate, or 200 passes. Where the heads ended is then measured in float64: the
+objective, and a bound of its distance from the optimum, which strong regularisation makes tight.
+
 A call goes on from the parameters that the one before left in a file. The curvature that L-BFGS had
 learnt is not kept: every call after the first takes a few passes more, which count.
 """
@@ -16,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from bench._device import Device, attempt
-from bench._gpu_fit import Data, power_law, sizes
+from bench._gpu import Entry, add_common, add_fit, complete, goal
+from bench._gpu_data import Data, power_law, sizes
 from bench._measure import BenchError, progress
 from xclf._xp import finish, to_host
 from xclf.optim import LEAST_PAIRS
@@ -26,7 +33,9 @@ from xclf.training import FitResult, Monitor, Problem, fit_lbfgs
 #: C of reg = 1 / (2 C N)
 STRENGTHS = np.logspace(-6.0, 5.0, 45)
 _TOL, _MOST = 1e-4, 200  # the library's own criterion, or so many passes
+_MINUTES = {"float32": 10.0, "tf32": 4.0}
 _QUICK = 5  # heads
+_AT_ONCE = 9  # heads that are measured in float64 together
 
 # Ends of a fit that a further call goes on from.
 _PAUSES = ("reached max_iter", "a callback stopped the fit", "interrupted")
@@ -34,13 +43,18 @@ _PAUSES = ("reached max_iter", "a callback stopped the fit", "interrupted")
 
 @dataclass(frozen=True)
 class _Counted(Problem):
-    """A problem that counts its passes over the rows."""
+    """A problem that counts its passes over the rows: a class curvature, which is a forward product
+    and one as large as the backward product, is one too."""
 
     passes: list[int] = field(default_factory=lambda: [0])
 
     def value_and_grad(self, theta: Any) -> Any:
         self.passes[0] += 1
         return super().value_and_grad(theta)
+
+    def curvature(self, theta: Any) -> Any:
+        self.passes[0] += 1
+        return super().curvature(theta)
 
     def keep(self, kept: np.ndarray) -> _Counted:
         return _Counted(self.objective.keep(kept), self.rows.keep(kept), self.passes)
@@ -49,7 +63,8 @@ class _Counted(Problem):
 class State:
     """Where the sweep stands, in a file.
 
-    theta (K, P) float32, and for every head: objective, iterations, reason it ended or ""
+    theta (K, P) float32, and for every head: objective, iterations, reason it ended or ""; once
+    all have ended their objectives in float64, and bounds of how far they are from the optima
     calls (3, calls): seconds, passes, heads
     """
 
@@ -60,6 +75,7 @@ class State:
         self.n_iter = np.zeros(heads, dtype=np.int64)
         self.converged = np.zeros(heads, dtype=bool)
         self.reason = np.full(heads, "", dtype="U80")
+        self.exact, self.bound = np.full(heads, np.nan), np.full(heads, np.nan)
         self.calls = np.zeros((3, 0))
         if file is None or not file.is_file():
             return
@@ -71,12 +87,17 @@ class State:
 
     @staticmethod
     def _lists() -> tuple[str, ...]:
-        return ("objective", "n_iter", "converged", "reason", "calls")
+        return ("objective", "n_iter", "converged", "reason", "exact", "bound", "calls")
 
     @property
     def running(self) -> np.ndarray:
         """Numbers of the heads that have not ended."""
         return np.flatnonzero(self.reason == "")
+
+    @property
+    def checked(self) -> bool:
+        """Whether all have ended and were measured in float64."""
+        return not np.isnan(self.exact).any()
 
     @property
     def passes(self) -> int:
@@ -94,6 +115,25 @@ class State:
                 self.reason[k] = result.reason
             elif self.passes >= _MOST:
                 self.reason[k] = f"{_MOST} passes"
+        self._keep()
+
+    def check(self, data: Data, regs: np.ndarray) -> None:
+        """Objectives F in float64, and bounds of their distance from the optima.
+
+        With best biases that is at most sum(F'(W)^2) / (4 reg), F being strongly convex in W.
+        """
+        for start in range(0, len(regs), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            reg = data.wide(regs[some])
+            problem = data.problem(reg, wide=True)
+            value, grad = problem.value_and_grad(data.wide(self.theta[some]))
+            (slope,) = problem.objective.stack.layers(grad)
+            self.exact[some] = to_host(value)
+            squares = to_host((slope.w * slope.w).sum((1, 2)))
+            self.bound[some] = squares / (4.0 * regs[some])
+        self._keep()
+
+    def _keep(self) -> None:
         if self.file is None:
             return
         partial = self.file.with_name(self.file.name + ".part")
@@ -118,7 +158,9 @@ class State:
                 {
                     "C": float(strengths[k]),
                     "reg": float(regs[k]),
-                    "objective": None if np.isnan(self.objective[k]) else float(self.objective[k]),
+                    "objective": _number(self.objective[k]),
+                    "objective_float64": _number(self.exact[k]),
+                    "bound_of_relative_gap": _number(self.bound[k] / self.exact[k]),
                     "n_iter": int(self.n_iter[k]),
                     "converged": bool(self.converged[k]),
                     "reason": str(self.reason[k]) or "goes on in the next call",
@@ -128,7 +170,22 @@ class State:
         }
 
 
-def run(place: Device, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    add_fit(parser)
+    parser.add_argument("--call-seconds", type=float, default=450.0, help="at most, in one call")
+    parser.add_argument("--call-passes", type=int, help="at most, in one call")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return complete("gpu_sweep", args, _work)
+
+
+def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     """One call: as far as its time and its passes go."""
     began = time.perf_counter()
     rows, features, classes = sizes(args)
@@ -142,16 +199,25 @@ def run(place: Device, args: argparse.Namespace) -> list[dict[str, Any]]:
     # Rows with their chunks; a dozen vectors in float64 and the fewest pairs in float32, per head.
     needed = 4 * rows * (features + 4) + (3 << 30) + len(regs) * size * (96 + 8 * LEAST_PAIRS)
     free = place.free_bytes()
-    if len(state.running) and needed > free and not args.quick:
+    if not state.checked and needed > free and not args.quick:
         why = f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: see --rows"
         return [{"problem": name, "failed": why}]
-    found: list[dict[str, Any]] = []
+    found: list[Entry] = []
     with attempt(found, name) as entry:
-        if len(state.running):
+        if not state.checked:
             progress("making the rows")
             data = power_law(place, rows, features, classes)
-            _go_on(data, state, regs, args, began + args.call_seconds)
+            if len(state.running):
+                _go_on(data, state, regs, args, began + args.call_seconds)
+            if not len(state.running):
+                progress("measuring where the heads ended, in float64")
+                place.free_bytes()
+                state.check(data, regs)
         entry |= state.summary(strengths, regs)
+        entry["figures"] = {"passes": entry["passes"], "converged": int(state.converged.sum())}
+        if entry["finished"]:
+            most = _MINUTES[args.precision]
+            goal(entry, f"minutes in {args.precision}", entry["minutes"], at_most=most)
         progress(
             f"{name}: {entry['minutes']:.2f} minutes, {entry['passes']} passes, "
             f"{len(state.running)} heads go on"

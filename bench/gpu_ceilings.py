@@ -1,0 +1,81 @@
+"""What the device can do at all: copies, and the bare matrix products of the other benchmarks.
+
+    python -m bench gpu_ceilings
+
+Bandwidth counts bytes read and bytes written, of a copy on the device. `host to device` is a copy
+from pinned memory, and counts bytes once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from bench._device import Device, attempt, measure
+from bench._gpu import (
+    HEADS,
+    QUICK_SHAPES,
+    SHAPES,
+    Entry,
+    add_common,
+    add_repeats,
+    complete,
+    fitting,
+    goal,
+)
+from bench._measure import Call, Contender
+from bench.gpu_stream import pinned_copies
+from xclf._xp import namespace
+from xclf.rows import products
+
+# The products of the sweep, on the rows of a chunk.
+_SWEEP = (HEADS[0], HEADS[1], HEADS[2] * HEADS[3])
+_PINNED = 1 << 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    add_repeats(parser, 15)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return complete("gpu_ceilings", args, _work)
+
+
+def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+    found: list[Entry] = []
+    size = (1 << 20) if args.quick else 1 << 28
+    with attempt(found, f"copy of {4 * size / 2**30:.3g} GiB") as entry:
+        source, target = (place.normal(size >> 10, 1 << 10, seed) for seed in (0, 1))
+        _copies(place, entry, lambda: place.copy_into(target, source), 2 * 4 * size, args.repeats)
+    source = target = None
+    sent = _PINNED >> 10 if args.quick else _PINNED
+    with attempt(found, f"host to device, {sent / 2**30:.3g} GiB pinned") as entry:
+        _copies(place, entry, pinned_copies(place, sent), sent, args.repeats)
+    shapes = QUICK_SHAPES if args.quick else (*SHAPES, _SWEEP)
+    for shape in fitting(place, shapes, found):
+        for precision in (None, "tf32"):
+            name = " x ".join(map(str, shape))
+            with attempt(found, f"products of {name}, {precision or 'float32'}") as entry:
+                _products(place, entry, shape, precision, args.repeats)
+    return found
+
+
+def _copies(place: Device, entry: Entry, call: Call, moved: int, repeats: int) -> None:
+    entry["seconds"] = measure(place, {"copy": call}, repeats)
+    goal(entry, "GB/s", moved / entry["seconds"]["copy"]["median_s"] / 1e9)
+
+
+def _products(
+    place: Device, entry: Entry, shape: tuple[int, ...], precision: str | None, repeats: int
+) -> None:
+    """The layouts that the library uses: scores class first, the slope of weights from rows."""
+    rows, features, classes = shape
+    x, w = place.normal(rows, features), place.normal(classes, features, 1)
+    scores = w @ x.T
+    calls: dict[str, Contender] = {"scores": lambda: w @ x.T, "slope": lambda: scores @ x}
+    with products(x, namespace(x).float32, precision):
+        entry["seconds"] = measure(place, calls, repeats)
+    operations = 2.0 * rows * features * classes
+    for name in calls:
+        goal(entry, f"TFLOP/s, {name}", operations / entry["seconds"][name]["median_s"] / 1e12)

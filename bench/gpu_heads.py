@@ -1,0 +1,91 @@
+"""A minibatch step of 52 heads, beside one of a single head.
+
+    python -m bench gpu_heads
+
+Both as a fit runs them, by the number of steps in an epoch, and launch by launch. The heads have
+rates, momenta and strengths of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from bench._device import Device, attempt, measure
+from bench._gpu import RATE, REG, Entry, add_common, add_repeats, complete, goal
+from bench._gpu_steps import Training, how_taken
+from bench._measure import OURS, Contender
+from xclf._xp import from_host, namespace
+from xclf.kernels import one_hot
+from xclf.objectives import Objective, Stack, data_loss
+from xclf.optim import Momentum
+from xclf.rows import Rows
+
+#: heads, pool of rows, features, classes, batch
+HEADS, QUICK_HEADS = (52, 50_000, 3072, 10, 1000), (4, 200, 12, 3, 50)
+ONE = "one head"
+_EACH = ", step by step"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    add_repeats(parser, 15)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return complete("gpu_heads", args, _work)
+
+
+def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+    found: list[Entry] = []
+    heads, pool, features, classes, batch = QUICK_HEADS if args.quick else HEADS
+    name = f"step of {heads} heads, {features} x {classes}, batch {batch}, momentum, float32"
+    with attempt(found, name) as entry:
+        rng = np.random.default_rng(1)
+        x, y = place.normal(pool, features), place.asarray(rng.integers(0, classes, pool))
+        rows = Rows(x, one_hot(namespace(x), y, classes), None, namespace(x).float32)
+        order = rng.permutation(pool)
+        w = rng.standard_normal((heads * classes, features)) / features**0.5
+        flat = place.asarray(w.astype(np.float32))
+        few = rows.take(place.asarray(order[:batch])).x
+        every = _training(place, rows, classes, heads, order, batch)
+        one = _training(place, rows, classes, 1, order, batch)
+        calls: dict[str, Contender] = {
+            OURS: every.epochs()[0],
+            ONE: one.epochs()[0],
+            OURS + _EACH: every.single()[0],
+            ONE + _EACH: one.single()[0],
+            "two products of the heads": lambda: (flat @ few.T) @ few,
+            "rows gathered": lambda: rows.take(place.asarray(order[:batch])),
+        }
+        times = measure(place, calls, args.repeats, every.steps, whole=(OURS, ONE))
+        entry["seconds"] = times
+        entry["figures"] = {"steps of a fit are": how_taken(args.namespace)}
+        medians = {name: one["median_s"] for name, one in times.items()}
+        goal(entry, "ratio of step times", medians[OURS] / medians[ONE], at_most=4.0)
+        plain = medians[OURS + _EACH] / medians[ONE + _EACH]
+        goal(entry, "ratio of step times" + _EACH, plain)
+    return found
+
+
+def _training(
+    place: Device, rows: Rows, classes: int, heads: int, order: np.ndarray, batch: int
+) -> Training:
+    """Of all heads at once, each with its rate, its momentum and its reg."""
+    stack = Stack((int(rows.x.shape[1]), classes))
+    shape = (stack.size,) if heads == 1 else (heads, stack.size)
+    theta = place.asarray(np.zeros(shape, np.float32))
+
+    def each(values: np.ndarray) -> Any:
+        if heads == 1:
+            return float(values.ravel()[0])
+        return from_host(values.astype(np.float32), theta)
+
+    column = (heads, 1)
+    rate = each(np.linspace(RATE, RATE / 10.0, heads).reshape(column))
+    rule = Momentum(each(np.linspace(0.9, 0.5, heads).reshape(column)))
+    reg = each(np.linspace(REG, REG / 10.0, heads))
+    objective = Objective(stack, data_loss("softmax"), reg)
+    return Training(objective, rule, rows, theta, order, batch, rate)

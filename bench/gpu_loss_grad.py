@@ -1,0 +1,204 @@
+"""Softmax loss and gradient over all rows on the device, in float32 and in TF32.
+
+    python -m bench gpu_loss_grad
+
+Beside torch on the same arrays, and beside what nothing that reads X twice can be faster than: two
+reads of X at copy bandwidth. A copy of X reads it and writes it, so two reads take the time of one
+copy. For many classes the bound is the two matrix products alone. `xclf` is a pass as a fit makes
+it, from a CUDA graph where passes are short; `launch by launch` is not. `chunks of ...` is xclf
+with so many bytes in a chunk, `formula` without the fused kernel of the loss. A third problem is
+the pass of 45 heads that the sweep makes, on some of its rows.
+
+The errors are those of the whole gradient, as a share of its largest entry, and of the loss,
+against the same in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bench._device import Device, attempt, measure, reason
+from bench._gpu import (
+    HEADS,
+    QUICK_HEADS,
+    QUICK_SHAPES,
+    REG,
+    SHAPES,
+    Entry,
+    add_common,
+    add_repeats,
+    complete,
+    fitting,
+    formulas,
+    goal,
+    loss_by,
+    parameters,
+    softmax_problem,
+)
+from bench._gpu_torch import loss_and_grad, torch_place, torch_precision
+from bench._measure import OURS, BenchError, Call, Contender
+from xclf._xp import namespace, to_host
+from xclf.rows import _rows, products
+from xclf.training import Problem
+from xclf.training._evaluations import AFTER, Evaluations
+from xclf.training._recorded import why_not
+
+#: MiB of a chunk that xclf is tried with, beside its own choice
+CHUNKS, HEADS_CHUNKS = (32, 64, 256, 1024, 4096), (256, 1024, 4096, 16384)
+_PLAIN, _FORMULA = "xclf, launch by launch", "xclf, formula"
+_COPY, _BARE, _TORCH = "copy of X", "two products", "torch"
+# Share of the loss by which peers may differ before it is another problem that they solve.
+_SAME = 1e-3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    add_repeats(parser, 15)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return complete("gpu_loss_grad", args, _work)
+
+
+def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+    found: list[Entry] = []
+    shapes = (*QUICK_SHAPES, QUICK_HEADS) if args.quick else (*SHAPES, HEADS)
+    for rows, features, classes, *heads in fitting(place, shapes, found):
+        rng = np.random.default_rng(1)
+        x = place.normal(rows, features)
+        y = place.asarray(rng.integers(0, classes, rows))
+        w = (rng.standard_normal((*heads, classes, features)) / 50).astype(np.float32)
+        several = f", {heads[0]} heads" if heads else ""
+        for precision in (None, "tf32"):
+            name = f"{rows} x {features} x {classes}{several}, {precision or 'float32'}"
+            with attempt(found, f"loss + gradient, {name}") as entry:
+                _compare(place, entry, (x, y, w), precision, args.repeats)
+                _goals(entry, (classes, *heads), precision)
+        del x, y
+    return found
+
+
+def _compare(
+    place: Device, entry: Entry, data: tuple[Any, Any, np.ndarray], precision: str | None, n: int
+) -> None:
+    x, y, w = data
+    classes, features = w.shape[-2:]
+    theta, weights = parameters(place, w), place.asarray(w.reshape(-1, features))
+    problem = softmax_problem(x, y, classes, REG, precision=precision)
+    target = place.module.empty(tuple(x.shape), dtype=x.dtype)
+    torch, _, _ = torch_place(place)
+    with products(x, namespace(x).float32, precision), torch_precision(torch, precision):
+        ours = Evaluations(problem)
+        found, slope = _warm(lambda: ours(theta))
+        calls: dict[str, Contender] = {
+            OURS: lambda: ours(theta),
+            _PLAIN: lambda: problem.value_and_grad(theta),
+            _FORMULA: _by_formula(problem, theta),
+            **{
+                f"xclf, chunks of {size} MiB": _chunked(problem, theta, size)
+                for size in (CHUNKS if w.ndim == 2 else HEADS_CHUNKS)
+            },
+            _BARE: lambda: (weights @ x.T) @ x,
+            _COPY: lambda: place.copy_into(target, x),
+            _TORCH: loss_and_grad(place, x, y, w, REG) if w.ndim == 2 else "is for one head",
+        }
+        entry["losses"] = _losses(calls)
+        entry["seconds"] = measure(place, calls, n)
+    entry["figures"] = {"loss by": loss_by(place), "a pass is": _how_taken(place, ours)}
+    exact, exact_slope = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
+    apart, size = to_host(slope - exact_slope), to_host(exact_slope)
+    off = float(np.abs(to_host(found / exact) - 1.0).max())
+    goal(entry, "relative error of the loss", off)
+    goal(entry, "relative error of the gradient", float(np.abs(apart).max() / np.abs(size).max()))
+
+
+def _warm(call: Call) -> Any:
+    """The call's result, once what a fit records of it is recorded."""
+    for _ in range(AFTER):
+        call()
+    return call()
+
+
+def _how_taken(place: Device, ours: Evaluations) -> str:
+    if ours._graph is not None:
+        return "replayed from a CUDA graph"
+    why = why_not() if place.name == "cupy" else "no CuPy"
+    return "launch by launch" if why is None else f"launch by launch: {why}"
+
+
+def _losses(calls: dict[str, Contender]) -> dict[str, float | str]:
+    """Of all that compute one. Raises BenchError where torch's is another."""
+    found: dict[str, float | str] = {}
+    for name in (OURS, _FORMULA, _TORCH):
+        call = calls[name]
+        if isinstance(call, str):
+            found[name] = call
+            continue
+        try:
+            found[name] = float(to_host(call()[0]).mean())
+        except Exception as error:
+            if name == OURS:
+                raise
+            found[name] = calls[name] = reason(error)
+    for name, loss in found.items():
+        if not isinstance(loss, str) and not np.isclose(loss, found[OURS], rtol=_SAME):
+            raise BenchError(f"{name} computes {loss}, xclf {found[OURS]}: not the same problem")
+    return found
+
+
+def _goals(entry: Entry, columns: tuple[int, ...], precision: str | None) -> None:
+    times = entry["seconds"]
+    ours = times[OURS]["median_s"]
+    reads, bare = "time / two reads of X at copy bandwidth", "time / its two matrix products alone"
+    # What is held to something are one model's passes: few columns to the reads, many to products.
+    first = 1.4 if columns == (10,) and precision is None else None
+    second = (1.2 if precision is None else 1.5) if columns == (1000,) else None
+    goal(entry, reads, ours / times[_COPY]["median_s"], at_most=first)
+    goal(entry, bare, ours / times[_BARE]["median_s"], at_most=second)
+    if not isinstance(times[_TORCH], str):
+        goal(entry, "time / torch", ours / times[_TORCH]["median_s"])
+
+
+def _by_formula(problem: Problem, theta: Any) -> Contender:
+    evaluations = Evaluations(problem)
+
+    def call() -> Any:
+        with formulas():
+            return evaluations(theta)
+
+    return _ready(call)
+
+
+def _chunked(problem: Problem, theta: Any, size: int) -> Contender:
+    evaluations = Evaluations(problem)
+
+    def call() -> Any:
+        with _chunks_of(size << 20):
+            return evaluations(theta)
+
+    return _ready(call)
+
+
+def _ready(call: Call) -> Contender:
+    """The call, warm; a chunk may be too large for the device."""
+    try:
+        _warm(call)
+    except Exception as error:
+        return reason(error)
+    return call
+
+
+@contextlib.contextmanager
+def _chunks_of(size: int) -> Iterator[None]:
+    """As long as it lasts a chunk on a device has at most so many bytes."""
+    before = _rows._DEVICE_CHUNK
+    _rows._DEVICE_CHUNK = size
+    try:
+        yield
+    finally:
+        _rows._DEVICE_CHUNK = before

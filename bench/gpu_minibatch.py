@@ -1,0 +1,198 @@
+"""A training step of the two-layer net on the device, beside torch's.
+
+    python -m bench gpu_minibatch
+
+All gather their batches from the same rows by the same indices, and make the same update (SGD with
+momentum 0.9, penalty on the weights). `xclf` is an epoch as a fit runs it, by the number of its
+steps; `xclf, step by step` launches each. torch runs eagerly as people write it; its whole step
+compiled into one graph; its whole step recorded as a CUDA graph, with the fused optimizer; and the
+compiled step recorded. Before they are timed, all take the same few steps, and who does not come to
+the weights that NumPy finds in float64 is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bench._device import Device, attempt, measure, reason
+from bench._gpu import REG, Entry, add_common, add_repeats, complete, goal
+from bench._gpu_steps import Training, how_taken, turns
+from bench._gpu_torch import MOMENTUM, Step, TorchSteps, shared, torch_place
+from bench._measure import OURS, Contender
+from xclf._xp import from_host, namespace, to_host
+from xclf.kernels import one_hot
+from xclf.objectives import Objective, Stack, data_loss
+from xclf.optim import Momentum
+from xclf.rows import Rows
+
+#: features, hidden, classes, batch, rows that batches are drawn from
+NETS = ((3072, 100, 10, 200, 50_000), (3072, 1024, 10, 4096, 204_800))
+QUICK_NETS = ((20, 8, 3, 32, 500),)
+PLAIN, EAGER, COMPILED = "xclf, step by step", "torch eager", "torch.compile"
+GRAPH, BOTH = "torch CUDA graph", "torch.compile in a CUDA graph"
+# Steps of the comparison, and how far weights may be from NumPy's: float32 products in another
+# order differ by 1e-6 of weights of about 0.1 a step; another step, by the rate times a slope.
+_FEW, _SAME = 4, 1e-4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    add_repeats(parser, 15)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return complete("gpu_minibatch", args, _work)
+
+
+def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+    found: list[Entry] = []
+    for shape in QUICK_NETS if args.quick else NETS:
+        features, hidden, classes, batch, _ = shape
+        name = f"step of {features}-{hidden}-{classes}, batch {batch}, momentum, float32"
+        with attempt(found, name) as entry:
+            _compare(place, entry, shape, args)
+            _goals(entry, batch)
+    return found
+
+
+@dataclass
+class Race:
+    """Who steps, how far each came from NumPy's weights, and who takes all steps in one call."""
+
+    calls: dict[str, Contender] = field(default_factory=dict)
+    apart: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, make: Callable[[], tuple[Contender, Any]], exact: np.ndarray) -> None:
+        """`make` gives the call, and the first layer's weights after the first steps."""
+        try:
+            call, w1 = make()
+            if isinstance(call, str):
+                self.calls[name] = call
+                return
+            self.apart[name] = float(np.abs(to_host(w1).reshape(exact.shape) - exact).max())
+        except Exception as error:
+            if name == OURS:
+                raise
+            self.calls[name] = reason(error)
+            return
+        same = self.apart[name] <= _SAME
+        self.calls[name] = call if same else f"not the same step: {self.apart[name]:.2g} off"
+
+
+def _compare(place: Device, entry: Entry, shape: tuple[int, ...], args: argparse.Namespace) -> None:
+    features, hidden, classes, batch, pool = shape
+    rng = np.random.default_rng(1)
+    w1 = (rng.standard_normal((hidden, features)) / features**0.5).astype(np.float32)
+    w2 = (rng.standard_normal((classes, hidden)) / hidden**0.5).astype(np.float32)
+    order, y = rng.permutation(pool), rng.integers(0, classes, pool)
+    x = place.normal(pool, features)
+    training = _training(x, place.asarray(y), w1, w2, order, batch)
+    exact = _exact(training, y, w1, w2)
+
+    race = Race()
+    race.add(OURS, lambda: _epochs(training, w1.size), exact)
+    race.add(PLAIN, lambda: _single(training, w1.size), exact)
+    for name in (EAGER, COMPILED, GRAPH, BOTH):
+        race.add(name, lambda name=name: _torch(name, place, training, y, w1, w2), exact)
+    entry["seconds"] = measure(place, race.calls, args.repeats, training.steps, whole=(OURS,))
+    entry["figures"] = {
+        "steps of a fit are": how_taken(args.namespace),
+        "weights off NumPy's by at most": race.apart,
+    }
+
+
+def _training(
+    x: Any, y: Any, w1: np.ndarray, w2: np.ndarray, order: np.ndarray, batch: int
+) -> Training:
+    xp = namespace(x)
+    stack = Stack((w1.shape[1], len(w1), len(w2)))
+    objective = Objective(stack, data_loss("softmax"), REG)
+    zeros = [np.zeros((len(w), 1), np.float32) for w in (w1, w2)]
+    theta = stack.flatten([(w1, zeros[0]), (w2, zeros[1])])
+    rows = Rows(x, one_hot(xp, y, len(w2)), None, xp.float32)
+    return Training(objective, Momentum(MOMENTUM), rows, from_host(theta, x), order, batch)
+
+
+def _exact(training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray) -> np.ndarray:
+    """The first layer's weights after the first few steps, in float64 with NumPy."""
+    few = training.order[: _FEW * training.batch]
+    rows = training.rows
+    x = to_host(rows.take(rows.numbers(few)).x).astype(np.float64)
+    labels = one_hot(np, y[few], len(w2))
+    on_host = replace(
+        training,
+        rows=Rows(x, labels, None, np.float64),
+        start=to_host(training.start).astype(np.float64),
+        order=np.arange(len(few)),
+    )
+    call, now = on_host.single()
+    for _ in range(_FEW):
+        call()
+    return np.asarray(now[0][: w1.size]).reshape(w1.shape)
+
+
+def _epochs(training: Training, size: int) -> tuple[Contender, Any]:
+    """The few steps are an epoch of few batches, replayed if those of a whole epoch are."""
+    few = replace(training, order=training.order[: _FEW * training.batch])
+    call, now = few.epochs()
+    call()
+    return training.epochs()[0], now[0][:size]
+
+
+def _single(training: Training, size: int) -> tuple[Contender, Any]:
+    call, now = training.single()
+    for _ in range(_FEW):
+        call()
+    return call, now[0][:size]
+
+
+def _torch(
+    name: str, place: Device, training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray
+) -> tuple[Contender, Any]:
+    torch, where, why = torch_place(place)
+    if why is not None:
+        return why, None
+    if name in (GRAPH, BOTH) and where != "cuda":
+        return "needs a GPU", None
+    labels = torch.from_numpy(y).to(where)
+    steps = TorchSteps(torch, shared(torch, training.rows.x), labels, w1, w2)
+    order = torch.from_numpy(training.order).to(where)
+    step = _step(name, steps, order[: training.batch])
+    batches = turns(order, training.batch)
+    for _ in range(_FEW):
+        step.take(next(batches))
+    w = step.params[0].detach().cpu().numpy()
+    return (lambda: step.take(next(batches))), w
+
+
+def _step(name: str, steps: TorchSteps, index: Any) -> Step:
+    # Without a GPU what is compiled is only traced: to see that it can be.
+    backend = "inductor" if steps.place.startswith("cuda") else "aot_eager"
+    if name == EAGER:
+        return steps.eager()
+    if name == GRAPH:
+        return steps.recorded(steps.eager(fused=True), index)
+    compiled = steps.compiled(backend)
+    return compiled if name == COMPILED else steps.recorded(compiled, index)
+
+
+def _goals(entry: Entry, batch: int) -> None:
+    times = entry["seconds"]
+    ours = times[OURS]["median_s"]
+    theirs = {
+        name: times[name]["median_s"]
+        for name in (EAGER, COMPILED, GRAPH, BOTH)
+        if not isinstance(times[name], str)
+    }
+    small = batch < 4096
+    most = {EAGER: 0.4, GRAPH: 1.0} if small else {}
+    for name, seconds in theirs.items():
+        goal(entry, f"time / {name}", ours / seconds, at_most=most.get(name))
+    if theirs:
+        best = min(theirs.values())
+        goal(entry, "time / the best torch variant", ours / best, at_most=None if small else 1.0)
