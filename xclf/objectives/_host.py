@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from xclf.objectives._compiled import BLAS, Products
 from xclf.objectives._stack import stacked
 from xclf.objectives._sums import RowChunk, RowSums
 
@@ -33,8 +35,11 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=held)
 
 
+@dataclass(frozen=True)
 class HostSoftmaxSums(RowSums):
     """`RowSums` of a linear softmax model on NumPy rows."""
+
+    products: Products = BLAS
 
     def __call__(self, rows: RowChunk) -> tuple[np.ndarray, ...]:
         layer = self.layers[0]
@@ -42,12 +47,12 @@ class HostSoftmaxSums(RowSums):
         w, b = stacked(np, *layer)
         x = self.stack.shifted(rows.x)
         flat = scratch("scores", (len(w), len(x)), w.dtype)
-        np.matmul(w, x.T, out=flat)
+        self.products.scores(w, x, flat)
         if b is not None:
             flat += b
         scores = flat.reshape(-1, classes, len(x))
         losses = softmax_in_place(scores, true_index(rows.labels), rows.weights)
-        dw = (flat @ x).reshape(*heads, classes, features)
+        dw = self.products.slope(flat, x).reshape(*heads, classes, features)
         db = flat.sum(axis=-1).reshape(*heads, classes)
         return losses.sum(axis=-1, dtype=np.float64).reshape(heads), dw, db
 

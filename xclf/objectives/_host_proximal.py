@@ -5,19 +5,24 @@ The formulas are those of `proximal_hinge`, step by step, and are tested against
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xclf._xp import Array, is_host
+from xclf.objectives._compiled import BLAS, Products, products
 from xclf.objectives._host import scratch, sum_classes, true_index
 from xclf.objectives._proximal import Move, ProximalSums, pair_curvature
 from xclf.objectives._stack import Stack, stacked
 from xclf.objectives._sums import RowChunk
 
 
+@dataclass(frozen=True)
 class HostProximalSums(ProximalSums):
     """`ProximalSums` of a linear model on NumPy rows."""
+
+    products: Products = BLAS
 
     def __call__(self, rows: RowChunk, where: slice) -> tuple[np.ndarray, ...]:
         layer = self.layers[0]
@@ -25,7 +30,7 @@ class HostProximalSums(ProximalSums):
         w, b = stacked(np, *layer)
         x = self.stack.shifted(rows.x)
         flat = scratch("scores", (len(w), n), w.dtype)
-        np.matmul(w, x.T, out=flat)
+        self.products.scores(w, x, flat)
         if b is not None:
             flat += b
         m = flat.reshape(heads, classes, n)
@@ -42,7 +47,7 @@ class HostProximalSums(ProximalSums):
             losses *= rows.weights
         a.reshape(-1)[true] = -sum_classes(a)
         slope = a.reshape(len(w), n)
-        dw = (slope @ x).reshape(heads, classes, features)
+        dw = self.products.slope(slope, x).reshape(heads, classes, features)
         db = slope.sum(axis=-1).reshape(heads, classes)
         sums = losses.sum(axis=-1, dtype=np.float64)
         if self.move is not None:
@@ -107,11 +112,15 @@ def proximal_sums(
     smoothing: Array,
     anchor: Any,
     move: Move | None = None,
+    rows: int = 0,
 ) -> ProximalSums:
     """`ProximalSums` at theta (K, P) for rows in `dtype`, in place where that is possible.
 
     anchor : (K, C, N), or what gives and takes that of a chunk by index as an array does
+    rows : of all chunks, if known: what is worth preparing for them
     """
     layers = stack.prepared(theta, dtype)
-    cls = HostProximalSums if is_host(theta) and len(layers) == 1 else ProximalSums
-    return cls(stack, layers, margin, smoothing, anchor, move)
+    if not is_host(theta) or len(layers) > 1:
+        return ProximalSums(stack, layers, margin, smoothing, anchor, move)
+    made = products(layers[0].w, rows)
+    return HostProximalSums(stack, layers, margin, smoothing, anchor, move, made)

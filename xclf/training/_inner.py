@@ -141,6 +141,7 @@ class Inner:
             smoothing=self._smoothing,
             anchor=self.anchor,
             move=self._move,
+            rows=len(rows),
         )
         width = self.problem.width(theta)
         sums = sum_over_rows(partial(_at_its_place, step), rows, width)

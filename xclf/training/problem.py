@@ -44,7 +44,7 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """Objective and its flat gradient over all rows."""
-        pass_ = self.objective.sums_at(theta, self.rows.dtype)
+        pass_ = self.objective.sums_at(theta, self.rows.dtype, len(self.rows))
         sums = pass_.finish(sum_over_rows(pass_, self.rows, self.width(theta)))
         return self.objective.complete(theta, sums, self.total)
 
