@@ -124,7 +124,8 @@ END
 }
 
 # tests NAME EXPRESSION: those whose names the expression selects. Ctrl-C works in them even if this
-# script was started with the signal ignored, as jobs in the background are.
+# script was started with the signal ignored, as jobs in the background are. What the versions here
+# deprecate is told, and fails nothing.
 tests() {
     local required=cupy
     [ -z "$QUICK" ] || required=$QUICK
@@ -138,6 +139,7 @@ import signal, sys, pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(pytest.main(sys.argv[1:]))' \
         -p no:cacheprovider -q -rfE --continue-on-collection-errors --durations=15 $workers \
+        -W default::DeprecationWarning -W default::PendingDeprecationWarning \
         --junitxml="$OUT/tests/$1.xml" -k "$2" ${PYTEST:-tests}
     local status=$?
     [ "$status" -ne 5 ] || status=0 # none selected

@@ -1,0 +1,35 @@
+"""Quick runs of the GPU's benchmarks without one."""
+
+import json
+
+from bench import _measure
+from bench.__main__ import main
+
+
+def run(tmp_path, *words):
+    target = tmp_path / "out.json"
+    assert main([*words, "--json", str(target)]) == 0
+    return json.loads(target.read_text())
+
+
+HERE = ["numpy"] + (["torch"] if _measure.optional("torch") is not None else [])
+
+
+def results(tmp_path, name, namespace, *more):
+    """Entries by problem; those in TF32, which needs a GPU, must say so and are left out."""
+    words = [name, "--quick", "--namespace", namespace, *more]
+    found = run(tmp_path, *words)["results"]
+    assert found["device"]["gpu"] is False
+    kept = {}
+    for entry in found["work"]:
+        if "tf32" in entry["problem"]:
+            assert "needs a CUDA GPU" in entry["failed"]
+            continue
+        assert "failed" not in entry, entry
+        kept[entry["problem"]] = entry
+    assert kept
+    return kept
+
+
+def measures(entry):
+    return {line["measure"]: line for line in entry["measures"]}
