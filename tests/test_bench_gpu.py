@@ -1,5 +1,7 @@
-"""The benchmarks of the GPU run without one, at tiny sizes, and hold what they find to the goals. No
-time is asserted."""
+"""The benchmarks of the GPU run without one, at tiny sizes, and hold what they find to the goals.
+
+No time is asserted.
+"""
 
 import functools
 
