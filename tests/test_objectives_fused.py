@@ -256,6 +256,40 @@ def test_rare_scores(place, name, masked, classes, dtype):
 
 
 @losses_
+@pytest.mark.parametrize("classes", [64, 1000, 300_000])
+def test_sums_of_many_classes_keep_their_digits(place, name, classes):
+    """Equal terms are rounded to the same side: one float32 sum of them drifts away."""
+    scores = np.full((classes, 2), np.log(0.1), dtype=np.float32)
+    scores[0] = 0.0
+    labels = np.zeros(2, dtype=np.int64)
+    want = data_loss(name)(scores.astype(np.float64), labels, reduction="none", axis=-2)
+    given = place.asarray(scores), place.asarray(labels)
+    got = [place.to_host(a) for a in _fused.fused(data_loss(name), *given, reduction="none")]
+    for found, expected in zip(got, want, strict=True):
+        # Every term is 0.1 to a few roundings, 32 of which a float32 sum may hold; the rest is in
+        # float64. In one float32 sum of a thread's thousands the terms are off by 1e-4.
+        assert_relative(found, expected, gamma(32 + 16, np.float32), "value")
+
+
+@losses_
+@labels_
+@pytest.mark.parametrize("classes", [10, 20, 300, 1030])
+def test_labels_of_no_class_touch_nothing_else(place, name, masked, classes):
+    """Labels are not checked: whatever comes of bad ones, it stays in their rows."""
+    scores, _, labels = _inputs(classes, 40, (3,), np.float64)
+    labels[::2] = [classes, -1, classes + 3, 2**40, -(2**40)] * 4
+    given = place.asarray(scores)
+    marks = place.asarray(_labels(labels, classes, masked))
+    losses, slope = _fused.fused(data_loss(name), given[1, ...], marks, reduction="none")
+    want = data_loss(name)(scores[1, :, 1::2], labels[1::2], reduction="none", axis=-2)
+    assert np.all(np.isfinite(place.to_host(slope)))
+    for found, expected in zip((losses, slope), want, strict=True):
+        rows = place.to_host(found)[..., 1::2]
+        assert_relative(rows, expected, gamma(40, np.float64), "value")
+    np.testing.assert_array_equal(place.to_host(given)[::2], scores[::2])
+
+
+@losses_
 @pytest.mark.parametrize("classes", [10, 17, 300, 1030])
 def test_it_repeats_bit_for_bit(place, name, classes, monkeypatch):
     """Also where the threads of a block run in another order."""
