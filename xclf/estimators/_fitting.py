@@ -96,7 +96,7 @@ class Job:
     """One call of fit or partial_fit, everything checked and in place.
 
     start : raw layers to go on from (a warm start), or None
-    init : host float64 (P,), the parameters to start from otherwise, else None
+    init : host float64 (P,), the parameters to start from otherwise, until they are taken up
     """
 
     settings: Settings
@@ -127,7 +127,6 @@ class Job:
         return rows * max(d * m for d, m in pairs)
 
     def _train(self, one_epoch: bool, state: State | None) -> FitResult:
-        theta = self._theta()
         problem = Problem(
             Objective(self.stack, data_loss(self.loss, self.margin), self.reg), self.rows
         )
@@ -140,7 +139,7 @@ class Job:
             train, validation = (None, None) if one_epoch else self._split()
             (result,) = fit_minibatch(
                 problem,
-                theta[None, :],
+                self._theta()[None, :],
                 plan,
                 self.rng,
                 self.monitor,
@@ -153,7 +152,7 @@ class Job:
         if self.loss == "hinge":
             (result,) = fit_proximal(
                 problem,
-                theta[None, :],
+                self._theta()[None, :],
                 margin=self.margin,
                 tol=s.tol,
                 max_iter=s.max_iter,
@@ -161,7 +160,7 @@ class Job:
             )
             return result
         (result,) = fit_lbfgs(
-            problem, theta[None, :], tol=s.tol, max_iter=s.max_iter, monitor=self.monitor
+            problem, self._theta()[None, :], tol=s.tol, max_iter=s.max_iter, monitor=self.monitor
         )
         return result
 
@@ -180,7 +179,9 @@ class Job:
     def _theta(self) -> Array:
         dtype = self.theta_dtype()
         if self.start is None:
-            return _xp.from_host(self.init, self.rows.x, dtype)
+            theta = _xp.from_host(self.init, self.rows.x, dtype)
+            self.init = None  # it takes as much memory as the parameters
+            return theta
         xp = _xp.namespace(self.rows.x)
         layers = [
             Layer(xp.astype(w, dtype), None if b is None else xp.astype(b, dtype))

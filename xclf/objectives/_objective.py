@@ -101,8 +101,9 @@ class Objective:
         self, theta: Array, sums: tuple[Array, Array], total: Array
     ) -> tuple[Array, Array]:
         """Objective and slope from sums over all rows: divided by W (*heads,), penalty added."""
-        penalty, dpenalty = self.stack.penalty(theta, self.reg)
-        return sums[0] / total + penalty, sums[1] / total[..., None] + dpenalty
+        penalty, slope = self.stack.penalty(theta, self.reg)
+        slope += sums[1] / total[..., None]  # in place: it may be as large as X
+        return sums[0] / total + penalty, slope
 
     def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i (diag(p_i) - p_i p_i^T), (*heads, C, C): softmax's curvature in the scores."""

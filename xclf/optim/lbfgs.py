@@ -131,8 +131,7 @@ class LBFGS:
             self._direction = self._turn()
         still = self._stalled | self._restarted
         steps = np.asarray([0.0 if s else h.step for h, s in zip(self._heads, still, strict=True)])
-        change = self._column(steps) * self._direction
-        trial = self._theta + change
+        trial = self._theta + self._column(steps) * self._direction
         value, grad, *more = self.value_and_grad(trial)
         xp = self.xp
         told = self._host(
@@ -145,17 +144,23 @@ class LBFGS:
         self._moved, failed = self._judge(told)
         new = self._moved | self._restarted
         if self._moved.any():
+            change = self._column(steps) * self._direction
             self._remember(change, grad, steps * (told[1] - told[2]))
+            del change
         if new.any():
             self._theta = self._pick(self._moved, trial, self._theta)
             self._grad = self._pick(new, grad, self._grad)
             self._grad_norm = np.where(new, told[3], self._grad_norm)
             self._decrement = np.where(self._moved, -0.5 * told[2], self._decrement)
             self._extra = np.where(new, told[4:], self._extra)
+        del trial, grad  # room for the next direction, which is as large
         if failed.any():
             self.memory.forget(self._mask(~failed))
         new = new | failed
-        if new.any():
+        if new.all():
+            self._direction = None
+            self._direction = self._turn()
+        elif new.any():
             self._direction = self._pick(new, self._turn(), self._direction)
         self._restarted = np.zeros_like(self._restarted)
         return self.at

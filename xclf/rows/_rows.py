@@ -307,6 +307,7 @@ def sum_over_rows(
         for part in found:
             for place, more in enumerate(part):
                 totals[place] += more
+            del part, more  # before the next is made: sums may be large
     return tuple(totals)
 
 
@@ -344,4 +345,6 @@ def _total(found: Iterator[tuple[Array, ...]]) -> list[Array]:
         else:
             for place, part in enumerate(parts):
                 totals[place] += part
+            del part
+        del parts  # before the next is made: sums may be large
     return totals

@@ -95,6 +95,7 @@ def fit_lbfgs(
     preconditioner.
     """
     fit = _Fit(problem, theta, tol, max_iter, monitor)
+    del theta  # the start is not needed any more, and may be as large as X
     try:
         fit.run()
     except KeyboardInterrupt:

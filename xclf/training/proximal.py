@@ -72,6 +72,7 @@ def fit_proximal(
     heads = int(theta.shape[0])
     margins = np.zeros(heads) + to_host(margin)
     fit = _Fit(problem, theta, margins, tol, max_iter, monitor)
+    del theta  # the start is not needed any more
     try:
         fit.run()
         if fit.waiting:
