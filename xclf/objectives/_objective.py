@@ -101,8 +101,9 @@ class Objective:
         self, theta: Array, sums: tuple[Array, Array], total: Array
     ) -> tuple[Array, Array]:
         """Objective and slope from sums over all rows: divided by W (*heads,), penalty added."""
-        penalty, slope = self.stack.penalty(theta, self.reg)
-        slope += sums[1] / total[..., None]  # in place: it may be as large as X
+        penalty, dpenalty = self.stack.penalty(theta, self.reg)
+        slope = sums[1] / total[..., None]
+        slope += dpenalty  # in place: it may be as large as X
         return sums[0] / total + penalty, slope
 
     def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
