@@ -17,6 +17,8 @@ HEAVY = [
     "torch",
     "jax",
     "dask",
+    "numba",
+    "llvmlite",
     "tensorflow",
     "array_api_strict",
     "pandas",

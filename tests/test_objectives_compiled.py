@@ -130,6 +130,18 @@ def test_what_is_not_finite_stays_where_it_belongs(tiles, value, feature, dtype)
     assert np.isfinite(np.delete(got[1], feature, axis=1)).all()
 
 
+@dtypes
+@pytest.mark.parametrize("feature", [0, 140, FEATURES - 1])
+def test_infinite_weights_give_infinite_scores(tiles, feature, dtype):
+    """Also where a tail reads them a second time: 0 times them would be NaN."""
+    w, x, _ = _operands(COLUMNS, FEATURES, ROWS, dtype)
+    w[3, feature] = np.inf
+    out = np.empty((COLUMNS, ROWS), dtype=dtype)
+    CompiledProducts(tiles, 5).scores(w, np.abs(x), out)
+    assert np.isposinf(out[3]).all()
+    assert np.isfinite(np.delete(out, 3, axis=0)).all()
+
+
 def _rows(dtype, *, classes=4, features=FEATURES, rows=50, weights=None, mask=True):
     rng = np.random.default_rng(3)
     labels = rng.integers(classes, size=rows)
