@@ -157,8 +157,8 @@ def milliseconds(seconds: float) -> str:
 def versions() -> dict[str, str]:
     """Python and the libraries that matter here; those that are missing are left out."""
     found = {"python": platform.python_version()}
-    names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat", "cupy-cuda12x")
-    for name in (*names, "cupy-cuda13x"):
+    names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat", "numba")
+    for name in (*names, "cupy-cuda12x", "cupy-cuda13x"):
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     found["xclf"] = str(importlib.import_module("xclf").__version__)
