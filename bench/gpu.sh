@@ -29,7 +29,8 @@
 #
 # Every call ends with OUT_DIR/results.tar.gz: results, logs, and the folder `results`, which holds
 # what belongs into bench/results under its names there, and report.md, the table for the README
-# (python -m bench gpu_report).
+# (python -m bench gpu_report). On another machine of the same kind, unpack it into OUT_DIR: what is
+# done stays done, and only a sweep that had not ended begins anew.
 #
 #   TIME     seconds that this call may take (default 570)
 #   WHEELS   folder of carried wheels (default .whl). Where CuPy, torch, scikit-learn, typer,
@@ -194,6 +195,7 @@ limit() {
 # A stage runs in its own shell under `timeout`; its status is the file's content.
 perform() {
     local stage=$1 status seconds left=$((TIME - SECONDS))
+    [ -d "$XCLF_SITE" ] || rm -f "$OUT/install.done" # another machine's
     if [ -e "$OUT/$stage.done" ]; then
         echo "$stage: done before (exit $(cat "$OUT/$stage.done"))"
         return

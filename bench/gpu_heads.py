@@ -49,7 +49,8 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
         order = rng.permutation(pool)
         w = rng.standard_normal((heads * classes, features)) / features**0.5
         flat = place.asarray(w.astype(np.float32))
-        few = rows.take(place.asarray(order[:batch])).x
+        index = place.asarray(order[:batch])
+        few = rows.take(index).x
         every = _training(place, rows, classes, heads, order, batch)
         one = _training(place, rows, classes, 1, order, batch)
         calls: dict[str, Contender] = {
@@ -58,7 +59,7 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
             OURS + _EACH: every.single()[0],
             ONE + _EACH: one.single()[0],
             "two products of the heads": lambda: (flat @ few.T) @ few,
-            "rows gathered": lambda: rows.take(place.asarray(order[:batch])),
+            "rows gathered": lambda: rows.take(index),
         }
         times = measure(place, calls, args.repeats, every.steps, whole=(OURS, ONE))
         entry["seconds"] = times

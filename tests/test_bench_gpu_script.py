@@ -122,6 +122,19 @@ def test_a_failed_benchmark_is_tried_again_and_failed_tests_are_not(script, tmp_
 
 
 @bash
+def test_another_machine_installs_anew_and_does_nothing_else_again(script, tmp_path):
+    fakes = {**GPU, "python": 'echo "$@" >> "$OUT/calls"'}
+    for expected in (True, False):
+        done = script("install", "heads", fakes=fakes)
+        assert done.returncode == 0, done.stdout
+        assert ("install: done before" in done.stdout) is not expected
+    shutil.rmtree(tmp_path / "out" / "site")
+    done = script("install", "heads", fakes=fakes)
+    assert "install: exit 0" in done.stdout
+    assert "heads: done before" in done.stdout
+
+
+@bash
 def test_quick_stages_end_in_one_archive(script, tmp_path):
     (tmp_path / "test_a.py").write_text(
         "def test_numpy():\n    pass\n\ndef test_other():\n    pass\n"
