@@ -16,9 +16,13 @@ import os
 from typing import Any
 
 import numpy as np
+import pretend_cupy
 import pytest
 
 from xclf import _xp
+
+if pretend_cupy.wanted():
+    pretend_cupy.install()
 
 with contextlib.suppress(ImportError):
     from hypothesis import settings

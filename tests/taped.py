@@ -28,9 +28,13 @@ def tape() -> Iterator[list[Callable[[], None]]]:
         _recording.remove(held)
 
 
-def _note(work: Callable[[], Any], out: np.ndarray) -> None:
+def note(work: Callable[[], Any], out: np.ndarray | None) -> None:
+    """Put down work whose result goes to `out`, or that writes where it should by itself."""
+
     def again() -> None:
-        out[...] = work()
+        value = work()
+        if out is not None:
+            out[...] = value
 
     for held in _recording:
         held.append(again)
@@ -52,7 +56,7 @@ def _kept(work: Callable[[], Any], sources: Any) -> Any:
     out = np.asarray(made)
     arrays = [part for part in sources if isinstance(part, np.ndarray)]
     if not any(np.shares_memory(out, part) for part in arrays):
-        _note(work, out)
+        note(work, out)
     return out.view(Taped)
 
 
@@ -68,7 +72,7 @@ class Taped(np.ndarray):
             return _kept(work, ())
         target = _plain(out[0])
         target[...] = work()
-        _note(work, target)
+        note(work, target)
         return out[0]
 
     def __array_function__(self, func, types, args, kwargs):
@@ -82,7 +86,7 @@ class Taped(np.ndarray):
     def __setitem__(self, key, value):
         target, value = _plain(self)[key], _plain(value)
         target[...] = value
-        _note(lambda: value, target)
+        note(lambda: value, target)
 
     def astype(self, dtype, copy=True):
         plain = _plain(self)

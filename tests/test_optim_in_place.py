@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
 import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from python_kernel import PythonKernel
 
 from xclf.optim import SGD, Adam, Momentum, RMSProp, can_update_in_place, in_place, update_in_place
 
 RULES = [SGD(), Momentum(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 rng = np.random.default_rng(0)
-
-
-class PythonKernel:
-    """CuPy's ElementwiseKernel, its statements read as Python, on NumPy arrays."""
-
-    def __init__(self, taken, given, body, name):
-        self.taken = [part.split()[1] for part in taken.split(", ")]
-        self.given = [part.split()[1] for part in given.split(", ")]
-        self.lines = [line.removeprefix("T ") for line in body.rstrip(";").split(";\n")]
-        assert re.fullmatch("[a-z_]+", name)
-
-    def __call__(self, *arguments):
-        assert len(arguments) == len(self.taken) + len(self.given)
-        names = dict(zip(self.taken, arguments, strict=False)) | {"sqrt": np.sqrt}
-        for line in self.lines:
-            exec(line, names)
-        for name, out in zip(self.given, arguments[len(self.taken) :], strict=True):
-            out[...] = names[name]
 
 
 class CompiledKernel(PythonKernel):

@@ -143,7 +143,7 @@ def test_what_cannot_be_recorded_is_done_as_before(graphs, monkeypatch, record):
     [SoftmaxClassifier(reg=1e-3), TwoLayerClassifier(8, solver="lbfgs", random_state=0)],
     ids=repr,
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_recorded_fits_on_a_device(backend, model, dtype, monkeypatch):
     """With CuPy, passes are recorded, and a fit ends where one of plain passes does."""
     if "cupy" not in str(backend):

@@ -1,0 +1,212 @@
+"""A CuPy without a GPU, for the tests: `XCLF_PRETEND=cupy pytest` runs those of the real one.
+
+NumPy does the arithmetic; what is CuPy's own is how it refuses. Nothing crosses to NumPy without
+being asked to, no operation mixes NumPy's arrays or another device's with its own, new memory holds
+garbage, and while a graph is recorded there is no product, no copy and no look at a value. Kernels
+are compiled for the processor (`cuda_on_cpu`), or read as Python; graphs are tapes (`taped`).
+It says nothing of speed, and nothing of the order of work on streams: `fake_cupy` does.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import cuda_on_cpu
+import numpy as np
+import taped
+from pretend_array import (
+    DEVICES,
+    CUDARuntimeError,
+    Device,
+    array,
+    asarray,
+    bare,
+    current,
+    empty,
+    empty_like,
+    function,
+    local,
+    ndarray,
+    product,
+    recording,
+    refuse,
+)
+from python_kernel import PythonKernel
+
+_PRODUCTS = ("matmul", "dot", "tensordot", "einsum", "inner", "vdot", "outer", "vecdot")
+
+
+class Stream:
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr, self.non_blocking = id(self), non_blocking
+
+    def __enter__(self) -> Stream:
+        local.streams = [*getattr(local, "streams", []), self]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        local.streams.pop()
+
+    def record(self, event: Any = None) -> Any:
+        refuse("an event of another stream")
+        return event or Event()
+
+    def wait_event(self, event: Any) -> None:
+        assert isinstance(event, Event)
+
+    def synchronize(self) -> None:
+        refuse("waiting")
+
+    def begin_capture(self, mode: Any = None) -> None:
+        assert self.non_blocking
+        assert stream() is self
+        local.capturing, local.tape = True, taped.tape()
+        self.held = local.tape.__enter__()
+
+    def end_capture(self) -> Any:
+        assert recording()
+        local.capturing = False
+        local.tape.__exit__(None, None, None)
+        return Graph(self.held)
+
+
+class Graph:
+    def __init__(self, held: list[Callable[[], None]]) -> None:
+        self.held = held
+
+    def launch(self, stream: Any = None) -> None:
+        for work in self.held:
+            work()
+
+
+class Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        pass
+
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        refuse("waiting")
+
+
+_default_stream = Stream(null=True)
+
+
+def stream() -> Stream:
+    streams = getattr(local, "streams", None)
+    return streams[-1] if streams else _default_stream
+
+
+class RawKernel(cuda_on_cpu.RawKernel):
+    def __call__(self, grid: Any, block: Any, args: Any) -> None:
+        plain = bare(tuple(args))
+
+        def work() -> None:
+            super(RawKernel, self).__call__(grid, block, plain)
+
+        work()
+        if recording():
+            taped.note(work, None)
+
+
+class ElementwiseKernel(PythonKernel):
+    def __call__(self, *arguments: Any) -> None:
+        plain = bare(arguments)
+
+        def work() -> None:
+            super(ElementwiseKernel, self).__call__(*plain)
+
+        work()
+        if recording():
+            taped.note(work, None)
+
+
+@contextmanager
+def using_allocator(allocator: Any) -> Any:
+    yield
+
+
+class MemoryPool:
+    def malloc(self, size: int) -> None:
+        raise AssertionError("memory is NumPy's here")
+
+    def free_bytes(self) -> int:
+        return 1 << 20
+
+    def get_limit(self) -> int:
+        return 0
+
+    def used_bytes(self) -> int:
+        return 0
+
+    total_bytes = used_bytes
+
+    def free_all_blocks(self) -> None:
+        pass
+
+
+def _modules() -> dict[str, ModuleType]:
+    names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device", "cupy._core")
+    made = {name: ModuleType(name) for name in (*names, "cupy._core._routines_linalg", "cupyx")}
+    for name, module in made.items():
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        parent, _, last = name.rpartition(".")
+        if parent:
+            setattr(made[parent], last, module)
+    for name, source in (("cupy", np), ("cupy.linalg", np.linalg), ("cupy.fft", np.fft)):
+        for key in dir(source):
+            value = getattr(source, key)
+            if key.startswith("_") or isinstance(value, ModuleType) or hasattr(made[name], key):
+                continue
+            if isinstance(value, np.ufunc | FunctionType) or type(value).__name__ in (
+                "builtin_function_or_method",
+                "_ArrayFunctionDispatcher",
+            ):
+                value = product(value) if key in _PRODUCTS else function(value)
+            setattr(made[name], key, value)
+    cupy, cuda, linalg = made["cupy"], made["cupy.cuda"], made["cupy._core._routines_linalg"]
+    own = (asarray, array, empty, empty_like, ndarray, RawKernel, ElementwiseKernel)
+    for value in own:
+        setattr(cupy, value.__name__, value)
+    pool = MemoryPool()
+    cupy.__version__, cupy.is_available = "14.2.0", lambda: True
+    cupy.get_default_memory_pool = lambda: pool
+    cupy.asnumpy = lambda a: a.get()
+    for value in (Device, Stream, Event, MemoryPool, Graph, using_allocator):
+        setattr(cuda, value.__name__, value)
+    made["cupy.cuda.device"].Device = Device
+    cuda.get_current_stream, cuda.alloc = stream, pool.malloc
+    cuda.runtime = SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=lambda: DEVICES,
+        getDevice=current,
+        memGetInfo=lambda: (8 << 30, 16 << 30),
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13000,
+        getDeviceProperties=lambda number: {"name": b"a pretended GPU", "totalGlobalMem": 16 << 30},
+    )
+    linalg.COMPUTE_TYPE_TF32, kinds = 1, {}
+    made["cupy._core"].get_compute_type = lambda name: kinds.get(str(name), 0)
+    made["cupy._core"].set_compute_type = lambda name, kind: kinds.update({str(name): kind})
+    made["cupyx"].empty_pinned = lambda shape, dtype=float, order="C": np.empty(shape, dtype)
+    return made
+
+
+def install() -> None:
+    """`import cupy` finds this from here on, and CUDA graphs a cuBLAS on the host."""
+    assert "cupy" not in sys.modules
+    sys.modules.update(_modules())
+    from xclf import _cuda_graph
+
+    _cuda_graph.cublas = taped.Blas
+
+
+def wanted() -> bool:
+    return os.environ.get("XCLF_PRETEND") == "cupy"
