@@ -31,9 +31,7 @@ def _compiled(code: str, name: str, options: tuple[str, ...]) -> ctypes.CDLL:
     stem = Path(_folder.name, f"{_compiled.cache_info().misses}")
     source, library = stem.with_suffix(".cpp"), stem.with_suffix(".so")
     source.write_text(f'#include "{_HEADER}"\n{code}\nLAUNCHER({name})\n', encoding="utf-8")
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter")
-    flags = ("-O1", "-shared", "-fPIC", *warnings, *options)
-    command = [COMPILER, *flags, "-o", library, source]
+    command = [COMPILER, "-O1", "-shared", "-fPIC", *options, "-o", library, source]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
