@@ -331,6 +331,7 @@ def test_code_is_kept_on_disk(tiles):
     made = products(np.zeros((5, 784)), 10**6)
     assert made is not BLAS
     code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
         "import numpy as np; from xclf.objectives import _compiled; "
         "made = _compiled.products(np.zeros((5, 784)), 10**6); stats = made.tiles.scores.stats; "
         "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))"
