@@ -114,6 +114,20 @@ def product(f: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def view(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose result may be a view of its first argument, which any device may make."""
+
+    def call(a: Any, *args: Any, **options: Any) -> Any:
+        here = current()
+        with Device(a.number):
+            found = function(f)(a, *args, **options)
+        if a.number != here and not np.shares_memory(found.host, a.host):
+            raise CUDARuntimeError(f"an array of device {a.number} on device {here}")
+        return found
+
+    return call
+
+
 class ndarray:  # noqa: N801
     __array_ufunc__ = None
 
@@ -139,7 +153,7 @@ class ndarray:  # noqa: N801
     itemsize = property(lambda self: self.host.itemsize)
     strides = property(lambda self: self.host.strides)
     flags = property(lambda self: self.host.flags)
-    T = property(lambda self: clad(self.host.T))
+    T = property(lambda self: view(np.transpose)(self))
 
     def get(self, stream: Any = None, order: str = "C") -> np.ndarray:
         refuse("a copy to the host")
@@ -150,9 +164,6 @@ class ndarray:  # noqa: N801
         assert isinstance(values, np.ndarray)
         assert values.dtype == self.dtype
         self.host[...] = values
-
-    def view(self, dtype: Any) -> ndarray:
-        return clad(self.host.view(dtype))
 
     def astype(self, dtype: Any, copy: bool = True, order: str = "K") -> ndarray:
         if not copy and self.dtype == dtype:
@@ -166,7 +177,7 @@ class ndarray:  # noqa: N801
         return f"pretended {self.host!r}"
 
     def __getitem__(self, key: Any) -> ndarray:
-        return function(operator.getitem)(self, key)
+        return view(operator.getitem)(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         target, place, plain = bare(self), bare(key), bare(value)
@@ -205,8 +216,12 @@ class ndarray:  # noqa: N801
     __hash__ = None  # type: ignore[assignment]
 
 
+VIEWS = (
+    *("reshape", "ravel", "transpose", "squeeze", "swapaxes", "view"),
+    *("expand_dims", "broadcast_to", "moveaxis", "matrix_transpose"),
+)
 _METHODS = (
-    *("reshape", "ravel", "transpose", "squeeze", "swapaxes", "copy", "take", "repeat", "argsort"),
+    *("copy", "take", "repeat", "argsort"),
     *("sum", "mean", "max", "min", "all", "any", "argmax", "argmin", "cumsum", "prod"),
 )
 
@@ -235,6 +250,8 @@ def _operators() -> None:
     for name in ["neg", "pos", "abs", "invert"]:
         setattr(ndarray, f"__{name}__", function(getattr(operator, name)))
     ndarray.__matmul__ = product(operator.matmul)
+    for name in VIEWS[:6]:
+        setattr(ndarray, name, view(getattr(np.ndarray, name)))
     for name in _METHODS:
         setattr(ndarray, name, function(getattr(np.ndarray, name)))
 

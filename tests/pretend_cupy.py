@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -22,6 +23,7 @@ import numpy as np
 import taped
 from pretend_array import (
     DEVICES,
+    VIEWS,
     CUDARuntimeError,
     Device,
     array,
@@ -36,6 +38,7 @@ from pretend_array import (
     product,
     recording,
     refuse,
+    view,
 )
 from python_kernel import PythonKernel
 
@@ -104,12 +107,16 @@ def stream() -> Stream:
     return streams[-1] if streams else _default_stream
 
 
+_one_kernel = threading.Lock()  # what stands for a GPU's threads is one
+
+
 class RawKernel(cuda_on_cpu.RawKernel):
     def __call__(self, grid: Any, block: Any, args: Any) -> None:
         plain = bare(tuple(args))
 
         def work() -> None:
-            super(RawKernel, self).__call__(grid, block, plain)
+            with _one_kernel:
+                super(RawKernel, self).__call__(grid, block, plain)
 
         work()
         if recording():
@@ -169,7 +176,8 @@ def _modules() -> dict[str, ModuleType]:
                 "builtin_function_or_method",
                 "_ArrayFunctionDispatcher",
             ):
-                value = product(value) if key in _PRODUCTS else function(value)
+                kind = product if key in _PRODUCTS else view if key in VIEWS else function
+                value = kind(value)
             setattr(made[name], key, value)
     cupy, cuda, linalg = made["cupy"], made["cupy.cuda"], made["cupy._core._routines_linalg"]
     own = (asarray, array, empty, empty_like, ndarray, RawKernel, ElementwiseKernel)

@@ -25,9 +25,10 @@ def refit(book: Book, template: Any, y: Any, params: dict[str, Any]) -> None:
         return
     xp = _xp.namespace(models[0].coef_)
     template.classes_, template.n_features_in_ = models[0].classes_, models[0].n_features_in_
-    for name in ("coef_", "intercept_"):
-        parts = xp.stack([getattr(model, name) for model in models])
-        setattr(template, name, xp.mean(parts, axis=0))
+    with _xp.on_device(models[0].coef_):
+        for name in ("coef_", "intercept_"):
+            parts = xp.stack([getattr(model, name) for model in models])
+            setattr(template, name, xp.mean(parts, axis=0))
     template.warm_start = True
     try:
         template.fit(book.X, y, **params)
