@@ -24,7 +24,7 @@ REG, RATE = 1e-4, 1e-2
 SHAPES = ((50_000, 3072, 10), (1_280_000, 1024, 1000))
 QUICK_SHAPES = ((2000, 64, 10),)
 #: rows, features, classes, heads: some rows of the sweep
-HEADS, QUICK_HEADS = (32_768, 1024, 1000, 45), (300, 16, 5, 3)
+HEADS, QUICK_HEADS = (16_384, 1024, 1000, 45), (300, 16, 5, 3)
 
 Entry = dict[str, Any]
 Work = Callable[[Device, argparse.Namespace], list[Entry]]

@@ -3,13 +3,16 @@
     python -m bench gpu_ceilings
 
 Bandwidth counts bytes read and bytes written, of a copy on the device. `host to device` is a copy
-from pinned memory, and counts bytes once.
+from pinned memory, and counts bytes once. The eigenvectors are those of a class curvature, which
+the preconditioner of a fit wants of every head.
 """
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+
+import numpy as np
 
 from bench._device import Device, attempt, measure
 from bench._gpu import (
@@ -25,7 +28,7 @@ from bench._gpu import (
 )
 from bench._measure import Call, Contender
 from bench.gpu_stream import pinned_copies
-from xclf._xp import namespace
+from xclf._xp import eigh, namespace
 from xclf.rows import products
 
 # The products of the sweep, on the rows of a chunk.
@@ -52,6 +55,13 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     sent = _PINNED >> 10 if args.quick else _PINNED
     with attempt(found, f"host to device, {sent / 2**30:.3g} GiB pinned") as entry:
         _copies(place, entry, pinned_copies(place, sent), sent, args.repeats)
+    size = 20 if args.quick else HEADS[2]
+    with attempt(found, f"eigenvectors of {size} x {size}, float64") as entry:
+        matrix = np.cov(np.random.default_rng(0).standard_normal((size, 2 * size)))
+        here = place.asarray(matrix)
+        calls: dict[str, Contender] = {"here": lambda: eigh(here), "NumPy": lambda: eigh(matrix)}
+        entry["seconds"] = measure(place, calls, min(args.repeats, 5))
+        goal(entry, "ms", 1e3 * entry["seconds"]["here"]["median_s"])
     shapes = QUICK_SHAPES if args.quick else (*SHAPES, _SWEEP)
     for shape in fitting(place, shapes, found):
         for precision in (None, "tf32"):
