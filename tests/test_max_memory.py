@@ -13,14 +13,14 @@ from xclf import SoftmaxClassifier, SVMClassifier
 from xclf.estimators import _memory
 from xclf.objectives import Stack
 from xclf.rows import Rows, parse_bytes
-from xclf.training import preconditioner
+from xclf.training import preconditioner, proximal
 from xclf.training.full_batch import pairs_for
 from xclf.training.problem import Problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def wide(n, d, c, dtype=np.float32):
+def wide_rows(n, d, c, dtype=np.float32):
     """Rows with a spectrum that falls, and labels that a linear model can learn."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, d), dtype=dtype) * (np.arange(1, d + 1) ** -0.5).astype(dtype)
@@ -37,10 +37,10 @@ def taken(fit):
         tracemalloc.stop()
 
 
-def _least(model, x, y):
+def _least(model, x, y, weights=None):
     """What the error says that the fit needs, in bytes."""
     with pytest.raises(ValueError, match=r"max_memory=1 cannot be kept") as caught:
-        model.set_params(max_memory=1).fit(x, y)
+        model.set_params(max_memory=1).fit(x, y, weights)
     words = re.search(r"at least (.*) beyond X", str(caught.value))[1]
     return parse_bytes(words.replace(" bytes", ""))
 
@@ -50,7 +50,7 @@ def _least(model, x, y):
 @pytest.mark.parametrize("times", [1.0, 1.5, 4.0])
 def test_a_fit_stays_within_it(cls, shape, times):
     """From the least that is possible: fewer pairs, fewer directions or none, smaller chunks."""
-    x, y = wide(*shape)
+    x, y = wide_rows(*shape)
     model = cls(max_iter=6, reg=1e-3)
     model.fit(x[:200, :30].copy(), y[:200])  # what is made once in a process
     most = int(times * _least(model, x, y))
@@ -59,19 +59,44 @@ def test_a_fit_stays_within_it(cls, shape, times):
     assert used <= most + (1 << 20)
 
 
+@pytest.mark.parametrize("shape", [(15_000, 10, 8), (5000, 40, 3)], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_goes_on_in_float64_stays_within_it(shape, weighted, monkeypatch):
+    """The hinge's multipliers widen, weights with them, and nothing else of that size is left."""
+    wide, calls = [], []
+    original = proximal._Fit.widen
+
+    def reasons(fit, at, *_):
+        """Rounding is blamed at the tenth evaluation, and in float64 again at the tenth."""
+        calls.append(1)
+        return np.full(len(at.value), proximal.ROUNDING if len(calls) % 10 == 0 else "")
+
+    monkeypatch.setattr(proximal._Fit, "_reasons", reasons)
+    monkeypatch.setattr(proximal._Fit, "widen", lambda fit: wide.append(1) or original(fit))
+    x, y = wide_rows(*shape)
+    weights = np.linspace(0.5, 1.5, len(y)) if weighted else None
+    model = SVMClassifier(reg=1e-2)
+    model.fit(x[:200].copy(), y[:200], None if weights is None else weights[:200])
+    most = _least(model, x, y, weights)
+    wide.clear()
+    used = taken(lambda: model.set_params(max_memory=most).fit(x, y, weights))
+    assert wide == [1]
+    assert used <= most + (1 << 18)
+
+
 @pytest.mark.parametrize("shape", [(30_000, 100, 10), (2000, 2000, 10), (400, 20_000, 3)], ids=str)
 def test_without_it_a_tenth_of_x_and_a_constant(shape, monkeypatch):
     """The rule itself, at a scale at which a test can run: 200 MB is 12 MB here."""
     monkeypatch.setattr(_memory, "FREE", 12_000_000)
     monkeypatch.setattr(_memory, "_LEAST", 0)
-    x, y = wide(*shape)
+    x, y = wide_rows(*shape)
     model = SoftmaxClassifier(max_iter=6, reg=1e-4)
     model.fit(x[:200, :30].copy(), y[:200])
     assert taken(lambda: model.fit(x, y)) <= 12_000_000 + 0.1 * x.nbytes + (1 << 20)
 
 
 def test_less_room_is_a_longer_way_to_the_same_optimum():
-    x, y = wide(2000, 300, 5, np.float64)
+    x, y = wide_rows(2000, 300, 5, np.float64)
     want = SoftmaxClassifier(reg=1e-3).fit(x, y)
     model = SoftmaxClassifier(reg=1e-3)
     got = model.set_params(max_memory=int(1.05 * _least(model, x, y))).fit(x, y)
@@ -110,7 +135,7 @@ def test_what_is_needed_grows_with_what_needs_it():
 
 
 def test_pairs_and_directions_get_their_share():
-    x, y = wide(2000, 400, 5)
+    x, y = wide_rows(2000, 400, 5)
     for most, full in (("1GB", True), ("2MB", False)):
         model = SoftmaxClassifier(max_memory=most, max_iter=2)
         model.classes_, model.n_features_in_ = np.arange(5), 400

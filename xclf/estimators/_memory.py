@@ -1,13 +1,18 @@
-"""max_memory: what a fit needs in any case, and how much room that leaves for the rest."""
+"""max_memory: what fits need in any case, how much room that leaves for the rest, and how many are
+trained at a time."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from xclf import _xp
+from xclf._xp import Array
 from xclf.objectives import Stack
 from xclf.optim import LEAST_PAIRS
-from xclf.rows import Room, Rows, blas_width, bytes_per_row, in_words, parse_bytes
+from xclf.rows import MASK_CLASSES, Room, Rows, blas_width, bytes_per_row, in_words, parse_bytes
+from xclf.training.full_batch import MEMORY, PAIRS_FREE
 
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
 FREE, SHARE = 200_000_000, 10
@@ -24,6 +29,63 @@ _LABELS = 32
 
 # What the choices get in any case where nobody set a bound.
 _LEAST = 16 << 20
+
+
+#: What is trained together stays within so many bytes, where nobody set a bound.
+TOGETHER = 2 << 30
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What fits need memory for: all that there is to know of a kind of fit but its numbers.
+
+    lines : of row weights, 0 without any
+    """
+
+    stack: Stack
+    x: Array
+    dtype: Any
+    lines: int = 0
+    full_batch: bool = True
+    hinge: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        return 8 if self.dtype == _xp.namespace(self.x).float64 else 4
+
+    def needed(self, heads: int) -> int:
+        """Bytes beyond X that no choice makes smaller."""
+        x, widths, itemsize = self.x, self.stack.widths, self.itemsize
+        n_rows, width = int(x.shape[0]), heads * max(widths[1:])
+        workers = blas_width() if _xp.is_host(x) else 1
+        labels = widths[-1] if widths[-1] <= MASK_CLASSES else 8
+        needed = n_rows * (_LABELS + labels + self.lines * (8 + itemsize))
+        size = heads * self.stack.size
+        if not self.full_batch:
+            # Parameters, slopes and an update rule's state, in the dtype of the rows.
+            return needed + size * (8 + _VECTORS * itemsize)
+        needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
+        # Every worker adds up sums of its own, and one or two wait to be added to the total.
+        needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
+        each = bytes_per_row(x, self.dtype, width)
+        if self.hinge:
+            # Multipliers, and again while heads that float32 cannot finish go on in float64, which
+            # takes weights along; a certificate is computed in float64, from rows and two copies.
+            needed += 8 * n_rows * (heads * widths[-1] + self.lines)
+            needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
+            each = 3 * 8 * widths[0] + 2 * each
+        return needed + workers * min(_ROWS, n_rows) * each
+
+    def heads_within(self, most: int) -> int:
+        """Heads for which there is room in `most` bytes, with as many curvature pairs as are worth
+        having, of which there is a bound too; one at least."""
+        shared = self.needed(0)
+        each = self.needed(1) - shared
+        if not self.full_batch:
+            return max(1, (most - shared) // each)
+        pair = 2 * self.stack.size * self.itemsize
+        each += (MEMORY - LEAST_PAIRS) * pair
+        return max(1, min((most - shared) // each, PAIRS_FREE // (MEMORY * pair)))
 
 
 def room_for(
@@ -46,11 +108,10 @@ def room_for(
     """
     most = parse_bytes(max_memory)
     x, host = rows.x, _xp.is_host(rows.x)
-    wide = rows.dtype == _xp.namespace(x).float64
     if most is None and not host:
         return Room()
-    needed = _needed(stack, rows, 8 if wide else 4, heads, full_batch, hinge)
-    needed += taken
+    lines = 0 if rows.weights is None else math.prod(rows.weights.shape[:-1])
+    needed = Kind(stack, x, rows.dtype, lines, full_batch, hinge).needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return Room(max(_LEAST, size - needed))
@@ -60,28 +121,3 @@ def room_for(
             f"{in_words(needed)} beyond X"
         )
     return Room(most - needed)
-
-
-def _needed(
-    stack: Stack, rows: Rows, itemsize: int, heads: int, full_batch: bool, hinge: bool
-) -> int:
-    """Bytes beyond X that no choice makes smaller."""
-    n_rows, width = len(rows), heads * max(stack.widths[1:])
-    workers = blas_width() if _xp.is_host(rows.x) else 1
-    labels = stack.widths[-1] if rows.labels.ndim > 1 else 8
-    needed = n_rows * (_LABELS + labels)
-    if rows.weights is not None:
-        needed += n_rows * (8 + itemsize)
-    size = heads * stack.size
-    if not full_batch:
-        # Parameters, slopes and an update rule's state, in the dtype of the rows.
-        return needed + size * (8 + _VECTORS * itemsize)
-    needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
-    # Every worker adds up sums of its own, and one or two wait to be added to the total.
-    needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
-    each = bytes_per_row(rows.x, rows.dtype, width)
-    if hinge:
-        # Multipliers; and a certificate is computed in float64, from rows and two copies of them.
-        needed += 2 * heads * n_rows * stack.widths[-1] * itemsize
-        each = 3 * 8 * stack.widths[0] + 2 * each
-    return needed + workers * min(_ROWS, n_rows) * each

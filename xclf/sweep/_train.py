@@ -16,12 +16,11 @@ from xclf.estimators._fitting import (
     hold_out,
     standardized,
 )
-from xclf.estimators._memory import room_for
-from xclf.objectives import Objective, data_loss
+from xclf.estimators._memory import TOGETHER, Kind, room_for
+from xclf.objectives import Objective, Stack, data_loss
 from xclf.optim import Momentum
-from xclf.rows import Rows, blas_threads, own_threads, products
+from xclf.rows import Rows, blas_threads, own_threads, parse_bytes, products
 from xclf.sweep._heads import Context, Head
-from xclf.sweep._memory import budget, heads_at_once
 from xclf.sweep._progress import Quiet
 from xclf.training import (
     FitResult,
@@ -47,6 +46,20 @@ def train_heads(context: Context, heads: list[Head], watch: Quiet) -> None:
             size = heads_at_once(context.X, part[0])
             for start in range(0, len(part), size):
                 _train(context, part[start : start + size], watch)
+
+
+def budget(head: Head) -> int:
+    """Bytes that training may take beside X."""
+    return parse_bytes(head.model.max_memory) or TOGETHER
+
+
+def heads_at_once(X: Array, head: Head) -> int:
+    """Heads like `head` whose training stays within its budget; one at least."""
+    model = head.model
+    stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
+    hinge = model._loss_name == "hinge"
+    kind = Kind(stack, X, computing_dtype(X), 1, head.full_batch, hinge)
+    return kind.heads_within(budget(head))
 
 
 def _passes(group: list[Head]) -> list[list[Head]]:

@@ -67,7 +67,8 @@ class Inner:
         for k in range(len(lines)):
 
             def write(part: Array, line: Array, k: int = k) -> Array:
-                part[k, ...] = namespace(part).astype(line, part.dtype)
+                for c in range(int(line.shape[0])):  # class by class: a copy of all is as large
+                    part[k, c, :] = namespace(part).astype(line[c, :], part.dtype)
                 return part
 
             made.anchor.map(write, lines.pop(0))
