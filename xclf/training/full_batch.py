@@ -247,8 +247,8 @@ def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditione
 
 def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:
     """Max-norm of the gradient at zero weights; of a net, where zero is a saddle, at the start."""
-    if len(problem.objective.stack.widths) > 2 or not np.any(to_host(theta)):
-        return at.grad_norm
     xp = namespace(theta)
+    if len(problem.objective.stack.widths) > 2 or not bool(xp.any(theta != 0.0)):
+        return at.grad_norm
     _, grad = problem.value_and_grad(xp.zeros_like(theta))
     return np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)
