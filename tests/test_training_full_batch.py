@@ -10,7 +10,7 @@ from conftest import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 
 from xclf.objectives import Stack
-from xclf.training import Monitor, fit_lbfgs, fit_proximal
+from xclf.training import Monitor, Problem, fit_lbfgs, fit_proximal
 
 full_batch = sys.modules["xclf.training.full_batch"]
 X, Y = blobs(30, 5, 3)
@@ -248,3 +248,27 @@ def test_standardised_coordinates_have_their_own_optimum(loss):
     want, _, _ = _fit(loss, tol=1e-10, x=(X - mean) / scale)
     assert got.objective == pytest.approx(want.objective, rel=1e-8)
     np.testing.assert_allclose(got.theta[:15], want.theta[:15], atol=1e-4)
+
+
+def test_the_class_curvature_is_measured_on_a_sample(monkeypatch):
+    """Of some rows for every class, weights and all; where the fit ends is the same."""
+    x, y = blobs(400, 5, 3)
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, 400)
+    seen, plain = [], Problem.curvature
+    monkeypatch.setattr(
+        Problem, "curvature", lambda self, theta: seen.append(self.rows) or plain(self, theta)
+    )
+    found = []
+    for rows in ((1, 400), (30, 16), (1, 120)):
+        monkeypatch.setattr(full_batch, "CURVATURE_ROWS", rows)
+        problem = problem_on(NUMPY, Stack((5, 3)), x, y, reg=1e-3, weights=weights)
+        monitor = Monitor((), "iteration", 500)
+        theta = np.zeros((1, problem.objective.stack.size))
+        (result,) = fit_lbfgs(problem, theta, tol=1e-9, max_iter=500, monitor=monitor)
+        assert result.converged
+        found.append((result.objective, {len(rows) for rows in seen}))
+        np.testing.assert_array_equal(seen[-1].weights, weights[:: -(-400 // len(seen[-1]))])
+        seen.clear()
+    assert [sizes for _, sizes in found] == [{400}, {100}, {134}]
+    for objective, _ in found[1:]:
+        assert objective == pytest.approx(found[0][0], rel=1e-12)

@@ -180,6 +180,17 @@ def test_the_preconditioner_looks_at_enough_rows(monkeypatch):
         np.testing.assert_array_equal(rows.weights, weights[::stride])
 
 
+def test_a_sample_has_rows_of_every_fold():
+    """Folds that take turns: every fifth row alone would leave four of them without any."""
+    x, y = blobs(500, 5, 3)
+    weights = (np.arange(500) % 5 == np.arange(5)[:, None]).astype(float)
+    rows = problem_on(NUMPY, Stack((5, 3)), x, y, weights=weights).rows
+    for most in (100, 50, 10):
+        some = module.sample(rows, most)
+        assert len(some) >= most
+        assert np.all(some.weights.mean(axis=1) >= 0.1)
+
+
 def test_a_spectrum_is_never_negative():
     """Five features of rank two: rounding leaves eigenvalues of -1e-15."""
     x = X[:, :2] @ np.random.default_rng(0).normal(size=(2, 5))
@@ -193,6 +204,6 @@ def test_a_spectrum_is_never_negative():
 def test_unweighted_samples_have_no_weights():
     x, y = blobs(500, 5, 3)
     problem = problem_on(NUMPY, Stack((5, 3)), x, y)
-    sample = module._sample(problem.rows, 40)
+    sample = module.sample(problem.rows, 40)
     assert sample.weights is None
     assert isinstance(problem, Problem)

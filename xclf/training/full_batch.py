@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from xclf.training.preconditioner import (
     AT_ONCE,
     MAX_CLASSES,
     passes_for_a_full_basis,
+    sample,
     spectral_preconditioner,
 )
 from xclf.training.problem import Problem
@@ -27,6 +28,10 @@ PAIRS_FREE = 1 << 30
 
 #: Iterations at which the class curvature is measured again; it settles as the fit does.
 REFRESH = frozenset({5, 10, 20, 40, 80, 160})
+
+#: Rows that the class curvature is measured on: the mean of a C x C matrix over so many for each of
+#: C classes, and no fewer than the second figure.
+CURVATURE_ROWS = (256, 16384)
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class _Fit:
 
     def _refresh(self, theta: Array, full: bool) -> None:
         """Measure the class curvature again; and see all directions of the features, if `full`."""
-        curvature = self.problem.curvature(theta)
+        curvature = _curvature(self.problem, theta)
         if full:
             objective, rows = self.problem.objective, self.problem.rows
             self.precondition = spectral_preconditioner(
@@ -240,9 +245,16 @@ def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditione
     cost = passes_for_a_full_basis(rows, stack, int(theta.shape[0]))
     full = cost <= AT_ONCE
     made = spectral_preconditioner(
-        stack, rows, problem.objective.reg, problem.curvature(theta), full=full
+        stack, rows, problem.objective.reg, _curvature(problem, theta), full=full
     )
     return made, math.inf if full or math.isinf(cost) else float(round(cost / 2))
+
+
+def _curvature(problem: Problem, theta: Array) -> Array:
+    """The class curvature on a sample of the rows: on all of them it costs as much as a pass."""
+    each, least = CURVATURE_ROWS
+    most = max(each * problem.objective.stack.widths[-1], least)
+    return replace(problem, rows=sample(problem.rows, most)).curvature(theta)
 
 
 def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:

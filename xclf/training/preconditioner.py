@@ -85,7 +85,7 @@ def spectral_preconditioner(
     rank = 0 if full else _rank(rows, n_features)
     if not full and rank < min(_FEWEST, RANK):
         return None
-    rows = _sample(rows, _ROWS_PER_FEATURE * n_features if full else _ROWS_PER_DIRECTION * RANK)
+    rows = sample(rows, _ROWS_PER_FEATURE * n_features if full else _ROWS_PER_DIRECTION * RANK)
     mean, variance = column_moments(rows)
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
@@ -241,12 +241,13 @@ def _narrowed(rows: Rows) -> Rows:
     return replace(rows, weights=weights, dtype=xp.float32)
 
 
-def _sample(rows: Rows, most: int) -> Rows:
+def sample(rows: Rows, most: int) -> Rows:
     """Every k-th row, so that at least `most` remain, and fewer than twice as many where weights
     allow: rows that are left out may come every k-th too, and a sample of them tells nothing."""
     stride = max(1, len(rows) // most)
     if rows.weights is not None and stride > 1:
         some = (to_host(rows.weights) > 0.0).astype(np.float64)
-        while stride > 1 and some[::stride].mean() < 0.5 * some.mean():
+        least = 0.5 * some.mean(axis=-1)
+        while stride > 1 and np.any(some[..., ::stride].mean(axis=-1) < least):
             stride -= 1
     return rows if stride < 2 else rows.every(stride)
