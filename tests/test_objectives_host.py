@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import assert_close_max_norm
+from helpers import SLOPE_BOUND, assert_close_max_norm
 
 from xclf.kernels import cross_entropy, one_hot
 from xclf.objectives import Objective, RowSums, Stack, data_loss
@@ -92,3 +92,29 @@ def test_true_index():
     labels = np.array([2, 0, 1])
     np.testing.assert_array_equal(true_index(labels), labels)
     np.testing.assert_array_equal(true_index(one_hot(np, labels, 3)), labels)
+
+
+@pytest.mark.parametrize("heads", [None, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_minibatch_slopes_are_those_of_the_formula(heads, weighted, scaled, dtype):
+    """With `total` they are computed in place, as for one of several threads."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 6)).astype(dtype), rng.integers(0, 4, 20)
+    place = {}
+    if scaled:
+        place = {"shift": x.mean(axis=0), "scale": x.std(axis=0)}
+    shape = () if heads is None else (heads,)
+    reg = 1e-2 if heads is None else np.logspace(-3, -1, heads).astype(dtype)
+    objective = Objective(Stack((6, 4), **place), data_loss("softmax"), reg)
+    theta = rng.normal(size=(*shape, objective.stack.size)).astype(dtype)
+    weights = rng.uniform(0.5, 1.5, (*shape, 20)).astype(dtype) if weighted else None
+    rows = Rows(x, one_hot(np, y, 4), weights, dtype).chunk(slice(0, 20))
+    want, got = objective.batch_slope(theta, rows), objective.batch_slope(theta, rows, total=20)
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
+    assert_close_max_norm(got, want, 10 * SLOPE_BOUND[np.dtype(dtype).name])
+    data = objective.batch_slope(theta, rows, total=20, penalty=False)
+    assert not np.allclose(data, got)
+    changed = np.array(theta) + 0.1
+    assert not np.allclose(objective.batch_slope(changed, rows, total=20), got)

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from python_kernel import PythonKernel
 
-from xclf.optim import SGD, Adam, Momentum, RMSProp, can_update_in_place, in_place, update_in_place
+from xclf.optim import (
+    SGD,
+    Adam,
+    Momentum,
+    RMSProp,
+    can_update_in_place,
+    can_update_on_host,
+    in_place,
+    update_in_place,
+    update_on_host,
+)
 
 RULES = [SGD(), Momentum(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
@@ -111,6 +121,22 @@ def test_statements_are_c(cupy, rule, dtype, tmp_path):
     assert len(kernels) == 1
 
 
+@rules
+@pytest.mark.parametrize("heads", [None, 3])
+def test_on_the_host_bit_for_bit(rule, dtype, heads):
+    if heads and isinstance(rule, Momentum):
+        rule = Momentum(np.array([[0.9], [0.5], [0.0]], dtype))
+    theta, slope, _, state, rate = case(rule, dtype, heads)
+    want, after = rule.step(theta, slope, state, rate)
+    own = np.array(theta)
+    held = tuple(np.array(part) if hasattr(part, "shape") else part for part in state)
+    done = update_on_host(rule, own, slope.copy(), held, rule.numbers(state, rate))
+    for got, whole in zip((own, *done), (want, *after), strict=True):
+        np.testing.assert_array_equal(got, whole)
+    for part, now in zip(held, done, strict=True):
+        assert part is now or not hasattr(part, "shape")
+
+
 def test_where_it_can_be_done(monkeypatch):
     assert not can_update_in_place(SGD(), np.ones(3))
     monkeypatch.setattr(in_place, "library", lambda xp: "cupy")
@@ -120,6 +146,8 @@ def test_where_it_can_be_done(monkeypatch):
         """What a subclass does is its own."""
 
     assert not can_update_in_place(Own(), np.ones(3))
+    assert all(map(can_update_on_host, RULES))
+    assert not can_update_on_host(Own())
 
 
 @rules

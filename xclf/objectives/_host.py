@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf.objectives._compiled import BLAS, Products
-from xclf.objectives._stack import stacked
+from xclf._xp import Array
+from xclf.kernels import cross_entropy
+from xclf.objectives._compiled import BLAS, Products, products
+from xclf.objectives._stack import Layer, Stack, stacked
 from xclf.objectives._sums import RowChunk, RowSums
 
 # A float32 sum of many terms in sequence loses digits: blocks of so many classes are summed in
@@ -55,6 +57,29 @@ class HostSoftmaxSums(RowSums):
         dw = self.products.slope(flat, x).reshape(*heads, classes, features)
         db = flat.sum(axis=-1).reshape(*heads, classes)
         return losses.sum(axis=-1, dtype=np.float64).reshape(heads), dw, db
+
+
+class _Batch(NamedTuple):
+    x: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+def batch_slopes(
+    stack: Stack, layers: list[Layer], rows: RowChunk, total: int
+) -> list[tuple[Array, Array | None]]:
+    """(dw, db) of 1/n sum_i w_i L_i, of the softmax loss on a minibatch.
+
+    layers : `Stack.prepared`;  total : rows of an epoch, as `products` takes them
+    """
+    share = 1.0 / len(rows.x)
+    if rows.weights is None:
+        weights = np.full(len(rows.x), share, dtype=rows.x.dtype)
+    else:
+        weights = rows.weights * share
+    sums = HostSoftmaxSums(stack, cross_entropy, layers, products(layers[0].w, total))
+    _, dw, db = sums(_Batch(rows.x, rows.labels, weights))
+    return stack.unscaled([(dw, db)])
 
 
 def true_index(labels: np.ndarray) -> np.ndarray:

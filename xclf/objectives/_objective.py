@@ -12,9 +12,9 @@ from xclf._xp import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2
 from xclf.objectives._compiled import products
 from xclf.objectives._fused import scored
-from xclf.objectives._host import HostSoftmaxSums
+from xclf.objectives._host import HostSoftmaxSums, batch_slopes
 from xclf.objectives._proximal import true_mask
-from xclf.objectives._stack import Stack
+from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import DataLoss, RowChunk, RowSums, sum_last
 
 LOSSES = ("softmax", "hinge")
@@ -40,38 +40,45 @@ class Objective:
     loss: DataLoss
     reg: Any
 
-    def batch_slope(self, theta: Array, rows: RowChunk, *, penalty: bool = True) -> Array:
+    def batch_slope(
+        self, theta: Array, rows: RowChunk, *, penalty: bool = True, total: int = 0
+    ) -> Array:
         """Flat slope of the objective on a minibatch, loss not computed; of its data term alone if
         `penalty` is False.
 
         Without weights the data term is divided by the batch size n. With weights, which must come
         divided by their mean over all rows, it is 1/n sum_i w_i L_i: divided by batch size times
         mean weight, so that its expectation is the full objective's slope.
+
+        total : rows of an epoch, where the caller has a thread of its own, which BLAS is not to
+            share out: what is worth preparing for them on NumPy
         """
-        weights = rows.weights
-        if weights is not None:
-            weights = weights * (1.0 / rows.x.shape[0])
-        reduction = "mean" if weights is None else "sum"
         prepared = self.stack.prepared(theta, rows.x.dtype)
-        _, dscores, tape = scored(
-            self.stack,
-            prepared,
-            self.loss,
-            rows,
-            weights=weights,
-            reduction=reduction,
-            need_loss=False,
-        )
-        slopes = self.stack.backward(dscores, tape)
+        slopes: list[tuple[Array, Array | None]]
+        if total and is_host(theta) and len(prepared) == 1 and self.loss is cross_entropy:
+            slopes = batch_slopes(self.stack, prepared, rows, total)
+        else:
+            slopes = self._batch_slopes(prepared, rows)
         if not penalty:
             return self.stack.flatten(slopes)
-        layers = self.stack.layers(theta) if self.stack.scale is not None else tape.layers
+        layers = self.stack.layers(theta) if self.stack.scale is not None else prepared
         return self.stack.flatten(
             [
                 (dw + l2(layer.w, self.reg, need_loss=False)[1], db)
                 for (dw, db), layer in zip(slopes, layers, strict=True)
             ]
         )
+
+    def _batch_slopes(
+        self, prepared: list[Layer], rows: RowChunk
+    ) -> list[tuple[Array, Array | None]]:
+        weights = rows.weights
+        if weights is not None:
+            weights = weights * (1.0 / rows.x.shape[0])
+        reduction = "mean" if weights is None else "sum"
+        options: dict[str, Any] = {"weights": weights, "reduction": reduction}
+        _, dscores, tape = scored(self.stack, prepared, self.loss, rows, need_loss=False, **options)
+        return self.stack.backward(dscores, tape)
 
     def sums_at(self, theta: Array, dtype: Any, rows: int = 0) -> RowSums:
         """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`.

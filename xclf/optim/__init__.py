@@ -4,7 +4,12 @@ They know flat parameter vectors and a function that gives values and slopes; no
 data or estimators.
 """
 
-from xclf.optim.in_place import can_update_in_place, update_in_place
+from xclf.optim.in_place import (
+    can_update_in_place,
+    can_update_on_host,
+    update_in_place,
+    update_on_host,
+)
 from xclf.optim.lbfgs import LBFGS, Iterate
 from xclf.optim.memory import LEAST_PAIRS, Memory, memory_size
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
@@ -29,8 +34,10 @@ __all__ = [
     "State",
     "Trial",
     "can_update_in_place",
+    "can_update_on_host",
     "memory_size",
     "rate_factor",
     "update_in_place",
+    "update_on_host",
     "wolfe_search",
 ]

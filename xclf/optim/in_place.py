@@ -1,7 +1,8 @@
-"""The update rules on CuPy arrays as one kernel each, which writes where it reads.
+"""The update rules in place: on CuPy arrays as one kernel each, on NumPy's without temporaries.
 
-An update of array operations reads and writes the parameters a dozen times, by as many launches.
-The formulas are those of `rules`, element by element, and are tested against them.
+An update of array operations reads and writes the parameters a dozen times: on a device by as many
+launches, on a host into as many arrays of fresh memory. The formulas are those of `rules`, element
+by element, and are tested against them; on NumPy they give the same bits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from xclf._xp import Array, library, loaded, namespace
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
@@ -106,3 +109,76 @@ def _kernel(kind: type[Rule]) -> Any:
         ";\n".join((_SLOPE, *formula.statements)) + ";",
         f"xclf_{kind.__name__.lower()}",
     )
+
+
+def can_update_on_host(rule: Rule) -> bool:
+    """Whether `update_on_host` knows the rule."""
+    return type(rule) in _ON_HOST
+
+
+def update_on_host(
+    rule: Rule, theta: np.ndarray, slope: np.ndarray, state: State, numbers: tuple[Any, ...]
+) -> State:
+    """`rule.update` of NumPy arrays, written into theta and the arrays of the state; `slope` is
+    used up. Returns the state with its counts of steps."""
+    arrays = [part for part in state if hasattr(part, "shape")]
+    _ON_HOST[type(rule)](rule, theta, slope, *arrays, *numbers)
+    return tuple(part if hasattr(part, "shape") else part + 1 for part in state)
+
+
+def _sgd(rule: SGD, theta: np.ndarray, slope: np.ndarray, rate: Any) -> None:
+    slope *= rate
+    theta -= slope
+
+
+def _momentum(
+    rule: Momentum, theta: np.ndarray, slope: np.ndarray, v: np.ndarray, rate: Any
+) -> None:
+    v *= rule.momentum
+    slope *= rate
+    v -= slope
+    theta += v
+
+
+def _rmsprop(rule: RMSProp, theta: np.ndarray, slope: np.ndarray, c: np.ndarray, rate: Any) -> None:
+    c *= rule.decay
+    some = slope * slope
+    some *= 1.0 - rule.decay
+    c += some
+    np.sqrt(c, out=some)
+    some += rule.epsilon
+    slope *= rate
+    slope /= some
+    theta -= slope
+
+
+def _adam(
+    rule: Adam,
+    theta: np.ndarray,
+    slope: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    rate: Any,
+    root: Any,
+) -> None:
+    m *= rule.beta1
+    some = slope * (1.0 - rule.beta1)
+    m += some
+    slope *= slope
+    slope *= 1.0 - rule.beta2
+    v *= rule.beta2
+    v += slope
+    np.sqrt(v, out=slope)
+    slope *= root
+    slope += rule.epsilon
+    np.multiply(m, rate, out=some)
+    some /= slope
+    theta -= some
+
+
+_ON_HOST: dict[type[Rule], Callable[..., None]] = {
+    SGD: _sgd,
+    Momentum: _momentum,
+    RMSProp: _rmsprop,
+    Adam: _adam,
+}

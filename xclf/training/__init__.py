@@ -1,13 +1,12 @@
 """Training: full-batch and minibatch fits of an objective over rows."""
 
+from xclf.training._epoch import MinibatchPlan, minibatch_step
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
 from xclf.training.minibatch import (
     DIVERGED,
-    MinibatchPlan,
     accuracy,
     fit_minibatch,
-    minibatch_step,
     subset,
 )
 from xclf.training.problem import Problem, column_moments

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xclf._xp import Array, accumulator, device, from_host, is_host, namespace, to_host
 from xclf.objectives import Objective
-from xclf.optim import Momentum, Rule, State, rate_factor
+from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
+from xclf.training._epoch import MinibatchPlan, is_array, run_epoch, take
 from xclf.training._recorded import Recorder
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
@@ -26,33 +26,6 @@ _PROBE_ROWS, _PROBE_SHARE = 2048, 20
 _COLUMNS = 128
 
 DIVERGED = "the objective is not finite"
-
-
-@dataclass(frozen=True)
-class MinibatchPlan:
-    """How to go through the rows.
-
-    rate : learning rate, or (K, 1) one per head; so may a rule's momentum be
-    schedule : see `rate_factor`
-    tol, patience : stop when the watched figure has not improved by tol (relative for the
-        objective, absolute for the validation accuracy) for `patience` epochs; no stop with
-        patience None
-    """
-
-    rule: Rule
-    rate: Any
-    batch_size: int
-    epochs: int
-    schedule: str
-    tol: float
-    patience: int | None
-
-    def keep(self, kept: np.ndarray) -> MinibatchPlan:
-        """The plan of the heads that host integers `kept` name."""
-        rule = self.rule
-        if isinstance(rule, Momentum):
-            rule = replace(rule, momentum=_take(rule.momentum, kept))
-        return replace(self, rule=rule, rate=_take(self.rate, kept))
 
 
 class _Watch:
@@ -80,59 +53,7 @@ class _Watch:
 
     def keep(self, kept: np.ndarray) -> None:
         self.best, self.stale = self.best[kept], self.stale[kept]
-        self.theta = _take(self.theta, kept)
-
-
-def minibatch_step(
-    objective: Objective,
-    rule: Rule,
-    rows: Rows,
-    theta: Array,
-    state: State,
-    index: Array,
-    rate: Any,
-) -> tuple[Array, State]:
-    """One step: gather the rows that `index` names, slope, update. Nothing reaches the host."""
-    slope = objective.batch_slope(theta, rows.take(index))
-    return rule.step(theta, slope, state, rate)
-
-
-def run_epoch(
-    objective: Objective,
-    rows: Rows,
-    plan: MinibatchPlan,
-    theta: Array,
-    state: State,
-    order: np.ndarray,
-    epoch: int,
-    recorder: Recorder | None = None,
-) -> tuple[Array, State]:
-    """One pass over the rows that `order` (host integers) names, in that order.
-
-    recorder : one for all epochs of a fit, for steps that may be replayed from a CUDA graph
-    """
-    batches = list(_batches(plan, rows.numbers(order), epoch))
-    # A head that diverges overflows; the end of the epoch sees and says so.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if recorder is not None and batches:
-            made = recorder.steps_of(objective, plan.rule, rows, theta, state, batches[0])
-            if made is not None:
-                full = len(order) // plan.batch_size or 1
-                theta, state = made.run(theta, state, batches[:full])
-                batches = batches[full:]
-        for batch, rate in batches:
-            theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
-    return theta, state
-
-
-def _batches(plan: MinibatchPlan, index: Array, epoch: int) -> Iterator[tuple[Array, Any]]:
-    """The numbers of each batch's rows, and its learning rate."""
-    size, count = plan.batch_size, int(index.shape[0])
-    steps = -(-count // size)
-    for step in range(steps):
-        factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
-        rate = plan.rate if factor == 1.0 else plan.rate * factor
-        yield index[step * size : min((step + 1) * size, count)], rate
+        self.theta = take(self.theta, kept)
 
 
 def fit_minibatch(
@@ -252,11 +173,11 @@ class _Run:
         problem, plan, theta, state = self.problem, self.plan, self.theta, self.state
         if part is not None:
             problem, plan = problem.keep(part), plan.keep(part)
-            theta, state = _take(theta, part), tuple(_take(p, part) for p in state)
+            theta, state = take(theta, part), tuple(take(p, part) for p in state)
         recorder = self.recorder if part is None else None
-        return run_epoch(
-            problem.objective, problem.rows, plan, theta, state, order, epoch, recorder
-        )
+        objective, rows = problem.objective, problem.rows
+        own = part is not None
+        return run_epoch(objective, rows, plan, theta, state, order, epoch, recorder, own)
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
         """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
@@ -302,7 +223,7 @@ class _Run:
         if self.validation is not None:
             self.validation = self.validation.keep(kept)
         self.plan = self.plan.keep(kept)
-        self.theta, self.state = _take(self.theta, kept), tuple(_take(p, kept) for p in self.state)
+        self.theta, self.state = take(self.theta, kept), tuple(take(p, kept) for p in self.state)
         self.watch.keep(kept)
 
     def finish(self, measure_all: bool) -> list[FitResult]:
@@ -355,8 +276,8 @@ def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
     weights = problem.rows.weights
     return (
         int(theta.shape[0]) == 1
-        and not any(map(_is_array, (plan.rate, momentum, problem.objective.reg)))
-        and not _is_array(getattr(problem.objective.loss, "keywords", {}).get("margin"))
+        and not any(map(is_array, (plan.rate, momentum, problem.objective.reg)))
+        and not is_array(getattr(problem.objective.loss, "keywords", {}).get("margin"))
         and (weights is None or weights.ndim == 1)
     )
 
@@ -366,7 +287,7 @@ def _joined(parts: list[tuple[Array, State]]) -> tuple[Array, State]:
     xp = namespace(parts[0][0])
     states = zip(*(state for _, state in parts), strict=True)
     return xp.concat([theta for theta, _ in parts], axis=0), tuple(
-        xp.concat(list(part), axis=0) if _is_array(part[0]) else part[0] for part in states
+        xp.concat(list(part), axis=0) if is_array(part[0]) else part[0] for part in states
     )
 
 
@@ -376,14 +297,3 @@ def _line(value: Any, k: int) -> Any:
     if getattr(value, "ndim", 0) < 2:
         return value
     return namespace(value).asarray(value[k, :], copy=True)
-
-
-def _take(value: Any, kept: np.ndarray) -> Any:
-    """The lines of an array of one per head; a number is the same for all."""
-    if not _is_array(value):
-        return value
-    return namespace(value).take(value, from_host(kept, value), axis=0)
-
-
-def _is_array(value: Any) -> bool:
-    return bool(getattr(value, "ndim", 0))

@@ -1,0 +1,129 @@
+"""The steps of a minibatch fit: one epoch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from xclf._xp import Array, from_host, is_host, namespace
+from xclf.objectives import Objective
+from xclf.optim import Momentum, Rule, State, can_update_on_host, rate_factor, update_on_host
+from xclf.rows import Rows
+from xclf.training._recorded import Recorder
+
+
+@dataclass(frozen=True)
+class MinibatchPlan:
+    """How to go through the rows.
+
+    rate : learning rate, or (K, 1) one per head; so may a rule's momentum be
+    schedule : see `rate_factor`
+    tol, patience : stop when the watched figure has not improved by tol (relative for the
+        objective, absolute for the validation accuracy) for `patience` epochs; no stop with
+        patience None
+    """
+
+    rule: Rule
+    rate: Any
+    batch_size: int
+    epochs: int
+    schedule: str
+    tol: float
+    patience: int | None
+
+    def keep(self, kept: np.ndarray) -> MinibatchPlan:
+        """The plan of the heads that host integers `kept` name."""
+        rule = self.rule
+        if isinstance(rule, Momentum):
+            rule = replace(rule, momentum=take(rule.momentum, kept))
+        return replace(self, rule=rule, rate=take(self.rate, kept))
+
+
+def minibatch_step(
+    objective: Objective,
+    rule: Rule,
+    rows: Rows,
+    theta: Array,
+    state: State,
+    index: Array,
+    rate: Any,
+) -> tuple[Array, State]:
+    """One step: gather the rows that `index` names, slope, update. Nothing reaches the host."""
+    slope = objective.batch_slope(theta, rows.take(index))
+    return rule.step(theta, slope, state, rate)
+
+
+def run_epoch(
+    objective: Objective,
+    rows: Rows,
+    plan: MinibatchPlan,
+    theta: Array,
+    state: State,
+    order: np.ndarray,
+    epoch: int,
+    recorder: Recorder | None = None,
+    own_thread: bool = False,
+) -> tuple[Array, State]:
+    """One pass over the rows that `order` (host integers) names, in that order.
+
+    recorder : one for all epochs of a fit, for steps that may be replayed from a CUDA graph
+    own_thread : whether this is one of several threads that train heads
+    """
+    total = len(order) if own_thread else 0
+    batches = list(_batches(plan, rows.numbers(order), epoch))
+    # A head that diverges overflows; the end of the epoch sees and says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if recorder is not None and batches:
+            made = recorder.steps_of(objective, plan.rule, rows, theta, state, batches[0])
+            if made is not None:
+                full = len(order) // plan.batch_size or 1
+                theta, state = made.run(theta, state, batches[:full])
+                batches = batches[full:]
+        if is_host(theta) and can_update_on_host(plan.rule):
+            return _on_host(objective, rows, plan.rule, theta, state, batches, total)
+        for batch, rate in batches:
+            theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
+    return theta, state
+
+
+def _on_host(
+    objective: Objective,
+    rows: Rows,
+    rule: Rule,
+    theta: np.ndarray,
+    state: State,
+    batches: list[tuple[np.ndarray, Any]],
+    total: int,
+) -> tuple[np.ndarray, State]:
+    """The same steps on NumPy: parameters and state are copied once, then written to."""
+    theta = theta.copy()
+    state = tuple(part.copy() if is_array(part) else part for part in state)
+    for index, rate in batches:
+        slope = objective.batch_slope(theta, rows.take(index), total=total)
+        slope = slope.astype(theta.dtype, copy=False)
+        state = update_on_host(rule, theta, slope, state, rule.numbers(state, rate))
+    return theta, state
+
+
+def _batches(plan: MinibatchPlan, index: Array, epoch: int) -> Iterator[tuple[Array, Any]]:
+    """The numbers of each batch's rows, and its learning rate."""
+    size, count = plan.batch_size, int(index.shape[0])
+    steps = -(-count // size)
+    for step in range(steps):
+        factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
+        rate = plan.rate if factor == 1.0 else plan.rate * factor
+        yield index[step * size : min((step + 1) * size, count)], rate
+
+
+def take(value: Any, kept: np.ndarray) -> Any:
+    """The lines of an array of one per head; a number is the same for all."""
+    if not is_array(value):
+        return value
+    return namespace(value).take(value, from_host(kept, value), axis=0)
+
+
+def is_array(value: Any) -> bool:
+    return bool(getattr(value, "ndim", 0))
