@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import itertools
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -242,7 +244,10 @@ def fake(monkeypatch):
         def __new__(cls, size, dtype):
             return np.empty(size, dtype).view(cls)
 
+    pool = SimpleNamespace(free_all_blocks=lambda: log.append("free") or free.append(64 << 20))
+    free = [1 << 30]
     cuda = SimpleNamespace(
+        runtime=SimpleNamespace(memGetInfo=lambda: (free[-1], 1 << 30)),
         Stream=stream,
         MemoryPool=lambda: SimpleNamespace(malloc="its own memory"),
         get_current_stream=lambda: SimpleNamespace(record=lambda: "what came before"),
@@ -250,9 +255,10 @@ def fake(monkeypatch):
     )
     monkeypatch.setattr(_cuda_graph, "cublas", Blas)
     monkeypatch.setattr(_cuda_graph, "_in_tf32", lambda: False)
-    modules = {"cupy": SimpleNamespace(cuda=cuda, empty=empty, uint8=np.uint8)}
-    monkeypatch.setattr(_cuda_graph, "loaded", modules.get)
-    return SimpleNamespace(log=log, streams=streams)
+    cupy = SimpleNamespace(cuda=cuda, empty=empty, uint8=np.uint8)
+    cupy.get_default_memory_pool = lambda: pool
+    monkeypatch.setattr(_cuda_graph, "loaded", {"cupy": cupy}.get)
+    return SimpleNamespace(log=log, streams=streams, free=free)
 
 
 def test_recording(fake):
@@ -260,7 +266,7 @@ def test_recording(fake):
         assert isinstance(_xp.namespace(np.ones(1)), _cuda_graph._Recordable)
         fake.log.append("recorded" if fake.streams[0].capturing else "done")
 
-    graph = record(work)
+    graph = record(work, 1 << 20)
     before = ["enter", "from its own memory", "wait for what came before", "workspace of 32 MiB"]
     # The allocator is set up as the stream is entered; everything else in this order.
     assert fake.log == [*sorted(before[:2]), *before[2:], "done", "done", "recorded", "end",
@@ -269,6 +275,32 @@ def test_recording(fake):
     assert _xp.library(_xp.namespace(np.ones(1))) == "numpy"
     graph.launch()
     assert fake.log[-1] == "launch"
+
+
+def test_memory_that_cupy_only_keeps_is_given_back(fake):
+    fake.free.append(1 << 20)
+    record(lambda: None, 16 << 20)  # beside 32 MiB for products: 64 are free afterwards
+    assert fake.log[0] == "free"
+    fake.free.append(1 << 20)
+    with pytest.raises(MemoryError, match=f"needs {96 << 20} bytes, {64 << 20} are free"):
+        record(lambda: None, 64 << 20)
+    assert len(fake.streams) == 1
+
+
+def test_products_end_with_their_graph(fake):
+    """Nothing that sees the namespace of recorded work may keep it."""
+    seen = []
+
+    def work():
+        xp = _xp.namespace(np.ones(1))
+        seen.append(weakref.ref(xp._products))
+        assert _xp.accumulator(xp, "cpu") == np.float64
+
+    graph = record(work, 0)
+    assert seen[-1]() is not None
+    del graph
+    gc.collect()
+    assert seen[-1]() is None
 
 
 @pytest.mark.parametrize("bad", [1, 3])
@@ -281,7 +313,7 @@ def test_what_fails_leaves_nothing_behind(fake, bad):
             raise KeyError("the work's own error")
 
     with pytest.raises(KeyError, match="the work's own error"):
-        record(work)
+        record(work, 1 << 20)
     assert not fake.streams[0].capturing
     assert ("end" in fake.log) == (bad == 3)
     assert fake.log[-1] == "exit"
@@ -307,7 +339,7 @@ def test_a_graph(backend):
             turned = inside.reshape(inside.matmul(inside.matrix_transpose(b), a.T), (8,))
             flat[...] = inside.concat([turned, turned])
 
-        graph = record(work)
+        graph = record(work, 1 << 20)
         for scale in (1.0, -2.0):
             a[...] = scale * backend.asarray(np.arange(6.0, dtype=name).reshape(2, 3))
             graph.launch()
@@ -322,5 +354,5 @@ def test_work_that_cannot_be_recorded(backend):
         pytest.skip("CUDA graphs are CuPy's")
     ones = backend.asarray(np.ones((2, 2), np.float32))
     with pytest.raises(NotImplementedError, match="asarray"):
-        record(lambda: _xp.namespace(ones).asarray([1.0]))
+        record(lambda: _xp.namespace(ones).asarray([1.0]), 1 << 20)
     assert float((ones @ ones).sum()) == 8.0  # the device is as it was

@@ -28,7 +28,8 @@ def graphs(monkeypatch):
     """The graphs that are recorded from here on, on tapes; taped rows pass for a device's."""
     made = []
 
-    def record(work):
+    def record(work, needed):
+        assert needed > 0
         made.append(TapedGraph(work))
         return made[-1]
 
@@ -41,14 +42,14 @@ def graphs(monkeypatch):
     return made
 
 
-def problem(widths, loss="softmax", heads=None, scaled=False, weighted=False):
+def problem(widths, loss="softmax", heads=None, scaled=False, weighted=False, dtype=np.float64):
     place = {"shift": put(X.mean(axis=0)), "scale": put(X.std(axis=0))} if scaled else {}
     reg = 1e-3 if heads is None else put(np.logspace(-4, -1, heads))
     kinds = put(np.arange(heads) % 2) if weighted else None
     weights = put(np.random.default_rng(1).uniform(0.5, 1.5, (2, 40))) if weighted else None
     labels = put(one_hot(np, Y, 4))
     objective = Objective(Stack(widths, **place), data_loss(loss), reg)
-    return Problem(objective, Rows(put(X), labels, weights, np.dtype(np.float64), kinds))
+    return Problem(objective, Rows(put(X.astype(dtype)), labels, weights, np.dtype(dtype), kinds))
 
 
 def thetas(widths, heads, count=5):
@@ -72,6 +73,19 @@ def test_a_pass_is_the_same(graphs, widths, loss, scaled):
     assert [graph.launches for graph in graphs] == [1 + 3]  # to be checked, and of the fit
     for theta, got in found:  # behind all of them: none was written to later
         assert_pass(got, given.value_and_grad(theta))
+
+
+def test_an_optimum_is_no_false_alarm(graphs):
+    """In float32 its gradient is rounding and nothing else, there and in the replay."""
+    given = problem(LINEAR, dtype=np.float32)
+    evaluate = Evaluations(given)
+    theta = thetas(LINEAR, 1, 1)[0].astype(np.float32)
+    for _ in range(600):
+        theta = theta - 0.3 * given.value_and_grad(theta)[1].astype(np.float32)
+    for _ in range(3):
+        evaluate(put(np.asarray(theta)))
+    assert len(graphs) == 1
+    assert _recorded.why_not() is None
 
 
 def test_heads_with_weights_of_their_own(graphs):
@@ -110,7 +124,7 @@ def test_host_rows_are_not_recorded(monkeypatch):
         evaluate(theta)
 
 
-def _fails(work):
+def _fails(work, needed):
     raise OSError("cuBLAS was not found")
 
 

@@ -185,10 +185,22 @@ def test_a_sample_has_rows_of_every_fold():
     x, y = blobs(500, 5, 3)
     weights = (np.arange(500) % 5 == np.arange(5)[:, None]).astype(float)
     rows = problem_on(NUMPY, Stack((5, 3)), x, y, weights=weights).rows
-    for most in (100, 50, 10):
+    for most in (100, 50):
         some = module.sample(rows, most)
         assert len(some) >= most
         assert np.all(some.weights.mean(axis=1) >= 0.1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_sample_has_rows_of_every_class(masked):
+    """Classes that take turns: every 12th row of ten classes would be of five of them."""
+    x, _ = blobs(5000, 4, 10)
+    y = np.arange(5000) % 10
+    labels = y == np.arange(10)[:, None] if masked else y
+    some = module.sample(Rows(x, labels, None, x.dtype), 400)
+    found = some.labels.argmax(axis=0) if masked else some.labels
+    assert 400 <= len(some) < 800
+    assert np.bincount(found, minlength=10).min() >= 20
 
 
 def test_a_spectrum_is_never_negative():

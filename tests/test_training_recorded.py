@@ -6,6 +6,7 @@ a GPU the last tests run the real ones.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from xclf._cuda_graph import Products
 from xclf.kernels import one_hot
 from xclf.objectives import Objective, Stack, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp, in_place
-from xclf.rows import Rows
+from xclf.rows import Room, Rows
 from xclf.training import MinibatchPlan, Monitor, Problem, _recorded, fit_minibatch
 from xclf.training._recorded import RecordedSteps, Recorder
 
@@ -34,7 +35,7 @@ SAME = 1e-11
 
 
 class TapedGraph:
-    def __init__(self, work):
+    def __init__(self, work, needed=0):
         made = Products(Blas(), 1, np.empty(8, np.uint8), lambda array: array.ctypes.data)
         xp, made.xp = made.xp, TapedNumpy(made.xp)
         with _xp.in_place_of(xp, made.namespace()):
@@ -55,7 +56,8 @@ def graphs(monkeypatch):
     """The graphs that are recorded from here on, on tapes."""
     made = []
 
-    def record(work):
+    def record(work, needed):
+        assert needed > 0
         made.append(TapedGraph(work))
         return made[-1]
 
@@ -212,7 +214,7 @@ def test_a_recording_is_for_one_objective_rule_and_size(graphs):
     assert recorded(given) is steps
     assert recorded(other) is not steps
     steps = recorded(given)
-    assert recorded(given, batch=(np.arange(5), 0.1)).size == 5
+    assert recorded(given, batch=(np.arange(5), 0.1)).index.shape == (5,)
     assert recorded(given, SGD()) is not steps
     assert len(graphs) == 5
 
@@ -264,12 +266,32 @@ def broken(monkeypatch, graphs, record):
 
 
 def test_what_cannot_be_recorded_is_done_step_by_step(graphs, monkeypatch):
-    def record(work):
+    def record(work, needed):
         raise NotImplementedError("no graphs here\nsecond line")
 
     said = broken(monkeypatch, graphs, record)
     assert "(NotImplementedError: no graphs here)" in said
     assert _recorded.why_not() == "NotImplementedError: no graphs here"
+
+
+def test_no_memory_is_no_reason_to_give_up(graphs, monkeypatch):
+    calls = []
+
+    def record(work, needed):
+        calls.append(needed)
+        raise MemoryError("a graph needs more")
+
+    monkeypatch.setattr(_recorded, "record", record)
+    for count in (1, 2):  # once a fit; the next tries again; nothing is said
+        got = fitted(problem((6, 4)), put(start((6, 4), 1)), Momentum())
+        assert len(calls) == count
+        assert _recorded.why_not() is None
+    assert_same(got, fitted(problem((6, 4), taped=False), start((6, 4), 1), Momentum()))
+
+
+def test_a_bound_on_memory_is_one_on_graphs():
+    rows = problem((6, 4)).rows
+    assert not _recorded.recordable(dataclasses.replace(rows, room=Room(1 << 20)))
 
 
 def test_a_graph_that_does_something_else_is_not_used(graphs, monkeypatch):

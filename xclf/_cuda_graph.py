@@ -52,16 +52,20 @@ class Graph:
         self._graph.launch()
 
 
-def record(work: Callable[[], None]) -> Graph:
+def record(work: Callable[[], None], needed: int) -> Graph:
     """A graph of what `work` launches on the current device.
 
     `work` takes nothing and returns nothing: it reads and writes arrays that stay where they are.
     It is called three times, twice in earnest, so that every kernel is compiled and all memory
     there before the third is recorded, and not done.
 
-    Raises whatever CuPy, cuBLAS or the work does where something cannot be recorded.
+    needed : bytes that the work's arrays take, which the graph keeps
+
+    Raises MemoryError where there is no room for them, and whatever CuPy, cuBLAS or the work does
+    where something cannot be recorded.
     """
     cupy: Any = loaded("cupy")
+    _make_room(cupy, needed + _WORKSPACE)
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     before = cupy.cuda.get_current_stream().record()
     with stream, cupy.cuda.using_allocator(pool.malloc):
@@ -80,6 +84,15 @@ def record(work: Callable[[], None]) -> Graph:
             graph = stream.end_capture()
         stream.synchronize()
     return Graph(graph, (products, pool, stream))
+
+
+def _make_room(cupy: Any, needed: int) -> None:
+    """See that so many bytes are free outside CuPy's own pool, which graphs cannot take from."""
+    if cupy.cuda.runtime.memGetInfo()[0] < needed:
+        cupy.get_default_memory_pool().free_all_blocks()
+    free = int(cupy.cuda.runtime.memGetInfo()[0])
+    if free < needed:
+        raise MemoryError(f"a graph needs {needed} bytes, {free} are free")
 
 
 def cublas() -> Any:
@@ -111,9 +124,9 @@ class Products:
         workspace: Array,
         address: Callable[[Array], int] = lambda array: int(array.data.ptr),
     ) -> None:
+        self.handle = ctypes.c_void_p()
         self.library, self.workspace, self.address = library, workspace, address
         self.xp = namespace(workspace)
-        self.handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self.handle))
         # In this order: setting the stream takes the workspace away.
         self._call("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream))

@@ -32,11 +32,12 @@ def namespace(*arrays: Array) -> Namespace:
 @contextmanager
 def in_place_of(xp: Namespace, other: Namespace) -> Iterator[None]:
     """While it lasts, and in this thread, `namespace` gives `other` where it would give xp."""
+    before = getattr(_replaced, "by", None)
     _replaced.by = (xp, other)
     try:
         yield
     finally:
-        _replaced.by = None
+        _replaced.by = before
 
 
 def is_array(value: object) -> bool:
@@ -200,12 +201,13 @@ def is_integer(xp: Namespace, array: Array) -> bool:
     return bool(xp.isdtype(array.dtype, ("bool", "integral")))
 
 
-_WIDEST: dict[tuple[Namespace, str], Any] = {}  # by name: cupy.cuda.Device cannot be hashed
+# By names: cupy.cuda.Device cannot be hashed, and a namespace that is replaced is not to be kept.
+_WIDEST: dict[tuple[str, str], Any] = {}
 
 
 def accumulator(xp: Namespace, place: Any) -> Any:
     """The dtype for long sums: float64 where the device has it, else float32."""
-    key = (xp, str(place))
+    key = (library(xp), str(place))
     if key not in _WIDEST:
         dtypes = xp.__array_namespace_info__().dtypes(device=place, kind="real floating")
         _WIDEST[key] = dtypes.get("float64", xp.float32)

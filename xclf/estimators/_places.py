@@ -62,15 +62,14 @@ def put(
                 f"minibatches are computed on one device, the first of device={device!r}: all of "
                 "them are for full-batch solvers",
                 UserWarning,
-                stacklevel=4,  # the line that called fit or partial_fit
+                stacklevel=4,  # the line that called fit
             )
         return _sent(Streamed(X, there[0].xp, there[0].device), most)
     lanes = split(X, there[0].xp, [spot.device for spot in there])
     sent = [_sent(x, most) for _, x in lanes]
     found = [(where, x) for (where, _), (x, _) in zip(lanes, sent, strict=True)]
-    return Split(X, there[0].xp, there[0].device, found), sent[0][
-        1
-    ]  # the rest fits where the first's share does
+    taken = sent[0][1]  # the rest fits where the first's share does
+    return Split(X, there[0].xp, there[0].device, found), taken
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:

@@ -58,14 +58,14 @@ class CompiledProducts(Products):
     columns: int
 
     def scores(self, w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
-        if not self._takes(x):
+        if not self._takes(x) or not x.dtype == w.dtype == out.dtype:
             super().scores(w, x, out)
             return
         w = np.ascontiguousarray(w)
         self.tiles.scores(_address(w), _address(x), x.shape[1], out, (0,) * self.columns)
 
     def slope(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
-        if not self._takes(x):
+        if not self._takes(x) or x.dtype != e.dtype:
             return super().slope(e, x)
         e, dw = np.ascontiguousarray(e), np.empty((len(e), x.shape[1]), dtype=e.dtype)
         self.tiles.slope(e, _address(x), dw, (0,) * self.columns)
@@ -83,10 +83,11 @@ def _address(a: np.ndarray) -> int:
 def products(w: np.ndarray, rows: int) -> Products:
     """What multiplies w (*heads, C, D) with so many rows in one pass, 0: not known how many.
 
-    A function of shapes and the dtype alone, in one environment: so are the bits of a pass.
+    A function of shapes and the dtype alone, in one environment: so are the bits of a pass over
+    rows that are contiguous, or that are not.
     """
     columns, features = math.prod(w.shape[:-1]), w.shape[-1]
-    if columns * features * rows < _WORTH_COMPILING:
+    if columns * features * rows < _WORTH_COMPILING or columns > _MOST_COLUMNS_TWICE_AS_WIDE:
         return BLAS
     tiles = _module()
     if tiles is None or columns > _most_columns(tiles.VECTOR):
@@ -112,6 +113,8 @@ def _module() -> Any | None:
         from numba import config
 
         from xclf.objectives import _tiles
+    except ImportError:
+        return None  # a numba that is not for this NumPy, and may have come with something else
     except Exception as error:
         _warn(error)
         return None

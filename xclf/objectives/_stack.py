@@ -101,8 +101,6 @@ class Stack:
         layers = self.layers(theta)
         if self.scale is not None:
             layers = [Layer(layers[0].w / self.scale, layers[0].b), *layers[1:]]
-        if theta.dtype == dtype:
-            return layers
         return [Layer(_cast(w, dtype), _cast(b, dtype)) for w, b in layers]
 
     def shifted(self, x: Array) -> Array:

@@ -227,7 +227,15 @@ def _slope_tile(
     return signature, generate
 
 
-@njit(nogil=True, cache=True)
+def _compiled(function: Any) -> Any:
+    """Compiled when first called, and kept on disk where numba finds a folder to write to."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def scores(w: Any, x: Any, features: Any, out: Any, tile: Any) -> None:
     """out[c, i] = sum_d w[c, d] x[i, d]; no fewer columns than a tile has, nor rows than SPAN."""
     columns, rows = out.shape
@@ -239,7 +247,7 @@ def scores(w: Any, x: Any, features: Any, out: Any, tile: Any) -> None:
                 _scores_tile(w, x, features, out, column, min(i, rows - SPAN), tile)
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def slope(e: Any, x: Any, dw: Any, tile: Any) -> None:
     """dw[c, d] = sum_i e[c, i] x[i, d]; no fewer columns or features than a tile has."""
     columns, features = dw.shape

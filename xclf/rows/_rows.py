@@ -315,6 +315,8 @@ def _parts(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iter
     """f of one chunk after the other. A chunk for which there is no memory is done in halves, and
     so are those after it."""
     done = 0
+    chunk: Chunk | None = None
+    part: Any = None
     while done < len(rows):
         failure: BaseException | None = None
         with closing(rows.chunks(size, done)) as chunks:
@@ -329,6 +331,7 @@ def _parts(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iter
                 # Without its traceback, whose frames hold what was made of the chunk.
                 failure = error.with_traceback(None)
         if failure is not None:
+            chunk = part = None  # they hold memory too
             size = min(size, len(rows) - done)
             size = rows.room.halve(size, bytes_per_row(rows.x, rows.dtype, width), failure)
 

@@ -59,7 +59,8 @@ def heads_at_once(X: Array, head: Head) -> int:
     stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
     hinge = model._loss_name == "hinge"
     kind = Kind(stack, X, computing_dtype(X), 1, head.full_batch, hinge)
-    return kind.heads_within(budget(head))
+    bound = parse_bytes(head.model.max_memory)
+    return kind.heads_within(kind.needed(0) + TOGETHER if bound is None else bound)
 
 
 def _passes(group: list[Head]) -> list[list[Head]]:

@@ -6,11 +6,12 @@ import math
 
 from xclf._cuda_graph import Graph, record
 from xclf._xp import Array, namespace
+from xclf.rows import bytes_per_row
 from xclf.training._recorded import AGREES, AGREES_WIDE, give_up, recordable, why_not
 from xclf.training.problem import Problem
 
 #: Evaluations from which on a recording is worth the three passes that it takes.
-AFTER = 10
+AFTER = 20
 
 # Operations of a pass, about 4 ms of a large GPU's, up to which asking for its launches counts.
 _SHORT = 2e11
@@ -37,7 +38,7 @@ class Evaluations:
         self._left -= 1
         if self._left == 0 and self._is_short(theta) and not why_not():
             try:
-                self._record(theta, found)
+                self._record(theta)
             except Exception as error:  # CuPy and cuBLAS raise their own classes
                 self._graph = None
                 give_up("passes over the rows", error)
@@ -48,9 +49,15 @@ class Evaluations:
         features, width = int(rows.x.shape[1]), self.problem.width(theta)
         return 4.0 * len(rows) * features * width <= _SHORT
 
-    def _record(self, theta: Array, found: tuple[Array, Array]) -> None:
-        """Record the pass; `found` is what it gave at theta, and what a replay must give."""
+    def _record(self, theta: Array) -> None:
+        """Record the pass, and see that a replay gives what the pass does.
+
+        Not at theta, where the gradient of a fit that is nearly done is smaller than the rounding
+        of its terms, but half the way back to 0, and a step aside for a theta that is 0.
+        """
         xp, problem = namespace(theta), self.problem
+        theta = 0.5 * theta + 0.01
+        found = problem.value_and_grad(theta)
         own = self._theta = xp.empty_like(theta)
         own[...] = theta
         out = self._out = tuple(xp.zeros_like(part) for part in found)
@@ -59,7 +66,9 @@ class Evaluations:
             for kept, part in zip(out, problem.value_and_grad(own), strict=True):
                 kept[...] = part
 
-        self._graph = record(work)
+        rows, width = problem.rows, problem.width(theta)
+        chunk = min(len(rows), rows.chunk_rows(width)) * bytes_per_row(rows.x, rows.dtype, width)
+        self._graph = record(work, 2 * chunk + 4 * int(theta.nbytes))
         for part in out:
             part[...] = 0.0  # of what was done to record it
         apart = [xp.max(xp.abs(a - b)) for a, b in zip(self._replayed(theta), found, strict=True)]

@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from xclf._cuda_graph import Graph, record
-from xclf._xp import Array, device, library, namespace
+from xclf._xp import Array, device, library, namespace, out_of_memory
 from xclf.objectives import Objective
 from xclf.optim import Rule, State, can_update_in_place, update_in_place
-from xclf.rows import Rows, Split, Streamed
+from xclf.rows import Rows, Split, Streamed, bytes_per_row
 
 #: Steps from which on a recording is worth what it takes: three steps and a few milliseconds.
 WORTH = 50
 
 #: How far a replayed step may be from a plain one, as a share of it: the products add up in another
-# order. A wrong operand, or numbers of another step, is off by far more.
+#: order. A wrong operand, or numbers of another step, is off by far more.
 AGREES, AGREES_WIDE = 1e-2, 1e-6  # in float32 (and TF32), in float64
 
 
@@ -31,7 +31,10 @@ class RecordedSteps:
     def __init__(
         self, objective: Objective, rule: Rule, rows: Rows, theta: Array, state: State, size: int
     ) -> None:
-        self.objective, self.rule, self.rows, self.size = objective, rule, rows, size
+        self.objective, self.rule, self.rows = objective, rule, rows
+        width = max(objective.stack.widths[1:]) * (theta.shape[0] if theta.ndim > 1 else 1)
+        each = bytes_per_row(rows.x, rows.dtype, width)
+        self._needed = 2 * size * each + 4 * int(theta.nbytes)
         xp = namespace(theta)
         self.theta = xp.empty_like(theta)
         self.state = tuple(_own(part) for part in state)
@@ -108,7 +111,7 @@ class RecordedSteps:
     def _record(self) -> None:
         """Record the step; what doing it changed is put back."""
         theta, state = _copied(self.theta), tuple(_copied(part) for part in self.state)
-        self._graph = record(self._work)
+        self._graph = record(self._work, self._needed)
         self._start(theta, state)
 
     def _work(self) -> None:
@@ -152,9 +155,9 @@ class Recorder:
         # By identity, of things that are held: heads that leave take their objective with them.
         wanted = (objective, rule, rows, size)
         same = len(self._for) == 4 and all(a is b for a, b in zip(wanted, self._for, strict=True))
-        if same and self._made is not None and self._made.fits(theta, state):
+        if same and (self._made is None or self._made.fits(theta, state)):
             return self._made
-        self._made, self._for = None, ()
+        self._made, self._for = None, wanted  # what cannot be recorded is not tried again
         try:
             made = RecordedSteps(objective, rule, rows, theta, state, size)
             deviation = made.deviation(theta, state, *first)
@@ -164,15 +167,15 @@ class Recorder:
         except Exception as error:  # CuPy and cuBLAS raise their own classes
             give_up("minibatch steps", error)
             return None
-        if math.isnan(deviation):
-            return None
-        self._made, self._for = made, wanted
-        return made
+        self._made = None if math.isnan(deviation) else made
+        return self._made
 
 
 def recordable(rows: Rows) -> bool:
-    """Whether the rows are in the memory of one CUDA GPU."""
-    return library(namespace(rows.x)) == "cupy" and not isinstance(rows.x, Streamed | Split)
+    """Whether the rows are in the memory of one CUDA GPU, which nobody has bounded: a graph keeps
+    the memory that it was recorded with."""
+    there = library(namespace(rows.x)) == "cupy" and not isinstance(rows.x, Streamed | Split)
+    return there and rows.room.size is None
 
 
 _gave_up: list[str] = []
@@ -184,7 +187,10 @@ def why_not() -> str | None:
 
 
 def give_up(what: str, error: Exception) -> None:
-    """Record nothing more in this process, and say why, once."""
+    """Record nothing more in this process, and say why, once. Where there was no memory, the next
+    may have it: nothing is said."""
+    if out_of_memory(error):
+        return
     said = str(error).strip().splitlines() or [""]
     _gave_up.append(f"{type(error).__name__}: {said[0]}")
     warnings.warn(

@@ -30,6 +30,9 @@ _FULL_BYTES, _NARROW_BYTES, _LEADING_BYTES = 20, 12, 40
 # 8 rows a feature CIFAR-10 takes as many iterations as with all, with 2 three times as many.
 _ROWS_PER_FEATURE, _ROWS_PER_DIRECTION = 8, 32
 
+# A sample is to have half of each class's share, where that are so many rows or more.
+_RARE = 32
+
 # A full basis of r directions costs about 10 r^3 operations, a pass over the rows 4 N D K C slower
 # ones: 4 r^3 of those. Up to this many passes it is made at once: it saves more on any problem that
 # needs it. A dearer one waits until the fit has shown, by half as many passes, that it is no easy
@@ -243,11 +246,28 @@ def _narrowed(rows: Rows) -> Rows:
 
 def sample(rows: Rows, most: int) -> Rows:
     """Every k-th row, so that at least `most` remain, and fewer than twice as many where weights
-    allow: rows that are left out may come every k-th too, and a sample of them tells nothing."""
+    and labels allow: rows that are left out, or those of a class, may come every k-th too, and a
+    sample without them tells nothing."""
     stride = max(1, len(rows) // most)
-    if rows.weights is not None and stride > 1:
-        some = (to_host(rows.weights) > 0.0).astype(np.float64)
-        least = 0.5 * some.mean(axis=-1)
-        while stride > 1 and np.any(some[..., ::stride].mean(axis=-1) < least):
+    if stride > 1:
+        kinds = [_kinds(rows.labels)]
+        if rows.weights is not None:
+            kinds += [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
+        while stride > 1 and not all(_is_fair(kind, stride) for kind in kinds):
             stride -= 1
     return rows if stride < 2 else rows.every(stride)
+
+
+def _kinds(labels: Array) -> np.ndarray:
+    """The class of every row, on the host, from integers or from a mask (C, n)."""
+    host = to_host(labels)
+    return host if host.ndim == 1 else np.asarray(host.argmax(axis=0))
+
+
+def _is_fair(kinds: np.ndarray, stride: int) -> bool:
+    """Whether every `stride`-th row has half the share of each kind that all rows have: of those
+    that are not so rare that chance alone may leave them out."""
+    counts = np.bincount(kinds)
+    some = np.bincount(kinds[::stride], minlength=len(counts))
+    expected = counts / stride
+    return bool(np.all((some >= 0.5 * expected) | (expected < _RARE)))
