@@ -12,13 +12,14 @@ from estimator_cases import blobs, problem_on
 from helpers import assert_close_max_norm, softmax_rows
 
 from xclf.objectives import Stack
-from xclf.optim import SGD, Adam, Momentum, RMSProp
+from xclf.optim import SGD, Adam, Momentum, RMSProp, rate_factor
 from xclf.training import (
     MinibatchPlan,
     Monitor,
     accuracy,
     empty_history,
     fit_minibatch,
+    minibatch_step,
     subset,
 )
 from xclf.training.minibatch import run_epoch
@@ -311,3 +312,25 @@ def test_a_rate_that_is_too_large_ends_the_fit():
     assert not result.converged
     assert result.n_iter < 9
     assert all(math.isfinite(v) for v in monitor.history["loss"])
+
+
+@rules
+@pytest.mark.parametrize("reg", [0.1, np.array([0.1, 0.3])])
+def test_an_epoch_on_numpy_is_its_steps_bit_for_bit(rule, reg):
+    """In place as it is: what comes in is as it was."""
+    heads = np.ndim(reg) and len(reg)
+    problem = problem_on(NUMPY, Stack((5, 4, 3)), X, Y, reg=reg)
+    theta = np.random.default_rng(2).normal(size=(*(heads,) * bool(heads), 5 * 4 + 4 + 4 * 3 + 3))
+    plan, state = _plan(rule=rule, schedule="cosine"), rule.init(theta)
+    before = [theta.copy(), *(np.array(part) for part in state)]
+    order = np.random.default_rng(3).permutation(50)
+    got, after = run_epoch(problem.objective, problem.rows, plan, theta, state, order, 1)
+    for part, was in zip([theta, *state], before, strict=True):
+        np.testing.assert_array_equal(part, was)
+    want, held = theta, state
+    for step in range(5):
+        rate = plan.rate * rate_factor("cosine", 5 + step, 5, plan.epochs)
+        batch = order[10 * step : 10 * step + 10]
+        want, held = minibatch_step(problem.objective, rule, problem.rows, want, held, batch, rate)
+    for part, whole in zip([got, *after], [want, *held], strict=True):
+        np.testing.assert_array_equal(part, whole)

@@ -69,6 +69,14 @@ class Objective:
             ]
         )
 
+    def add_penalty(self, theta: np.ndarray, slope: np.ndarray) -> None:
+        """Add the penalty's slope at theta to `slope`, NumPy arrays, in place."""
+        rate = 2.0 * self.reg
+        if getattr(rate, "ndim", 0):
+            rate = rate[:, None]
+        for where in self.stack.weights:
+            slope[..., where] += rate * theta[..., where]
+
     def _batch_slopes(
         self, prepared: list[Layer], rows: RowChunk
     ) -> list[tuple[Array, Array | None]]:

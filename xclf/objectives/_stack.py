@@ -47,6 +47,15 @@ class Stack:
         pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
         return sum(m * (d + self.bias) for d, m in pairs)
 
+    @property
+    def weights(self) -> list[slice]:
+        """Where theta holds weights, layer by layer; what is between them are biases."""
+        found, start = [], 0
+        for d, m in zip(self.widths[:-1], self.widths[1:], strict=True):
+            found.append(slice(start, start + m * d))
+            start += m * (d + self.bias)
+        return found
+
     def layers(self, theta: Array) -> list[Layer]:
         """Views of theta, layer by layer, in fitting coordinates."""
         xp = namespace(theta)
@@ -178,7 +187,7 @@ class Stack:
 
 
 def _cast(a: Array | None, dtype: Any) -> Array | None:
-    return None if a is None else namespace(a).astype(a, dtype, copy=False)
+    return a if a is None or a.dtype == dtype else namespace(a).astype(a, dtype)
 
 
 def _rows_first(xp: Any, x: Array, w: Array, b: Array | None) -> Array:

@@ -109,8 +109,8 @@ class Adam(Rule):
     epsilon: float = 1e-8
 
     def init(self, theta: Array) -> State:
-        zeros = namespace(theta).zeros_like(theta)
-        return zeros, zeros, 0
+        xp = namespace(theta)
+        return xp.zeros_like(theta), xp.zeros_like(theta), 0
 
     def numbers(self, state: State, rate: Any) -> tuple[Any, ...]:
         # The two corrections are Python numbers: they cost no array operation.

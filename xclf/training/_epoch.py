@@ -66,11 +66,13 @@ def run_epoch(
     epoch: int,
     recorder: Recorder | None = None,
     own_thread: bool = False,
+    own_state: bool = False,
 ) -> tuple[Array, State]:
     """One pass over the rows that `order` (host integers) names, in that order.
 
     recorder : one for all epochs of a fit, for steps that may be replayed from a CUDA graph
     own_thread : whether this is one of several threads that train heads
+    own_state : whether the arrays of `state` may be written to
     """
     total = len(order) if own_thread else 0
     batches = list(_batches(plan, rows.numbers(order), epoch))
@@ -83,7 +85,9 @@ def run_epoch(
                 theta, state = made.run(theta, state, batches[:full])
                 batches = batches[full:]
         if is_host(theta) and can_update_on_host(plan.rule):
-            return _on_host(objective, rows, plan.rule, theta, state, batches, total)
+            if not own_state:
+                state = tuple(part.copy() if is_array(part) else part for part in state)
+            return _on_host(objective, rows, plan.rule, theta.copy(), state, batches, total)
         for batch, rate in batches:
             theta, state = minibatch_step(objective, plan.rule, rows, theta, state, batch, rate)
     return theta, state
@@ -98,12 +102,11 @@ def _on_host(
     batches: list[tuple[np.ndarray, Any]],
     total: int,
 ) -> tuple[np.ndarray, State]:
-    """The same steps on NumPy: parameters and state are copied once, then written to."""
-    theta = theta.copy()
-    state = tuple(part.copy() if is_array(part) else part for part in state)
+    """The same steps on NumPy, written into theta and the state."""
     for index, rate in batches:
-        slope = objective.batch_slope(theta, rows.take(index), total=total)
+        slope = objective.batch_slope(theta, rows.take(index), penalty=False, total=total)
         slope = slope.astype(theta.dtype, copy=False)
+        objective.add_penalty(theta, slope)
         state = update_on_host(rule, theta, slope, state, rule.numbers(state, rate))
     return theta, state
 

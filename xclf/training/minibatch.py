@@ -92,7 +92,10 @@ def fit_minibatch(
     if _is_plain(problem, plan, theta):
         theta = theta[0, :]  # every step then does without reshaping to and from one head
     probe = Problem(problem.objective, _probe(problem.rows, train, rng))
-    state = plan.rule.init(theta) if state is None else state
+    if state is None:
+        state = plan.rule.init(theta)
+    elif is_host(theta):  # epochs write into it
+        state = tuple(part.copy() if is_array(part) else part for part in state)
     steps = plan.epochs * (len(train) // plan.batch_size)
     run = _Run(problem, probe, validation, plan, theta, state, steps)
     try:
@@ -177,7 +180,7 @@ class _Run:
         recorder = self.recorder if part is None else None
         objective, rows = problem.objective, problem.rows
         own = part is not None
-        return run_epoch(objective, rows, plan, theta, state, order, epoch, recorder, own)
+        return run_epoch(objective, rows, plan, theta, state, order, epoch, recorder, own, True)
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
         """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
