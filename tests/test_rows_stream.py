@@ -260,8 +260,7 @@ def test_no_step_over_streamed_rows_reads_the_device():
 
     from xclf.objectives import Objective, Stack, data_loss
     from xclf.optim import SGD
-    from xclf.training.minibatch import minibatch_step
-    from xclf.training.problem import Problem
+    from xclf.training import Problem, minibatch_step
 
     x = Streamed(HOST, NAMESPACE, "cpu")
     rows = Rows(x, counted(np.arange(20) % 4), None, x.dtype)

@@ -250,10 +250,12 @@ def sample(rows: Rows, most: int) -> Rows:
     sample without them tells nothing."""
     stride = max(1, len(rows) // most)
     if stride > 1:
-        kinds = [_kinds(rows.labels)]
+        kinds, lines = _kinds(rows.labels), []
         if rows.weights is not None:
-            kinds += [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
-        while stride > 1 and not all(_is_fair(kind, stride) for kind in kinds):
+            lines = [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
+        while stride > 1 and not (
+            _is_fair(kinds, stride, _RARE) and all(_is_fair(line, stride, 0) for line in lines)
+        ):
             stride -= 1
     return rows if stride < 2 else rows.every(stride)
 
@@ -264,10 +266,10 @@ def _kinds(labels: Array) -> np.ndarray:
     return host if host.ndim == 1 else np.asarray(host.argmax(axis=0))
 
 
-def _is_fair(kinds: np.ndarray, stride: int) -> bool:
-    """Whether every `stride`-th row has half the share of each kind that all rows have: of those
-    that are not so rare that chance alone may leave them out."""
+def _is_fair(kinds: np.ndarray, stride: int, rare: int) -> bool:
+    """Whether every `stride`-th row has half the share of each kind that all rows have, of those
+    of which there should be `rare` or more."""
     counts = np.bincount(kinds)
     some = np.bincount(kinds[::stride], minlength=len(counts))
     expected = counts / stride
-    return bool(np.all((some >= 0.5 * expected) | (expected < _RARE)))
+    return bool(np.all((some >= 0.5 * expected) | (expected < rare)))
