@@ -57,7 +57,9 @@ RULES = [
     (Adam(), _adam, {}),
     (Adam(0.5, 0.9, 1e-2), _adam, {"beta1": 0.5, "beta2": 0.9, "epsilon": 1e-2}),
 ]
-rules = pytest.mark.parametrize(("rule", "formula", "options"), RULES, ids=lambda v: str(v)[:30])
+rules = pytest.mark.parametrize(
+    ("rule", "formula", "options"), RULES, ids=lambda v: getattr(v, "__name__", str(v)[:30])
+)
 
 
 def _run(rule, theta, slopes, rate):
