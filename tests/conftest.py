@@ -13,6 +13,7 @@ import enum
 import functools
 import importlib
 import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,9 @@ def required_backends() -> set[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     required_backends()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell's background jobs ignore Ctrl-C, and so do their children; tests send it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Module scope: the value holds no state, and Hypothesis may draw many examples inside one test.
