@@ -2,7 +2,7 @@
 
 from xclf.objectives._host import true_index
 from xclf.objectives._host_proximal import proximal_sums
-from xclf.objectives._objective import LOSSES, Objective, data_loss
+from xclf.objectives._objective import LOSSES, Objective, data_loss, lines_of
 from xclf.objectives._proximal import Move, ProximalSums, class_flows, true_mask
 from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import DataLoss, RowChunk, RowSums
@@ -19,6 +19,7 @@ __all__ = [
     "Stack",
     "class_flows",
     "data_loss",
+    "lines_of",
     "proximal_sums",
     "true_index",
     "true_mask",

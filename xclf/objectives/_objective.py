@@ -103,8 +103,8 @@ class Objective:
         loss: Any = self.loss
         margin = loss.keywords.get("margin") if isinstance(loss, partial) else None
         if getattr(margin, "ndim", 0):
-            loss = data_loss("hinge", _lines(margin, kept))
-        return replace(self, loss=loss, reg=_lines(self.reg, kept))
+            loss = data_loss("hinge", lines_of(margin, kept))
+        return replace(self, loss=loss, reg=lines_of(self.reg, kept))
 
     def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i L_i (*heads,), without the slope's way back."""
@@ -141,8 +141,9 @@ def _diagonal(xp: Any, values: Array) -> Array:
     return values[..., :, None] * eye
 
 
-def _lines(value: Any, kept: np.ndarray) -> Any:
-    """Those of one value per head; a number is the same for all."""
+def lines_of(value: Any, kept: np.ndarray) -> Any:
+    """Of an array of one line per head those that host integers name; a number is the same for
+    all."""
     if not getattr(value, "ndim", 0):
         return value
     return namespace(value).take(value, from_host(kept, value), axis=0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, is_host, namespace
-from xclf.objectives import Objective
+from xclf._xp import Array, is_host
+from xclf.objectives import Objective, lines_of
 from xclf.optim import Momentum, Rule, State, can_update_on_host, rate_factor, update_on_host
 from xclf.rows import Rows
 from xclf.training._recorded import Recorder
@@ -38,8 +38,8 @@ class MinibatchPlan:
         """The plan of the heads that host integers `kept` name."""
         rule = self.rule
         if isinstance(rule, Momentum):
-            rule = replace(rule, momentum=take(rule.momentum, kept))
-        return replace(self, rule=rule, rate=take(self.rate, kept))
+            rule = replace(rule, momentum=lines_of(rule.momentum, kept))
+        return replace(self, rule=rule, rate=lines_of(self.rate, kept))
 
 
 def minibatch_step(
@@ -119,13 +119,6 @@ def _batches(plan: MinibatchPlan, index: Array, epoch: int) -> Iterator[tuple[Ar
         factor = rate_factor(plan.schedule, epoch * steps + step, steps, plan.epochs)
         rate = plan.rate if factor == 1.0 else plan.rate * factor
         yield index[step * size : min((step + 1) * size, count)], rate
-
-
-def take(value: Any, kept: np.ndarray) -> Any:
-    """The lines of an array of one per head; a number is the same for all."""
-    if not is_array(value):
-        return value
-    return namespace(value).take(value, from_host(kept, value), axis=0)
 
 
 def is_array(value: Any) -> bool:

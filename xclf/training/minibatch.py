@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from xclf._xp import Array, accumulator, device, from_host, is_host, namespace, to_host
-from xclf.objectives import Objective
+from xclf.objectives import Objective, lines_of
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
-from xclf.training._epoch import MinibatchPlan, is_array, run_epoch, take
+from xclf.training._epoch import MinibatchPlan, is_array, run_epoch
 from xclf.training._recorded import Recorder
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
@@ -53,7 +53,7 @@ class _Watch:
 
     def keep(self, kept: np.ndarray) -> None:
         self.best, self.stale = self.best[kept], self.stale[kept]
-        self.theta = take(self.theta, kept)
+        self.theta = lines_of(self.theta, kept)
 
 
 def fit_minibatch(
@@ -176,7 +176,7 @@ class _Run:
         problem, plan, theta, state = self.problem, self.plan, self.theta, self.state
         if part is not None:
             problem, plan = problem.keep(part), plan.keep(part)
-            theta, state = take(theta, part), tuple(take(p, part) for p in state)
+            theta, state = lines_of(theta, part), tuple(lines_of(p, part) for p in state)
         recorder = self.recorder if part is None else None
         objective, rows = problem.objective, problem.rows
         own = part is not None
@@ -226,7 +226,10 @@ class _Run:
         if self.validation is not None:
             self.validation = self.validation.keep(kept)
         self.plan = self.plan.keep(kept)
-        self.theta, self.state = take(self.theta, kept), tuple(take(p, kept) for p in self.state)
+        self.theta, self.state = (
+            lines_of(self.theta, kept),
+            tuple(lines_of(p, kept) for p in self.state),
+        )
         self.watch.keep(kept)
 
     def finish(self, measure_all: bool) -> list[FitResult]:
