@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Backend
+from conftest import Backend, why_missing
 from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, quick, small  # noqa: F401
 from helpers import assert_same_kind
 
@@ -205,8 +205,6 @@ OTHERS = [b for b in Backend if b not in (Backend.NUMPY, Backend.NUMPY_READONLY)
 
 @pytest.fixture(params=OTHERS, ids=str, scope="module")
 def other(request):
-    from conftest import why_missing
-
     if why_missing(request.param):
         pytest.skip(why_missing(request.param))
     return request.param
@@ -227,13 +225,55 @@ def test_model_and_rows_in_different_places(cls, other):
 
 
 @classes_
-def test_labels_or_weights_in_a_third_place(cls, other):
+def test_labels_or_weights_on_a_device_that_is_not_of_the_rows(cls, other):
+    if other is Backend.TORCH:
+        pytest.skip("torch on the CPU: the next test")
+    model = quick(cls).fit(X, Y)
     for x, y, w, name in (
         (X, other.asarray(Y), None, "y"),
-        (X, Y, other.asarray(WEIGHTS), "sample_weight"),
+        (X.tolist(), Y, other.asarray(WEIGHTS), "sample_weight"),
     ):
-        with pytest.raises(ValueError, match=rf"X is numpy on cpu but {name} is .*: move {name}"):
-            quick(cls).fit(x, y, sample_weight=w)
+        told = rf"X is numpy on cpu but {name} is .*: move {name}"
+        for method in (quick(cls).fit, model.partial_fit, model.score):
+            with pytest.raises(ValueError, match=told):
+                method(x, y, sample_weight=w)
+
+
+def _in_host_memory():
+    """The same values as arrays of every library that has some there."""
+    places = {"list": np.ndarray.tolist, "numpy": np.asarray}
+    if why_missing(Backend.TORCH) is None:
+        places["torch"] = Backend.TORCH.asarray
+    if why_missing(Backend.STRICT) is None:
+        places["strict"] = Backend.STRICT.xp.asarray  # on its default device, the CPU
+    return places
+
+
+@classes_
+@pytest.mark.parametrize("library", ["list", "numpy", "torch", "strict"])
+def test_labels_and_weights_in_host_memory_of_any_library(backend, cls, library):
+    """Whatever X is: they come to the same fit, bit for bit, and to the same score."""
+    put = _in_host_memory().get(library)
+    if put is None:
+        pytest.skip(f"{library} is not here")
+    x, y, w = backend.asarray(X), put(Y), put(WEIGHTS)
+    got, want = quick(cls), quick(cls)
+    for method in ("fit", "partial_fit"):
+        getattr(got, method)(x, y, sample_weight=w)
+        getattr(want, method)(x, Y, sample_weight=WEIGHTS)
+        for one, other in zip(_arrays(got), _arrays(want), strict=True):
+            np.testing.assert_array_equal(backend.to_host(one), backend.to_host(other))
+    assert got.score(x, y, sample_weight=w) == want.score(x, Y, sample_weight=WEIGHTS)
+    np.testing.assert_array_equal(got.classes_, [0, 1, 2])
+
+
+def test_weights_of_a_type_that_numpy_lacks():
+    torch = pytest.importorskip("torch")
+    weights = torch.asarray(WEIGHTS).to(torch.bfloat16)
+    rounded = weights.to(torch.float64).numpy()
+    got, want = (SoftmaxClassifier().fit(X, Y, w) for w in (weights, rounded))
+    np.testing.assert_array_equal(got.coef_, want.coef_)
+    assert got.score(X, Y, weights) == want.score(X, Y, rounded)
 
 
 def test_two_devices_of_one_library():
@@ -269,8 +309,10 @@ def test_going_on_in_another_place(cls, other):
 
 def test_lazy_arrays_are_refused():
     dask = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="lazy"):
+    with pytest.raises(TypeError, match="X must be an array in memory, got a lazy"):
         xclf.SoftmaxClassifier().fit(dask.from_array(X), Y)
+    with pytest.raises(TypeError, match="y must be an array in memory, got a lazy"):
+        xclf.SoftmaxClassifier().fit(X, dask.from_array(Y))
 
 
 def test_lazy_arrays_are_refused_by_name(monkeypatch):

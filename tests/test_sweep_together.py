@@ -21,6 +21,7 @@ from xclf.sweep import _scores, _train
 
 REGS = {"reg": [1e-4, 1e-2, 1.0]}
 GRID = {"reg": [1e-3, 1e-1], "class_weight": [None, "balanced"]}
+WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=90)
 ESTIMATORS = [SOFTMAX, SVM, MOMENTUM, NET]
 
 
@@ -68,10 +69,26 @@ def test_scorers_of_ones_own_get_the_model_and_its_rows(backend):
 
 
 def test_rows_and_labels_in_two_places():
-    torch = pytest.importorskip("torch")
-
+    strict = pytest.importorskip("array_api_strict")
+    y, weights = (strict.asarray(v, device=strict.Device("device1")) for v in (Y, WEIGHTS))
+    search = SweepCV(SOFTMAX, REGS, cv=3)
     with pytest.raises(ValueError, match="move y to where X is"):
-        SweepCV(SOFTMAX, REGS).fit(X, torch.asarray(Y))
+        search.fit(X, y)
+    with pytest.raises(ValueError, match="move sample_weight to where X is"):
+        search.fit(X, Y, sample_weight=weights)
+    with pytest.raises(ValueError, match="move y to where X is"):
+        search.fit(X, Y).score(X, y)
+
+
+def test_labels_and_weights_in_host_memory_of_another_library(backend):
+    torch = pytest.importorskip("torch")
+    x = backend.asarray(X)
+    got, want = (SweepCV(SOFTMAX, REGS, cv=3) for _ in range(2))
+    got.fit(x, torch.asarray(Y), sample_weight=torch.asarray(WEIGHTS))
+    want.fit(x, Y, sample_weight=WEIGHTS)
+    for key in ("mean_test_score", "std_test_score"):
+        np.testing.assert_array_equal(got.cv_results_[key], want.cv_results_[key])
+    assert got.score(x, torch.asarray(Y)) == want.score(x, Y)
 
 
 # --- one pass --------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         X : array of any Array API library, or a list or data frame (which count as NumPy); real
             numbers. The fit runs where X is, in float64 for float64 data and float32 for the rest;
             integers are widened a chunk at a time.
-        y : labels, numbers or strings; on the host, or where X is
-        sample_weight : (N,) weights >= 0, on the host or where X is; the data term is their mean
+        y : labels, numbers or strings; where X is, or in host memory, of any library
+        sample_weight : (N,) weights >= 0, in such places too; the data term is their mean
 
         Returns self. Raises ValueError for input that does not fit (see the README, "What is
         checked"); warns with ConvergenceWarning when a full-batch method stops before its

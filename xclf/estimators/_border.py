@@ -44,10 +44,7 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
 
 def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
     name = type(est).__name__
-    if _xp.is_lazy(X):
-        raise TypeError(
-            f"X must be an array in memory, got a lazy {type(X).__name__}: compute it first"
-        )
+    _check_in_memory(X, "X")
     if "sparse" in str(getattr(X, "layout", "")):
         raise TypeError("X must be dense, got a sparse tensor: X.to_dense() makes it so")
     xp = _xp.namespace(X)
@@ -70,6 +67,14 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
         raise ValueError(
             f"X has {features} features, but {name} is expecting {est.n_features_in_} features "
             "as input."
+        )
+
+
+def _check_in_memory(values: Array, name: str) -> None:
+    if _xp.is_lazy(values):
+        raise TypeError(
+            f"{name} must be an array in memory, got a lazy {type(values).__name__}: "
+            "compute it first"
         )
 
 
@@ -103,9 +108,7 @@ def check_finite(X: Array) -> None:
         part = X[start : min(start + size, rows), :]
         if bool(xp.all(xp.isfinite(part))):
             continue
-        if part.dtype not in (xp.float32, xp.float64):
-            part = xp.astype(part, xp.float32)  # NumPy has no bfloat16
-        host = _xp.to_host(part)
+        host = host_values(part)
         row, column = (int(i) for i in np.argwhere(~np.isfinite(host))[0])
         value = "NaN" if np.isnan(host[row, column]) else "infinity (inf)"
         raise ValueError(
@@ -119,7 +122,7 @@ def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
     if y is None:
         raise ValueError(f"{type(est).__name__} requires y to be passed, but the target y is None")
     check_same_place(X, y, "y")
-    labels: np.ndarray = column_or_1d(_to_host(y), warn=True)
+    labels: np.ndarray = column_or_1d(host_values(y), warn=True)
     if labels.shape[0] != X.shape[0]:
         raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
     _check_labels_present(labels)
@@ -182,7 +185,7 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
     if sample_weight is None:
         return None
     check_same_place(X, sample_weight, "sample_weight")
-    host = _to_host(sample_weight)
+    host = host_values(sample_weight)
     rows = int(X.shape[0])
     if host.ndim == 0:
         host = np.full(rows, host)
@@ -204,13 +207,21 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
     return None if (weights == 1.0).all() else weights
 
 
-def check_same_place(X: Array, other: Any, name: str) -> None:
-    """`other` may be on the host whatever X is; any other place must be that of X."""
+def check_same_place(X: Any, other: Any, name: str) -> None:
+    """`other` may be in host memory, of any library, whatever X is; on a device it must be where X
+    is."""
     check_nothing_masked(other, name)
-    if _xp.is_host(other) or (not _xp.is_host(X) and _xp.same_place(X, other)):
+    if _xp.is_host(other):
         return
+    _check_in_memory(other, name)
+    # The CPU by any name: 'cpu' in torch, 'CPU_DEVICE' in array-api-strict.
+    if "cpu" in str(_xp.device(other)).lower():
+        return
+    if not _xp.is_host(X) and _xp.same_place(X, other):
+        return
+    where = _xp.place(X) if _xp.is_array(X) else "numpy on cpu"  # lists count as NumPy
     raise ValueError(
-        f"X is {_xp.place(X)} but {name} is {_xp.place(other)}: move {name} to where X is, or "
+        f"X is {where} but {name} is {_xp.place(other)}: move {name} to where X is, or "
         f"pass it as a NumPy array"
     )
 
@@ -224,11 +235,16 @@ def check_same_as_model(model_array: Array, X: Array) -> None:
         )
 
 
-def _to_host(values: Any) -> np.ndarray:
-    """A label or weight vector on the host; data frame columns and lists too."""
-    if _xp.is_array(values):
-        return _xp.to_host(values)
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # ragged lists
-        raise ValueError(f"y and sample_weight must be 1-D: {error}") from None
+def host_values(values: Any) -> np.ndarray:
+    """Labels, weights or rows on the host; data frame columns and lists too."""
+    if not _xp.is_array(values):
+        try:
+            return np.asarray(values)
+        except ValueError as error:  # ragged lists
+            raise ValueError(f"y and sample_weight must be 1-D: {error}") from None
+    if not _xp.is_host(values):
+        xp = _xp.namespace(values)
+        known = (xp.float32, xp.float64)
+        if xp.isdtype(values.dtype, "real floating") and values.dtype not in known:
+            values = xp.astype(values, xp.float32)  # NumPy has no bfloat16
+    return _xp.to_host(values)

@@ -79,12 +79,17 @@ class FittedModel:
             return _xp.namespace(best).take(labels, best, axis=0)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Mean accuracy of `predict(X)` against y, computed on the host."""
-        if _xp.is_array(X):
-            border.check_same_place(X, y, "y")
+        """Mean accuracy of `predict(X)` against y, computed on the host.
+
+        y, sample_weight : as in `fit`, in host memory or where X is
+        """
+        border.check_same_place(X, y, "y")
+        border.check_same_place(X, sample_weight, "sample_weight")
         guess = _xp.to_host(self.predict(X))
-        truth = _xp.to_host(y) if _xp.is_array(y) else y
-        weights = _xp.to_host(sample_weight) if _xp.is_array(sample_weight) else sample_weight
+        truth, weights = (
+            border.host_values(values) if _xp.is_array(values) else values
+            for values in (y, sample_weight)
+        )
         return float(accuracy_score(truth, guess, sample_weight=weights))
 
     @property

@@ -17,7 +17,7 @@ from sklearn.utils.metadata_routing import process_routing
 
 from xclf import _xp
 from xclf.estimators._base import BaseClassifier
-from xclf.estimators._border import check_same_place
+from xclf.estimators._border import check_same_place, host_values
 from xclf.sweep._book import (
     Book,
     Folds,
@@ -62,8 +62,8 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         estimator's own callbacks hear of a whole pass, whose models an event's `heads` counts, and
         end all of them if they say so.
 
-    X may be an array of any library that the estimators take, with labels on the host or beside X.
-    Memory: at a time as many heads are trained as fit in the estimator's max_memory, or 2 GB.
+    X may be an array of any library that the estimators take, with labels beside it or in host
+    memory. At a time as many heads are trained as fit in the estimator's max_memory, or 2 GB.
 
     Attributes: cv_results_ (fit and score times are shares of what was done together), best_*_,
     scorer_, n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_. The
@@ -109,15 +109,19 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Train every candidate on every fold, score, and refit the best on all rows.
 
-        X : (N, D) rows, as the estimators take them;  y : labels, on the host or where X is
+        X : (N, D) rows, as the estimators take them
+        y : labels, where X is, or in host memory, of any library
         params : for `fit`, the splitter (`groups`) and the scorers, as `GridSearchCV` routes them;
             those with a value for each row are split with the rows
         """
-        self._check(X, y)
+        self._check()
+        _check_places(X, {"y": y} | params)
         # What the second search would refuse, before anything is trained.
         self._validate_params()
         self._get_scorers()
-        X, y = indexable(X, y) if _xp.is_host(X) else (X, _on_host(y))
+        y = _on_host(y)
+        if _xp.is_host(X):
+            X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
         rows = np.arange(len(X) if _xp.is_host(X) else int(X.shape[0]))
@@ -148,6 +152,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
         """The best model's score on X, y, by `scoring` (accuracy without)."""
+        _check_places(X, {"y": y} | params)
         params = {name: _on_host(value) for name, value in params.items()}
         found = getattr(self, "scorer_", None)
         scorer = found.get(self.refit) if isinstance(found, dict) else found
@@ -157,7 +162,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         shadow.best_estimator_ = OnHost(self.best_estimator_)
         return super(SweepCV, shadow).score(X, _on_host(y), **params)  # type: ignore[no-any-return]
 
-    def _check(self, X: Any, y: Any) -> None:
+    def _check(self) -> None:
         model = last_step(self.estimator)
         if not isinstance(model, BaseClassifier):
             raise TypeError(
@@ -171,8 +176,6 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
                 UserWarning,
                 stacklevel=3,
             )
-        if _xp.is_array(X):
-            check_same_place(X, y, "y")
 
     def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Parameters for the estimator, for estimator and scorers, and for the splitter."""
@@ -223,9 +226,14 @@ def _no_score(model: Any, X: Any, y: Any = None, sample_weight: Any = None) -> f
     return 0.0
 
 
+def _check_places(X: Any, beside: dict[str, Any]) -> None:
+    for name, values in beside.items():
+        check_same_place(X, values, name)
+
+
 def _on_host(values: Any) -> Any:
     """Labels and the like where splitters and scorers want them; what is no array as it is."""
-    return values if _xp.is_host(values) else _xp.to_host(values)
+    return values if _xp.is_host(values) else host_values(values)
 
 
 def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:
