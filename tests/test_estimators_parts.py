@@ -211,12 +211,51 @@ def test_a_change_of_solver_between_parts_starts_its_own_state(cls):
         ({"standardize": True}, "partial_fit does not support standardize=True"),
         ({"early_stopping": True}, "partial_fit does not support early_stopping=True"),
         ({"class_weight": "balanced"}, "partial_fit does not support class_weight='balanced'"),
+        ({"lr_schedule": "cosine"}, "lr_schedule='cosine': it needs the number of epochs"),
+        ({"lr_schedule": "exponential"}, "partial_fit does not support lr_schedule='exponential'"),
     ],
 )
 @classes_
-def test_what_needs_all_rows(cls, parameters, message):
+def test_what_needs_all_rows_or_epochs(cls, parameters, message):
+    model = small(cls, **parameters)
     with pytest.raises(ValueError, match=message):
-        small(cls, **parameters).partial_fit(X, Y, classes=[0, 1, 2])
+        model.partial_fit(X, Y, classes=[0, 1, 2])
+    assert not hasattr(model, "classes_")
+    model.set_params(**dict.fromkeys(parameters, cls().get_params()[next(iter(parameters))]))
+    assert model.partial_fit(X, Y, classes=[0, 1, 2])
+
+
+#: What every call takes, or the first, with values that are not those of `START`.
+START = {"random_state": 0, "batch_size": 30, "solver": "momentum", "learning_rate": 0.1}
+TAKEN = {
+    "reg": 3.0, "fit_intercept": False, "solver": "rmsprop", "batch_size": 7,
+    "learning_rate": 0.3, "momentum": 0.5, "random_state": 8,
+    "class_weight": {0: 3.0, 1: 1.0, 2: 1.0},
+}  # fmt: skip
+OWN = {SVMClassifier: {"margin": 0.1}, TwoLayerClassifier: {"loss": "hinge", "hidden": 9}}
+#: What only says when `fit` stops, and where it starts.
+OF_FIT = {"max_iter": 3, "tol": 0.5, "n_iter_no_change": 1, "warm_start": True}
+
+
+@classes_
+def test_which_parameters_a_part_takes(cls):
+    """None is passed over in silence: it does something, is refused, or is told to be `fit`'s."""
+    plain = _flat(_parts(small(cls, **START)))
+    for name, value in (TAKEN | OWN.get(cls, {})).items():
+        other = _flat(_parts(small(cls, **START | {name: value})))
+        assert other.shape != plain.shape or not np.array_equal(other, plain), name
+    for name, value in OF_FIT.items():
+        np.testing.assert_array_equal(_flat(_parts(small(cls, **START | {name: value}))), plain)
+    for name in cls().get_params():
+        if name != "solver":
+            assert name in cls.partial_fit.__doc__
+
+
+@classes_
+def test_a_parameter_without_effect_warns_in_parts(cls):
+    with pytest.warns(UserWarning, match="solver 'adam' does not use momentum") as caught:
+        small(cls, momentum=0.5).partial_fit(X, Y, classes=[0, 1, 2])
+    assert [one.filename for one in caught] == [__file__]
 
 
 @classes_

@@ -29,7 +29,13 @@ from xclf.estimators._fitting import (
 from xclf.estimators._memory import room_for
 from xclf.estimators._places import put, shares_rows
 from xclf.estimators._printer import Printer
-from xclf.estimators._settings import FULL_BATCH, Settings, check_parameters, resolve
+from xclf.estimators._settings import (
+    FULL_BATCH,
+    Settings,
+    check_parameters,
+    resolve,
+    resolve_in_parts,
+)
 from xclf.objectives import Layer, Stack
 from xclf.rows import products
 from xclf.training import DIVERGED, Callback, FitResult, Monitor
@@ -167,8 +173,16 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         classes : every label that will ever come; needed at the first call only
         sample_weight : as in `fit`, but taken as it is: weights mean the same in every call
 
-        "auto" stands for adam here. The learning rate is constant; `standardize`, `early_stopping`
-        and class_weight="balanced" need all rows at once and are errors.
+        "auto" stands for adam here. Every call takes reg, fit_intercept, margin, hidden, loss,
+        batch_size, learning_rate, momentum, class_weight, callbacks, verbose, device, precision and
+        max_memory as they then are, the first one random_state. The rate is constant within a call:
+        `set_params(learning_rate=...)` between calls makes a schedule. When `fit` begins anew and
+        when it stops is all that warm_start, max_iter, tol, n_iter_no_change and
+        validation_fraction say: here calls go on, and it is for the caller to end them.
+
+        Raises ValueError as `fit` does, for labels that are not among the classes, and for what
+        needs all rows or the number of epochs: standardize, early_stopping, class_weight="balanced"
+        and any lr_schedule but "constant".
         """
         with self._whole_or_nothing():
             self._partial_fit(X, y, classes, sample_weight)
@@ -176,7 +190,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
-        settings = self._partial_settings()
+        settings = resolve_in_parts(self)
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
         X = border.check_x(self, X, reset=first)
@@ -246,17 +260,6 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             hinge=self._loss_name == "hinge",
             single=computing_dtype(X) == xp.float32,
         )
-
-    def _partial_settings(self) -> Settings:
-        for name in ("standardize", "early_stopping"):
-            if getattr(self, name):
-                raise ValueError(f"partial_fit does not support {name}=True: it needs all rows")
-        if isinstance(self.class_weight, str):
-            raise ValueError(
-                "partial_fit does not support class_weight='balanced': it needs all labels; pass "
-                "a dict of weights by class"
-            )
-        return resolve(self, auto="adam", hinge=False, single=True)
 
     def _check_classes(self, classes: Any, first: bool) -> np.ndarray:
         if classes is None:

@@ -113,7 +113,7 @@ class Job:
     def run(self, *, one_epoch: bool = False, state: State | None = None) -> FitResult:
         """Train; the result's theta is in fitting coordinates of `stack`.
 
-        one_epoch : a single pass at a constant rate, going on with an update rule's `state`
+        one_epoch : a single pass, going on with an update rule's `state`
         """
         with blas_threads(self.rows.x, self._largest_product()):
             return self._train(one_epoch, state)
@@ -134,7 +134,7 @@ class Job:
         if s.solver in MINIBATCH:
             plan = self._plan()
             if one_epoch:
-                plan = replace(plan, epochs=1, schedule="constant", patience=None)
+                plan = replace(plan, epochs=1, patience=None)
             # A part takes its weights as they are: rows without weight count in its batches.
             train, validation = (None, None) if one_epoch else self._split()
             (result,) = fit_minibatch(

@@ -182,6 +182,24 @@ def resolve(est: Any, *, auto: str, hinge: bool, single: bool) -> Settings:
     )
 
 
+def resolve_in_parts(est: Any) -> Settings:
+    """Settings of a `partial_fit`; ValueError for what it cannot do, as it sees some rows only."""
+    for name in ("standardize", "early_stopping"):
+        if getattr(est, name):
+            raise ValueError(f"partial_fit does not support {name}=True: it needs all rows")
+    if isinstance(est.class_weight, str):
+        raise ValueError(
+            "partial_fit does not support class_weight='balanced': it needs all labels; pass "
+            "a dict of weights by class"
+        )
+    if est.lr_schedule not in (None, "constant"):
+        raise ValueError(
+            f"partial_fit does not support lr_schedule={est.lr_schedule!r}: it needs the number "
+            "of epochs; leave it at None, and set learning_rate between calls"
+        )
+    return resolve(est, auto="adam", hinge=False, single=True)
+
+
 def _warn_unused(est: Any, solver: str) -> None:
     unused = [
         key
