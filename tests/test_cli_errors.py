@@ -82,6 +82,9 @@ SLIPS = [
     ("train digits --out /dev/null", "is not an ordinary file"),
     (f"train digits --out {'m' * 250}", "cannot be written"),
     ("train t.npz --out t.npz", "is what is read here"),
+    ("train digits --out m.pkl", "its name must end in .safetensors, got 'm.pkl'"),
+    ("sweep digits --out m.pkl", "--out: a model file is safetensors: its name must end in"),
+    ("sweep digits --out m.png --plot m.png", "must end in .safetensors, got 'm.png'"),
     ("evaluate linear", "Missing argument 'data'; see: xclf evaluate --help"),
     ("evaluate t.npz linear", "t.npz is not an xclf model file, or was cut short"),
     ("evaluate linear t.npz --min-accuracy 90", "less than or equal to 1"),
@@ -100,6 +103,7 @@ SLIPS = [
     ("plot linear --shape 2x1x2", "(1 or 3 channels), got '2x1x2'"),
     ("gradcheck --rows 0", "--rows must be at least 1, got 0"),
     ("gradcheck --classes 1", "--classes must be at least 2, got 1"),
+    ("gradcheck --seed -1", "greater than or equal to 0"),
     ("gradcheck --device tpu", "--device must be"),
 ]
 
@@ -118,6 +122,22 @@ def test_a_file_that_is_there_is_not_touched_by_a_slip(shell):
     assert (shell.home / "linear").read_bytes() == saved
     # A model may replace the one it goes on from.
     shell.good("train", "t.npz", "--start", "linear", "--out", "linear", "--max-iter", 1)
+
+
+def test_a_model_to_start_from_that_is_of_other_data(shell):
+    """The estimator would pass it over and begin anew; nothing would be left of the model."""
+    shell.good("train", "t.csv", "--label", "species", "--out", "m")
+    before = (shell.home / "m").read_bytes()
+    start = ("--start", "m", "--out", "m")
+    told = "--start knows ['a', 'b', 'c'], and none of the labels of t.npz: [0, 1, 2]"
+    assert shell.fails("train", "t.npz", *start) == told
+    text = (shell.home / "t.csv").read_text()
+    (shell.home / "t.csv").write_text(text.replace("a,b,c,d", "b,a,c,d", 1))
+    told = "t.csv: feature column 1 is 'b', the model was trained with 'a' there"
+    assert told in shell.fails("train", "t.csv", "--label", "species", *start)
+    assert (shell.home / "m").read_bytes() == before
+    (shell.home / "t.csv").write_text(text.replace(",c\n", ",new\n"))  # some classes persist
+    shell.good("train", "t.csv", "--label", "species", *start)
 
 
 @pytest.mark.parametrize("cut", ["short", "empty", "changed"])
@@ -139,7 +159,10 @@ def test_a_damaged_model(shell, cut):
 def test_rows_that_cannot_be_learnt_from(shell):
     x, y = blobs()
     np.savez("one.npz", X=x, y=np.zeros_like(y))
-    assert "at least two classes" in shell.fails("train", "one.npz")
+    for command in ("train", "sweep"):
+        told = shell.fails(command, "one.npz", "--out", "m")
+        assert told == "one.npz holds one class only, 0: a classifier needs two"
+        assert shell(command, "one.npz").out == ""  # told before a fit is announced
     x[3, 1] = np.inf
     np.savez("inf.npz", X=x, y=y)
     place = "inf.npz holds inf in row 3, column 1 (counted from 0)"
@@ -147,7 +170,10 @@ def test_rows_that_cannot_be_learnt_from(shell):
     assert place in shell.fails("train", "t.npz", "--test", "inf.npz", "--out", "m")
     assert place in shell.fails("evaluate", "linear", "inf.npz")
     np.savez("few.npz", X=x[:3], y=y[:3])
-    assert "cannot hold out 0.2 of 3 rows of few.npz, stratified" in shell.fails("train", "few.npz")
+    few = shell.fails("train", "few.npz")
+    assert few.startswith(
+        "cannot hold out 0.2 of 3 rows of few.npz, stratified; --test gives others"
+    )
     assert not (shell.home / "m").exists()
 
 

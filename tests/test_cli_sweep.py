@@ -201,7 +201,27 @@ def test_mistakes_are_one_line(shell, arguments, message):
 def test_a_scorer_that_needs_probabilities(shell):
     write_npz("t.npz")
     said = shell.fails("sweep", "t.npz", "--model", "svm", "--scoring", "neg_log_loss")
-    assert said.startswith("--scoring neg_log_loss cannot be had of this model: SVMClassifier has")
+    told = "--scoring neg_log_loss cannot be had of this model and data: SVMClassifier has"
+    assert said.startswith(told)
+
+
+@pytest.mark.parametrize("scoring", ["roc_auc", "r2"])
+def test_a_scorer_that_is_not_for_these_labels(shell, scoring):
+    write_csv(shell.home / "t.csv", list("abc"))
+    said = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--scoring", scoring)
+    assert said.startswith(f"--scoring {scoring} cannot be had of this model and data: ")
+
+
+def test_what_fails_in_the_fit_is_not_blamed_on_the_scorer(shell):
+    x, y = blobs()
+    np.savez(shell.home / "huge.npz", X=x * 1e300, y=y)
+    assert shell.fails("sweep", "huge.npz").startswith("X holds values so large")
+
+
+def test_epochs_are_called_epochs(shell):
+    write_npz(shell.home / "t.npz")
+    assert "epochs      " in shell.good("sweep", "t.npz", *QUICK)
+    assert "iterations  " in shell.good("sweep", "t.npz", "--reg", "1e-2,1e-1")
 
 
 def test_no_matplotlib_is_said_before_the_work(shell, monkeypatch):

@@ -18,8 +18,8 @@ from xclf import _xp
 from xclf.cli._console import FitProgress, UserError, facts
 from xclf.cli._devices import Place
 from xclf.cli._results import class_labels, measure, show
-from xclf.cli._source import Split
-from xclf.estimators import check_parameters
+from xclf.cli._source import Split, check_columns
+from xclf.estimators import check_model_path, check_parameters, in_full_batches
 from xclf.estimators import load as load_model
 
 #: Estimator parameters that an option of the same name sets.
@@ -115,6 +115,17 @@ def check_writable(path: Path, *inputs: str | Path) -> None:
         raise UserError(f"--out {path} cannot be written: {error.strerror}") from None
 
 
+def check_model_out(path: Path | None, *inputs: str | Path) -> None:
+    """As `check_writable`, for a model, if there is a path; its suffix is checked too."""
+    if path is None:
+        return
+    check_writable(path, *inputs)
+    try:
+        check_model_path(path)
+    except ValueError as error:
+        raise UserError(f"--out: {error}") from None
+
+
 def repeat_warnings(console: Console, caught: list[warnings.WarningMessage]) -> None:
     """What a fit warned of, for people."""
     for warning in caught:
@@ -146,7 +157,7 @@ class Run:
     def fit(self, x: np.ndarray, y: np.ndarray) -> None:
         """Fit with progress, and save; on Ctrl-C keep, and save, the best model so far."""
         self.rows = len(y)
-        self._check_start(x)
+        self._check_start(x, y)
         self.announce(x)
         before = getattr(self.model, "history_", None)
         start = time.perf_counter()
@@ -214,13 +225,24 @@ class Run:
             moved = self.model.to_namespace(self.place.xp, self.place.where)
             self.model.__dict__.update(moved.__dict__)
 
-    def _check_start(self, x: np.ndarray) -> None:
-        """The estimator would begin anew with other features; in the shell that is a slip."""
-        expected = getattr(self.model, "n_features_in_", x.shape[1])
-        if expected != x.shape[1]:
+    def _check_start(self, x: np.ndarray, y: np.ndarray) -> None:
+        """The estimator would begin anew with other features or classes; in the shell that is a
+        slip."""
+        model, data = self.model, self.split.train
+        if not hasattr(model, "classes_"):
+            return
+        if model.n_features_in_ != x.shape[1]:
             raise UserError(
-                f"--start was trained on {expected} features a row, "
-                f"{self.split.train.source} has {x.shape[1]}"
+                f"--start was trained on {model.n_features_in_} features a row, "
+                f"{data.source} has {x.shape[1]}"
+            )
+        trained = model.__dict__.pop("feature_names_in_", None)  # rows come as plain arrays
+        if trained is not None:
+            check_columns(data.feature_names, trained.tolist(), data.source)
+        if not set(model.classes_.tolist()) & set(np.unique(y).tolist()):
+            raise UserError(
+                f"--start knows {model.classes_[:20].tolist()}, and none of the labels of "
+                f"{data.source}: {np.unique(y)[:20].tolist()}"
             )
 
     def _keep_interrupted(self, learned: bool) -> None:
@@ -245,7 +267,7 @@ class Run:
 
     def _show_fit(self) -> None:
         model, last = self.model, self.progress.last
-        unit = "iteration" if last is None else last.unit
+        unit = "iteration" if in_full_batches(model) else "epoch"
         most = "" if last is None else f" of at most {last.total}"
         if unit == "iteration" or model.converged_:
             most += ", converged" if model.converged_ else ", not converged"

@@ -103,8 +103,13 @@ Tol: TypeAlias = Annotated[float | None, typer.Option(help="When to stop.", rich
 BatchSize: TypeAlias = Annotated[
     int | None, typer.Option(help="Rows of a minibatch.", rich_help_panel=_FIT)
 ]
-LearningRate: TypeAlias = Annotated[float | None, typer.Option(rich_help_panel=_FIT)]
-Momentum: TypeAlias = Annotated[float | None, typer.Option(rich_help_panel=_FIT)]
+LearningRate: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="0.01 for sgd and momentum, else 0.001.", rich_help_panel=_FIT),
+]
+Momentum: TypeAlias = Annotated[
+    float | None, typer.Option(help="Of solver momentum; 0.9.", rich_help_panel=_FIT)
+]
 LrSchedule: TypeAlias = Annotated[
     str | None,
     typer.Option(help="constant, cosine or exponential.", rich_help_panel=_FIT),

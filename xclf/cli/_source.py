@@ -77,10 +77,15 @@ def read_split(
         if data.feature_names is not None:
             check_columns(held.feature_names, data.feature_names, test)
     assert data.y is not None
+    classes = np.unique(data.y)
+    if len(classes) < 2:
+        raise UserError(
+            f"{data.source} holds one class only, {classes.tolist()[0]!r}: a classifier needs two"
+        )
     check_finite(data.x, data.source)
     if held is not None:
         assert held.y is not None
-        check_known(held.y, np.unique(data.y), held.source)
+        check_known(held.y, classes, held.source)
         check_finite(held.x, held.source)
         return Split(data, data.x, data.y, held.x, held.y, held.source)
     if not 0.0 < test_size < 1.0:
@@ -91,7 +96,8 @@ def read_split(
         )
     except ValueError as error:
         raise UserError(
-            f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified: {error}"
+            f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified; "
+            f"--test gives others to test on: {error}"
         ) from None
     return Split(data, x, y, x_test, y_test, f"{test_size:.0%} held out, stratified, seed {seed}")
 

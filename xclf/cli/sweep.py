@@ -6,6 +6,7 @@ import importlib.util
 import json as json_format
 import math
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from xclf.cli._devices import choose
 from xclf.cli._fit import (
     PARAMETERS,
     Run,
+    check_model_out,
     check_writable,
     make_estimator,
     parse_class_weight,
@@ -45,9 +47,17 @@ def sweep(
         str, typer.Option(help="Penalties on the squared weights.", rich_help_panel=_GRID)
     ] = "1e-6:1e1:15",
     learning_rate: Annotated[
-        str | None, typer.Option("--learning-rate", "--lr", rich_help_panel=_GRID)
+        str | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="Rates of a minibatch solver.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
-    momentum: Annotated[str | None, typer.Option(rich_help_panel=_GRID)] = None,
+    momentum: Annotated[
+        str | None, typer.Option(help="Of solver momentum.", rich_help_panel=_GRID)
+    ] = None,
     margin: Annotated[
         str | None, typer.Option(help="Margins (svm).", rich_help_panel=_GRID)
     ] = None,
@@ -143,8 +153,7 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
             "--scoring must be a scorer of scikit-learn's, such as accuracy, f1_macro or "
             f"neg_log_loss, got {scoring!r}"
         )
-    if out_path is not None:
-        check_writable(out_path, data)
+    check_model_out(out_path, data)
     if plot_path is None:
         return
     check_writable(plot_path, data)
@@ -175,14 +184,24 @@ def _fit(search: SweepCV, run: Run, x: np.ndarray, y: np.ndarray) -> float:
         try:
             search.estimator.set_params(device=run.place.device)
             search.fit(x, y)
-        except AttributeError as error:  # a scorer asks for what the model does not have
+        except Exception as error:
+            if not _of_scorer(error):
+                raise
             raise UserError(
-                f"--scoring {search.scoring} cannot be had of this model: {error}"
+                f"--scoring {search.scoring} cannot be had of this model and data: {error}"
             ) from None
     seconds = time.perf_counter() - start
     run.adopt(search.best_estimator_, len(y), search.refit_time_)
     repeat_warnings(run.console, caught)
     return seconds
+
+
+def _of_scorer(error: Exception) -> bool:
+    """Whether it was raised while a scorer asked the model, or judged what it said."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(
+        frame.f_globals.get("__name__", "").startswith("sklearn.metrics") for frame in frames
+    )
 
 
 def _summary(

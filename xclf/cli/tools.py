@@ -66,7 +66,7 @@ def gradcheck(
     features: Annotated[int, typer.Option(help="Features of each.")] = 7,
     classes: Annotated[int, typer.Option(help="Classes.")] = 5,
     hidden: Annotated[int, typer.Option(help="Hidden units of the net.")] = 6,
-    seed: Annotated[int, typer.Option(help="Of the random rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random rows.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
 ) -> None:
     """Hold every model's slopes against central differences; exit status 1 if one is off.

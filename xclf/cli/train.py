@@ -7,7 +7,7 @@ import json as json_format
 from xclf.cli import _options as opt
 from xclf.cli._console import out
 from xclf.cli._devices import choose
-from xclf.cli._fit import PARAMETERS, Run, check_writable, make_estimator, parse_class_weight
+from xclf.cli._fit import PARAMETERS, Run, check_model_out, make_estimator, parse_class_weight
 from xclf.cli._source import mirrored, parse_bytes, read_split
 
 
@@ -60,8 +60,7 @@ def train(
     estimator = make_estimator(opt.CLASSES[model], options, start)
     if estimator.random_state is None:
         estimator.set_params(random_state=0)
-    if out_path is not None:
-        check_writable(out_path, data)
+    check_model_out(out_path, data)
     place = choose(device)
     split = read_split(
         data,

@@ -40,7 +40,7 @@ def read_npz(path: Path, x_name: str, y_name: str, need_labels: bool, max_memory
                 if name not in members:
                     raise DataError(
                         f"{path}: no array {name!r}; it holds {listing(members)}; "
-                        "say which hold rows and labels (x_name, y_name)"
+                        "name the rows X and the labels y (or pass x_name, y_name to load)"
                     )
             y = array(y_name) if y_name in members else None
             test = None

@@ -27,6 +27,7 @@ from xclf._version import __version__
 from xclf.estimators._fitted import FittedModel, fitted_widths
 
 FORMAT = "xclf-model"
+SUFFIX = ".safetensors"
 VERSION = 1
 
 # Results kept beside the arrays.
@@ -52,8 +53,17 @@ class ModelFileError(ValueError):
     """A model file that cannot be read: missing parts, altered, or not one of ours."""
 
 
+def check_model_path(path: Path) -> None:
+    """ValueError for a suffix that says the file were something else: a pickle, say, or a table."""
+    if path.suffix not in (SUFFIX, ""):
+        raise ValueError(
+            f"a model file is safetensors: its name must end in {SUFFIX}, got {path.name!r}"
+        )
+
+
 def save_model(model: FittedModel, path: Path) -> None:
     """Write `model` to `path`; see `FittedModel.save`."""
+    check_model_path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in _flat_arrays(model).items()}
     body = json.dumps(_describe(model), sort_keys=True, allow_nan=False)
     metadata = {"format": FORMAT, "xclf": body, "sha256": _digest(body, arrays)}

@@ -126,8 +126,10 @@ class FittedModel:
     def save(self, path: str | Path) -> None:
         """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
 
-        `xclf.load` reads it back. Raises OSError if the file cannot be written; then nothing is
-        left behind and a file that was there before stays as it was.
+        path : its name ends in .safetensors, or has no suffix
+
+        `xclf.load` reads it back. Raises ValueError for another suffix, OSError if the file cannot
+        be written; then nothing is left behind and a file that was there before stays as it was.
         """
         from xclf.estimators._files import save_model  # the other way round it needs the classes
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from xclf import _xp
 from xclf._xp import Array
-from xclf.estimators._settings import FULL_BATCH
+from xclf.estimators._settings import in_full_batches
 from xclf.rows import Split, Streamed, parse_bytes, split
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
@@ -22,8 +22,7 @@ _SHARE = 64 << 20
 def shares_rows(model: Any) -> bool:
     """Whether a fit of `model` shares its rows among several devices, where its `device` names
     several: full-batch solvers do, a minibatch is too little work to share."""
-    solver = model._auto_solver if model.solver == "auto" else model.solver
-    return _several(model.device) and solver in FULL_BATCH
+    return _several(model.device) and in_full_batches(model)
 
 
 def _several(device: str | Sequence[str] | None) -> bool:

@@ -182,6 +182,11 @@ def resolve(est: Any, *, auto: str, hinge: bool, single: bool) -> Settings:
     )
 
 
+def in_full_batches(est: Any) -> bool:
+    """Whether `fit` counts iterations over all rows, not epochs of minibatches."""
+    return (est._auto_solver if est.solver == "auto" else est.solver) in FULL_BATCH
+
+
 def resolve_in_parts(est: Any) -> Settings:
     """Settings of a `partial_fit`; ValueError for what it cannot do, as it sees some rows only."""
     for name in ("standardize", "early_stopping"):
