@@ -42,15 +42,24 @@ class RawKernel:
     """cupy.RawKernel; `seed` orders the threads."""
 
     seed = 0
+    max_dynamic_shared_size_bytes = 48 << 10  # what a kernel has that did not ask for more
 
     def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
         self._given = code, name, options
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Any],
+        *,
+        shared_mem: int = 0,
+    ) -> None:
         library = _compiled(*self._given)  # as CuPy does: not before it is called
         assert 1 <= grid[0] < 2**31
         assert 1 <= grid[1] < 2**16
         assert block[0] * block[1] <= 1024
+        assert shared_mem <= self.max_dynamic_shared_size_bytes
         sizes = (ctypes.c_int * _MOST_ARGUMENTS)()
         assert library.argument_sizes(sizes) == len(args), "the number of arguments"
         held = [_value(arg) for arg in args]
@@ -58,7 +67,8 @@ class RawKernel:
             assert ctypes.sizeof(value) == size, f"the size of argument {place}"
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
         shapes = ((ctypes.c_uint * 2)(*shape) for shape in (grid, block))
-        fault = library.launch(*shapes, pointers, ctypes.c_uint(self.seed))
+        more, seed = ctypes.c_uint(shared_mem), ctypes.c_uint(self.seed)
+        fault = library.launch(*shapes, more, pointers, seed)
         assert fault == 0, FAULTS[fault]
 
 

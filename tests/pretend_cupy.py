@@ -111,12 +111,12 @@ _one_kernel = threading.Lock()  # what stands for a GPU's threads is one
 
 
 class RawKernel(cuda_on_cpu.RawKernel):
-    def __call__(self, grid: Any, block: Any, args: Any) -> None:
+    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
         plain = bare(tuple(args))
 
         def work() -> None:
             with _one_kernel:
-                super(RawKernel, self).__call__(grid, block, plain)
+                super(RawKernel, self).__call__(grid, block, plain, shared_mem=shared_mem)
 
         work()
         if recording():

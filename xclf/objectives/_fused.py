@@ -12,16 +12,22 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-import threading
-import warnings
 from functools import partial
-from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, library, namespace, out_of_memory, to_host
+from xclf._xp import Array, accumulator, device, library, namespace, to_host
 from xclf.kernels import cross_entropy, hinge
+from xclf.objectives._cuda import (
+    NULL,
+    Trust,
+    labels_arguments,
+    margin_of,
+    options_of,
+    source_of,
+    strides_of,
+)
 from xclf.objectives._stack import Layer, Stack, Tape
 
 if TYPE_CHECKING:
@@ -87,16 +93,7 @@ def fused(
 
 def _applies(loss: DataLoss, x: Array) -> bool:
     """Whether rows x are where the kernel runs, and the loss is one that it computes."""
-    return not _trust.lost and _margin_of(loss) is not None and library(namespace(x)) == "cupy"
-
-
-def _margin_of(loss: Any) -> Any:
-    """The margin of a hinge, a number or an array; 0 for softmax; None for any other loss."""
-    if loss is cross_entropy:
-        return 0.0
-    if isinstance(loss, partial) and loss.func is hinge and not loss.args:
-        return loss.keywords["margin"] if set(loss.keywords) == {"margin"} else None
-    return None
+    return not _trust.lost and margin_of(loss) is not None and library(namespace(x)) == "cupy"
 
 
 def _reduced(losses: Array | None, reduction: str) -> Array | None:
@@ -107,28 +104,7 @@ def _reduced(losses: Array | None, reduction: str) -> Array | None:
     return xp.astype(xp.sum(losses, axis=-1, dtype=wide), losses.dtype)
 
 
-class Trust:
-    """Whether the kernel is used: until anything about it fails, then never again."""
-
-    def __init__(self) -> None:
-        self.lost, self._lock = False, threading.Lock()
-
-    def lose(self, error: Exception) -> None:
-        """Warn, once; raises MemoryError where the error says that there was no memory."""
-        if out_of_memory(error) or "OUT_OF_MEMORY" in str(error):
-            raise MemoryError(str(error)) from error
-        with self._lock:
-            first, self.lost = not self.lost, True
-        if first:
-            warnings.warn(
-                "the CUDA kernel of the losses cannot be used; CuPy's own operations take its "
-                f"place, which is slower: {type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-
-
-_trust = Trust()
+_trust = Trust("the CUDA kernel of the losses", "CuPy's own operations take its place")
 
 
 class Tile(NamedTuple):
@@ -161,7 +137,6 @@ _MOST_OF_A_MASK = 64  # reading a mask takes registers too, and so large ones ar
 
 _REALS = {"float32": "float", "float64": "double"}
 _MOST_HEADS, _MOST_BLOCKS = 65535, 2**31 - 1  # of a grid: what CUDA allows
-_NULL = np.uintp(0)
 
 
 class Variant(NamedTuple):
@@ -190,7 +165,7 @@ class Variant(NamedTuple):
             "MASK": int(self.is_mask),
             **{name.upper(): value for name, value in self.tile._asdict().items()},
         }
-        return ("-std=c++17", *(f"-DXCLF_{name}={value}" for name, value in macros.items()))
+        return options_of(macros)
 
 
 class Call(NamedTuple):
@@ -213,7 +188,7 @@ class Call(NamedTuple):
     ) -> Call | None:
         """What computes this, or None where the kernel does not: the formula then does, or says
         what is wrong."""
-        margin, dtype = _margin_of(loss), str(scores.dtype)
+        margin, dtype = margin_of(loss), str(scores.dtype)
         if (
             margin is None
             or dtype not in _REALS
@@ -226,7 +201,7 @@ class Call(NamedTuple):
         *heads, classes, rows = map(int, scores.shape)
         number = scores.dtype.type
         places = (
-            _labels(labels, classes, rows),
+            labels_arguments(labels, classes, rows),
             _bias(bias, scores),
             _weights(weights, scores),
             _margins(margin, scores),
@@ -245,29 +220,16 @@ class Call(NamedTuple):
 
     def launch(self, kernel: Any, losses: Array | None) -> None:
         tile = self.variant.tile
-        where = _NULL if losses is None else losses
+        where = NULL if losses is None else losses
         kernel(self.grid, (tile.rows, tile.groups), (*self.arguments, where))
-
-
-def _strides(a: Array) -> list[np.int64]:
-    """In elements."""
-    return [np.int64(stride // a.dtype.itemsize) for stride in a.strides]
-
-
-def _labels(labels: Array, classes: int, rows: int) -> Any:
-    if labels.shape == (rows,) and labels.dtype == np.int64:
-        return labels, np.int64(0), *_strides(labels)
-    if labels.shape == (classes, rows) and labels.dtype == np.bool_:
-        return labels, *_strides(labels)
-    return None
 
 
 def _bias(bias: Array | None, scores: Array) -> Any:
     if bias is None:
-        return _NULL, np.int64(0)
+        return NULL, np.int64(0)
     if bias.shape != (*scores.shape[:-1], 1) or bias.dtype != scores.dtype:
         return None
-    *of_heads, of_classes, _ = _strides(bias)
+    *of_heads, of_classes, _ = strides_of(bias)
     if of_classes != 1 and bias.shape[-2] != 1:
         return None
     return bias, of_heads[0] if of_heads else np.int64(0)
@@ -275,17 +237,17 @@ def _bias(bias: Array | None, scores: Array) -> Any:
 
 def _weights(weights: Array | None, scores: Array) -> Any:
     if weights is None:
-        return _NULL, np.int64(0), np.int64(0)
+        return NULL, np.int64(0), np.int64(0)
     shape = tuple(scores.shape)
     if weights.dtype != scores.dtype or weights.shape not in (shape[-1:], shape[:-2] + shape[-1:]):
         return None
-    return weights, *([np.int64(0)] * (2 - weights.ndim)), *_strides(weights)
+    return weights, *([np.int64(0)] * (2 - weights.ndim)), *strides_of(weights)
 
 
 def _margins(margin: Any, scores: Array) -> Any:
     number = scores.dtype.type
     if isinstance(margin, numbers.Real):
-        return _NULL, number(margin)
+        return NULL, number(margin)
     if margin.ndim != 1 or margin.shape != scores.shape[:-2] or margin.dtype != scores.dtype:
         return None
     if not margin.flags.c_contiguous:
@@ -299,8 +261,7 @@ def kernel_of(variant: Variant) -> Any:
     wrong."""
     import cupy
 
-    source = resources.files("xclf.objectives").joinpath("_loss.cu").read_text(encoding="utf-8")
-    kernel = cupy.RawKernel(source, "xclf_loss", variant.options)
+    kernel = cupy.RawKernel(source_of("_loss.cu"), "xclf_loss", variant.options)
     _try_out(kernel, variant, cupy)
     return kernel
 

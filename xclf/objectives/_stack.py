@@ -110,14 +110,14 @@ class Stack:
         layers = self.layers(theta)
         if self.scale is not None:
             layers = [Layer(layers[0].w / self.scale, layers[0].b), *layers[1:]]
-        return [Layer(_cast(w, dtype), _cast(b, dtype)) for w, b in layers]
+        return [Layer(cast(w, dtype), cast(b, dtype)) for w, b in layers]
 
     def shifted(self, x: Array) -> Array:
         """Rows less the shift: in cache, and not folded into the bias, where two large products
         would cancel, and float32 has no digits to lose."""
         if self.scale is None or self.shift is None or not self.bias:
             return x
-        return x - _cast(self.shift, x.dtype)
+        return x - cast(self.shift, x.dtype)
 
     def forward(self, theta: Array, x: Array) -> tuple[Array, Tape]:
         """Scores (*heads, C, n) of rows x (n, D), class axis -2, in the dtype of x."""
@@ -170,7 +170,7 @@ class Stack:
         if self.scale is None:
             return slopes
         dw, db = slopes[0]
-        return [(dw / _cast(self.scale, dw.dtype), db), *slopes[1:]]
+        return [(dw / cast(self.scale, dw.dtype), db), *slopes[1:]]
 
     def penalty(self, theta: Array, reg: Any) -> tuple[Array, Array]:
         """reg times the sum of squared weights, biases free: value (*heads,) and flat slope."""
@@ -186,7 +186,8 @@ class Stack:
         return value, self.flatten(slopes)
 
 
-def _cast(a: Array | None, dtype: Any) -> Array | None:
+def cast(a: Array | None, dtype: Any) -> Array | None:
+    """In that dtype; None stays None."""
     return a if a is None or a.dtype == dtype else namespace(a).astype(a, dtype)
 
 

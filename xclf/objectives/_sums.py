@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from xclf._xp import Array, accumulator, device, namespace
 from xclf.objectives._fused import scored
+from xclf.objectives._one_read import one_read
 from xclf.objectives._stack import Layer, Stack
 
 #: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
@@ -40,6 +41,9 @@ class RowSums:
 
     def __call__(self, rows: RowChunk) -> tuple[Array, ...]:
         """(loss (*heads,), dw, db, dw, db, ...): sums over the chunk's rows, layer by layer."""
+        at_once = one_read(self.stack, self.layers, self.loss, rows)
+        if at_once is not None:
+            return at_once
         losses, dscores, tape = scored(
             self.stack, self.layers, self.loss, rows, weights=rows.weights
         )
