@@ -1,10 +1,12 @@
-"""A pass over rows that stay in host memory, beside the bus and beside resident rows.
+"""Rows that stay in host memory, beside the bus and beside resident rows: a pass, and an epoch.
 
     python -m bench gpu_stream
 
-`pinned copy` sends as many bytes from pinned memory and does nothing else; `rows pinned` only
-writes the rows to pinned memory, which is what the host has to do. A pass is objective and
-gradient: what an iteration of a full-batch fit costs.
+`pinned copy` sends as many bytes from pinned memory and does nothing else; `rows pinned` and `rows
+gathered` only write the rows to pinned memory, which is what the host has to do. A pass is
+objective and gradient: what an iteration of a full-batch fit costs. An epoch is one of minibatches,
+of rows in a random order; `one batch after the other` is the same without any overlap, and the
+resident one may be replayed from a CUDA graph.
 """
 
 from __future__ import annotations
@@ -25,18 +27,22 @@ from bench._gpu import (
     parameters,
     softmax_problem,
 )
+from bench._gpu_steps import Training
 from bench._measure import OURS, Call, Contender
 from xclf._xp import device, namespace, to_host
+from xclf.optim import Momentum
 from xclf.rows import Streamed
-from xclf.rows._stream import CHUNK, _copy
+from xclf.rows._channel import CHUNK, begin_copy, finish_copy
 
-#: rows, features, classes, dtype of the rows
+#: rows, features, classes, dtype of the rows, size of minibatches
 STREAMS = (
-    (200_000, 3072, 10, "float32"),
-    (200_000, 3072, 10, "uint8"),
-    (1_280_000, 1024, 1000, "float32"),
+    (200_000, 3072, 10, "float32", 4096),
+    (200_000, 3072, 10, "uint8", 4096),
+    (1_280_000, 1024, 1000, "float32", None),
 )
-QUICK_STREAMS = ((700, 16, 4, "float32"), (700, 16, 4, "uint8"))
+QUICK_STREAMS = ((700, 16, 4, "float32", 64), (700, 16, 4, "uint8", None))
+RESIDENT, COPY = "resident", "pinned copy"
+_EPOCHS = 5  # timed, at most
 _PIECE = 64 << 20  # bytes of one pinned copy
 
 
@@ -51,40 +57,87 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     found: list[Entry] = []
-    for rows, features, classes, dtype in QUICK_STREAMS if args.quick else STREAMS:
-        with attempt(found, f"a pass of {rows} x {features} x {classes} {dtype} rows") as entry:
+    for rows, features, classes, dtype, batch in QUICK_STREAMS if args.quick else STREAMS:
+        shape = f"{rows} x {features} x {classes} {dtype} rows"
+        with attempt(found, f"a pass of {shape}") as entry:
             host, y = host_rows(place, rows, features, dtype), _labels(rows, classes)
-            w = np.random.default_rng(2).standard_normal((classes, features)) / 50.0
-            calls: dict[str, Contender] = {
-                OURS: pass_over(place, streamed(place, host), y, w),
-                "resident": resident(place, host, y, w),
-                "pinned copy": pinned_copies(place, host.nbytes),
-                "rows pinned": _pinned_rows(place, host),
-            }
-            times = entry["seconds"] = measure(place, calls, args.repeats)
-            entry["figures"] = {
-                "gb_per_s": {
-                    name: host.nbytes / one["median_s"] / 1e9
-                    for name, one in times.items()
-                    if not isinstance(one, str)
-                }
-            }
-            _set_share(entry, times)
-            del host, calls
+            _pass(place, entry, host, y, classes, args.repeats)
+            if batch is not None:
+                with attempt(found, f"an epoch of {shape}, batch {batch}") as entry:
+                    _epoch(place, entry, host, y, classes, batch, min(args.repeats, _EPOCHS))
+            del host
     return found
 
 
-def _set_share(entry: Entry, times: dict[str, Any]) -> None:
-    """Our share of the speed of whichever is slower, the bus or the pass over resident rows."""
-    limits = {
-        name: times[name]["median_s"]
-        for name in ("resident", "pinned copy")
-        if not isinstance(times[name], str)
+def _pass(
+    place: Device, entry: Entry, host: np.ndarray, y: np.ndarray, classes: int, repeats: int
+) -> None:
+    w = np.random.default_rng(2).standard_normal((classes, host.shape[1])) / 50.0
+    calls: dict[str, Contender] = {
+        OURS: pass_over(place, streamed(place, host), y, w),
+        RESIDENT: resident(place, host, y, w),
+        COPY: pinned_copies(place, host.nbytes),
+        "rows pinned": _pinned_rows(place, host),
     }
+    times = entry["seconds"] = measure(place, calls, repeats)
+    _set_share(entry, times, host.nbytes)
+
+
+def _epoch(
+    place: Device,
+    entry: Entry,
+    host: np.ndarray,
+    y: np.ndarray,
+    classes: int,
+    batch: int,
+    repeats: int,
+) -> None:
+    order = np.random.default_rng(3).permutation(len(host) - len(host) % batch)
+    there = _resident_rows(place, host)
+    sent = _training(place, streamed(place, host), y, classes, order, batch)
+    calls: dict[str, Contender] = {
+        OURS: sent.epochs()[0],
+        RESIDENT: there
+        if isinstance(there, str)
+        else _training(place, there, y, classes, order, batch).epochs()[0],
+        "one batch after the other": _in_turn(sent),
+        COPY: pinned_copies(place, host.nbytes),
+        "rows gathered": _pinned_rows(place, host, order, batch),
+    }
+    times = entry["seconds"] = measure(place, calls, repeats)
+    _set_share(entry, times, host[:1].nbytes * len(order))
+
+
+def _training(
+    place: Device, x: Any, y: np.ndarray, classes: int, order: np.ndarray, batch: int
+) -> Training:
+    """A minibatch fit of the linear model, from zero."""
+    problem = softmax_problem(x, place.asarray(y), classes, REG)
+    start = place.asarray(np.zeros(problem.objective.stack.size, np.float32))
+    return Training(problem.objective, Momentum(0.9), problem.rows, start, order, batch)
+
+
+def _in_turn(training: Training) -> Call:
+    """An epoch whose batches are gathered, sent and computed with, each after the one before."""
+    step = training.single()[0]
+
+    def call() -> None:
+        for _ in range(training.steps):
+            step()
+
+    return call
+
+
+def _set_share(entry: Entry, times: dict[str, Any], size: int) -> None:
+    """Our share of the speed of whichever is slower, the bus or the work on resident rows; `size`
+    bytes of rows are sent."""
+    seconds = {name: one["median_s"] for name, one in times.items() if not isinstance(one, str)}
+    entry["figures"] = {"gb_per_s": {name: size / one / 1e9 for name, one in seconds.items()}}
+    limits = {name: seconds[name] for name in (RESIDENT, COPY) if name in seconds}
     slower = max(limits, key=lambda name: limits[name])
     entry["limited_by"] = slower
-    words = "resident speed" if slower == "resident" else "host-to-device bandwidth"
-    goal(entry, f"share of {words}", limits[slower] / times[OURS]["median_s"], at_least=0.8)
+    words = "resident speed" if slower == RESIDENT else "host-to-device bandwidth"
+    goal(entry, f"share of {words}", limits[slower] / seconds[OURS], at_least=0.8)
 
 
 def host_rows(place: Device, rows: int, features: int, dtype: str) -> np.ndarray:
@@ -113,10 +166,16 @@ def pass_over(place: Device, x: Any, y: np.ndarray, w: np.ndarray) -> Call:
 
 
 def resident(place: Device, host: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
+    rows = _resident_rows(place, host)
+    return rows if isinstance(rows, str) else pass_over(place, rows, y, w)
+
+
+def _resident_rows(place: Device, host: np.ndarray) -> Any:
+    """The rows on the device, or why they are not there."""
     needed, free = host.nbytes + (4 << 30), place.free_bytes()
     if needed > free:
         return f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
-    return pass_over(place, streamed(place, host).resident(), y, w)
+    return streamed(place, host).resident()
 
 
 def pinned_copies(place: Device, size: int) -> Call:
@@ -147,10 +206,14 @@ def pinned_copies(place: Device, size: int) -> Call:
     return call
 
 
-def _pinned_rows(place: Device, host: np.ndarray) -> Call:
-    """Every chunk written to one pinned buffer, as the channel to the device does it."""
-    size = max(1, CHUNK // (host.shape[1] * host.itemsize))
-    length = min(size, len(host)) * host.shape[1] * host.itemsize
+def _pinned_rows(
+    place: Device, host: np.ndarray, order: np.ndarray | None = None, batch: int = 0
+) -> Call:
+    """Every chunk, or every batch of an order, written to one pinned buffer, as the channel to the
+    device does it."""
+    many = len(host) if order is None else len(order)
+    size = batch or max(1, CHUNK // (host.shape[1] * host.itemsize))
+    length = min(size, many) * host.shape[1] * host.itemsize
     if place.name == "cupy":
         import cupyx
 
@@ -160,8 +223,9 @@ def _pinned_rows(place: Device, host: np.ndarray) -> Call:
     buffer = memory.view(host.dtype).reshape(-1, host.shape[1])
 
     def call() -> None:
-        for start in range(0, len(host), size):
-            part = slice(start, min(start + size, len(host)))
-            _copy(host, part, buffer[: part.stop - part.start])
+        for start in range(0, many, size):
+            part = slice(start, min(start + size, many))
+            which = part if order is None else order[part]
+            finish_copy(begin_copy(host, which, buffer[: part.stop - part.start]))
 
     return call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from xclf._xp import (
     out_of_memory,
     to_host,
 )
-from xclf.rows import _stream
+from xclf.rows import _channel
 from xclf.rows._lanes import PerRow, in_lanes, movable, moved, together
 from xclf.rows._room import Room
 from xclf.rows._stream import Split, Streamed
@@ -133,12 +133,29 @@ class Rows:
 
     def take(self, index: Array) -> Chunk:
         """The rows that `index` (n,), of `numbers`, names: a minibatch, one array call a part."""
-        xp = namespace(self.x)
         if isinstance(self.x, Streamed):
-            x, index = self.x.take(index), from_host(index, self.x)
-        else:
-            x = xp.take(self.x, index, axis=0)
-        x = self._widen(x)
+            return self._picked(self.x.take(index), from_host(index, self.x))
+        return self._picked(namespace(self.x).take(self.x, index, axis=0), index)
+
+    def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
+        """`take` of one after the other; streamed rows are good until the next, which are gathered
+        and sent while those before are computed with."""
+        if not isinstance(self.x, Streamed):
+            yield from map(self.take, indices)
+            return
+        if not indices:
+            return
+        # What is beside the rows is picked where it is: by numbers that all travel at once, ahead
+        # of the first step, since a copy of its own for every batch would cost a launch or two.
+        index, start = from_host(np.concatenate(indices), self.x), 0
+        with closing(self.x.batches(indices)) as parts:
+            for x, mine in zip(parts, indices, strict=True):
+                yield self._picked(x, index[start : start + len(mine)])
+                start += len(mine)
+
+    def _picked(self, x: Array, index: Array) -> Chunk:
+        """x, gathered, with what is beside the rows that `index`, where the labels are, names."""
+        xp, x = namespace(self.x), self._widen(x)
         labels = xp.take(self.labels, index, axis=-1)
         weights = None
         if self.weights is not None:
@@ -213,7 +230,7 @@ def bytes_per_row(x: Array, dtype: Any, width: int) -> int:
     # Half a dozen temporaries of the scores' shape are alive at once in a loss kernel.
     itemsize = 8 if dtype == namespace(x).float64 else 4
     size = itemsize * (int(x.shape[1]) + 6 * width)
-    return size + 2 * x.bytes_per_row if isinstance(x, Streamed) else size
+    return size + x.bytes_under_way if isinstance(x, Streamed) else size
 
 
 def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
@@ -226,7 +243,7 @@ def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
         few = min(_ROWS_PER_SUM, 2 * _HOST_CHUNK // each)
         rows = max(_MIN_ROWS, few, _HOST_CHUNK // each)
     if isinstance(x, Streamed):
-        rows = min(rows, max(_MIN_ROWS, _stream.CHUNK // x.bytes_per_row))
+        rows = min(rows, max(_MIN_ROWS, _channel.CHUNK // x.bytes_per_row))
     if room.size is not None:
         share = room.for_chunks(blas_width() if is_host(x) else 1)
         rows = min(rows, max(_MIN_ROWS, share // each))

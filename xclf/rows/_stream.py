@@ -1,22 +1,16 @@
 """Rows in host memory for a computation on a device: sent there a chunk at a time.
 
 `Streamed` stands for X there: it has the shape, dtype, namespace and device that X would have, and
-sends the rows that are asked for. With CuPy a `_Pinned` channel carries them: two pinned buffers,
-two buffers on the device and a stream of its own, so that a chunk is on its way while the one
-before is computed with. Any other library gets each chunk by its `asarray`.
+sends the rows that are asked for, through a channel of its own.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from itertools import cycle, pairwise
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -30,27 +24,8 @@ from xclf._xp import (
     namespace,
     on_device,
 )
-
-#: Bytes of rows under way in one chunk: some milliseconds of copying, far above what it costs to
-#: launch the work on it.
-CHUNK = 64 << 20
-
-# Pageable memory is copied to the pinned buffers by so many threads: one alone is slower than the
-# bus. Blocks of less than this are not worth a second one.
-_COPIERS, _BLOCK = 8, 1 << 20
-
-#: Writes rows of X to where it is told to; the shape of what it writes is (rows, D).
-Fill = Callable[[np.ndarray], None]
-
-
-class Channel(Protocol):
-    """The way from host memory to one device."""
-
-    def one(self, rows: int, fill: Fill) -> Array:
-        """An array of `rows` rows, for keeps."""
-
-    def many(self, pieces: Sequence[tuple[int, Fill]]) -> Generator[Array]:
-        """Arrays one after the other, each good until the next is asked for."""
+from xclf.rows import _channel
+from xclf.rows._channel import Channel, Fill, begin_copy, open_channel
 
 
 class Streamed:
@@ -86,6 +61,12 @@ class Streamed:
         """Of what travels."""
         return int(self.shape[1]) * self.sent.itemsize
 
+    @property
+    def bytes_under_way(self) -> int:
+        """What one row of a chunk takes while a pass is sent, pinned and on the device: there are
+        several chunks at a time."""
+        return _channel.UNDER_WAY * self.bytes_per_row
+
     def __getitem__(self, key: tuple[slice, slice]) -> Array:
         """`x[start:stop, :]`: consecutive rows as an array on the device, for keeps."""
         where, columns = key
@@ -96,8 +77,13 @@ class Streamed:
 
     def take(self, index: np.ndarray) -> Array:
         """The rows that host integers name, gathered on the host."""
-        index = index if self.index is None else self.index[index]
-        return self.channel.one(len(index), functools.partial(_copy, self.host, index))
+        return self.channel.one(len(index), self._fill(index))
+
+    def batches(self, indices: Sequence[np.ndarray]) -> Generator[Array]:
+        """`take` of each of the indices, the next ones on their way already; good until the
+        next."""
+        pieces = ((len(index), self._fill(index)) for index in indices)
+        return self.channel.many(pieces, max(map(len, indices), default=0))
 
     def at(self, index: np.ndarray) -> Streamed:
         """The same for the rows that host integers name; nothing is copied yet."""
@@ -106,7 +92,9 @@ class Streamed:
 
     def parts(self, slices: Sequence[slice]) -> Generator[Array]:
         """The rows of each slice, the next one on its way already; good until the next."""
-        return self.channel.many([(s.stop - s.start, self._fill(s)) for s in slices])
+        sizes = [each.stop - each.start for each in slices]
+        pieces = ((size, self._fill(each)) for size, each in zip(sizes, slices, strict=True))
+        return self.channel.many(pieces, max(sizes, default=0))
 
     def resident(self) -> Array:
         """All rows as one array on the device."""
@@ -114,7 +102,7 @@ class Streamed:
             return self[:, :]
         # Chunk by chunk: CuPy would stage all of it in pinned memory.
         out = self.xp.empty(self.shape, dtype=self.dtype, device=self.device)
-        size = max(1, CHUNK // self.bytes_per_row)
+        size = max(1, _channel.CHUNK // self.bytes_per_row)
         starts = range(0, self.shape[0], size)
         slices = [slice(start, min(start + size, self.shape[0])) for start in starts]
         with closing(self.parts(slices)) as parts:
@@ -123,9 +111,9 @@ class Streamed:
         finish(out)
         return out
 
-    def _fill(self, where: slice) -> Fill:
+    def _fill(self, where: slice | np.ndarray) -> Fill:
         which = where if self.index is None else self.index[where]
-        return functools.partial(_copy, self.host, which)
+        return functools.partial(begin_copy, self.host, which)
 
 
 class Split(Streamed):
@@ -177,157 +165,3 @@ def _picked(x: Array, index: np.ndarray) -> Array:
         return x.at(index)
     with on_device(x):
         return namespace(x).take(x, from_host(index, x), axis=0)
-
-
-def _copy(host: np.ndarray, which: slice | np.ndarray, out: np.ndarray) -> None:
-    """out = host[which], by several threads where there is much to copy."""
-    workers = max(1, min(_COPIERS, len(out), out.nbytes // _BLOCK))
-    ends = [len(out) * k // workers for k in range(workers + 1)]
-
-    def some(k: int) -> None:
-        mine = out[ends[k] : ends[k + 1]]
-        if isinstance(which, slice):
-            np.copyto(mine, host[which.start + ends[k] : which.start + ends[k + 1]])
-        elif mine.dtype == host.dtype:
-            # Clipping never happens; asking for it saves a copy of what is gathered.
-            np.take(host, which[ends[k] : ends[k + 1]], axis=0, out=mine, mode="clip")
-        else:
-            np.copyto(mine, host[which[ends[k] : ends[k + 1]]])
-
-    if workers == 1:
-        some(0)
-        return
-    deque(_copiers().map(some, range(workers)), maxlen=0)
-
-
-@functools.cache
-def _copiers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_COPIERS, thread_name_prefix="xclf-copy")
-
-
-# A forked child has none of its parent's threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_copiers.cache_clear)
-
-
-def open_channel(xp: Namespace, device: Any, features: int, dtype: np.dtype) -> Channel:
-    """The best way there for rows of so many features of `dtype`."""
-    if library(xp) == "cupy":
-        return _Pinned(device, features, dtype)
-    return _Plain(xp, device, features, dtype)
-
-
-class _Plain:
-    """Each chunk by the library's own `asarray`."""
-
-    def __init__(self, xp: Namespace, device: Any, features: int, dtype: np.dtype) -> None:
-        self.xp, self.device, self.features, self.dtype = xp, device, features, dtype
-
-    def one(self, rows: int, fill: Fill) -> Array:
-        out = np.empty((rows, self.features), self.dtype)
-        fill(out)
-        return asarray(self.xp, out, device=self.device)
-
-    def many(self, pieces: Sequence[tuple[int, Fill]]) -> Generator[Array]:
-        for rows, fill in pieces:
-            yield self.one(rows, fill)
-
-
-def _wait(copied: Sequence[Any], pinned: list[Any]) -> None:
-    """Give pinned buffers back, once nothing is copied from them any more."""
-    for event in copied:
-        event.synchronize()
-    pinned.clear()
-
-
-class _Pinned:
-    """Two pinned buffers, two buffers on the device, a copying stream, and events between them.
-
-    Slot k holds one chunk. Its pinned buffer may be written once `copied[k]` has come; its device
-    buffer once `used[k]` has, which is recorded on the computing stream behind the work on it.
-    """
-
-    def __init__(self, device: Any, features: int, dtype: np.dtype) -> None:
-        import cupy
-
-        self.cupy, self.device, self.features, self.dtype = cupy, device, features, dtype
-        with device:
-            self.stream = cupy.cuda.Stream(non_blocking=True)
-            self.copied = [cupy.cuda.Event(disable_timing=True) for _ in range(4)]
-            self.used = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-        self.pinned: list[Any] = [None] * 4
-        self.buffers: list[Any] = [None, None]
-        self._turn = cycle((2, 3))
-        # CuPy's pool of pinned memory gives it to the next who asks, copies under way or not.
-        end = weakref.finalize(self, _wait, self.copied, self.pinned)
-        end.atexit = False  # the driver may be gone by then
-
-    def one(self, rows: int, fill: Fill) -> Array:
-        """In order with the computing stream; the host goes on once the rows are pinned."""
-        slot = next(self._turn)
-        with self.device:
-            current = self.cupy.cuda.get_current_stream()
-            pinned = self._filled(slot, rows, fill)
-            out = self.cupy.empty(pinned.shape, self.dtype)
-            out.set(pinned, stream=current)
-            self.copied[slot].record(current)
-        return out
-
-    def many(self, pieces: Sequence[tuple[int, Fill]]) -> Generator[Array]:
-        """One chunk is on its way while the one before is computed with."""
-        coming: deque[tuple[int, Any]] = deque()
-        try:
-            for (rows, fill), slot in zip(pieces, cycle((0, 1)), strict=False):
-                coming.append((slot, self._send(slot, rows, fill)))
-                if len(coming) == 2:
-                    yield from self._hand_out(*coming.popleft())
-            while coming:
-                yield from self._hand_out(*coming.popleft())
-        finally:
-            # The caller gave up: whatever uses these buffers next comes after the copies.
-            with self.device:
-                for slot, _ in coming:
-                    self.cupy.cuda.get_current_stream().wait_event(self.copied[slot])
-
-    def _send(self, slot: int, rows: int, fill: Fill) -> Any:
-        with self.device:
-            pinned = self._filled(slot, rows, fill)
-            buffer = self._buffer(slot, pinned)
-            self.stream.wait_event(self.used[slot])
-            buffer.set(pinned, stream=self.stream)
-            self.copied[slot].record(self.stream)
-        return buffer
-
-    def _hand_out(self, slot: int, buffer: Any) -> Iterator[Array]:
-        with self.device:
-            self.cupy.cuda.get_current_stream().wait_event(self.copied[slot])
-        try:
-            yield buffer
-        finally:
-            with self.device:
-                self.used[slot].record(self.cupy.cuda.get_current_stream())
-
-    def _filled(self, slot: int, rows: int, fill: Fill) -> np.ndarray:
-        """The slot's pinned buffer with the rows in it."""
-        size = rows * self.features * self.dtype.itemsize
-        self.copied[slot].synchronize()
-        if self.pinned[slot] is None or self.pinned[slot].nbytes < size:
-            import cupyx
-
-            self.pinned[slot] = None
-            self.pinned[slot] = cupyx.empty_pinned((max(1, size),), np.uint8)
-        pinned: np.ndarray = self.pinned[slot][:size].view(self.dtype).reshape(rows, self.features)
-        fill(pinned)
-        return pinned
-
-    def _buffer(self, slot: int, like: np.ndarray) -> Any:
-        """The slot's buffer on the device, in the shape of `like`."""
-        held = self.buffers[slot]
-        if held is None or not like.nbytes <= held.nbytes <= 2 * like.nbytes + CHUNK:
-            # Its memory goes back to CuPy's pool, where nothing waits for our stream.
-            self.stream.synchronize()
-            self.buffers[slot] = held = None
-            self.buffers[slot] = held = self.cupy.empty((like.nbytes,), np.uint8)
-            # The pool may hand out what the computing stream still works with.
-            self.used[slot].record(self.cupy.cuda.get_current_stream())
-        return held[: like.nbytes].view(self.dtype).reshape(like.shape)
