@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -36,9 +35,10 @@ from xclf.estimators._settings import (
     resolve,
     resolve_in_parts,
 )
+from xclf.estimators._verdict import judged, unfinished
 from xclf.objectives import Layer, Stack
 from xclf.rows import products
-from xclf.training import DIVERGED, Callback, FitResult, Monitor
+from xclf.training import Callback, FitResult, Monitor
 
 
 def _learns_in_parts(model: BaseClassifier) -> bool:
@@ -302,6 +302,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             taken=taken,
             full_batch=settings.solver in FULL_BATCH,
             hinge=self._loss_name == "hinge",
+            batch=settings.batch_size,
+            held_out=settings.validation_fraction,
         )
         return Job(
             settings=settings,
@@ -317,6 +319,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         )
 
     def _finish(self, job: Job, result: FitResult) -> None:
+        result = judged(job, self.reg, result)
         xp = _xp.namespace(result.theta)
         layers = job.stack.raw(job.stack.layers(result.theta))
         dtype = job.rows.dtype
@@ -337,35 +340,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self._set_extras(result)
         if result.interrupted:
             raise _Interrupted
-        self._warn_if_unfinished(job.settings, result, dtype == xp.float32)
-
-    def _warn_if_unfinished(self, settings: Settings, result: FitResult, single: bool) -> None:
-        if result.converged or "callback" in result.reason:
-            return
-        if settings.solver not in FULL_BATCH and DIVERGED not in result.reason:
-            return  # running its epochs is the ordinary end of a minibatch fit
-        scale = "" if self.standardize else ", or scale the features (standardize=True)"
-        if "max_iter" in result.reason:
-            advice = f"raise max_iter or tol{scale}"
-        elif "kink" in result.reason:
-            advice = "use a minibatch solver, which steps over kinks"
-        elif "rounding" in result.reason:
-            advice = f"raise tol{scale}"
-            if self.precision is not None:
-                advice += ", or leave precision at None"
-            elif single:
-                advice += ", or pass float64 data"
-        else:
-            advice = f"lower learning_rate{scale}"
-        reached = f"objective {result.objective:.6g}, gradient {result.grad_norm:.3g}"
-        if not math.isnan(result.dual_gap):
-            reached += f", at most {result.dual_gap:.3g} above the optimum"
-        warnings.warn(
-            f"{type(self).__name__} did not converge: {result.reason} ({reached}, tol "
-            f"{settings.tol:g}): {advice}",
-            ConvergenceWarning,
-            stacklevel=6,  # the line that called fit or partial_fit
-        )
+        told = unfinished(self, job, result)
+        if told is not None:
+            # The line that called fit or partial_fit.
+            warnings.warn(told, ConvergenceWarning, stacklevel=5)
 
     def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:
         """The fitted layers for these classes: kept ones go on, new ones start at zero."""

@@ -64,7 +64,8 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
 
     Parameters (solver x parameter, with every default, is a table in the README)
     ----------
-    reg : penalty on the squared weights, >= 0
+    reg : penalty on the squared weights, >= 0. With 0, classes that can be separated have no
+        optimum at finite weights: a full-batch fit then says so, and `converged_` is False.
     fit_intercept : whether to fit biases
     standardize : fit in coordinates with mean 0 and deviation 1 (X is not copied), and fold both
         into the fitted weights: the model takes raw rows. Without biases, scale only.
@@ -137,7 +138,9 @@ class SVMClassifier(LinearClassifier):
 
     dual_gap_ : after "lbfgs", what objective_ stands above the optimum at most: a bound computed in
         float64 from the fitted coef_ and intercept_, also where the fit ended early. With reg = 0
-        it is objective_ itself.
+        it is objective_ itself, no optimum being below 0, and `converged_` speaks of the gradient
+        of the smoothed problem; classes that can be separated then end at 0, without any margin
+        being the widest. That takes reg > 0.
 
     margin : float > 0, in units of score. The other parameters and all attributes are those of
     `SoftmaxClassifier`; there are no probabilities.
