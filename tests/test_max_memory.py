@@ -7,12 +7,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import Backend
 from estimator_cases import CLASSES, blobs, quick
 
-from xclf import SoftmaxClassifier, SVMClassifier
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.estimators import _memory
 from xclf.objectives import Stack
-from xclf.rows import Rows, parse_bytes
+from xclf.rows import Rows, Streamed, parse_bytes
 from xclf.training import preconditioner, proximal
 from xclf.training.full_batch import pairs_for
 from xclf.training.problem import Problem
@@ -56,6 +57,21 @@ def test_a_fit_stays_within_it(cls, shape, times):
     most = int(times * _least(model, x, y))
     used = taken(lambda: model.set_params(max_memory=most).fit(x, y))
     # A megabyte for Python's own objects, and for what other libraries hold.
+    assert used <= most + (1 << 20)
+
+
+@pytest.mark.parametrize("shape", [(4000, 300, 10), (2000, 3000, 4)], ids=str)
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
+@pytest.mark.parametrize("batch_size", [10, 1000])
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out):
+    """From the least that is possible: large batches, and rows that are copied, are most of it."""
+    x, y = wide_rows(*shape)
+    model = cls(solver="adam", max_iter=2, batch_size=batch_size, random_state=0)
+    model.set_params(early_stopping=held_out, validation_fraction=0.3 if held_out else None)
+    model.fit(x[:200, :30].copy(), y[:200])
+    most = _least(model, x, y)
+    used = taken(lambda: model.set_params(max_memory=most).fit(x, y))
     assert used <= most + (1 << 20)
 
 
@@ -132,6 +148,21 @@ def test_what_is_needed_grows_with_what_needs_it():
     ):  # fmt: skip
         assert needed(**more) > base
     assert needed(full_batch=False) < base
+    small = needed(full_batch=False, batch=100)
+    assert small < needed(full_batch=False, batch=1000) == needed(full_batch=False, batch=5000)
+
+
+def test_streamed_batches_count_as_often_as_they_are_there():
+    """Three of them pinned and two on the device, beside what is made of one."""
+    xp = Backend.STRICT.xp
+    host = np.zeros((1000, 50), np.uint8)
+    streamed = Streamed(host, xp, xp.Device("device1"))
+    stack, dtype = Stack((50, 5)), xp.float32
+    kinds = [
+        _memory.Kind(stack, x, dtype, full_batch=False, batch=100)
+        for x in (streamed, xp.asarray(host, device=xp.Device("device1")))
+    ]
+    assert kinds[0].needed(1) - kinds[1].needed(1) == 5 * 100 * 50
 
 
 def test_pairs_and_directions_get_their_share():

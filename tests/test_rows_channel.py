@@ -248,6 +248,18 @@ def test_a_pass_that_was_given_up_leaves_nothing_under_way(machine, how):
     assert machine.devices == []
 
 
+def test_nobody_waits_for_a_pass_whose_last_chunk_was_taken(machine, monkeypatch):
+    """A loop that knows how many there are asks for no more."""
+    channel = _channel(machine)
+    monkeypatch.setattr(channel, "_give_up", lambda: pytest.fail("waited"))
+    for sizes in ([20], [10, 10], [4] * 5):
+        chunks = _many(channel, sizes)
+        reads = [next(chunks).later() for _ in sizes]
+        chunks.close()
+        _finish(machine)
+        _assert_all_rows(reads)
+
+
 def test_what_a_copying_thread_raises_is_raised(machine):
     """A page of a file that cannot be read, say; the channel can be used again."""
     channel, gathered = _channel(machine), Gathered(slow=1, error=OSError("no such page"))

@@ -11,7 +11,17 @@ from xclf import _xp
 from xclf._xp import Array
 from xclf.objectives import Stack
 from xclf.optim import LEAST_PAIRS
-from xclf.rows import MASK_CLASSES, Room, Rows, blas_width, bytes_per_row, in_words, parse_bytes
+from xclf.rows import (
+    MASK_CLASSES,
+    Room,
+    Rows,
+    Streamed,
+    blas_width,
+    bytes_per_row,
+    in_words,
+    parse_bytes,
+)
+from xclf.training import probe_rows
 from xclf.training.full_batch import MEMORY, PAIRS_FREE
 
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
@@ -27,6 +37,9 @@ _ROWS = 64
 # Bytes a row for labels on their way to indices: sorted, permuted, inverted.
 _LABELS = 32
 
+# Bytes a row for the order of an epoch on its way to a device: in one piece, pinned, and there.
+_ORDER = 24
+
 # What the choices get in any case where nobody set a bound.
 _LEAST = 16 << 20
 
@@ -40,6 +53,8 @@ class Kind:
     """What fits need memory for: all that there is to know of a kind of fit but its numbers.
 
     lines : of row weights, 0 without any
+    batch, held_out : where the method is not full_batch, the rows of a minibatch and the share of
+        rows that validation takes
     """
 
     stack: Stack
@@ -48,6 +63,8 @@ class Kind:
     lines: int = 0
     full_batch: bool = True
     hinge: bool = False
+    batch: int = 0
+    held_out: float = 0.0
 
     @property
     def itemsize(self) -> int:
@@ -63,7 +80,12 @@ class Kind:
         size = heads * self.stack.size
         if not self.full_batch:
             # Parameters, slopes and an update rule's state, in the dtype of the rows.
-            return needed + size * (8 + _VECTORS * itemsize)
+            needed += size * (8 + _VECTORS * itemsize)
+            needed += 0 if _xp.is_host(x) else n_rows * _ORDER
+            needed += self._copies() * (widths[0] * _itemsize(x) + labels + self.lines * itemsize)
+            # A minibatch, or a pass between two epochs: the buffers of one serve the other.
+            most = max(min(self.batch, n_rows), workers * min(_ROWS, n_rows))
+            return needed + most * bytes_per_row(x, self.dtype, width)
         needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
@@ -75,6 +97,17 @@ class Kind:
             needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
             each = 3 * 8 * widths[0] + 2 * each
         return needed + workers * min(_ROWS, n_rows) * each
+
+    def _copies(self) -> int:
+        """Rows that a minibatch fit copies: those of its watched sample and those held out.
+        Streamed rows stay where they are."""
+        if isinstance(self.x, Streamed):
+            return 0
+        count = int(self.x.shape[0])
+        held = math.ceil(count * self.held_out)
+        watched = probe_rows(count - held)
+        # All rows are watched as they are, unless there are some that are not trained on.
+        return held + (watched if watched < count or self.lines else 0)
 
     def heads_within(self, most: int) -> int:
         """Heads for which there is room in `most` bytes, with as many curvature pairs as are worth
@@ -97,6 +130,8 @@ def room_for(
     heads: int = 1,
     full_batch: bool = True,
     hinge: bool = False,
+    batch: int = 0,
+    held_out: float | None = None,
 ) -> Room:
     """The room of a fit of `heads` models to `rows` (whose own is not read).
 
@@ -111,7 +146,8 @@ def room_for(
     if most is None and not host:
         return Room()
     lines = 0 if rows.weights is None else math.prod(rows.weights.shape[:-1])
-    needed = Kind(stack, x, rows.dtype, lines, full_batch, hinge).needed(heads) + taken
+    kind = Kind(stack, x, rows.dtype, lines, full_batch, hinge, batch, held_out or 0.0)
+    needed = kind.needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return Room(max(_LEAST, size - needed))
@@ -121,3 +157,8 @@ def room_for(
             f"{in_words(needed)} beyond X"
         )
     return Room(most - needed)
+
+
+def _itemsize(x: Array) -> int:
+    """Bytes of an entry; the standard's dtypes need not tell."""
+    return int(getattr(x.dtype, "itemsize", 8))

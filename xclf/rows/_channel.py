@@ -191,15 +191,18 @@ class _Pinned:
 
     def many(self, pieces: Iterable[tuple[int, Fill]], most: int) -> Generator[Array]:
         """When chunk k is handed out, k + 1 is on the bus and k + 2 is being gathered, by threads
-        of their own.
+        of their own, while the host launches the work on k.
 
-        So the host launches the work on k while k + 2 is gathered, and it never waits but for what
-        the device, the bus or those threads are behind with by two chunks. A chunk takes G to
-        gather, B on the bus, L to launch and S to compute. k + 3 is gathered into the buffer that k
-        has left, and launched behind it; k + 2 travels to where the work on k is done: no round of
-        such waits takes longer than (G + B) / 3, (L + B + S) / 3 or (B + S) / 2 for each of its
-        chunks, and a pass is as fast as the slowest of G, B, L and S alone. With two pinned buffers
-        the host would launch the work on k only when k has arrived.
+        Gathering k + 2 begins as early as there is a pinned buffer for it, and where the host has
+        to wait, it waits for what is behind by so much that nobody stands still for want of work.
+        With G to gather a chunk, B on the bus, L to launch the work on it and S to compute:
+        - k + 2 is gathered into the buffer that k - 1 has left, G + B for three chunks, and k is
+          launched once that is free: L + S + B for three;
+        - k is launched once k + 1 is gathered and sent: G + L for two;
+        - k + 2 travels to the place on the device where the work on k is done: B + S for two.
+        None of these is more than the largest of G, B, L and S for each chunk, so the slowest of
+        them alone says how long a pass takes. With two pinned buffers k would be launched only
+        when it has arrived: L + S + B for two.
         """
         writing: deque[_Slot] = deque()
         coming: deque[tuple[_Slot, Any, int]] = deque()
@@ -216,8 +219,9 @@ class _Pinned:
             while writing or coming:
                 if writing:
                     coming.append(self._send(writing.popleft(), next(places), most))
-                yield from self._hand_out(*coming.popleft())
-            complete = True
+                last = coming.popleft()
+                complete = not coming  # nobody needs to ask for more than the last
+                yield from self._hand_out(*last)
         finally:
             if not complete:
                 self._give_up()

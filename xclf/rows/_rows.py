@@ -149,8 +149,8 @@ class Rows:
         # of the first step, since a copy of its own for every batch would cost a launch or two.
         index, start = from_host(np.concatenate(indices), self.x), 0
         with closing(self.x.batches(indices)) as parts:
-            for x, mine in zip(parts, indices, strict=True):
-                yield self._picked(x, index[start : start + len(mine)])
+            for mine in indices:  # `zip` would keep a part until the next one is made
+                yield self._picked(next(parts), index[start : start + len(mine)])
                 start += len(mine)
 
     def _picked(self, x: Array, index: Array) -> Chunk:

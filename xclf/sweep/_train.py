@@ -58,7 +58,8 @@ def heads_at_once(X: Array, head: Head) -> int:
     model = head.model
     stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
     hinge = model._loss_name == "hinge"
-    kind = Kind(stack, X, computing_dtype(X), 1, head.full_batch, hinge)
+    batch, held_out = head.settings.batch_size, head.settings.validation_fraction or 0.0
+    kind = Kind(stack, X, computing_dtype(X), 1, head.full_batch, hinge, batch, held_out)
     bound = parse_bytes(head.model.max_memory)
     return kind.heads_within(kind.needed(0) + TOGETHER if bound is None else bound)
 
@@ -140,6 +141,8 @@ def _has_room(context: Context, job: Job, heads: list[Head]) -> bool:
             heads=len(heads),
             full_batch=first.full_batch,
             hinge=job.loss == "hinge",
+            batch=job.settings.batch_size,
+            held_out=job.settings.validation_fraction,
         )
     except ValueError:
         return False

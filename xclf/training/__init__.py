@@ -7,6 +7,7 @@ from xclf.training.minibatch import (
     DIVERGED,
     accuracy,
     fit_minibatch,
+    probe_rows,
     subset,
 )
 from xclf.training.problem import Problem, column_moments
@@ -27,5 +28,6 @@ __all__ = [
     "fit_minibatch",
     "fit_proximal",
     "minibatch_step",
+    "probe_rows",
     "subset",
 ]

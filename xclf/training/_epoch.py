@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from xclf._xp import Array, is_host
 from xclf.objectives import Objective, lines_of
 from xclf.optim import Momentum, Rule, State, can_update_on_host, rate_factor, update_on_host
-from xclf.rows import Chunk, Rows
+from xclf.rows import Rows
 from xclf.training._recorded import Recorder
 
 
@@ -89,9 +89,9 @@ def run_epoch(
             if not own_state:
                 state = tuple(part.copy() if is_array(part) else part for part in state)
             return _on_host(objective, rows, plan.rule, theta.copy(), state, batches, total)
-        with closing(_chunks(rows, batches)) as chunks:
-            for chunk, rate in chunks:
-                slope = objective.batch_slope(theta, chunk)
+        with closing(rows.batches([index for index, _ in batches])) as chunks:
+            for _, rate in batches:  # a chunk has no name: it is gone when the next one is made
+                slope = objective.batch_slope(theta, next(chunks))
                 theta, state = plan.rule.step(theta, slope, state, rate)
     return theta, state
 
@@ -106,20 +106,13 @@ def _on_host(
     total: int,
 ) -> tuple[np.ndarray, State]:
     """The same steps on NumPy, written into theta and the state."""
-    with closing(_chunks(rows, batches)) as chunks:
-        for chunk, rate in chunks:
-            slope = objective.batch_slope(theta, chunk, penalty=False, total=total)
+    with closing(rows.batches([index for index, _ in batches])) as chunks:
+        for _, rate in batches:
+            slope = objective.batch_slope(theta, next(chunks), penalty=False, total=total)
             slope = slope.astype(theta.dtype, copy=False)
             objective.add_penalty(theta, slope)
             state = update_on_host(rule, theta, slope, state, rule.numbers(state, rate))
     return theta, state
-
-
-def _chunks(rows: Rows, batches: list[tuple[Array, Any]]) -> Generator[tuple[Chunk, Any]]:
-    """The rows of each batch, with its learning rate."""
-    with closing(rows.batches([index for index, _ in batches])) as chunks:
-        for chunk, (_, rate) in zip(chunks, batches, strict=True):
-            yield chunk, rate
 
 
 def _batches(plan: MinibatchPlan, index: Array, epoch: int) -> Iterator[tuple[Array, Any]]:

@@ -260,14 +260,19 @@ def accuracy(objective: Objective, rows: Rows, theta: Array) -> np.ndarray:
     return np.atleast_1d(to_host(right)).astype(np.float64) / len(rows)
 
 
+def probe_rows(count: int) -> int:
+    """Rows of the sample that is watched, of so many to train on."""
+    return min(count, max(_PROBE_ROWS, count // _PROBE_SHARE))
+
+
 def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
     if rows.weights is not None and rows.weights.ndim == 1:
         # Rows without weight tell nothing of the objective, and a sample of them alone has none.
         train = train[to_host(rows.weights)[train] > 0.0]
-    most = max(_PROBE_ROWS, len(train) // _PROBE_SHARE)
-    if len(rows) <= most and len(train) == len(rows):
+    most = probe_rows(len(train))
+    if most == len(train) == len(rows):
         return rows
-    picked = train if len(train) <= most else np.sort(rng.choice(train, most, replace=False))
+    picked = train if len(train) == most else np.sort(rng.choice(train, most, replace=False))
     return subset(rows, picked)
 
 
