@@ -18,7 +18,8 @@ COMMAND = [sys.executable, "-m", "xclf"]
 ENVIRONMENT = {
     **os.environ,
     "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONPATH": str(ROOT),
+    # What is there already stays: libraries may have been installed into a folder of their own.
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "PYTHONWARNINGS": "error",
 }
 LONG = ["train", "digits", "--device=cpu", "--model=two-layer", "--max-iter=1000000", "--tol=0"]
