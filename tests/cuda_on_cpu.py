@@ -1,4 +1,5 @@
-"""CuPy's RawKernel on NumPy arrays: the same source, compiled for the processor.
+"""CuPy's RawKernel and ElementwiseKernel on NumPy arrays: the same source, compiled for the
+processor.
 
 `cuda_on_cpu.h` says how. Arguments are checked as no GPU would: their number and the size of each.
 """
@@ -26,11 +27,11 @@ _folder = tempfile.TemporaryDirectory(prefix="cuda_on_cpu")
 
 
 @functools.cache
-def _compiled(code: str, name: str, options: tuple[str, ...]) -> ctypes.CDLL:
+def _compiled(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
     assert COMPILER is not None
     stem = Path(_folder.name, f"{_compiled.cache_info().misses}")
     source, library = stem.with_suffix(".cpp"), stem.with_suffix(".so")
-    source.write_text(f'#include "{_HEADER}"\n{code}\nLAUNCHER({name})\n', encoding="utf-8")
+    source.write_text(code, encoding="utf-8")
     command = [COMPILER, "-O1", "-shared", "-fPIC", *options, "-o", library, source]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -45,7 +46,7 @@ class RawKernel:
     max_dynamic_shared_size_bytes = 48 << 10  # what a kernel has that did not ask for more
 
     def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
-        self._given = code, name, options
+        self._given = f'#include "{_HEADER}"\n{code}\nLAUNCHER({name})\n', options
 
     def __call__(
         self,
@@ -70,6 +71,54 @@ class RawKernel:
         more, seed = ctypes.c_uint(shared_mem), ctypes.c_uint(self.seed)
         fault = library.launch(*shapes, more, pointers, seed)
         assert fault == 0, FAULTS[fault]
+
+
+class ElementwiseKernel:
+    """cupy.ElementwiseKernel whose result is given: parameters `T x`, `raw T x` or `int64 x`."""
+
+    def __init__(self, taken: str, given: str, body: str, name: str) -> None:
+        assert name.isidentifier()
+        self.taken, self.given = (
+            [tuple(part.rsplit(" ", 1)) for part in text.split(", ")] for text in (taken, given)
+        )
+        lines, first = [], len(self.taken)
+        for place, (kind, own) in enumerate(self.taken):
+            element = kind.removeprefix("raw ")
+            where = f"static_cast<{element}*>(a[{place}])"
+            raw = kind.startswith("raw ")
+            lines.append(
+                f"{element}* {own} = {where};" if raw else f"{element} {own} = {where}[i];"
+            )
+        lines += [f"{kind} {own};" for kind, own in self.given] + [body, ";"]
+        lines += [
+            f"static_cast<{kind}*>(a[{first + place}])[i] = {own};"
+            for place, (kind, own) in enumerate(self.given)
+        ]
+        self.loop = "for (std::ptrdiff_t i = 0; i < n; ++i) {\n" + "\n".join(lines) + "\n}"
+
+    def __call__(self, *arguments: Any) -> None:
+        kinds = [kind for kind, _ in (*self.taken, *self.given)]
+        assert len(arguments) == len(kinds)
+        outs = arguments[len(self.taken) :]
+        dtype, shape = outs[0].dtype, outs[0].shape
+        held = []
+        for kind, value in zip(kinds, arguments, strict=True):
+            if kind.endswith("T") and isinstance(value, np.ndarray):
+                assert value.dtype == dtype, "T is one type"
+            if kind.startswith("raw "):
+                assert value.flags.c_contiguous
+                held.append(value)
+            else:
+                element = np.int64 if kind == "int64" else dtype
+                held.append(np.array(np.broadcast_to(value, shape), element))
+        real = {"float32": "float", "float64": "double"}[str(dtype)]
+        code = "#include <cmath>\n#include <cstddef>\nusing std::sqrt;\ntypedef long long int64;\n"
+        code += f'extern "C" void run(long n, void** a) {{ using T = {real};\n{self.loop}\n}}\n'
+        pointers = (ctypes.c_void_p * len(held))(*(a.ctypes.data for a in held))
+        library = _compiled(code, ("-Wall", "-Werror"))
+        library.run(ctypes.c_long(outs[0].size), pointers)
+        for out, value in zip(outs, held[len(self.taken) :], strict=True):
+            out[...] = value
 
 
 def _value(arg: Any) -> Any:

@@ -3,7 +3,7 @@
 NumPy does the arithmetic; what is CuPy's own is how it refuses. Nothing crosses to NumPy without
 being asked to, no operation mixes NumPy's arrays or another device's with its own, new memory holds
 garbage, and while a graph is recorded there is no product, no copy and no look at a value. Kernels
-are compiled for the processor (`cuda_on_cpu`), or read as Python; graphs are tapes (`taped`).
+are compiled for the processor (`cuda_on_cpu`); graphs are tapes (`taped`).
 It says nothing of speed, and nothing of the order of work on streams: `fake_cupy` does.
 """
 
@@ -40,7 +40,6 @@ from pretend_array import (
     refuse,
     view,
 )
-from python_kernel import PythonKernel
 
 _PRODUCTS = ("matmul", "dot", "tensordot", "einsum", "inner", "vdot", "outer", "vecdot")
 
@@ -123,7 +122,7 @@ class RawKernel(cuda_on_cpu.RawKernel):
             taped.note(work, None)
 
 
-class ElementwiseKernel(PythonKernel):
+class ElementwiseKernel(cuda_on_cpu.ElementwiseKernel):
     def __call__(self, *arguments: Any) -> None:
         plain = bare(arguments)
 

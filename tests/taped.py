@@ -114,6 +114,21 @@ class TapedNumpy:
         return self.xp.empty(shape, dtype=dtype).view(Taped)
 
 
+def join(count: int) -> Callable[..., None]:
+    """The kernel of `_cuda_graph` that puts arrays behind each other."""
+
+    def call(*arguments: Any) -> None:
+        parts, out = [_plain(part) for part in arguments[:count]], _plain(arguments[-1])
+
+        def work() -> None:
+            np.concatenate(parts, axis=-1, out=out)
+
+        work()
+        note(work, None)
+
+    return call
+
+
 # ruff: noqa: N802 (the names are cuBLAS's)
 class Blas:
     """The functions of cuBLAS that are called here, on the host; their work can be taped."""

@@ -9,6 +9,7 @@ import itertools
 import weakref
 from types import SimpleNamespace
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 from taped import Blas, Taped, tape
@@ -149,13 +150,21 @@ def test_only_what_launches_kernels_is_there():
     assert _xp.library(seen) == "numpy"
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_concat(axis):
-    rng = np.random.default_rng(0)
-    parts = [rng.standard_normal((3, 3)) for _ in range(3)]
-    np.testing.assert_array_equal(
-        products().namespace().concat(parts, axis), np.concatenate(parts, axis)
-    )
+def test_concat(monkeypatch):
+    """One launch for any number of parts and heads, contiguous or not."""
+    if cuda_on_cpu.COMPILER is None:
+        pytest.skip("there is no g++ to compile the kernel with")
+    rng, seen = np.random.default_rng(0), products().namespace()
+    kernels = SimpleNamespace(ElementwiseKernel=cuda_on_cpu.ElementwiseKernel)
+    monkeypatch.setattr(_cuda_graph, "loaded", {"cupy": kernels}.get)
+    _cuda_graph._join.cache_clear()
+    for dtype, heads in [(np.float32, ()), (np.float64, (3,))]:
+        parts = [rng.standard_normal((*heads, size)).astype(dtype) for size in (4, 1, 7)]
+        parts.append(rng.standard_normal((*heads, 10)).astype(dtype)[..., ::2])
+        np.testing.assert_array_equal(seen.concat(parts, -1), np.concatenate(parts, -1))
+    with pytest.raises(NotImplementedError, match="axis 0"):
+        seen.concat([np.ones((2, 2))] * 2, 0)
+    _cuda_graph._join.cache_clear()
 
 
 def test_the_namespace_is_replaced_for_a_while():

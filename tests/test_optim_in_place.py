@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
 from types import SimpleNamespace
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 from python_kernel import PythonKernel
@@ -26,38 +24,6 @@ from xclf.optim import (
 RULES = [SGD(), Momentum(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 rng = np.random.default_rng(0)
-
-
-class CompiledKernel(PythonKernel):
-    """The same, its statements compiled as C++ in a loop over the elements."""
-
-    def __init__(self, taken, given, body, name):
-        super().__init__(taken, given, body, name)
-        count = len(self.taken)
-        load = "".join(f"T {name} = a[{k}][i];" for k, name in enumerate(self.taken))
-        store = "".join(f"a[{count + k}][i] = {name};" for k, name in enumerate(self.given))
-        local = "".join(f"T {name};" for name in self.given)
-        self.text = "#include <cmath>\nusing std::sqrt;\n" + "".join(
-            f'extern "C" void {kind}_(long n, {kind}** a) {{ using T = {kind};'
-            f"for (long i = 0; i < n; i++) {{ {load} {local} {body} {store} }} }}\n"
-            for kind in ("float", "double")
-        )
-
-    def build(self, folder):
-        source, made = folder / "k.cpp", folder / "k.so"
-        source.write_text(self.text)
-        command = ["g++", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", made, source]
-        subprocess.run(command, check=True)
-        self.library = ctypes.CDLL(str(made))
-
-    def __call__(self, *arguments):
-        like = arguments[0]
-        wide = [np.array(np.broadcast_to(a, like.shape), like.dtype) for a in arguments]
-        pointers = (ctypes.c_void_p * len(wide))(*(a.ctypes.data for a in wide))
-        kind = "double" if like.dtype == np.float64 else "float"
-        getattr(self.library, f"{kind}_")(ctypes.c_long(like.size), pointers)
-        for out, value in zip(arguments[len(self.taken) :], wide[len(self.taken) :], strict=True):
-            out[...] = value
 
 
 @pytest.fixture
@@ -106,19 +72,11 @@ def test_statements_are_the_rule(cupy, rule, dtype, heads):
 
 
 @rules
-def test_statements_are_c(cupy, rule, dtype, tmp_path):
-    if shutil.which("g++") is None:
+def test_statements_are_c(cupy, rule, dtype):
+    if cuda_on_cpu.COMPILER is None:
         pytest.skip("g++ is not here")
-    kernels = []
-
-    def made(*text):
-        kernels.append(CompiledKernel(*text))
-        kernels[-1].build(tmp_path)
-        return kernels[-1]
-
-    cupy.ElementwiseKernel = made
+    cupy.ElementwiseKernel = cuda_on_cpu.ElementwiseKernel
     assert_update(rule, dtype)
-    assert len(kernels) == 1
 
 
 @rules

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from xclf._xp import Array, device, namespace
-from xclf.kernels import affine, affine_grad, l2, relu, relu_grad
+from xclf._xp import Array, device, is_host, namespace
+from xclf.kernels import affine, affine_grad, l2
+from xclf.objectives._hidden import relu_of, slope_through_relu
 
 
 class Layer(NamedTuple):
@@ -133,14 +134,18 @@ class Stack:
         inputs = [xp.matrix_transpose(x)]
         # All heads read the same rows: their first layers are one product.
         w, b = stacked(xp, *layers[0])
+        if len(layers) == 1:
+            return _unstacked(xp, affine(inputs[0], w, b, axis=-2), layers[0].w), Tape(
+                layers, inputs
+            )
         # The losses want scores with rows last in memory; a hidden layer does not mind.
-        last = len(layers) == 1
-        out = affine(inputs[0], w, b, axis=-2) if last else _rows_first(xp, x, w, b)
-        out = _unstacked(xp, out, layers[0].w)
-        for layer in layers[1:]:
-            inputs.append(relu(out))
-            out = affine(inputs[-1], layer.w, layer.b, axis=-2)
-        return out, Tape(layers, inputs)
+        hidden = _rows_first(xp, x, w) if is_host(x) else affine(inputs[0], w, None, axis=-2)
+        hidden = relu_of(hidden, b)
+        inputs.append(_unstacked(xp, hidden, layers[0].w))
+        for layer in layers[1:-1]:
+            inputs.append(relu_of(affine(inputs[-1], layer.w, None, axis=-2), layer.b))
+        last = layers[-1]
+        return affine(inputs[-1], last.w, last.b, axis=-2), Tape(layers, inputs)
 
     def backward(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
         """Slopes (dw, db) of every layer in fitting coordinates, from the slope in the scores."""
@@ -154,7 +159,7 @@ class Stack:
         for layer, x in zip(reversed(tape.layers[1:]), reversed(tape.inputs[1:]), strict=True):
             dx, dw, db = affine_grad(dout, x, layer.w, axis=-2)
             slopes.append((dw, db))
-            dout = relu_grad(dx, x)
+            dout = slope_through_relu(dx, x)
         w = tape.layers[0].w
         flat = dout if w.ndim == 2 else xp.reshape(dout, (-1, dout.shape[-1]))
         _, dw, db = affine_grad(flat, tape.inputs[0], w, need_dx=False, axis=-2)
@@ -191,15 +196,13 @@ def cast(a: Array | None, dtype: Any) -> Array | None:
     return a if a is None or a.dtype == dtype else namespace(a).astype(a, dtype)
 
 
-def _rows_first(xp: Any, x: Array, w: Array, b: Array | None) -> Array:
-    """`affine` of rows x (n, D), seen from its other side: a view (M, n) of x @ w^T + b.
+def _rows_first(xp: Any, x: Array, w: Array) -> Array:
+    """`w @ x^T` of rows x (n, D), seen from its other side: a view (M, n) of x @ w^T.
 
-    The same numbers as w @ x^T + b, which OpenBLAS shares out worse among threads: with two, a
-    step at batch 200 or 1000 took 8 to 12 % less time at best, more where threads are kept waiting.
+    The same numbers, which OpenBLAS shares out better among threads: with two, a step at batch 200
+    or 1000 took 8 to 12 % less time at best, more where threads are kept waiting.
     """
-    out = affine(x, xp.matrix_transpose(w), None, axis=-1)
-    out = xp.matrix_transpose(out)
-    return out if b is None else out + b
+    return xp.matrix_transpose(affine(x, xp.matrix_transpose(w), None, axis=-1))
 
 
 def stacked(xp: Any, w: Array, b: Array | None) -> tuple[Array, Array | None]:
