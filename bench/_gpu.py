@@ -15,7 +15,7 @@ from bench._device import Device
 from bench._measure import BenchError
 from xclf._xp import accumulator, device, namespace
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, _fused, data_loss
+from xclf.objectives import Objective, Stack, _fused, _one_read, data_loss
 from xclf.rows import MASK_CLASSES, Rows
 from xclf.training import Problem
 
@@ -169,22 +169,25 @@ def parameters(place: Device, w: np.ndarray) -> Any:
 
 
 @contextlib.contextmanager
-def formulas() -> Iterator[None]:
-    """As long as it lasts losses are computed by their formulas, not by the fused kernel."""
-    trust = _fused._trust
-    before, trust.lost = trust.lost, True
+def without(*kernels: Any) -> Iterator[None]:
+    """As long as it lasts these modules' CUDA kernels, of `KERNELS`, are not used."""
+    before = [kernel._trust.lost for kernel in kernels]
+    for kernel in kernels:
+        kernel._trust.lost = True
     try:
         yield
     finally:
-        trust.lost = before
+        for kernel, lost in zip(kernels, before, strict=True):
+            kernel._trust.lost = lost
+
+
+#: What computes scores, loss and slope at once, and what computes losses of scores.
+KERNELS = (_one_read, _fused)
 
 
 def loss_by(place: Device) -> str:
-    """What computes the losses on the device, once they have been computed there."""
+    """What computes losses on the device, once they have been computed there."""
     if place.name != "cupy":
         return "formula: no CuPy"
-    return (
-        "formula: the fused kernel failed, and its warning says why"
-        if (_fused._trust.lost)
-        else "fused kernel"
-    )
+    lost = [kernel.__name__.rpartition("_")[2] for kernel in KERNELS if kernel._trust.lost]
+    return f"kernels, but {lost} failed, and warned why" if lost else "kernels"

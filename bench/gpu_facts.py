@@ -17,14 +17,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from bench._device import Device, attempt
 from bench._gpu import (
+    KERNELS,
     Entry,
     add_common,
     add_fit,
     complete,
-    formulas,
     goal,
     loss_by,
     softmax_problem,
+    without,
 )
 from bench._gpu_data import Data, power_law, sizes
 from bench.gpu_stream import host_rows, pass_over, resident, streamed
@@ -111,7 +112,7 @@ def _fused(place: Device, entry: Entry, data: Data) -> None:
     """In float32 both round: each row's slope by a few units, summed over rows in any order."""
     problem, theta = data.problem(_REG), _at(data)
     found = problem.value_and_grad(theta)
-    with formulas():
+    with without(*KERNELS):
         other = problem.value_and_grad(theta)
     entry["figures"] = {"loss by": loss_by(place)}
     _apart(entry, found, other, 1e-6, 1e-4)

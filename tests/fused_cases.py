@@ -57,7 +57,7 @@ def place(request):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_fused.Call, "launch", counted)
-        patch.setattr(_fused, "_trust", _fused.Trust())
+        patch.setattr(_fused, "_trust", _fused.Trust("the kernel", "formulas go on"))
         _fused.kernel_of.cache_clear()
         backend = Backend.CUPY if request.param == "cupy" else Backend.NUMPY
         if backend is Backend.NUMPY:
@@ -70,7 +70,7 @@ def place(request):
 @pytest.fixture
 def alone(place, monkeypatch):
     """`place` where nothing has been compiled yet, and nothing that follows is harmed."""
-    monkeypatch.setattr(_fused, "_trust", _fused.Trust())
+    monkeypatch.setattr(_fused, "_trust", _fused.Trust("the kernel", "formulas go on"))
     _fused.kernel_of.cache_clear()
     yield place
     _fused.kernel_of.cache_clear()

@@ -11,7 +11,7 @@ from bench_gpu_cases import HERE, measures, results, run
 
 from bench import _device, _gpu, _measure, gpu_facts, gpu_loss_grad, gpu_minibatch, gpu_stream
 from bench.__main__ import main
-from xclf.objectives import _fused
+from xclf.objectives import _fused, _one_read
 from xclf.rows import _rows
 
 
@@ -90,13 +90,13 @@ def test_switches_are_put_back():
     with gpu_loss_grad._chunks_of(77):
         assert before != _rows._DEVICE_CHUNK == 77
     assert before == _rows._DEVICE_CHUNK
-    assert not _fused._trust.lost
-    with _gpu.formulas():
+    with _gpu.without(_fused):
         assert _fused._trust.lost
+        assert not _one_read._trust.lost
     assert not _fused._trust.lost
-    with pytest.raises(ZeroDivisionError), _gpu.formulas():
+    with pytest.raises(ZeroDivisionError), _gpu.without(*_gpu.KERNELS):
         _ = 1 / 0
-    assert not _fused._trust.lost
+    assert not any(kernel._trust.lost for kernel in _gpu.KERNELS)
 
 
 @pytest.mark.parametrize("namespace", HERE)
