@@ -18,6 +18,7 @@ from xclf.objectives import Objective, Stack, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp
 from xclf.rows import Rows, Streamed, _channel
 from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch
+from xclf.training._recorded import recordable
 from xclf.training.minibatch import run_epoch
 
 N, D, C = 50, 6, 3
@@ -162,6 +163,13 @@ def test_an_epoch_sends_the_order_once_and_reads_nothing():
         run_epoch(objective, rows, _plan(SGD()), theta, (), np.arange(N), 0)
     assert tally.reads == 0, tally
     assert tally.names["asarray"] == 1 + 7, tally  # the order, and 7 batches
+
+
+def test_no_step_over_streamed_rows_is_recorded(backend):
+    """A CUDA graph reads what stays where it is; those of resident rows are recorded."""
+    resident, streamed = _two(backend, (D, C))
+    assert not recordable(streamed.rows)
+    assert recordable(resident.rows) is (backend is Backend.CUPY)
 
 
 def test_a_batch_is_gone_when_the_next_is_made(backend):
