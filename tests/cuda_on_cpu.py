@@ -83,7 +83,8 @@ class ElementwiseKernel:
         )
         lines, first = [], len(self.taken)
         for place, (kind, own) in enumerate(self.taken):
-            element = kind.removeprefix("raw ")
+            # CuPy's names of types are no types of CUDA C: in statements there is no int64.
+            element = kind.removeprefix("raw ").replace("int64", "long long")
             where = f"static_cast<{element}*>(a[{place}])"
             raw = kind.startswith("raw ")
             lines.append(
@@ -112,7 +113,7 @@ class ElementwiseKernel:
                 element = np.int64 if kind == "int64" else dtype
                 held.append(np.array(np.broadcast_to(value, shape), element))
         real = {"float32": "float", "float64": "double"}[str(dtype)]
-        code = "#include <cmath>\n#include <cstddef>\nusing std::sqrt;\ntypedef long long int64;\n"
+        code = "#include <cmath>\n#include <cstddef>\nusing std::sqrt;\n"
         code += f'extern "C" void run(long n, void** a) {{ using T = {real};\n{self.loop}\n}}\n'
         pointers = (ctypes.c_void_p * len(held))(*(a.ctypes.data for a in held))
         library = _compiled(code, ("-Wall", "-Werror"))

@@ -259,7 +259,7 @@ def _join(count: int) -> Any:
     cupy: Any = loaded("cupy")
     places = range(count)
     taken = [f"raw T p{k}" for k in places] + [f"int64 n{k}" for k in places] + ["int64 width"]
-    steps = ["const int64 line = i / width", "int64 at = i - line * width", "out = T(0)"]
+    steps = ["const long long line = i / width", "long long at = i - line * width", "out = T(0)"]
     for k in places:
         steps += [f"if (at >= 0 && at < n{k}) out = p{k}[line * n{k} + at]", f"at -= n{k}"]
     return cupy.ElementwiseKernel(", ".join(taken), "T out", ";\n".join(steps) + ";", "xclf_join")
