@@ -121,6 +121,8 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, template: Any, book: Book) -> None:
         self.template, self.book = template, book
         self.fit_: Fit | None = None
+        if hasattr(template, "_metadata_request"):  # older versions ask there what `score` takes
+            self._metadata_request = template._metadata_request
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         return dict(self.template.get_params(deep))
