@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, get_scorer, log_loss, make_scorer
 from sklearn.model_selection import (
+    GridSearchCV,
     GroupKFold,
     KFold,
     LeaveOneGroupOut,
@@ -355,6 +356,18 @@ def test_clone_parameters_pickle_and_repr():
     assert xclf.SweepCV is SweepCV
     assert sweep.estimator is SOFTMAX
     assert not hasattr(SOFTMAX, "classes_")
+
+
+def test_callbacks_of_scikit_learn_are_refused():
+    """They would hear nothing: its own search has them, and follows one fit after the other."""
+    sweep = SweepCV(SOFTMAX, REGS, cv=3)
+    assert not hasattr(sweep, "set_callbacks")
+    with pytest.raises(AttributeError, match="verbose=1 shows progress, and the estimator's own"):
+        sweep.set_callbacks(object())
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has none before 1.9")
+    outer = GridSearchCV(sweep, {"cv": [2]}, cv=2).set_callbacks(callback.ProgressBar())
+    with pytest.warns(UserWarning, match="SweepCV does not support callbacks"):
+        outer.fit(X, NAMES)
 
 
 def test_nested_cross_validation():

@@ -162,6 +162,17 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         shadow.best_estimator_ = OnHost(self.best_estimator_)
         return super(SweepCV, shadow).score(X, _on_host(y), **params)  # type: ignore[no-any-return]
 
+    @property
+    def set_callbacks(self) -> Any:
+        """Not here: scikit-learn's callbacks follow one fit after the other.
+
+        Raises AttributeError, which is how scikit-learn finds out who takes them.
+        """
+        raise AttributeError(
+            "SweepCV does not take scikit-learn's callbacks, as its fits run together: verbose=1 "
+            "shows progress, and the estimator's own callbacks hear of every pass"
+        )
+
     def _check(self) -> None:
         model = last_step(self.estimator)
         if not isinstance(model, BaseClassifier):
