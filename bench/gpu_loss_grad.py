@@ -9,7 +9,7 @@ it, from a CUDA graph where passes are short, and for few classes by the kernel 
 `launch by launch` is not recorded, `two products` leaves that kernel out, `formula` that of the
 losses too, and `chunks of ...` are two products of so many bytes at a time: small ones are still in
 the L2 cache for the second. A third problem is the pass of 45 heads that the sweep makes, on some
-of its rows.
+of its rows; a last one are images, which are kept as bytes.
 
 The errors are those of the whole gradient, as a share of its largest entry, and of the loss,
 against the same in float64.
@@ -84,7 +84,32 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
                 _compare(place, entry, (x, y, w), precision, args.repeats)
                 _goals(entry, (classes, *heads), precision)
         del x, y
+    rows, features, classes = shapes[0][:3]
+    with attempt(found, f"loss + gradient, {rows} x {features} x {classes}, bytes") as entry:
+        _images(place, entry, (rows, features, classes), args.repeats)
     return found
+
+
+def _images(place: Device, entry: Entry, shape: tuple[int, ...], n: int) -> None:
+    """Rows of bytes, as readers of images give them: no float32 copy of all of them is made."""
+    rows, features, classes = shape
+    rng = np.random.default_rng(2)
+    x = place.asarray(rng.integers(0, 256, (rows, features), dtype=np.uint8))
+    y = place.asarray(rng.integers(0, classes, rows))
+    w = (rng.standard_normal((classes, features)) / 5000).astype(np.float32)
+    theta, target = parameters(place, w), place.module.empty(shape[:2], dtype=x.dtype)
+    problem = softmax_problem(x, y, classes, REG)
+    ours = Evaluations(problem)
+    _warm(lambda: ours(theta))
+    calls: dict[str, Contender] = {
+        OURS: lambda: ours(theta),
+        _TWO: _without(problem, theta, _one_read),
+        _COPY: lambda: place.copy_into(target, x),
+    }
+    times = entry["seconds"] = measure(place, calls, n)
+    entry["figures"] = {"loss by": loss_by(place), "a pass is": _how_taken(place, ours)}
+    reads = "time / two reads of X at copy bandwidth"
+    goal(entry, reads, times[OURS]["median_s"] / times[_COPY]["median_s"])
 
 
 def _compare(

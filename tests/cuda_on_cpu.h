@@ -39,6 +39,16 @@ inline float __int_as_float(int bits) {
     return value;
 }
 
+#define HALF_TO_FLOAT(bits) emulator::half_to_float(bits)
+
+namespace emulator {
+inline float half_to_float(unsigned short bits) {
+    _Float16 value;
+    std::memcpy(&value, &bits, sizeof value);
+    return static_cast<float>(value);
+}
+}  // namespace emulator
+
 struct Index {
     unsigned x, y, z;
 };

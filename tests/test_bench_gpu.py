@@ -28,8 +28,10 @@ def test_gpu_ceilings(namespace, tmp_path):
 @pytest.mark.parametrize("namespace", HERE)
 def test_gpu_loss_grad(namespace, tmp_path):
     found = results(tmp_path, "gpu_loss_grad", namespace, "--repeats", "2")
-    one, several = found.values()
+    one, several, images = found.values()
     assert "3 heads" in several["problem"]
+    assert images["problem"].endswith("bytes")
+    assert {"xclf", "xclf, two products", "copy of X"} == set(images["seconds"])
     assert measures(one)["time / two reads of X at copy bandwidth"]["at_most"] == 1.4
     assert "at_most" not in measures(several)["time / two reads of X at copy bandwidth"]
     for entry in (one, several):
@@ -47,7 +49,8 @@ def test_gpu_loss_grad(namespace, tmp_path):
 
 
 def test_goals_are_those_of_the_shapes_they_are_set_for():
-    seconds = {name: {"median_s": 1.0} for name in ("xclf", "copy of X", "two products", "torch")}
+    names = ("xclf", "xclf, two products", "copy of X", "two products", "torch")
+    seconds = {name: {"median_s": 1.0} for name in names}
     for columns, precision, reads, products in (
         ((10,), None, 1.4, None),
         ((10,), "tf32", None, None),

@@ -104,7 +104,7 @@ def test_steps_and_passes_are_replayed(work):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the kernel")
 def test_losses_are_fused(work):
-    assert {entry["figures"]["loss by"] for entry in work["loss_grad"]} == {"fused kernel"}
+    assert {entry["figures"]["loss by"] for entry in work["loss_grad"]} == {"kernels"}
 
 
 def test_steps_come_to_the_weights_of_numpy(work):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class Case:
         given = self.backend.asarray
         weights = None if self.weights is None else given(self.weights)
         x = given(self.x) if x is None else x
-        return Chunk(x, given(self.labels), weights, slice(0, len(self.x)))
+        where = slice(0, len(self.x))
+        return Chunk(x, given(self.labels), weights, where, self.backend.xp.float32)
 
     def layer(self, bias=True):
         given = self.backend.asarray
@@ -142,11 +144,23 @@ def test_rows_apart_from_each_other(backend, offset):
 
 
 @gpu
+@pytest.mark.parametrize("features", [256, 257])
+@pytest.mark.parametrize("kept", ["uint8", "float16"])
+def test_rows_that_are_kept_small_are_widened_in_registers(backend, features, kept):
+    case = Case(backend, 3, features, 400)
+    case.x = (np.abs(case.x) * (2 if kept == "uint8" else 0.5)).astype(kept)
+    chunk = case.chunk()
+    got = one_read(case.stack(), [case.layer()], data_loss("hinge", 0.75), chunk)
+    _check(case, "hinge", got)
+    assert "x" not in chunk.__dict__, "the chunk was widened"
+
+
+@gpu
 def test_one_head_in_an_axis_of_its_own(backend):
     case = Case(backend, 3, 256, 400)
     layer = Layer(*(backend.xp.expand_dims(part, axis=0) for part in case.layer()))
     weights = backend.asarray(case.weights[None])
-    chunk = case.chunk()._replace(weights=weights)
+    chunk = replace(case.chunk(), weights=weights)
     got = one_read(case.stack(), [layer], data_loss("hinge", 0.75), chunk)
     assert [part.shape for part in got] == [(1,), (1, 3, 256), (1, 3)]
     _check(case, "hinge", [part[0] for part in got])
@@ -183,8 +197,8 @@ def test_results_repeat_bit_for_bit(backend, monkeypatch):
 
 
 def _few_rows(case, chunk):
-    return case.stack(), case.layer(), cross_entropy, chunk._replace(
-        x=chunk.x[:99, :], labels=chunk.labels[:, :99], weights=chunk.weights[:99]
+    return case.stack(), case.layer(), cross_entropy, replace(
+        chunk, raw=chunk.raw[:99, :], labels=chunk.labels[:, :99], weights=chunk.weights[:99]
     )  # fmt: skip
 
 
@@ -192,12 +206,12 @@ def _wide(case, chunk):
     layer = Layer(*(case.backend.asarray(a.astype(np.float64)) for a in (case.w, case.b)))
     x = case.backend.asarray(case.x.astype(np.float64))
     weights = case.backend.asarray(case.weights.astype(np.float64))
-    return case.stack(), layer, cross_entropy, chunk._replace(x=x, weights=weights)
+    return case.stack(), layer, cross_entropy, replace(chunk, raw=x, weights=weights, dtype=x.dtype)
 
 
 def _columns_first(case, chunk):
     x = case.backend.xp.matrix_transpose(case.backend.asarray(np.ascontiguousarray(case.x.T)))
-    return case.stack(), case.layer(), cross_entropy, chunk._replace(x=x)
+    return case.stack(), case.layer(), cross_entropy, replace(chunk, raw=x)
 
 
 def _two_heads(case, chunk):
@@ -339,6 +353,9 @@ VARIANTS = [
         ("float32", True, False, (10, 785), 1, "sm_80"),
         ("float32", False, True, (20, 1536), 4, "sm_80"),
         ("float32", False, True, (2, 4096), 4, "sm_75"),
+        ("float16", False, True, (10, 1024), 4, "sm_90"),
+        ("uint8", False, True, (10, 3072), 4, "sm_90"),
+        ("uint8", False, True, (10, 257), 1, "sm_80"),
     ]
 ]
 

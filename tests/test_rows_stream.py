@@ -80,7 +80,8 @@ def test_rows_are_taken_where_they_are_gathered(streamed):
     rows = Rows(x, backend.asarray(np.arange(20)), backend.asarray(weights), x.dtype)
     index = np.array([4, 19, 0])
     batch = rows.take(rows.numbers(index))
-    for got, want in zip(batch, (HOST[index], index, weights[index]), strict=False):
+    given = batch.x, batch.labels, batch.weights
+    for got, want in zip(given, (HOST[index], index, weights[index]), strict=True):
         np.testing.assert_array_equal(backend.to_host(got), want)
     for some, want in ((rows.only(index), index), (rows.every(7), np.array([0, 7, 14]))):
         assert isinstance(some.x, Streamed)

@@ -61,6 +61,7 @@ class HostSoftmaxSums(RowSums):
 
 class _Batch(NamedTuple):
     x: np.ndarray
+    raw: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
 
@@ -78,7 +79,7 @@ def batch_slopes(
     else:
         weights = rows.weights * share
     sums = HostSoftmaxSums(stack, cross_entropy, layers, products(layers[0].w, total))
-    _, dw, db = sums(_Batch(rows.x, rows.labels, weights))
+    _, dw, db = sums(_Batch(rows.x, rows.raw, rows.labels, weights))
     return stack.unscaled([(dw, db)])
 
 

@@ -5,7 +5,7 @@
 // Compiled at run time, once for each set of these macros:
 //   XCLF_HINGE    1 for the Weston-Watkins hinge, 0 for softmax; by the formulas of xclf/kernels
 //   XCLF_MASK     1 for labels that are a mask (C, n) of bytes, 0 for 64-bit integers (n,)
-//   XCLF_DATA     what x holds, and is computed with as float: float or Byte
+//   XCLF_DATA     what x holds, and is computed with as float: float, Half or Byte
 //   XCLF_CLASSES  C, at most 32
 //   XCLF_WIDTH    features next to each other that a thread has: 4, or 1
 //   XCLF_RUNS     how many times WIDTH it has
@@ -22,6 +22,9 @@
 
 typedef long long Int;
 typedef unsigned char Byte;
+struct Half {
+    unsigned short bits;
+};
 typedef XCLF_DATA Data;
 
 constexpr int CLASSES = XCLF_CLASSES, WIDTH = XCLF_WIDTH, RUNS = XCLF_RUNS, WARPS = XCLF_WARPS;
@@ -38,6 +41,18 @@ typedef Byte Label;
 #else
 typedef Int Label;
 #endif
+
+__device__ __forceinline__ float widened(float value) { return value; }
+__device__ __forceinline__ float widened(Byte value) { return static_cast<float>(value); }
+__device__ __forceinline__ float widened(Half value) {
+#ifdef HALF_TO_FLOAT
+    return HALF_TO_FLOAT(value.bits);
+#else
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+    return wide;
+#endif
+}
 
 template <class T>
 struct alignas(WIDTH * sizeof(T)) Pack {
@@ -206,7 +221,7 @@ xclf_one_read(const Data* __restrict__ x, Int stride, Int rows, int features,
                 const Pack<Data> some = mine_of_x[((buffer * TILE + r) * RUNS + k) * THREADS];
 #pragma unroll
                 for (int i = 0; i < WIDTH; ++i)
-                    row_of_x[r][k][i] = static_cast<float>(some.at[i]) - from[k].at[i];
+                    row_of_x[r][k][i] = widened(some.at[i]) - from[k].at[i];
             }
         send_tile(tile + BUFFERS * blocks, buffer);
         buffer = (buffer + 1) % BUFFERS;

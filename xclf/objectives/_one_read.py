@@ -2,8 +2,9 @@
 
 Two products read the rows twice, and with few classes reading is what they wait for. The kernel,
 _one_read.cu, computes scores, the loss and both slopes while a row is in registers, by the formulas
-of `xclf.kernels`. As with the kernel of the losses (`_fused`) it is tried on a few rows before it
-is used, and if anything about it fails, one warning says why, and two products do the work.
+of `xclf.kernels`; bytes and float16 it widens there. As with the kernel of the losses (`_fused`) it
+is tried on a few rows before it is used, and if anything about it fails, one warning says why, and
+two products do the work.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def one_read(
 
     layers : `Stack.prepared`;  heads : none, or a single one
     """
-    if _trust.lost or len(layers) != 1 or library(namespace(rows.x)) != "cupy":
+    if _trust.lost or len(layers) != 1 or library(namespace(rows.raw)) != "cupy":
         return None
     call = Call.of(stack, layers[0], loss, rows)
     if call is None:
@@ -88,7 +89,7 @@ _TILES = (4, 2)
 _FEWEST_FEATURES = 256  # below, what is done once a row outweighs what is done for each feature
 _ROWS_OF_A_BLOCK = 1024  # a sum in float32 is of no more
 _RESERVED = 1024  # bytes of shared memory that every block takes beside what it asks for
-_DATA = {"float32": "float", "uint8": "Byte"}
+_DATA = {"float32": "float", "float16": "Half", "uint8": "Byte"}
 _MOST_CLASSES = 20
 
 
@@ -180,7 +181,7 @@ class Call(NamedTuple):
     @classmethod
     def of(cls, stack: Stack, layer: Layer, loss: DataLoss, rows: RowChunk) -> Call | None:
         """What computes this, or None where the kernel does not, or where it is not worth it."""
-        x, w, margin = rows.x, layer.w, margin_of(loss)
+        x, w, margin = rows.raw, layer.w, margin_of(loss)
         *heads, classes, features = map(int, w.shape)
         data = str(x.dtype)
         if (

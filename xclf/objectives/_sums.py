@@ -17,11 +17,14 @@ DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
 
 
 class RowChunk(Protocol):
-    """Rows as an objective reads them: x (n, D); labels, a mask (C, n) or integers (n,); weights
-    (n,), (K, n) or None. Labels and weights are as the kernels take them with class axis -2."""
+    """Rows as an objective reads them: x (n, D), and raw, the same in the dtype that they are kept
+    in; labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and weights are
+    as the kernels take them with class axis -2."""
 
     @property
     def x(self) -> Array: ...
+    @property
+    def raw(self) -> Array: ...
     @property
     def labels(self) -> Array: ...
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -42,16 +42,25 @@ _ROWS_PER_SUM = 1024
 _RUNS = 16
 
 
-class Chunk(NamedTuple):
-    """Some rows: x (n, D) in the computing dtype, labels, weights (n,) or (K, n) or None.
+@dataclass
+class Chunk:
+    """Some rows: raw (n, D) as they are kept, labels, weights (n,) or (K, n) or None.
 
     labels are a mask (C, n) or integers (n,), as the kernels take them with class axis -2.
     """
 
-    x: Array
+    raw: Array
     labels: Array
     weights: Array | None
     where: slice
+    dtype: Any
+
+    @cached_property
+    def x(self) -> Array:
+        """(n, D) in the computing dtype, made when first asked for."""
+        if self.raw.dtype == self.dtype:
+            return self.raw
+        return namespace(self.raw).astype(self.raw, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class Rows:
 
     def _beside(self, x: Array, where: slice) -> Chunk:
         weights = None if self.weights is None else self._shared(self.weights[..., where])
-        return Chunk(self._widen(x), self.labels[..., where], weights, where)
+        return Chunk(x, self.labels[..., where], weights, where, self.dtype)
 
     @cached_property
     def lanes(self) -> list[Rows]:
@@ -155,12 +164,12 @@ class Rows:
 
     def _picked(self, x: Array, index: Array) -> Chunk:
         """x, gathered, with what is beside the rows that `index`, where the labels are, names."""
-        xp, x = namespace(self.x), self._widen(x)
+        xp = namespace(self.x)
         labels = xp.take(self.labels, index, axis=-1)
         weights = None
         if self.weights is not None:
             weights = self._shared(xp.take(self.weights, index, axis=-1))
-        return Chunk(x, labels, weights, slice(0, 0))
+        return Chunk(x, labels, weights, slice(0, 0), self.dtype)
 
     def only(self, index: np.ndarray) -> Rows:
         """The rows that host integers name: a copy, but streamed rows stay where they are."""
@@ -216,9 +225,6 @@ class Rows:
         if self.heads is None:
             return weights
         return namespace(weights).take(weights, self.heads, axis=0)
-
-    def _widen(self, x: Array) -> Array:
-        return x if x.dtype == self.dtype else namespace(x).astype(x, self.dtype)
 
     def chunk_rows(self, width: int) -> int:
         """Rows of a chunk for a model whose widest layer has `width` outputs, heads included."""
