@@ -30,6 +30,8 @@ typedef XCLF_DATA Data;
 constexpr int CLASSES = XCLF_CLASSES, WIDTH = XCLF_WIDTH, RUNS = XCLF_RUNS, WARPS = XCLF_WARPS;
 constexpr int TILE = XCLF_TILE, THREADS = 32 * WARPS, BUFFERS = 2;
 constexpr int PADDED = (CLASSES + 3) / 4 * 4;  // slopes are read four at a time
+constexpr int ROWS = (TILE + WARPS - 1) / WARPS;  // of a tile that a warp finds the slopes of
+constexpr int HALF = CLASSES > 16 ? 16 : CLASSES > 8 ? 8 : CLASSES > 4 ? 4 : CLASSES > 2 ? 2 : 1;
 constexpr unsigned ALL = 0xffffffffu;
 
 #ifndef DYNAMIC_SHARED
@@ -117,9 +119,10 @@ __device__ __forceinline__ float sums_of_warp(float (&value)[N], int lane) {
     return value[0];
 }
 
-__device__ __forceinline__ float sum_of_warp(float value) {
+// Over the lanes that have a class; what others get is of no use.
+__device__ __forceinline__ float sum_of_classes(float value) {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(ALL, value, step);
+    for (int step = HALF; step > 0; step /= 2) value += __shfl_xor_sync(ALL, value, step);
     return value;
 }
 
@@ -133,15 +136,15 @@ __device__ __forceinline__ float slope_of(float score, bool there, bool own, flo
     const float m = score - __shfl_sync(ALL, score, owner) + margin;
     const float violation = own | !there | (m <= 0.0f) ? 0.0f : m;  // NaN for NaN
     const int count = __popc(__ballot_sync(ALL, violation > 0.0f));
-    *loss = sum_of_warp(violation) * f;
+    *loss = sum_of_classes(violation) * f;
     return own ? -static_cast<float>(count) * f : violation > 0.0f ? f : 0.0f;
 #else
     float largest = there ? score : -__int_as_float(0x7f800000);
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2)  // a NaN is passed over here, and met below
+    for (int step = HALF; step > 0; step /= 2)  // a NaN is passed over here, and met below
         largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, step));
     const float z = score - largest, e = there ? expf(z) : 0.0f;
-    const float others = sum_of_warp(own ? 0.0f : e);
+    const float others = sum_of_classes(own ? 0.0f : e);
     const float led = __shfl_sync(ALL, z, owner), lead = owners ? led : 0.0f;
     // others + expm1(lead) is the sum of all less 1: exact where the true class leads.
     *loss = (log1pf(others + expm1f(lead)) - lead) * f;
@@ -204,6 +207,8 @@ xclf_one_read(const Data* __restrict__ x, Int stride, Int rows, int features,
         sent();
     };
 
+    const bool there = lane < CLASSES;
+    const float start = there && bias ? bias[lane] : 0.0f;
     float gradient[CLASSES][RUNS][WIDTH] = {};
     float of_bias = 0.0f;  // of class `lane`, in this warp's rows
     double loss = 0.0;
@@ -225,6 +230,20 @@ xclf_one_read(const Data* __restrict__ x, Int stride, Int rows, int features,
             }
         send_tile(tile + BUFFERS * blocks, buffer);
         buffer = (buffer + 1) % BUFFERS;
+        // What phase 3 asks of memory is on its way meanwhile.
+        bool own[ROWS] = {};
+        float factor[ROWS] = {};
+#pragma unroll
+        for (int k = 0; k < ROWS; ++k) {
+            const Int row = tile * TILE + warp + k * WARPS;
+            if (warp + k * WARPS >= TILE || row >= rows) continue;
+#if XCLF_MASK
+            own[k] = there && labels[lane * label_class + row * label_row];
+#else
+            own[k] = labels[row * label_row] == lane;
+#endif
+            factor[k] = weights ? weights[row * weight_row] : 1.0f;
+        }
 
         // 2: scores, two classes at a time.
 #pragma unroll
@@ -250,27 +269,16 @@ xclf_one_read(const Data* __restrict__ x, Int stride, Int rows, int features,
 
         // 3: the slope in them, a row at a time.
 #pragma unroll
-        for (int r = warp; r < TILE; r += WARPS) {
-            const Int row = tile * TILE + r;
-            const bool there = lane < CLASSES, inside = row < rows;
-            float score = 0.0f;
-            bool own = false;
+        for (int k = 0; k < ROWS; ++k) {
+            const int r = warp + k * WARPS;
+            if (r >= TILE) continue;
+            float score = start, of_row;
             if (there) {
 #pragma unroll
                 for (int other = 0; other < WARPS; ++other) score += parts[other][lane * TILE + r];
-                if (bias) score += bias[lane];
-                if (inside) {
-#if XCLF_MASK
-                    own = labels[lane * label_class + row * label_row];
-#else
-                    own = labels[row * label_row] == lane;
-#endif
-                }
             }
-            float f = inside ? 1.0f : 0.0f;
-            if (weights && inside) f = weights[row * weight_row];
-            float of_row;
-            const float found = slope_of(score, there, own, f, margin, &of_row);
+            const bool inside = tile * TILE + r < rows;
+            const float found = slope_of(score, there, own[k], factor[k], margin, &of_row);
             if (lane < PADDED) slope[r][lane / 4].at[lane % 4] = there && inside ? found : 0.0f;
             if (inside) {
                 of_bias += found;

@@ -147,7 +147,9 @@ class Variant(NamedTuple):
     @property
     def blocks(self) -> int:
         """Blocks of a multiprocessor whose registers suffice."""
-        return max(1, _REGISTERS // (self.threads * (128 if self.is_small else 168)))
+        # A single warp finds the slopes of a whole tile, and holds more for it.
+        each = (128 if self.is_small else 168) + 32 * (self.warps == 1)
+        return max(1, _REGISTERS // (self.threads * each))
 
     @property
     def options(self) -> tuple[str, ...]:
