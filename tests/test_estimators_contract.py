@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import math
 
@@ -12,6 +13,7 @@ from helpers import exact_cross_entropy
 from scipy.special import log_softmax, softmax
 from sklearn.exceptions import NotFittedError
 
+import xclf
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 
 X, Y = blobs(60, 5, 3)
@@ -282,3 +284,11 @@ def test_prediction_works_in_bounded_chunks(monkeypatch):
     assert sum(seen) == 1020
     assert max(seen) == 64
     assert math.ceil(1020 / 64) == len(seen)
+
+
+@pytest.mark.parametrize("name", ["SoftmaxClassifier", "TwoLayerClassifier", "SweepCV"])
+def test_the_example_of_the_docstring(name):
+    found = doctest.DocTestFinder(recurse=False).find(getattr(xclf, name), name)
+    assert sum(len(one.examples) for one in found) >= 3
+    for one in found:
+        assert doctest.DocTestRunner(verbose=False).run(one).failed == 0

@@ -48,7 +48,7 @@ class TwoLayerClassifier(BaseClassifier):
     >>> import xclf
     >>> from sklearn.datasets import load_digits
     >>> x, y = load_digits(return_X_y=True)
-    >>> net = xclf.TwoLayerClassifier(hidden=32, standardize=True, max_iter=20, random_state=0)
+    >>> net = xclf.TwoLayerClassifier(32, standardize=True, learning_rate=0.01, random_state=0)
     >>> bool(net.fit(x, y).score(x, y) > 0.98)
     True
     """
