@@ -84,6 +84,8 @@ export XCLF_SITE="$OUT/site" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 export PYTHONPATH="$PWD:$XCLF_SITE${PYTHONPATH:+:$PYTHONPATH}"
 # One stream or several: with this set before CUDA starts, cuBLAS repeats bit for bit.
 export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
+# What one process compiles the others find, whatever HOME is here.
+export CUPY_CACHE_DIR=${CUPY_CACHE_DIR:-$OUT/kernels}
 export PYTHON OUT WHEELS QUICK
 export GOES_ON=75 # the status of a stage that the next call is to take further
 
@@ -146,8 +148,8 @@ sys.exit(pytest.main(sys.argv[1:]))' \
     [ "$status" -ne 5 ] || status=0 # none selected
     return "$status"
 }
-stage_tests() { tests gpu "${QUICK:-cupy or torch-cuda}"; }
-stage_tests_rest() { tests rest "not (${QUICK:-cupy or torch-cuda})"; }
+stage_tests() { tests gpu "${QUICK:-cupy or cuda}"; }
+stage_tests_rest() { tests rest "not (${QUICK:-cupy or cuda})"; }
 
 # benchmark STAGE NAME [ARGUMENT...]: gpu_NAME, recorded as the stage's
 benchmark() {
