@@ -19,7 +19,8 @@
 # and one of the sweep's 45 heads 236 TFLOP: 4.7 s, or 0.8 s and the elementwise work. fit finds the
 # optimum in float64 (at most 120 s), and torch is stopped after 40 s, twice; minibatch waits for
 # torch.compile; sweep ends at 200 passes, of fewer and fewer heads. The most important come first:
-# stop where the time is up.
+# stop where the time is up. Where half an hour is all there is, and the machine's start counts, it
+# ends before tests_rest, which say the least of a GPU.
 #
 # tests runs what needs CuPy or torch on the GPU, tests_rest all the rest. With pytest-xdist they run
 # in several processes. Remove a .done to repeat its stage. The sweeps keep their parameters in

@@ -4,7 +4,8 @@
 
 Bandwidth counts bytes read and bytes written, of a copy on the device. `host to device` is a copy
 from pinned memory, and counts bytes once. The eigenvectors are those of a class curvature, which
-the preconditioner of a fit wants of every head.
+the preconditioner of a fit wants of every head. A direction of L-BFGS reads all its pairs twice,
+which is held against copies that move as many bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from bench._gpu import (
 from bench._measure import Call, Contender
 from bench.gpu_stream import pinned_copies
 from xclf._xp import eigh, namespace
+from xclf.optim.memory import Memory
 from xclf.rows import products
 
 # The products of the sweep, on the rows of a chunk.
 _SWEEP = (HEADS[0], HEADS[1], HEADS[2] * HEADS[3])
 _PINNED = 1 << 30
+_PAIRS = (9, 20)  # heads, and pairs of each
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +65,10 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
         calls: dict[str, Contender] = {"here": lambda: eigh(here), "NumPy": lambda: eigh(matrix)}
         entry["seconds"] = measure(place, calls, min(args.repeats, 5))
         goal(entry, "ms", 1e3 * entry["seconds"]["here"]["median_s"])
+    for heads in (1, _PAIRS[0]):
+        size = 1 << 10 if args.quick else HEADS[2] * (HEADS[1] + 1)
+        with attempt(found, f"direction of {heads} heads, {_PAIRS[1]} pairs of {size}") as entry:
+            _direction(place, entry, heads, size, args.repeats)
     shapes = QUICK_SHAPES if args.quick else (*SHAPES, _SWEEP)
     for shape in fitting(place, shapes, found):
         for precision in (None, "tf32"):
@@ -74,6 +81,27 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
 def _copies(place: Device, entry: Entry, call: Call, moved: int, repeats: int) -> None:
     entry["seconds"] = measure(place, {"copy": call}, repeats)
     goal(entry, "GB/s", moved / entry["seconds"]["copy"]["median_s"] / 1e9)
+
+
+def _direction(place: Device, entry: Entry, heads: int, size: int, repeats: int) -> None:
+    memory = Memory(_PAIRS[1] + 1)
+    xp = namespace(place.normal(1, 1))
+    memory.scale = xp.ones((heads, 1), dtype=xp.float32)
+    good = xp.ones((heads,), dtype=xp.bool)
+    for k in range(_PAIRS[1]):  # one slot stays free, as in a fit that has just begun
+        s = place.normal(heads, size, k)
+        memory.add(s, s, good)
+    grad = place.normal(heads, size, _PAIRS[1])
+    source = place.normal(heads * _PAIRS[1], size)
+    target = place.module.empty(tuple(source.shape), dtype=source.dtype)
+    calls: dict[str, Contender] = {
+        "direction": lambda: memory.direction(grad, lambda v: v),
+        "copy": lambda: place.copy_into(target, source),
+    }
+    times = entry["seconds"] = measure(place, calls, repeats)
+    # Four products read s or y of all pairs; a copy of one of these reads and writes it.
+    share = times["direction"]["median_s"] / (2.0 * times["copy"]["median_s"])
+    goal(entry, "time / reading all pairs twice", share)
 
 
 def _products(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,6 @@ class Device:
 
     __hash__ = None  # type: ignore[assignment]
     compute_capability = "90"
-    attributes = MappingProxyType(
-        {
-            "MultiProcessorCount": 2,
-            "MaxSharedMemoryPerBlockOptin": 232448,
-            "MaxSharedMemoryPerMultiprocessor": 233472,
-        }
-    )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device) and self.id == other.id

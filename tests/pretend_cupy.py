@@ -197,6 +197,10 @@ def _modules() -> dict[str, ModuleType]:
         memGetInfo=lambda: (8 << 30, 16 << 30),
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
+        cudaDevAttrMultiProcessorCount=16,
+        cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
+        cudaDevAttrMaxSharedMemoryPerMultiprocessor=81,
+        deviceGetAttribute=lambda which, number: {16: 2, 97: 232448, 81: 233472}[which],
         getDeviceProperties=lambda number: {"name": b"a pretended GPU", "totalGlobalMem": 16 << 30},
     )
     linalg.COMPUTE_TYPE_TF32, kinds = 1, {}

@@ -7,6 +7,7 @@ import pytest
 from conftest import Backend
 
 from xclf.optim import Memory, memory_size
+from xclf.optim import memory as memory_module
 
 K, P = 3, 20
 
@@ -44,7 +45,9 @@ def _filled(backend, size, steps, seed=0, sit_out=0.2):
 
 
 @pytest.mark.parametrize(("size", "steps"), [(1, 1), (1, 5), (5, 3), (5, 5), (5, 23), (30, 30)])
-def test_the_direction_is_that_of_two_loops(backend, size, steps):
+@pytest.mark.parametrize("large", [1, 1 << 20], ids=["one by one", "stacked"])
+def test_the_direction_is_that_of_two_loops(backend, size, steps, large, monkeypatch):
+    monkeypatch.setattr(memory_module, "_LARGE", large)  # where CuPy multiplies head by head
     memory, pairs, scale = _filled(backend, size, steps)
     assert len(memory) == min(size, steps)
     grad = np.random.default_rng(9).normal(size=(K, P))

@@ -46,11 +46,9 @@ def one_read(
     """
     if _trust.lost or len(layers) != 1 or library(namespace(rows.raw)) != "cupy":
         return None
-    call = Call.of(stack, layers[0], loss, rows)
-    if call is None:
-        return None
     try:
-        return call.sums(kernel_of(call.variant, call.gpu))
+        call = Call.of(stack, layers[0], loss, rows)
+        return None if call is None else call.sums(kernel_of(call.variant, call.gpu))
     except Exception as error:  # a compiler, a driver, a file that is not there: all of it
         _trust.lose(error)
         return None
@@ -68,15 +66,15 @@ class Gpu(NamedTuple):
 
 @functools.cache
 def _gpu(number: int) -> Gpu:
-    import cupy
+    from cupy.cuda import runtime
 
-    facts = cupy.cuda.Device(number).attributes
-    return Gpu(
-        number,
-        facts["MultiProcessorCount"],
-        facts["MaxSharedMemoryPerBlockOptin"],
-        facts["MaxSharedMemoryPerMultiprocessor"],
+    names = (
+        "MultiProcessorCount",
+        "MaxSharedMemoryPerBlockOptin",
+        "MaxSharedMemoryPerMultiprocessor",
     )
+    asked = (getattr(runtime, f"cudaDevAttr{name}") for name in names)
+    return Gpu(number, *(int(runtime.deviceGetAttribute(which, number)) for which in asked))
 
 
 # By the features that are next to each other: runs of them, and slopes, that a thread has in

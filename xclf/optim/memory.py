@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from xclf._xp import Array, accumulator, device, namespace
+from xclf._xp import Array, accumulator, device, library, namespace
 
 Apply: TypeAlias = Callable[[Array], Array]
+
+# Bytes of a head's pairs from which a product for each head costs less than CuPy's stacked one, for
+# which all that is not contiguous is copied: the pairs in use of several heads.
+_LARGE = 1 << 20
 
 #: Pairs that are kept even where there is no room for them: with fewer the method is another one.
 LEAST_PAIRS = 5
@@ -106,7 +110,7 @@ class Memory:
         """(K, m): every pair's product with v (K, P); only the slots in use are read."""
         xp = namespace(v)
         used = pairs[:, : len(self), :]
-        found = xp.matmul(used, xp.astype(v, pairs.dtype, copy=False)[:, :, None])[:, :, 0]
+        found = _products(used, xp.astype(v, pairs.dtype, copy=False)[:, :, None])[:, :, 0]
         found = xp.astype(found, self._inverse.dtype, copy=False)
         if len(self) == self.size:
             return found
@@ -118,7 +122,7 @@ class Memory:
         xp = namespace(shares)
         used = pairs[:, : len(self), :]
         shares = xp.astype(shares[:, None, : len(self)], pairs.dtype, copy=False)
-        return xp.astype(xp.matmul(shares, used)[:, 0, :], dtype, copy=False)
+        return xp.astype(_products(shares, used)[:, 0, :], dtype, copy=False)
 
     def _times(self, matrix: Array, v: Array) -> Array:
         return namespace(v).matmul(matrix, v[:, :, None])[:, :, 0]
@@ -126,7 +130,15 @@ class Memory:
 
 def dots(a: Array, b: Array) -> Array:
     """(K,): a . b per head, without a product of their size in between."""
-    return namespace(a).matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return _products(a[:, None, :], b[:, :, None])[:, 0, 0]
+
+
+def _products(a: Array, b: Array) -> Array:
+    """a @ b for each of K heads, (K, M, N) and (K, N, P)."""
+    xp = namespace(a)
+    if library(xp) == "cupy" and max(a.nbytes, b.nbytes) >= _LARGE * a.shape[0]:
+        return xp.stack([xp.matmul(a[k, ...], b[k, ...]) for k in range(a.shape[0])])
+    return xp.matmul(a, b)
 
 
 def memory_size(heads: int, parameters: int, itemsize: int, budget: int, most: int) -> int:
