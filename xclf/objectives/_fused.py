@@ -13,7 +13,7 @@ import functools
 import math
 import numbers
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,8 @@ from xclf.objectives._cuda import (
     source_of,
     strides_of,
 )
+from xclf.objectives._protocols import DataLoss, RowChunk
 from xclf.objectives._stack import Layer, Stack, Tape
-
-if TYPE_CHECKING:
-    from xclf.objectives._sums import DataLoss, RowChunk
 
 
 def scored(

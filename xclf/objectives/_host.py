@@ -17,8 +17,9 @@ import numpy as np
 from xclf._xp import Array
 from xclf.kernels import cross_entropy
 from xclf.objectives._compiled import BLAS, Products, products
+from xclf.objectives._protocols import RowChunk
 from xclf.objectives._stack import Layer, Stack, stacked
-from xclf.objectives._sums import RowChunk, RowSums
+from xclf.objectives._sums import RowSums
 
 # A float32 sum of many terms in sequence loses digits: blocks of so many classes are summed in
 # float32, and their sums in float64.

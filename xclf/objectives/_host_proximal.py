@@ -13,9 +13,9 @@ import numpy as np
 from xclf._xp import Array, is_host
 from xclf.objectives._compiled import BLAS, Products, products
 from xclf.objectives._host import scratch, sum_classes, true_index
+from xclf.objectives._protocols import RowChunk
 from xclf.objectives._proximal import Move, ProximalSums, pair_curvature
 from xclf.objectives._stack import Stack, stacked
-from xclf.objectives._sums import RowChunk
 
 
 @dataclass(frozen=True)

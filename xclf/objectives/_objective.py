@@ -13,9 +13,10 @@ from xclf.kernels import cross_entropy, hinge, l2
 from xclf.objectives._compiled import products
 from xclf.objectives._fused import scored
 from xclf.objectives._host import HostSoftmaxSums, batch_slopes
+from xclf.objectives._protocols import DataLoss, RowChunk
 from xclf.objectives._proximal import true_mask
 from xclf.objectives._stack import Layer, Stack
-from xclf.objectives._sums import DataLoss, RowChunk, RowSums, sum_last
+from xclf.objectives._sums import RowSums, sum_last
 
 LOSSES = ("softmax", "hinge")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from xclf._xp import Array, device, namespace
 from xclf.kernels import one_hot, proximal_hinge
+from xclf.objectives._protocols import RowChunk
 from xclf.objectives._stack import Layer, Stack
-from xclf.objectives._sums import RowChunk, sum_last
+from xclf.objectives._sums import sum_last
 
 # What a pair of classes at a bound counts in the curvature, beside 1 for an active one: an empty
 # active set must leave something to divide by.

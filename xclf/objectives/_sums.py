@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from xclf._xp import Array, accumulator, device, namespace
 from xclf.objectives._fused import scored
 from xclf.objectives._one_read import one_read
+from xclf.objectives._protocols import DataLoss, RowChunk
 from xclf.objectives._stack import Layer, Stack
-
-#: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
-#: need_loss) -> (loss, dscores).
-DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
-
-
-class RowChunk(Protocol):
-    """Rows as an objective reads them: x (n, D), and raw, the same in the dtype that they are kept
-    in; labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and weights are
-    as the kernels take them with class axis -2."""
-
-    @property
-    def x(self) -> Array: ...
-    @property
-    def raw(self) -> Array: ...
-    @property
-    def labels(self) -> Array: ...
-    @property
-    def weights(self) -> Array | None: ...
 
 
 @dataclass(frozen=True)
