@@ -178,14 +178,14 @@ def test_a_fit_without_memory_for_its_chunks(cls, streamed, monkeypatch):
         monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
     with pytest.warns(UserWarning, match="did not converge"):
         want = small(cls, **options).fit(x, y)
-    plain = Rows._widen
+    plain = Rows._beside
 
-    def limited(self, part):
+    def limited(self, part, where):
         if part.shape[0] > 40:
             raise MemoryError
-        return plain(self, part)
+        return plain(self, part, where)
 
-    monkeypatch.setattr(Rows, "_widen", limited)
+    monkeypatch.setattr(Rows, "_beside", limited)
     with pytest.warns() as caught:
         got = small(cls, **options).fit(x, y)
     assert sum("out of memory" in str(w.message) for w in caught) == 1

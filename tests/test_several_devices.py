@@ -47,14 +47,14 @@ def way(request):
 def widened(monkeypatch):
     """Where chunks were computed with, (device, rows) each; chunks are of 20 rows."""
     seen = []
-    plain = Rows._widen
+    plain = Rows._beside
 
-    def watched(self, x):
+    def watched(self, x, where):
         seen.append((str(_xp.device(x)), int(x.shape[0])))
-        return plain(self, x)
+        return plain(self, x, where)
 
     monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda *_: 20)
-    monkeypatch.setattr(Rows, "_widen", watched)
+    monkeypatch.setattr(Rows, "_beside", watched)
     return seen
 
 
@@ -200,15 +200,15 @@ def test_fewer_rows_than_devices():
 
 def test_a_device_without_memory_for_its_chunks(monkeypatch):
     """Only the second is short of it: both go on with what fits there, after one warning."""
-    plain = Rows._widen
+    plain = Rows._beside
 
-    def limited(self, part):
+    def limited(self, part, where):
         if "device2" in str(_xp.device(part)) and part.shape[0] > 30:
             raise MemoryError
-        return plain(self, part)
+        return plain(self, part, where)
 
     want = _fit("hinge")
-    monkeypatch.setattr(Rows, "_widen", limited)
+    monkeypatch.setattr(Rows, "_beside", limited)
     with pytest.warns(RuntimeWarning, match="out of memory") as caught:
         got = _fit("hinge", device=BOTH)
     assert sum("out of memory" in str(w.message) for w in caught) == 1
