@@ -64,11 +64,27 @@ def test_a_fit_stays_within_it(cls, shape, times):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
 @pytest.mark.parametrize("batch_size", [10, 1000])
 @pytest.mark.parametrize("held_out", [False, True])
-def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out):
+@pytest.mark.parametrize(
+    "dtype, standardize", [("float32", False), ("float16", True), ("uint8", False)]
+)
+def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out, dtype, standardize):
     """From the least that is possible: large batches, and rows that are copied, are most of it."""
     x, y = wide_rows(*shape)
+    x = (30 * np.abs(x)).astype(dtype) if dtype != "float32" else x
     model = cls(solver="adam", max_iter=2, batch_size=batch_size, random_state=0)
+    model.set_params(standardize=standardize)
     model.set_params(early_stopping=held_out, validation_fraction=0.3 if held_out else None)
+    model.fit(x[:200, :30].copy(), y[:200])
+    most = _least(model, x, y)
+    used = taken(lambda: model.set_params(max_memory=most).fit(x, y))
+    assert used <= most + (1 << 20)
+
+
+def test_the_moments_of_narrow_features_stay_within_it():
+    """They are float64, and a first pass takes more for them than a model of few classes does."""
+    x, y = wide_rows(2000, 3000, 4)
+    x = (30 * np.abs(x)).astype(np.uint8)
+    model = SoftmaxClassifier(max_iter=2, standardize=True)
     model.fit(x[:200, :30].copy(), y[:200])
     most = _least(model, x, y)
     used = taken(lambda: model.set_params(max_memory=most).fit(x, y))
@@ -155,14 +171,12 @@ def test_what_is_needed_grows_with_what_needs_it():
 def test_streamed_batches_count_as_often_as_they_are_there():
     """Three of them pinned and two on the device, beside what is made of one."""
     xp = Backend.STRICT.xp
-    host = np.zeros((1000, 50), np.uint8)
-    streamed = Streamed(host, xp, xp.Device("device1"))
-    stack, dtype = Stack((50, 5)), xp.float32
-    kinds = [
-        _memory.Kind(stack, x, dtype, full_batch=False, batch=100)
-        for x in (streamed, xp.asarray(host, device=xp.Device("device1")))
-    ]
-    assert kinds[0].needed(1) - kinds[1].needed(1) == 5 * 100 * 50
+    x = Streamed(np.zeros((1000, 50), np.uint8), xp, xp.Device("device1"))
+    small, large = (
+        _memory.Kind(Stack((50, 5)), x, xp.float32, full_batch=False, batch=batch)
+        for batch in (100, 200)
+    )
+    assert large.needed(1) - small.needed(1) == 100 * (5 * 50 + 4 * (50 + 6 * 5))
 
 
 def test_pairs_and_directions_get_their_share():

@@ -304,6 +304,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             hinge=self._loss_name == "hinge",
             batch=settings.batch_size,
             held_out=settings.validation_fraction,
+            centred=bool(self.standardize),
         )
         return Job(
             settings=settings,

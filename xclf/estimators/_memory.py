@@ -55,6 +55,7 @@ class Kind:
     lines : of row weights, 0 without any
     batch, held_out : where the method is not full_batch, the rows of a minibatch and the share of
         rows that validation takes
+    centred : whether features get mean 0 and deviation 1
     """
 
     stack: Stack
@@ -65,6 +66,7 @@ class Kind:
     hinge: bool = False
     batch: int = 0
     held_out: float = 0.0
+    centred: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -74,9 +76,7 @@ class Kind:
         """Bytes beyond X that no choice makes smaller."""
         x, widths, itemsize = self.x, self.stack.widths, self.itemsize
         n_rows, width = int(x.shape[0]), heads * max(widths[1:])
-        workers = blas_width() if _xp.is_host(x) else 1
-        labels = widths[-1] if widths[-1] <= MASK_CLASSES else 8
-        needed = n_rows * (_LABELS + labels + self.lines * (8 + itemsize))
+        workers, labels, needed = self._workers(), self._label(), self._beside_rows()
         size = heads * self.stack.size
         if not self.full_batch:
             # Parameters, slopes and an update rule's state, in the dtype of the rows.
@@ -85,7 +85,7 @@ class Kind:
             needed += self._copies() * (widths[0] * _itemsize(x) + labels + self.lines * itemsize)
             # A minibatch, or a pass between two epochs: the buffers of one serve the other.
             most = max(min(self.batch, n_rows), workers * min(_ROWS, n_rows))
-            return needed + most * bytes_per_row(x, self.dtype, width)
+            return needed + most * self._row_of_batch(width)
         needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
@@ -97,6 +97,32 @@ class Kind:
             needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
             each = 3 * 8 * widths[0] + 2 * each
         return needed + workers * min(_ROWS, n_rows) * each
+
+    def needed_before(self) -> int:
+        """Bytes for the moments of all features, which are there before anything of a model is."""
+        if not self.centred:
+            return 0
+        each = bytes_per_row(self.x, self.dtype, self.stack.widths[0])
+        return self._beside_rows() + self._workers() * min(_ROWS, int(self.x.shape[0])) * each
+
+    def _workers(self) -> int:
+        return blas_width() if _xp.is_host(self.x) else 1
+
+    def _label(self) -> int:
+        return self.stack.widths[-1] if self.stack.widths[-1] <= MASK_CLASSES else 8
+
+    def _beside_rows(self) -> int:
+        """Bytes for the labels and weights of all rows."""
+        return int(self.x.shape[0]) * (_LABELS + self._label() + self.lines * (8 + self.itemsize))
+
+    def _row_of_batch(self, width: int) -> int:
+        """Bytes of one row of a minibatch, which is there as it was gathered, widened and
+        centred, all at once."""
+        x, features = self.x, self.stack.widths[0]
+        each = bytes_per_row(x, self.dtype, width)  # with one copy of them
+        if x.dtype != self.dtype and not isinstance(x, Streamed):
+            each += features * _itemsize(x)
+        return each + (features * self.itemsize if self.centred and self.stack.bias else 0)
 
     def _copies(self) -> int:
         """Rows that a minibatch fit copies: those of its watched sample and those held out.
@@ -132,6 +158,7 @@ def room_for(
     hinge: bool = False,
     batch: int = 0,
     held_out: float | None = None,
+    centred: bool = False,
 ) -> Room:
     """The room of a fit of `heads` models to `rows` (whose own is not read).
 
@@ -146,15 +173,16 @@ def room_for(
     if most is None and not host:
         return Room()
     lines = 0 if rows.weights is None else math.prod(rows.weights.shape[:-1])
-    kind = Kind(stack, x, rows.dtype, lines, full_batch, hinge, batch, held_out or 0.0)
+    kind = Kind(stack, x, rows.dtype, lines, full_batch, hinge, batch, held_out or 0.0, centred)
     needed = kind.needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return Room(max(_LEAST, size - needed))
-    if most < needed:
+    least = max(needed, kind.needed_before() + taken)
+    if most < least:
         raise ValueError(
             f"max_memory={max_memory!r} cannot be kept: this fit takes at least "
-            f"{in_words(needed)} beyond X"
+            f"{in_words(least)} beyond X"
         )
     return Room(most - needed)
 

@@ -59,7 +59,8 @@ def heads_at_once(X: Array, head: Head) -> int:
     stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
     hinge = model._loss_name == "hinge"
     batch, held_out = head.settings.batch_size, head.settings.validation_fraction or 0.0
-    kind = Kind(stack, X, computing_dtype(X), 1, head.full_batch, hinge, batch, held_out)
+    dtype, centred = computing_dtype(X), bool(model.standardize)
+    kind = Kind(stack, X, dtype, 1, head.full_batch, hinge, batch, held_out, centred)
     bound = parse_bytes(head.model.max_memory)
     return kind.heads_within(kind.needed(0) + TOGETHER if bound is None else bound)
 
@@ -143,6 +144,7 @@ def _has_room(context: Context, job: Job, heads: list[Head]) -> bool:
             hinge=job.loss == "hinge",
             batch=job.settings.batch_size,
             held_out=job.settings.validation_fraction,
+            centred=bool(first.model.standardize),
         )
     except ValueError:
         return False
