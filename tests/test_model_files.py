@@ -175,15 +175,20 @@ def test_labels_that_cannot_be_saved(path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["m.pkl", "m.npz", "m.safetensors.gz", "m.SAFETENSORS", "m-0.5"])
+@pytest.mark.parametrize("name", ["m.pkl", "m.npz", "m.safetensors.gz", "m-0.5.csv"])
 def test_a_name_that_says_something_else_is_refused(tmp_path, name):
     model = SoftmaxClassifier().fit(X, Y)
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(ValueError, match=f"must end in .safetensors, got '{name}'"):
         model.save(tmp_path / name)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"mine")]
-    model.save(tmp_path / "m")  # no suffix says nothing
-    _assert_same_model(xclf.load(tmp_path / "m"), model)
+
+
+@pytest.mark.parametrize("name", ["m", "m-0.5", "reg1.5e-3", "m.v2", "m.SAFETENSORS"])
+def test_a_name_that_says_nothing_else_will_do(tmp_path, name):
+    model = SoftmaxClassifier().fit(X, Y)
+    model.save(tmp_path / name)
+    _assert_same_model(xclf.load(tmp_path / name), model)
 
 
 def test_an_unfitted_model_is_not_saved(path):

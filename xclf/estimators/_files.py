@@ -12,6 +12,7 @@ import json
 import math
 import numbers
 import os
+import re
 import secrets
 import warnings
 from pathlib import Path
@@ -53,9 +54,13 @@ class ModelFileError(ValueError):
     """A model file that cannot be read: missing parts, altered, or not one of ours."""
 
 
+# What follows the last dot of a name without one: the decimals in "probe_reg0.01", or a version.
+_NO_SUFFIX = re.compile(r"(\.v?[0-9].*)?")
+
+
 def check_model_path(path: Path) -> None:
     """ValueError for a suffix that says the file were something else: a pickle, say, or a table."""
-    if path.suffix not in (SUFFIX, ""):
+    if path.suffix.lower() != SUFFIX and not _NO_SUFFIX.fullmatch(path.suffix):
         raise ValueError(
             f"a model file is safetensors: its name must end in {SUFFIX}, got {path.name!r}"
         )

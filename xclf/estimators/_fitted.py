@@ -126,7 +126,7 @@ class FittedModel:
     def save(self, path: str | Path) -> None:
         """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
 
-        path : its name ends in .safetensors, or has no suffix
+        path : its name ends in .safetensors or has no suffix; decimals ("reg0.01") are none
 
         `xclf.load` reads it back. Raises ValueError for another suffix, OSError if the file cannot
         be written; then nothing is left behind and a file that was there before stays as it was.

@@ -13,9 +13,9 @@ DataLoss: TypeAlias = Callable[..., tuple[Array, Array]]
 
 
 class RowChunk(Protocol):
-    """Rows as an objective reads them: x (n, D), and raw, the same in the dtype that they are kept
-    in; labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and weights are
-    as the kernels take them with class axis -2."""
+    """Rows as an objective reads them: x (n, D), and raw, the same in a dtype that it would be
+    widened from; labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and
+    weights are as the kernels take them with class axis -2."""
 
     @property
     def x(self) -> Array: ...

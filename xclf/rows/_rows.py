@@ -44,7 +44,8 @@ _RUNS = 16
 
 @dataclass
 class Chunk:
-    """Some rows: raw (n, D) as they are kept, labels, weights (n,) or (K, n) or None.
+    """Some rows: raw (n, D) as they are kept until `x` is asked for, labels, weights (n,) or (K, n)
+    or None.
 
     labels are a mask (C, n) or integers (n,), as the kernels take them with class axis -2.
     """
@@ -55,12 +56,12 @@ class Chunk:
     where: slice
     dtype: Any
 
-    @cached_property
+    @property
     def x(self) -> Array:
-        """(n, D) in the computing dtype, made when first asked for."""
-        if self.raw.dtype == self.dtype:
-            return self.raw
-        return namespace(self.raw).astype(self.raw, self.dtype)
+        """(n, D) in the computing dtype, made when first asked for, and raw from then on."""
+        if self.raw.dtype != self.dtype:
+            self.raw = namespace(self.raw).astype(self.raw, self.dtype)
+        return self.raw
 
 
 @dataclass(frozen=True)
