@@ -13,7 +13,7 @@ from estimator_cases import CLASSES, blobs, quick
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.estimators import _memory
 from xclf.objectives import Stack
-from xclf.rows import Rows, Streamed, parse_bytes
+from xclf.rows import Streamed, parse_bytes
 from xclf.training import preconditioner, proximal
 from xclf.training.full_batch import pairs_for
 from xclf.training.problem import Problem
@@ -151,16 +151,16 @@ def test_what_cannot_be_kept_is_one_error_before_the_work(cls):
 
 
 def test_what_is_needed_grows_with_what_needs_it():
-    def needed(n=1000, d=50, c=5, **options):
-        rows = Rows(np.zeros((n, d)), np.zeros(n, int), options.pop("weights", None), np.float64)
+    def needed(n=1000, d=50, c=5, heads=1, taken=0, **options):
+        kind = _memory.Kind(Stack((d, c)), np.zeros((n, d)), np.float64, **options)
         with pytest.raises(ValueError) as caught:
-            _memory.room_for(Stack((d, c)), rows, 1, **options)
+            _memory.room_for(kind, 1, heads=heads, taken=taken)
         return parse_bytes(re.search(r"least (.*) bey", str(caught.value))[1].replace(" bytes", ""))
 
     base = needed()
     for more in (
         {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"hinge": True}, {"taken": 10**6},
-        {"weights": np.ones(1000)},
+        {"lines": _memory.lines_of_weights(np.ones(1000))},
     ):  # fmt: skip
         assert needed(**more) > base
     assert needed(full_batch=False) < base

@@ -25,7 +25,7 @@ from xclf.estimators._fitting import (
     row_weights,
     standardized,
 )
-from xclf.estimators._memory import room_for
+from xclf.estimators._memory import Kind, lines_of_weights, room_for
 from xclf.estimators._places import put, shares_rows
 from xclf.estimators._printer import Printer
 from xclf.estimators._settings import (
@@ -295,17 +295,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         if self.verbose:
             callbacks.append(Printer(int(self.verbose)))
         rows = make_rows(X, index, widths[-1], weights, computing_dtype(X))
-        room = room_for(
-            stack,
-            rows,
-            self.max_memory,
-            taken=taken,
-            full_batch=settings.solver in FULL_BATCH,
-            hinge=self._loss_name == "hinge",
-            batch=settings.batch_size,
-            held_out=settings.validation_fraction,
-            centred=bool(self.standardize),
-        )
+        kind = Kind.of(self, settings, stack, rows.x, lines_of_weights(rows.weights))
+        room = room_for(kind, self.max_memory, taken=taken)
         return Job(
             settings=settings,
             stack=stack,

@@ -9,12 +9,13 @@ from typing import Any
 
 from xclf import _xp
 from xclf._xp import Array
+from xclf.estimators._fitting import computing_dtype
+from xclf.estimators._settings import FULL_BATCH, Settings
 from xclf.objectives import Stack
 from xclf.optim import LEAST_PAIRS
 from xclf.rows import (
     MASK_CLASSES,
     Room,
-    Rows,
     Streamed,
     blas_width,
     bytes_per_row,
@@ -67,6 +68,21 @@ class Kind:
     batch: int = 0
     held_out: float = 0.0
     centred: bool = False
+
+    @classmethod
+    def of(cls, model: Any, settings: Settings, stack: Stack, x: Array, lines: int) -> Kind:
+        """The kind of fit that `model`, an estimator with these settings, makes."""
+        return cls(
+            stack,
+            x,
+            computing_dtype(x),
+            lines,
+            full_batch=settings.solver in FULL_BATCH,
+            hinge=model._loss_name == "hinge",
+            batch=settings.batch_size,
+            held_out=settings.validation_fraction or 0.0,
+            centred=bool(model.standardize),
+        )
 
     @property
     def itemsize(self) -> int:
@@ -147,20 +163,8 @@ class Kind:
         return max(1, min((most - shared) // each, PAIRS_FREE // (MEMORY * pair)))
 
 
-def room_for(
-    stack: Stack,
-    rows: Rows,
-    max_memory: Any,
-    *,
-    taken: int = 0,
-    heads: int = 1,
-    full_batch: bool = True,
-    hinge: bool = False,
-    batch: int = 0,
-    held_out: float | None = None,
-    centred: bool = False,
-) -> Room:
-    """The room of a fit of `heads` models to `rows` (whose own is not read).
+def room_for(kind: Kind, max_memory: Any, *, taken: int = 0, heads: int = 1) -> Room:
+    """The room of a fit of `heads` models of a kind.
 
     max_memory : the estimator's parameter; where it is None a CPU has FREE bytes and a share of X,
         and a device no bound
@@ -168,12 +172,9 @@ def room_for(
 
     Raises ValueError if max_memory is less than the fit needs in any case, and says what that is.
     """
-    most = parse_bytes(max_memory)
-    x, host = rows.x, _xp.is_host(rows.x)
-    if most is None and not host:
+    most, x = parse_bytes(max_memory), kind.x
+    if most is None and not _xp.is_host(x):
         return Room()
-    lines = 0 if rows.weights is None else math.prod(rows.weights.shape[:-1])
-    kind = Kind(stack, x, rows.dtype, lines, full_batch, hinge, batch, held_out or 0.0, centred)
     needed = kind.needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
@@ -190,3 +191,8 @@ def room_for(
 def _itemsize(x: Array) -> int:
     """Bytes of an entry; the standard's dtypes need not tell."""
     return int(getattr(x.dtype, "itemsize", 8))
+
+
+def lines_of_weights(weights: Array | None) -> int:
+    """One for weights (N,), K for (K, N), 0 for none."""
+    return 0 if weights is None else math.prod(weights.shape[:-1])

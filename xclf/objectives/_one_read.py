@@ -77,7 +77,7 @@ def _gpu(number: int) -> Gpu:
 
 # By the features that are next to each other: runs of them, and slopes, that a thread has in
 # registers at most; and warps of a block: 168 registers for each thread, or 128. So no instance
-# spills (nvcc, sm_80 to sm_120).
+# spills (nvcc, sm_80 to sm_120), but for a few bytes where a block is one warp.
 _RUNS, _SLOPES, _FEW_SLOPES = {4: 2, 1: 4}, {4: 80, 1: 60}, 40
 _WARPS, _WARPS_OF_FEW = 12, 16
 _REGISTERS = 1 << 16
@@ -144,8 +144,8 @@ class Variant(NamedTuple):
     def blocks(self) -> int:
         """Blocks of a multiprocessor whose registers suffice."""
         # A single warp finds the slopes of a whole tile, and holds more for it.
-        each = (128 if self.is_small else 168) + 32 * (self.warps == 1)
-        return max(1, _REGISTERS // (self.threads * each))
+        few = self.is_small and self.warps > 1
+        return max(1, _REGISTERS // (self.threads * (128 if few else 168)))
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from xclf.estimators._fitting import (
     hold_out,
     standardized,
 )
-from xclf.estimators._memory import TOGETHER, Kind, room_for
+from xclf.estimators._memory import TOGETHER, Kind, lines_of_weights, room_for
 from xclf.objectives import Objective, Stack, data_loss
 from xclf.optim import Momentum
 from xclf.rows import Rows, blas_threads, own_threads, parse_bytes, products
@@ -57,10 +57,7 @@ def heads_at_once(X: Array, head: Head) -> int:
     """Heads like `head` whose training stays within its budget; one at least."""
     model = head.model
     stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
-    hinge = model._loss_name == "hinge"
-    batch, held_out = head.settings.batch_size, head.settings.validation_fraction or 0.0
-    dtype, centred = computing_dtype(X), bool(model.standardize)
-    kind = Kind(stack, X, dtype, 1, head.full_batch, hinge, batch, held_out, centred)
+    kind = Kind.of(model, head.settings, stack, X, lines=1)
     bound = parse_bytes(head.model.max_memory)
     return kind.heads_within(kind.needed(0) + TOGETHER if bound is None else bound)
 
@@ -133,19 +130,12 @@ def _has_room(context: Context, job: Job, heads: list[Head]) -> bool:
     if len(heads) == 1:
         return True  # the estimator's own, as in a single fit
     most = first.model.max_memory
+    if most is None and _xp.is_host(context.X):
+        most = budget(first)
+    lines = lines_of_weights(job.rows.weights)
+    kind = Kind.of(first.model, job.settings, job.stack, job.rows.x, lines)
     try:
-        room = room_for(
-            job.stack,
-            job.rows,
-            most if most is not None or not _xp.is_host(context.X) else budget(first),
-            taken=context.taken,
-            heads=len(heads),
-            full_batch=first.full_batch,
-            hinge=job.loss == "hinge",
-            batch=job.settings.batch_size,
-            held_out=job.settings.validation_fraction,
-            centred=bool(first.model.standardize),
-        )
+        room = room_for(kind, most, taken=context.taken, heads=len(heads))
     except ValueError:
         return False
     job.rows = replace(job.rows, room=room)
