@@ -13,9 +13,9 @@ import numpy as np
 
 from bench._device import Device
 from bench._measure import BenchError
-from xclf._xp import accumulator, device, namespace
+from xclf._array_api import accumulator, device, namespace
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, _fused, _one_read, data_loss
+from xclf.objectives import Network, Objective, _fused, _one_read, data_loss
 from xclf.rows import MASK_CLASSES, Rows
 from xclf.training import Problem
 
@@ -104,10 +104,10 @@ def show(title: str, found: list[Entry]) -> None:
         for name, value in entry.get("figures", {}).items():
             print(f"    {name}: {figures(value)}")
         for line in entry.get("measures", []):
-            print(f"    {line['measure']}: {figures(line['value'])}{_verdict(line)}")
+            print(f"    {line['measure']}: {figures(line['value'])}{_convergence(line)}")
 
 
-def _verdict(line: dict[str, Any]) -> str:
+def _convergence(line: dict[str, Any]) -> str:
     if "reached" not in line:
         return ""
     return f" ({to_reach(line)}: {'reached' if line['reached'] else 'NOT REACHED'})"
@@ -154,8 +154,8 @@ def softmax_problem(
     xp = namespace(y)
     dtype = xp.float64 if wide else xp.float32
     rows = Rows(x, labels_for(y, classes), None, dtype, precision=precision)
-    stack = Stack((int(x.shape[1]), classes))
-    return Problem(Objective(stack, data_loss("softmax"), reg), rows)
+    network = Network((int(x.shape[1]), classes))
+    return Problem(Objective(network, data_loss("softmax"), reg), rows)
 
 
 def parameters(place: Device, w: np.ndarray) -> Any:
@@ -181,7 +181,7 @@ def without(*kernels: Any) -> Iterator[None]:
             kernel._trust.lost = lost
 
 
-#: What computes scores, loss and slope at once, and what computes losses of scores.
+#: What computes scores, loss and gradient at once, and what computes losses of scores.
 KERNELS = (_one_read, _fused)
 
 

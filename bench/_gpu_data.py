@@ -10,7 +10,7 @@ import numpy as np
 
 from bench._device import Device
 from bench._gpu import softmax_problem
-from xclf._xp import accumulator, device, from_host, namespace
+from xclf._array_api import accumulator, device, from_host, namespace
 from xclf.training import Problem
 
 SHAPE, QUICK = (1_280_000, 1024, 1000), (400, 20, 5)

@@ -50,7 +50,7 @@ def shared(torch: Any, array: Any) -> Any:
 
 
 def loss_and_grad(device: Device, x: Any, y: Any, w: np.ndarray, reg: float) -> Contender:
-    """(loss, slopes) by autograd."""
+    """(loss, gradients) by autograd."""
     torch, place, why = torch_place(device)
     if why is not None:
         return why
@@ -127,10 +127,10 @@ class TorchSteps:
             return torch.nn.functional.cross_entropy(scores, self.labels[index])
 
         def step(index: Any) -> None:
-            slopes = torch.func.grad(loss_of)(params, index)
+            gradients = torch.func.grad(loss_of)(params, index)
             for k, (parameter, velocity) in enumerate(zip(params, velocities, strict=True)):
-                slope = slopes[k] if k % 2 else slopes[k] + 2.0 * REG * parameter
-                velocity.mul_(MOMENTUM).add_(slope)
+                gradient = gradients[k] if k % 2 else gradients[k] + 2.0 * REG * parameter
+                velocity.mul_(MOMENTUM).add_(gradient)
                 parameter.sub_(RATE * velocity)
 
         def reset() -> None:

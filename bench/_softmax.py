@@ -68,15 +68,15 @@ class Problem:
         scores = np.concatenate([s for s, _, _ in self._scores(w)])
         b = _best_biases(scores, b, self.y)
         value = float(_losses(scores + b, self.y).mean()) + self.reg * float((w**2).sum())
-        slope, left = 2.0 * self.reg * w, np.zeros(len(b))
+        gradient, left = 2.0 * self.reg * w, np.zeros(len(b))
         for s, x, y in self._scores(w):
             p = _softmax(s + b)
             p[np.arange(len(y)), y] -= 1.0
-            slope += p.T @ x / len(self.x)
+            gradient += p.T @ x / len(self.x)
             left += p.sum(axis=0) / len(self.x)
         if np.abs(left).max() > 1e-10:
             return -math.inf
-        return value - float((slope**2).sum()) / (4.0 * self.reg)
+        return value - float((gradient**2).sum()) / (4.0 * self.reg)
 
     def _scores(self, w: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for start in range(0, len(self.x), _ROWS):
@@ -131,15 +131,15 @@ def _best_biases(scores: np.ndarray, b: np.ndarray, y: np.ndarray) -> np.ndarray
     for _ in range(100):
         p = _softmax(scores + b)
         mean = p.mean(axis=0)
-        slope = mean - shares
+        gradient = mean - shares
         curvature = np.diag(mean) - p.T @ p / len(y)
-        step = np.linalg.lstsq(curvature, slope, rcond=1e-12)[0]  # singular along equal shifts
+        step = np.linalg.lstsq(curvature, gradient, rcond=1e-12)[0]  # singular along equal shifts
         while (after := float(_losses(scores + b - step, y).mean())) > value:
             step = step / 2.0
             if np.abs(step).max() < 1e-12:
                 return b
         b, value = b - step, after
-        if np.abs(slope).max() < 1e-15:
+        if np.abs(gradient).max() < 1e-15:
             return b
     return b
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench._measure import OURS, Call, alternate, progress, summarise
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.rows import MASK_CLASSES, Chunk, Rows, sum_over_rows
 from xclf.training import Problem
 
@@ -24,13 +24,13 @@ def run(x: np.ndarray, y: np.ndarray, heads: int, repeats: int, clock: Call) -> 
     """
     progress(f"a pass of {heads} heads")
     classes, features = int(y.max()) + 1, x.shape[1]
-    stack = Stack((features, classes))
+    network = Network((features, classes))
     rng = np.random.default_rng(0)
     w = rng.standard_normal((heads, classes, features)) / np.sqrt(features)
-    theta = stack.flatten([(w, np.zeros((heads, classes, 1)))])
+    theta = network.flatten([(w, np.zeros((heads, classes, 1)))])
     labels = one_hot(np, y, classes) if classes <= MASK_CLASSES else y
     rows = Rows(x, labels, None, x.dtype.type)
-    problem = Problem(Objective(stack, data_loss("softmax"), np.logspace(-6, 1, heads)), rows)
+    problem = Problem(Objective(network, data_loss("softmax"), np.logspace(-6, 1, heads)), rows)
     flat = w.reshape(heads * classes, features).astype(x.dtype)
     side = rng.standard_normal((min(_SQUARE, 3 * len(x)),) * 2, dtype=np.float32)
 

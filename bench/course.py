@@ -2,7 +2,7 @@
 
     python -m bench course
 
-Both forms compute loss and slope of the same problem; the table gives the median of the repeats
+Both forms compute loss and gradient of the same problem; the table gives the median of the repeats
 and how many times faster the vectorised form is. The course facade promises at least 20 at the
 default size.
 """

@@ -29,9 +29,9 @@ from bench._gpu import (
 )
 from bench._measure import Call, Contender
 from bench.gpu_stream import pinned_copies
-from xclf._xp import eigh, namespace
+from xclf._array_api import eigh, namespace
 from xclf.optim.memory import Memory
-from xclf.rows import products
+from xclf.rows import product_precision
 
 # The products of the sweep, on the rows of a chunk.
 _SWEEP = (HEADS[0], HEADS[1], HEADS[2] * HEADS[3])
@@ -107,12 +107,12 @@ def _direction(place: Device, entry: Entry, heads: int, size: int, repeats: int)
 def _products(
     place: Device, entry: Entry, shape: tuple[int, ...], precision: str | None, repeats: int
 ) -> None:
-    """The layouts that the library uses: scores class first, the slope of weights from rows."""
+    """The layouts that the library uses: scores class first, the gradient of weights from rows."""
     rows, features, classes = shape
     x, w = place.normal(rows, features), place.normal(classes, features, 1)
     scores = w @ x.T
-    calls: dict[str, Contender] = {"scores": lambda: w @ x.T, "slope": lambda: scores @ x}
-    with products(x, namespace(x).float32, precision):
+    calls: dict[str, Contender] = {"scores": lambda: w @ x.T, "gradient": lambda: scores @ x}
+    with product_precision(x, namespace(x).float32, precision):
         entry["seconds"] = measure(place, calls, repeats)
     operations = 2.0 * rows * features * classes
     for name in calls:

@@ -30,7 +30,7 @@ from bench._gpu import (
 from bench._gpu_data import Data, power_law, sizes
 from bench.gpu_stream import host_rows, pass_over, resident, streamed
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
-from xclf._xp import to_host
+from xclf._array_api import to_host
 
 #: rows, features, classes of the hinge and the net
 SMALL, QUICK = (50_000, 3072, 10), (300, 12, 4)
@@ -109,7 +109,7 @@ def _at(data: Data) -> Any:
 
 
 def _fused(place: Device, entry: Entry, data: Data) -> None:
-    """In float32 both round: each row's slope by a few units, summed over rows in any order."""
+    """In float32 both round: each row's gradient by a few units, summed over rows in any order."""
     problem, theta = data.problem(_REG), _at(data)
     found = problem.value_and_grad(theta)
     with without(*KERNELS):
@@ -143,11 +143,11 @@ def _streamed(place: Device, entry: Entry, rows: int, features: int, classes: in
 
 
 def _apart(
-    entry: Entry, found: tuple[Any, Any], other: tuple[Any, Any], loss: float, slope: float
+    entry: Entry, found: tuple[Any, Any], other: tuple[Any, Any], loss: float, gradient: float
 ) -> None:
-    """Relative differences of the losses and, by the largest entry, of the slopes."""
+    """Relative differences of the losses and, by the largest entry, of the gradients."""
     value, grad = (to_host(part) for part in found)
     value_, grad_ = (to_host(part) for part in other)
     goal(entry, "relative difference of the losses", float(abs(value / value_ - 1.0)), at_most=loss)
     largest = np.abs(grad - grad_).max() / np.abs(grad_).max()
-    goal(entry, "relative difference of the slopes", float(largest), at_most=slope)
+    goal(entry, "relative difference of the gradients", float(largest), at_most=gradient)

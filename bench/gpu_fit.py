@@ -28,7 +28,7 @@ from bench._gpu_data import Data, power_law, sizes
 from bench._gpu_torch import shared, torch_place, torch_precision
 from bench._measure import OURS, BenchError, optional, progress, summarise
 from xclf import SoftmaxClassifier
-from xclf._xp import to_host
+from xclf._array_api import to_host
 from xclf.training import Monitor, fit_lbfgs
 
 TORCH = "torch LBFGS"
@@ -189,21 +189,22 @@ def _optimum(data: Data, reg: float, args: argparse.Namespace) -> dict[str, Any]
 
 def _find(data: Data, reg: float, cap: float) -> dict[str, Any]:
     """The gap's bound: at the best biases for its weights W the objective F stands at most
-    sum(F'(W)^2) / (4 reg) above the optimum. How far the biases are from that, their slope tells.
+    sum(F'(W)^2) / (4 reg) above the optimum. How far the biases are from that, their gradient
+    tells.
     """
     began = time.perf_counter()
     exact = data.problem(reg, wide=True)
-    start = data.wide(np.zeros((1, exact.objective.stack.size)))
+    start = data.wide(np.zeros((1, exact.objective.network.size)))
     monitor = Monitor([lambda event: event.elapsed >= cap], "iteration", _MOST)
     (result,) = fit_lbfgs(exact, start, tol=_TOL, max_iter=_MOST, monitor=monitor)
     _, grad = exact.value_and_grad(result.theta)
-    (slope,) = exact.objective.stack.layers(grad)
-    w, b = to_host(slope.w), to_host(slope.b)
+    (gradient,) = exact.objective.network.layers(grad)
+    w, b = to_host(gradient.w), to_host(gradient.b)
     return {
         "objective": result.objective,
         "bound_of_relative_gap_in_the_weights": float((w**2).sum())
         / (4.0 * reg * result.objective),
-        "largest_slope_of_a_bias": float(np.abs(b).max()),
+        "largest_gradient_of_a_bias": float(np.abs(b).max()),
         "iterations": result.n_iter,
         "ended": result.reason,
         "seconds": round(time.perf_counter() - began, 1),

@@ -17,9 +17,9 @@ from bench._device import Device, attempt, measure
 from bench._gpu import RATE, REG, Entry, add_common, add_repeats, complete, goal
 from bench._gpu_steps import Training, how_taken
 from bench._measure import OURS, Contender
-from xclf._xp import from_host, namespace
+from xclf._array_api import from_host, namespace
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import Momentum
 from xclf.rows import Rows
 
@@ -75,8 +75,8 @@ def _training(
     place: Device, rows: Rows, classes: int, heads: int, order: np.ndarray, batch: int
 ) -> Training:
     """Of all heads at once, each with its rate, its momentum and its reg."""
-    stack = Stack((int(rows.x.shape[1]), classes))
-    shape = (stack.size,) if heads == 1 else (heads, stack.size)
+    network = Network((int(rows.x.shape[1]), classes))
+    shape = (network.size,) if heads == 1 else (heads, network.size)
     theta = place.asarray(np.zeros(shape, np.float32))
 
     def each(values: np.ndarray) -> Any:
@@ -88,5 +88,5 @@ def _training(
     rate = each(np.linspace(RATE, RATE / 10.0, heads).reshape(column))
     rule = Momentum(each(np.linspace(0.9, 0.5, heads).reshape(column)))
     reg = each(np.linspace(REG, REG / 10.0, heads))
-    objective = Objective(stack, data_loss("softmax"), reg)
+    objective = Objective(network, data_loss("softmax"), reg)
     return Training(objective, rule, rows, theta, order, batch, rate)

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from xclf.training._evaluations import AFTER, Evaluations
 
 from bench._device import Device, attempt, measure, reason
 from bench._gpu import (
@@ -45,11 +46,10 @@ from bench._gpu import (
 )
 from bench._gpu_torch import loss_and_grad, torch_place, torch_precision
 from bench._measure import OURS, BenchError, Call, Contender
-from xclf._xp import namespace, to_host
+from xclf._array_api import namespace, to_host
 from xclf.objectives import _one_read
-from xclf.rows import _rows, products
+from xclf.rows import _rows, product_precision
 from xclf.training import Problem
-from xclf.training._evaluations import AFTER, Evaluations
 from xclf.training._recorded import why_not
 
 #: MiB of a chunk that xclf is tried with, beside its own choice
@@ -121,9 +121,9 @@ def _compare(
     problem = softmax_problem(x, y, classes, REG, precision=precision)
     target = place.module.empty(tuple(x.shape), dtype=x.dtype)
     torch, _, _ = torch_place(place)
-    with products(x, namespace(x).float32, precision), torch_precision(torch, precision):
+    with product_precision(x, namespace(x).float32, precision), torch_precision(torch, precision):
         ours = Evaluations(problem)
-        found, slope = _warm(lambda: ours(theta))
+        found, gradient = _warm(lambda: ours(theta))
         calls: dict[str, Contender] = {
             OURS: lambda: ours(theta),
             _PLAIN: lambda: problem.value_and_grad(theta),
@@ -140,8 +140,8 @@ def _compare(
         entry["losses"] = _losses(calls)
         entry["seconds"] = measure(place, calls, n)
     entry["figures"] = {"loss by": loss_by(place), "a pass is": _how_taken(place, ours)}
-    exact, exact_slope = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
-    apart, size = to_host(slope - exact_slope), to_host(exact_slope)
+    exact, exact_gradient = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
+    apart, size = to_host(gradient - exact_gradient), to_host(exact_gradient)
     off = float(np.abs(to_host(found / exact) - 1.0).max())
     goal(entry, "relative error of the loss", off)
     goal(entry, "relative error of the gradient", float(np.abs(apart).max() / np.abs(size).max()))

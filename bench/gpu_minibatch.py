@@ -24,9 +24,9 @@ from bench._gpu import REG, Entry, add_common, add_repeats, complete, goal
 from bench._gpu_steps import Training, how_taken, turns
 from bench._gpu_torch import MOMENTUM, Step, TorchSteps, shared, torch_place
 from bench._measure import OURS, Contender
-from xclf._xp import from_host, namespace, to_host
+from xclf._array_api import from_host, namespace, to_host
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import Momentum
 from xclf.rows import Rows
 
@@ -110,10 +110,10 @@ def _training(
     x: Any, y: Any, w1: np.ndarray, w2: np.ndarray, order: np.ndarray, batch: int
 ) -> Training:
     xp = namespace(x)
-    stack = Stack((w1.shape[1], len(w1), len(w2)))
-    objective = Objective(stack, data_loss("softmax"), REG)
+    network = Network((w1.shape[1], len(w1), len(w2)))
+    objective = Objective(network, data_loss("softmax"), REG)
     zeros = [np.zeros((len(w), 1), np.float32) for w in (w1, w2)]
-    theta = stack.flatten([(w1, zeros[0]), (w2, zeros[1])])
+    theta = network.flatten([(w1, zeros[0]), (w2, zeros[1])])
     rows = Rows(x, one_hot(xp, y, len(w2)), None, xp.float32)
     return Training(objective, Momentum(MOMENTUM), rows, from_host(theta, x), order, batch)
 

@@ -29,10 +29,10 @@ from bench._gpu import (
 )
 from bench._gpu_steps import Training
 from bench._measure import OURS, Call, Contender
-from xclf._xp import device, namespace, to_host
+from xclf._array_api import device, namespace, to_host
 from xclf.optim import Momentum
 from xclf.rows import Streamed
-from xclf.rows._channel import CHUNK, begin_copy, finish_copy
+from xclf.rows._transfer import CHUNK, begin_copy, finish_copy
 
 #: rows, features, classes, dtype of the rows, size of minibatches
 STREAMS = (
@@ -113,7 +113,7 @@ def _training(
 ) -> Training:
     """A minibatch fit of the linear model, from zero."""
     problem = softmax_problem(x, place.asarray(y), classes, REG)
-    start = place.asarray(np.zeros(problem.objective.stack.size, np.float32))
+    start = place.asarray(np.zeros(problem.objective.network.size, np.float32))
     return Training(problem.objective, Momentum(0.9), problem.rows, start, order, batch)
 
 

@@ -25,9 +25,9 @@ from bench._device import Device, attempt
 from bench._gpu import Entry, add_common, add_fit, complete, goal
 from bench._gpu_data import Data, power_law, sizes
 from bench._measure import BenchError, progress
-from xclf._xp import finish, to_host
+from xclf._array_api import finish, to_host
 from xclf.optim import LEAST_PAIRS
-from xclf.rows import products
+from xclf.rows import product_precision
 from xclf.training import FitResult, Monitor, Problem, fit_lbfgs
 
 #: C of reg = 1 / (2 C N)
@@ -127,9 +127,9 @@ class State:
             reg = data.wide(regs[some])
             problem = data.problem(reg, wide=True)
             value, grad = problem.value_and_grad(data.wide(self.theta[some]))
-            (slope,) = problem.objective.stack.layers(grad)
+            (gradient,) = problem.objective.network.layers(grad)
             self.exact[some] = to_host(value)
-            squares = to_host((slope.w * slope.w).sum((1, 2)))
+            squares = to_host((gradient.w * gradient.w).sum((1, 2)))
             self.bound[some] = squares / (4.0 * regs[some])
         self._keep()
 
@@ -243,7 +243,7 @@ def _go_on(
             progress(f"iteration {event.step}, {problem.passes[0]} passes, {event.heads} heads")
         return bool(problem.passes[0] >= limit or time.perf_counter() >= until)
 
-    with products(data.x, plain.rows.dtype, precision):
+    with product_precision(data.x, plain.rows.dtype, precision):
         finish(data.x)
         began = time.perf_counter()
         monitor = Monitor([enough], "iteration", _MOST)

@@ -36,7 +36,7 @@ from bench._measure import (
     timing,
 )
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.objectives._compiled import CompiledProducts
 from xclf.rows import MASK_CLASSES, Rows, sum_over_rows
 from xclf.training import Problem
@@ -126,11 +126,11 @@ def _compare(
 
 def _problem(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[Problem, np.ndarray]:
     classes, features = w.shape
-    stack = Stack((features, classes))
-    theta = stack.flatten([(w, np.zeros((classes, 1)))])
+    network = Network((features, classes))
+    theta = network.flatten([(w, np.zeros((classes, 1)))])
     labels = one_hot(np, y, classes) if classes <= MASK_CLASSES else y
     rows = Rows(x, labels, None, x.dtype.type)
-    return Problem(Objective(stack, data_loss("softmax"), REG), rows), theta
+    return Problem(Objective(network, data_loss("softmax"), REG), rows), theta
 
 
 def _sums(problem: Problem, theta: np.ndarray, rows: int) -> Any:

@@ -32,7 +32,7 @@ from bench._measure import (
 )
 from xclf import TwoLayerClassifier
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import SGD, Momentum, Rule
 from xclf.rows import Rows
 from xclf.training import MinibatchPlan
@@ -113,20 +113,20 @@ class _Net:
         self.first_ours = self.first_torch = self.w1
 
     def ours(self) -> Callable[[], float]:
-        stack = Stack((self.x.shape[1], self.hidden, self.classes))
-        objective = Objective(stack, data_loss("softmax"), REG)
+        network = Network((self.x.shape[1], self.hidden, self.classes))
+        objective = Objective(network, data_loss("softmax"), REG)
         rows = Rows(self.x, one_hot(np, self.y, self.classes), None, np.float32)
         rule: Rule = Momentum(self.momentum) if self.momentum else SGD()
         plan = MinibatchPlan(rule, RATE, self.batch, 1, "constant", 0.0, None)
         zeros = [np.zeros((n, 1), np.float32) for n in (self.hidden, self.classes)]
-        start = stack.flatten([(self.w1, zeros[0]), (self.w2, zeros[1])])
+        start = network.flatten([(self.w1, zeros[0]), (self.w2, zeros[1])])
 
         def epoch() -> float:
             state = rule.init(start)
             began = self.clock()
             theta, _ = run_epoch(objective, rows, plan, start, state, self.order, 0)
             took = self.clock() - began
-            self.first_ours = stack.layers(theta)[0].w
+            self.first_ours = network.layers(theta)[0].w
             return took
 
         return epoch

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cli import run
 
 #: Names a console must print as they are: markup, an emoji's code, an unopened tag.
@@ -34,7 +34,7 @@ class Shell:
         self.capsys, self.home = capsys, home
         monkeypatch.chdir(home)
         # The same on a machine with a GPU: figures that are compared come from one place.
-        monkeypatch.setattr(_xp, "cuda", lambda index=0: (None, f"no cuda:{index} [here]"))
+        monkeypatch.setattr(_array_api, "cuda", lambda index=0: (None, f"no cuda:{index} [here]"))
 
     def __call__(self, *arguments: Any) -> Ran:
         self.capsys.readouterr()

@@ -20,7 +20,7 @@ import numpy as np
 import pretend_cupy
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 
 if pretend_cupy.wanted():
     pretend_cupy.install()
@@ -51,12 +51,12 @@ class Backend(enum.Enum):
     @property
     def xp(self) -> Any:
         """The namespace that kernels see: array-api-compat's where the library needs wrapping."""
-        return _xp.namespace(self.asarray(np.zeros(1)))
+        return _array_api.namespace(self.asarray(np.zeros(1)))
 
     @property
     def device(self) -> Any:
         """The device of every array that `asarray` makes."""
-        return _xp.device(self.asarray(np.zeros(1)))
+        return _array_api.device(self.asarray(np.zeros(1)))
 
     def asarray(self, values: Any, dtype: Any = None) -> Any:
         """A fresh array of this backend with the values (and dtype) of a NumPy array."""
@@ -65,7 +65,7 @@ class Backend(enum.Enum):
 
     def to_host(self, array: Any) -> np.ndarray:
         """A NumPy copy of an array of this backend."""
-        return np.array(_xp.to_host(array))
+        return np.array(_array_api.to_host(array))
 
     def dtype(self, name: Any) -> Any:
         """This backend's dtype of that (NumPy) name."""

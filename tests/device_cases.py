@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from conftest import Backend
 
-from xclf import _xp
+from xclf import _array_api
 
 
 @pytest.fixture
 def gpus() -> Iterator[Any]:
     """`device="gpu"`, and "gpu2", stand for these; yields the namespace."""
     xp = Backend.STRICT.xp
-    _xp.SPOTS.update({"gpu": (xp, xp.Device("device1")), "gpu2": (xp, xp.Device("device2"))})
+    _array_api.NAMED_DEVICES.update(
+        {"gpu": (xp, xp.Device("device1")), "gpu2": (xp, xp.Device("device2"))}
+    )
     yield xp
-    _xp.SPOTS.clear()
+    _array_api.NAMED_DEVICES.clear()
 
 
 class ProbedDevice:

@@ -12,7 +12,7 @@ from scipy.optimize import LinearConstraint, minimize
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -99,7 +99,7 @@ def objective_of(
 
 def problem_on(
     backend: Any,
-    stack: Stack,
+    network: Network,
     x: np.ndarray,
     y: np.ndarray,
     *,
@@ -109,10 +109,10 @@ def problem_on(
     dtype: Any = np.float64,
 ) -> Problem:
     """`loss` + `reg` over rows on a backend of conftest."""
-    labels = one_hot(backend.xp, backend.asarray(y), stack.widths[-1])
+    labels = one_hot(backend.xp, backend.asarray(y), network.widths[-1])
     row_weights = None if weights is None else backend.asarray(weights, dtype)
     rows = Rows(backend.asarray(x, dtype), labels, row_weights, backend.dtype(dtype))
-    return Problem(Objective(stack, data_loss(loss), reg), rows)
+    return Problem(Objective(network, data_loss(loss), reg), rows)
 
 
 def svm_by_general_solver(
@@ -138,7 +138,7 @@ def svm_by_general_solver(
     def value(v: np.ndarray) -> float:
         return float(cost @ v[size:] + reg * np.sum(v[: c * d] ** 2))
 
-    def slope(v: np.ndarray) -> np.ndarray:
+    def gradient(v: np.ndarray) -> np.ndarray:
         return np.concatenate([2 * reg * v[: c * d], np.zeros(c * bias), cost])
 
     start = np.concatenate([np.zeros(size), np.full(len(pairs), margin)])
@@ -146,7 +146,7 @@ def svm_by_general_solver(
     constraint = LinearConstraint(rows, lb=margin)
     options = {"ftol": 1e-13, "maxiter": 500}
     found = minimize(
-        value, start, jac=slope, bounds=bounds, constraints=[constraint], method="SLSQP",
+        value, start, jac=gradient, bounds=bounds, constraints=[constraint], method="SLSQP",
         options=options,
     )  # fmt: skip
     assert found.success, found.message

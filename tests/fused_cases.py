@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Backend, required_backends, why_missing
 from helpers import (
-    SLOPE_BOUND,
+    GRADIENT_BOUND,
     assert_close_max_norm,
     assert_relative,
     hinge_bound,
@@ -120,8 +120,8 @@ def _bound(name, scores, bias, labels, dtype, margin=1.0):
     bound = 0.0
     for k, head in enumerate(seen.astype(np.float64)):
         at = margin if np.ndim(margin) == 0 else float(margin[k])
-        losses, slopes = hinge(head, labels, margin=at, reduction="none", axis=-2)
-        bound = max(bound, hinge_bound(losses, slopes.T, dtype, at))
+        losses, gradients = hinge(head, labels, margin=at, reduction="none", axis=-2)
+        bound = max(bound, hinge_bound(losses, gradients.T, dtype, at))
     return 2 * bound
 
 
@@ -148,7 +148,7 @@ def _check(place, name, scores, bias, labels, weights=None, reduction="none", ma
     assert losses.dtype == dscores.dtype == dtype
     bound = _bound(name, scores, bias, labels, dtype, margin)
     assert_relative(place.to_host(losses), want[0], bound, "loss", dtype)
-    assert_close_max_norm(place.to_host(dscores), want[1], SLOPE_BOUND[dtype.name])
+    assert_close_max_norm(place.to_host(dscores), want[1], GRADIENT_BOUND[dtype.name])
     for key, array in arrays.items():
         if array is not None:
             np.testing.assert_array_equal(place.to_host(array), beside[key], f"{key} written to")

@@ -16,10 +16,10 @@ import numpy as np
 
 # --- bounds ----------------------------------------------------------------------------------
 
-# Slopes, relative to the largest entry. Each is a few roundings (exp, sum, quotient, factor) of
+# Gradients, relative to the largest entry. Each is a few roundings (exp, sum, quotient, factor) of
 # numbers no larger than that entry: 1e-13 is 900 units of rounding in float64, and 1e-6 is 17 in
 # float32, where sums of many classes run in float64.
-SLOPE_BOUND = {"float64": 1e-13, "float32": 1e-6}
+GRADIENT_BOUND = {"float64": 1e-13, "float32": 1e-6}
 
 
 def unit(dtype: Any) -> float:
@@ -66,17 +66,17 @@ def loss_bound(dtype: Any, n_classes: int, spread: float, rows: int = 1) -> floa
     return gamma(spread + (n_classes + rows if wide else min(n_classes, 64)) + 16, dtype)
 
 
-def hinge_bound(losses: Any, slopes: np.ndarray, dtype: Any, margin: float = 1.0) -> float:
+def hinge_bound(losses: Any, gradients: np.ndarray, dtype: Any, margin: float = 1.0) -> float:
     """Relative bound of a hinge loss, given an oracle's rows.
 
     m = d + margin is two roundings: u |d| + u |m|, and |d| <= m + margin. Over the n positive
-    margins of a row (minus its slope at the true class) that is u (2 L + n margin); the sums add
+    margins of a row (minus its gradient at the true class) that is u (2 L + n margin); the sums add
     gamma L as in `loss_bound`.
     """
     losses = np.asarray(losses)
     wide = np.dtype(dtype) == np.float64
-    terms = slopes.shape[1] + len(slopes) if wide else min(slopes.shape[1], 64)
-    active = -np.min(slopes, axis=1) * margin
+    terms = gradients.shape[1] + len(gradients) if wide else min(gradients.shape[1], 64)
+    active = -np.min(gradients, axis=1) * margin
     ratio = np.max(active[losses > 0] / losses[losses > 0], initial=0.0)
     return gamma(terms + 16 + ratio, dtype)
 
@@ -89,7 +89,7 @@ def parity_data(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(scores, labels), scores of a few units and at least 1e-2 away from every hinge kink.
 
-    At a kink one rounding flips a whole slope entry; 1e-2 is far more than any rounding of these
+    At a kink one rounding flips a whole gradient entry; 1e-2 is far more than any rounding of these
     scores. Both the first and the last class occur as labels if there are two rows or more.
     """
     rng = np.random.default_rng([seed, n_rows, n_classes])
@@ -110,18 +110,18 @@ def dyadic(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.n
 
 
 def hinge_rows(scores: Any, labels: Any, margin: float = 1.0) -> tuple[list[float], np.ndarray]:
-    """Weston-Watkins: sum_{j != y} max(0, s_j - s_y + margin) per row, and each row's slope."""
+    """Weston-Watkins: sum_{j != y} max(0, s_j - s_y + margin) per row, and each row's gradient."""
     scores = np.asarray(scores, dtype=np.float64)
-    losses, slopes = [], np.zeros(scores.shape)
+    losses, gradients = [], np.zeros(scores.shape)
     for i, (row, y) in enumerate(zip(scores.tolist(), np.asarray(labels).tolist(), strict=True)):
         terms = []
         for j, s in enumerate(row):
             if j != y and s - row[y] + margin > 0:
                 terms.append(s - row[y] + margin)
-                slopes[i, j] += 1.0
-                slopes[i, y] -= 1.0
+                gradients[i, j] += 1.0
+                gradients[i, y] -= 1.0
         losses.append(math.fsum(terms))
-    return losses, slopes
+    return losses, gradients
 
 
 def softmax_rows(scores: Any) -> np.ndarray:
@@ -140,28 +140,28 @@ def cross_entropy_rows(scores: Any, labels: Any) -> tuple[list[float], np.ndarra
 
     For scores within about +-30 of each other; `exact_cross_entropy` is for the others.
     """
-    slopes = softmax_rows(scores)
+    gradients = softmax_rows(scores)
     losses = []
     scores = np.asarray(scores, dtype=np.float64)
     for i, (row, y) in enumerate(zip(scores.tolist(), np.asarray(labels).tolist(), strict=True)):
         others = math.fsum(math.exp(s - row[y]) for j, s in enumerate(row) if j != y)
         losses.append(math.log1p(others))  # the same number: divide the sum by exp(s_y)
-        slopes[i, y] -= 1.0
-    return losses, slopes
+        gradients[i, y] -= 1.0
+    return losses, gradients
 
 
 def exact_cross_entropy(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """The same from the formula itself, with so many digits (600) that nothing cancels."""
     scores = np.asarray(scores, dtype=np.float64)
-    losses, slopes = np.zeros(len(scores)), np.zeros(scores.shape)
+    losses, gradients = np.zeros(len(scores)), np.zeros(scores.shape)
     with mpmath.workdps(600):
         for i, y in enumerate(np.asarray(labels).tolist()):
             e = [mpmath.exp(mpmath.mpf(s)) for s in scores[i].tolist()]
             total = mpmath.fsum(e)
             losses[i] = float(mpmath.log(total) - mpmath.mpf(scores[i, y]))
             for j, value in enumerate(e):
-                slopes[i, j] = float(value / total - (1 if j == y else 0))
-    return losses, slopes
+                gradients[i, j] = float(value / total - (1 if j == y else 0))
+    return losses, gradients
 
 
 def proximal_value(m: float, anchor: float, smoothing: float, a: float) -> float:
@@ -172,10 +172,10 @@ def proximal_value(m: float, anchor: float, smoothing: float, a: float) -> float
 def proximal_rows(
     scores: Any, labels: Any, anchor: Any, smoothing: float, margin: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(losses, slopes, slack, a) per row; a is the unconstrained maximiser, cut off to [0, 1]."""
+    """(losses, gradients, slack, a) per row; a is the unconstrained maximiser, cut off to [0, 1]."""
     scores, anchor = np.asarray(scores, dtype=np.float64), np.asarray(anchor, dtype=np.float64)
     losses, slack = np.zeros(len(scores)), np.zeros(len(scores))
-    slopes, multipliers = np.zeros(scores.shape), np.zeros(scores.shape)
+    gradients, multipliers = np.zeros(scores.shape), np.zeros(scores.shape)
     for i, y in enumerate(np.asarray(labels).tolist()):
         for j in range(scores.shape[1]):
             if j == y:
@@ -184,21 +184,21 @@ def proximal_rows(
             a = min(max(anchor[i, j] + m / smoothing, 0.0), 1.0)
             losses[i] += proximal_value(m, anchor[i, j], smoothing, a)
             slack[i] += max(m, 0.0) - a * m
-            slopes[i, j] += a
-            slopes[i, y] -= a
+            gradients[i, j] += a
+            gradients[i, y] -= a
             multipliers[i, j] = a
-    return losses, slopes, slack, multipliers
+    return losses, gradients, slack, multipliers
 
 
 def reduce(
-    losses: Any, slopes: np.ndarray, reduction: str = "mean", weights: Any = None
+    losses: Any, gradients: np.ndarray, reduction: str = "mean", weights: Any = None
 ) -> tuple[Any, np.ndarray]:
-    """Rows' losses and slopes, weighted and reduced: sum_i w_i L_i, over sum(w) for a mean."""
-    w = np.ones(len(slopes)) if weights is None else np.asarray(weights, dtype=np.float64)
+    """Rows' losses and gradients, weighted and reduced: sum_i w_i L_i, over sum(w) for a mean."""
+    w = np.ones(len(gradients)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = math.fsum(w.tolist()) if reduction == "mean" else 1.0
     weighted = [wi / total * loss for wi, loss in zip(w.tolist(), losses, strict=True)]
-    slopes = slopes * (w / total)[:, None]
-    return (np.array(weighted) if reduction == "none" else math.fsum(weighted)), slopes
+    gradients = gradients * (w / total)[:, None]
+    return (np.array(weighted) if reduction == "none" else math.fsum(weighted)), gradients
 
 
 def affine_rows(x: Any, w: Any, b: Any = None) -> np.ndarray:
@@ -220,20 +220,20 @@ def numerical_gradient(
     f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-5
 ) -> np.ndarray:
     """Central differences (f(x + h) - f(x - h)) / 2h in float64, entry by entry."""
-    slope = np.zeros(x.shape)
+    gradient = np.zeros(x.shape)
     for index in np.ndindex(x.shape):
         up, down = x.astype(np.float64), x.astype(np.float64)
         up[index] += h
         down[index] -= h
-        slope[index] = (f(up) - f(down)) / (2 * h)
-    return slope
+        gradient[index] = (f(up) - f(down)) / (2 * h)
+    return gradient
 
 
 # --- assertions ------------------------------------------------------------------------------
 
 
-def assert_close_max_norm(got: Any, want: Any, bound: float, what: str = "slope") -> None:
-    """max |got - want| <= bound * max |want|: for slopes, whose small entries may be absolute."""
+def assert_close_max_norm(got: Any, want: Any, bound: float, what: str = "gradient") -> None:
+    """max |got - want| <= bound * max |want|: for gradients, whose small entries may be absolute."""
     got, want = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
     error = np.max(np.abs(got - want), initial=0.0)
@@ -265,10 +265,14 @@ def assert_relative(got: Any, want: Any, bound: Any, what: str = "loss", dtype: 
 
 def assert_same_kind(result: Any, like: Any) -> None:
     """The result has the dtype, namespace and device of `like`."""
-    from xclf import _xp
+    from xclf import _array_api
 
-    assert _xp.namespace(result) is _xp.namespace(like), f"{type(result)}, not {type(like)}"
-    assert _xp.device(result) == _xp.device(like), f"device {_xp.device(result)}"
+    assert _array_api.namespace(result) is _array_api.namespace(like), (
+        f"{type(result)}, not {type(like)}"
+    )
+    assert _array_api.device(result) == _array_api.device(like), (
+        f"device {_array_api.device(result)}"
+    )
     assert result.dtype == like.dtype, f"dtype {result.dtype}, expected {like.dtype}"
 
 
@@ -280,16 +284,16 @@ def assert_loss_parity(
     bound: float,
     **options: Any,
 ) -> None:
-    """One loss kernel on one backend against (loss, slope) of an oracle, and its contract.
+    """One loss kernel on one backend against (loss, gradient) of an oracle, and its contract.
 
-    inputs are (scores, labels) in NumPy. The loss is held to `bound` relative, the slope to
-    SLOPE_BOUND; both keep dtype, namespace and device of scores, and no input is written.
+    inputs are (scores, labels) in NumPy. The loss is held to `bound` relative, the gradient to
+    GRADIENT_BOUND; both keep dtype, namespace and device of scores, and no input is written.
     """
     arrays = [backend.asarray(value) for value in inputs]
     loss, dscores = kernel(*arrays, **options)
     dtype = inputs[0].dtype
     assert_relative(backend.to_host(loss), expected[0], bound, "loss", dtype)
-    assert_close_max_norm(backend.to_host(dscores), expected[1], SLOPE_BOUND[dtype.name])
+    assert_close_max_norm(backend.to_host(dscores), expected[1], GRADIENT_BOUND[dtype.name])
     for result in (loss, dscores):
         assert_same_kind(result, arrays[0])
     for array, value in zip(arrays, inputs, strict=True):

@@ -22,7 +22,7 @@ def test_gpu_ceilings(namespace, tmp_path):
     for problem, entry in found.items():
         assert all(line["value"] > 0.0 for line in entry["measures"])
         wanted = {
-            "products": {"TFLOP/s, scores", "TFLOP/s, slope"},
+            "products": {"TFLOP/s, scores", "TFLOP/s, gradient"},
             "eigenvectors": {"ms"},
             "direction": {"time / reading all pairs twice"},
         }

@@ -23,7 +23,7 @@ def test_gpu_fit_meets_its_goal(namespace, tmp_path, capsys):
     assert "failed" not in entry, entry
     assert entry["optimum"]["ended"] == "converged"
     assert 0.0 <= entry["optimum"]["bound_of_relative_gap_in_the_weights"] < 1e-6
-    assert entry["optimum"]["largest_slope_of_a_bias"] < 1e-6
+    assert entry["optimum"]["largest_gradient_of_a_bias"] < 1e-6
     for name, some in entry["runs"].items():
         if isinstance(some, str):
             assert (name, some) == ("torch LBFGS", "not installed")
@@ -135,9 +135,9 @@ def test_where_heads_ended_is_measured_in_float64():
         scores = x @ w.T
         losses = logsumexp(scores, axis=1) - scores[np.arange(200), data.y]
         assert state.exact[k] == pytest.approx(losses.mean() + reg * (w[:, :6] ** 2).sum())
-        slope = (softmax(scores, axis=1) - np.eye(3)[data.y]).T @ x[:, :6] / 200.0
-        slope += 2.0 * reg * w[:, :6]
-        assert state.bound[k] == pytest.approx((slope**2).sum() / (4.0 * reg))
+        gradient = (softmax(scores, axis=1) - np.eye(3)[data.y]).T @ x[:, :6] / 200.0
+        gradient += 2.0 * reg * w[:, :6]
+        assert state.bound[k] == pytest.approx((gradient**2).sum() / (4.0 * reg))
 
 
 def test_curvatures_are_passes_too():
@@ -168,8 +168,8 @@ def test_the_power_law_is_made_from_seeds(monkeypatch):
     np.testing.assert_array_equal(data.y, again.y)
     assert set(data.y.tolist()) == set(range(5))
     values = np.linalg.eigvalsh(np.cov(data.x.T))[::-1]
-    slope = np.polyfit(np.log(np.arange(1, 21)), np.log(values), 1)[0]
-    assert -2.6 < slope < -1.6  # spread falls as 1 / j, variance as its square
+    gradient = np.polyfit(np.log(np.arange(1, 21)), np.log(values), 1)[0]
+    assert -2.6 < gradient < -1.6  # spread falls as 1 / j, variance as its square
     monkeypatch.setattr(_gpu_data, "_CHUNK", 100)
     chunks = _gpu_data.power_law(place, 500, 20, 5).x
     assert len(np.unique(chunks, axis=0)) == 500  # every chunk has a seed of its own

@@ -18,7 +18,7 @@ from xclf.cli import sweep as sweep_command
 from xclf.cli import train as train_command
 from xclf.cli._grid import SWEPT, parse_values, tell
 from xclf.report.scores import draw_scores, swept
-from xclf.sweep._book import Book
+from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import Progress
 from xclf.training import Event
 
@@ -331,9 +331,9 @@ def test_verbose_prints_and_silence_does_not(capsys):
 
 def test_heads_that_have_ended_count():
     text = io.StringIO()
-    book = Book(None, [0, 1], [{}] * 8, [None], None)
-    book.fits = [None] * 8
-    shown = Progress(book, Console(file=text, width=100))
+    ledger = FitLedger(None, [0, 1], [{}] * 8, [None], None)
+    ledger.fits = [None] * 8
+    shown = Progress(ledger, Console(file=text, width=100))
     hear = shown.begin([None] * 8)
     hear(Event(1, 50, "iteration", 1.0, 8, time.perf_counter()))
     hear(Event(9, 50, "iteration", 1.0, 3, time.perf_counter()))

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cs231n.gradient_check import (
     eval_numerical_gradient,
     eval_numerical_gradient_array,
@@ -16,7 +16,7 @@ from xclf.cs231n.gradient_check import (
 
 X = np.array([[0.5, -1.5, 2.0], [1.0, 3.0, -0.25]])
 # Truncation h^2 / 6 * f''' = 1e-10, rounding eps f / h = 1e-9.
-SLOPE = 1e-8
+GRADIENT = 1e-8
 
 
 @pytest.fixture
@@ -26,44 +26,44 @@ def writeable(backend):
     return backend
 
 
-def test_the_slope_of_a_number(writeable):
+def test_the_gradient_of_a_number(writeable):
     xp, x = writeable.xp, writeable.asarray(X)
-    slope = eval_numerical_gradient(lambda v: xp.sum(v**3), x, verbose=False)
-    np.testing.assert_allclose(writeable.to_host(slope), 3 * X**2, rtol=SLOPE, atol=SLOPE)
-    assert _xp.same_place(slope, x)
-    assert slope.dtype == x.dtype
+    gradient = eval_numerical_gradient(lambda v: xp.sum(v**3), x, verbose=False)
+    np.testing.assert_allclose(writeable.to_host(gradient), 3 * X**2, rtol=GRADIENT, atol=GRADIENT)
+    assert _array_api.same_device(gradient, x)
+    assert gradient.dtype == x.dtype
     np.testing.assert_array_equal(writeable.to_host(x), X)
 
 
-def test_the_slope_through_an_array(writeable):
+def test_the_gradient_through_an_array(writeable):
     w = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.25]])
     df = np.array([[1.0, -2.0], [0.5, 3.0]])
     there, x = writeable.asarray(w), writeable.asarray(X)
-    slope = eval_numerical_gradient_array(lambda v: v @ there, x, writeable.asarray(df))
-    np.testing.assert_allclose(writeable.to_host(slope), df @ w.T, rtol=SLOPE)
+    gradient = eval_numerical_gradient_array(lambda v: v @ there, x, writeable.asarray(df))
+    np.testing.assert_allclose(writeable.to_host(gradient), df @ w.T, rtol=GRADIENT)
     np.testing.assert_array_equal(writeable.to_host(x), X)
-    assert _xp.same_place(slope, x)
+    assert _array_api.same_device(gradient, x)
 
 
 def test_a_function_that_returns_x_itself(writeable):
     x = writeable.asarray(X)
     df = writeable.asarray(np.arange(6.0).reshape(2, 3))
-    slope = eval_numerical_gradient_array(lambda v: v, x, df)
-    np.testing.assert_allclose(writeable.to_host(slope), writeable.to_host(df), atol=SLOPE)
+    gradient = eval_numerical_gradient_array(lambda v: v, x, df)
+    np.testing.assert_allclose(writeable.to_host(gradient), writeable.to_host(df), atol=GRADIENT)
 
 
 def test_x_is_changed_in_place_so_that_f_may_read_it_elsewhere(writeable):
     xp, x = writeable.xp, writeable.asarray(X)
     held = {"w": x}
-    slope = eval_numerical_gradient(lambda _: float(xp.sum(held["w"] ** 2)), x, verbose=False)
-    np.testing.assert_allclose(writeable.to_host(slope), 2 * X, rtol=SLOPE)
+    gradient = eval_numerical_gradient(lambda _: float(xp.sum(held["w"] ** 2)), x, verbose=False)
+    np.testing.assert_allclose(writeable.to_host(gradient), 2 * X, rtol=GRADIENT)
 
 
 def test_views_are_changed_in_place_too():
     base = np.arange(12.0).reshape(3, 4)
     view = base.T[1:3]
-    slope = eval_numerical_gradient(lambda _: np.sum(base**2), view, verbose=False)
-    np.testing.assert_allclose(slope, 2 * view, rtol=1e-7, atol=1e-7)
+    gradient = eval_numerical_gradient(lambda _: np.sum(base**2), view, verbose=False)
+    np.testing.assert_allclose(gradient, 2 * view, rtol=1e-7, atol=1e-7)
 
 
 def test_x_is_restored_when_f_raises():
@@ -77,7 +77,7 @@ def test_x_is_restored_when_f_raises():
     np.testing.assert_array_equal(x, X)
 
 
-def test_every_slope_is_printed_unless_told_not_to(capsys):
+def test_every_gradient_is_printed_unless_told_not_to(capsys):
     x = np.array([[1.0, 2.0]])
     eval_numerical_gradient(lambda v: 2 * v[0, 0], x)
     lines = capsys.readouterr().out.splitlines()
@@ -87,7 +87,7 @@ def test_every_slope_is_printed_unless_told_not_to(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_sparse_checks_print_both_slopes_and_their_error(writeable, capsys):
+def test_sparse_checks_print_both_gradients_and_their_error(writeable, capsys):
     xp, x = writeable.xp, writeable.asarray(X)
     analytic = 2 * X
     analytic[:, 1] *= 3
@@ -107,7 +107,7 @@ def test_sparse_checks_print_both_slopes_and_their_error(writeable, capsys):
     np.testing.assert_array_equal(writeable.to_host(x), X)
 
 
-def test_a_slope_of_zero_has_no_error(capsys):
+def test_a_gradient_of_zero_has_no_error(capsys):
     grad_check_sparse(lambda v: 0.0, X.copy(), np.zeros_like(X), num_checks=1)
     assert capsys.readouterr().out.endswith("relative error: 0.000000e+00\n")
 
@@ -128,6 +128,6 @@ def test_empty_and_scalar_arrays():
         0,
         2,
     )
-    slope = eval_numerical_gradient_array(lambda v: v * 3, np.array(2.0), np.array(1.0))
-    assert slope.shape == ()
-    assert slope == pytest.approx(3)
+    gradient = eval_numerical_gradient_array(lambda v: v * 3, np.array(2.0), np.array(1.0))
+    assert gradient.shape == ()
+    assert gradient == pytest.approx(3)

@@ -1,4 +1,4 @@
-"""Course layers: shapes, formulas and slopes, on every backend."""
+"""Course layers: shapes, formulas and gradients, on every backend."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cs231n import layer_utils, layers
 from xclf.cs231n.gradient_check import eval_numerical_gradient_array
 
 RNG = np.random.default_rng(0)
 # Central differences with h = 1e-5 of functions of order 1: truncation h^2 / 6, rounding eps / h.
-SLOPE = 1e-8
+GRADIENT = 1e-8
 
 
 def relative_error(a, b):
     return np.max(np.abs(a - b)) / np.max(np.abs(a))
 
 
-def test_affine_takes_images_and_gives_their_slope_in_their_shape(backend):
+def test_affine_takes_images_and_gives_their_gradient_in_their_shape(backend):
     x, w, b = RNG.standard_normal((3, 2, 4)), RNG.standard_normal((8, 5)), RNG.standard_normal(5)
     dout = RNG.standard_normal((3, 5))
     out, cache = layers.affine_forward(*map(backend.asarray, (x, w, b)))
@@ -30,7 +30,7 @@ def test_affine_takes_images_and_gives_their_slope_in_their_shape(backend):
     np.testing.assert_allclose(backend.to_host(dx).reshape(3, 8), dout @ w.T, rtol=1e-13)
     np.testing.assert_allclose(backend.to_host(dw), x.reshape(3, 8).T @ dout, rtol=1e-12)
     np.testing.assert_allclose(backend.to_host(db), dout.sum(axis=0), rtol=1e-13)
-    assert _xp.same_place(dw, out)
+    assert _array_api.same_device(dw, out)
 
 
 def test_relu_passes_what_is_positive(backend):
@@ -47,9 +47,9 @@ def test_affine_relu_is_both(backend):
     dout = RNG.standard_normal((4, 6))
     out, cache = layer_utils.affine_relu_forward(*map(backend.asarray, (x, w, b)))
     np.testing.assert_allclose(backend.to_host(out), np.maximum(0, x @ w + b), rtol=1e-13)
-    slopes = layer_utils.affine_relu_backward(backend.asarray(dout), cache)
+    gradients = layer_utils.affine_relu_backward(backend.asarray(dout), cache)
     masked = dout * (x @ w + b > 0)
-    for got, expected in zip(slopes, (masked @ w.T, x.T @ masked, masked.sum(0)), strict=True):
+    for got, expected in zip(gradients, (masked @ w.T, x.T @ masked, masked.sum(0)), strict=True):
         np.testing.assert_allclose(backend.to_host(got), expected, rtol=1e-12, atol=1e-15)
 
 
@@ -157,10 +157,11 @@ def test_normalisation_passes_a_gradient_check(name):
         1: (gamma, lambda v: forward(x, v, beta, {"mode": "train"})[0]),
         2: (beta, lambda v: forward(x, gamma, v, {"mode": "train"})[0]),
     }
-    slopes = backward(dout, cache)
+    gradients = backward(dout, cache)
     for k, (value, function) in functions.items():
         assert (
-            relative_error(eval_numerical_gradient_array(function, value, dout), slopes[k]) < SLOPE
+            relative_error(eval_numerical_gradient_array(function, value, dout), gradients[k])
+            < GRADIENT
         )
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cs231n.classifiers import LinearClassifier, LinearSVM, Softmax
 from xclf.cs231n.classifiers.linear_svm import svm_loss_naive, svm_loss_vectorized
 from xclf.cs231n.classifiers.softmax import softmax_loss_naive, softmax_loss_vectorized
@@ -45,7 +45,7 @@ def test_the_naive_and_the_vectorised_loss_agree(backend, pair, problem, reg):
     assert np.max(difference) <= PARITY * np.max(np.abs(backend.to_host(dW)))
 
 
-def test_the_loss_and_slope_are_those_of_the_formula():
+def test_the_loss_and_gradient_are_those_of_the_formula():
     # One image (1, 2), three classes, W = [[1, 0, 2], [0, 1, 0]]: scores 1, 2, 2, true class 0.
     W, X, y = np.array([[1.0, 0, 2], [0, 1, 0]]), np.array([[1.0, 2]]), np.array([0])
     penalty = 0.5 * (1 + 4 + 1)
@@ -63,7 +63,7 @@ def test_the_loss_and_slope_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("loss", [PAIRS["svm"][1], PAIRS["softmax"][1]])
-def test_the_slope_passes_a_gradient_check(loss, problem):
+def test_the_gradient_passes_a_gradient_check(loss, problem):
     W, X, y = problem
     report = check_gradient(lambda W: loss(W, X, y, 0.3), W)
     assert report.passed, str(report)
@@ -83,7 +83,7 @@ def test_labels_may_stay_on_the_host(backend, pair, problem):
     loss, dW = vectorised(backend.asarray(W), backend.asarray(X), y, 0.1)
     expected, _ = vectorised(W, X, y, 0.1)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
-    assert _xp.same_place(dW, backend.asarray(W))
+    assert _array_api.same_device(dW, backend.asarray(W))
     assert dW.dtype == backend.dtype("float64")
 
 
@@ -139,7 +139,7 @@ def test_a_seeded_run_is_the_same_on_every_backend_and_learns(backend, model, bl
     np.testing.assert_allclose(ours, losses, rtol=1e-10)
     np.testing.assert_allclose(backend.to_host(here.W), on_numpy.W, rtol=1e-9, atol=1e-12)
     predicted = here.predict(backend.asarray(X))
-    assert _xp.same_place(predicted, backend.asarray(X))
+    assert _array_api.same_device(predicted, backend.asarray(X))
     assert np.mean(backend.to_host(predicted) == y) == 1.0
 
 

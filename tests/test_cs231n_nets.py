@@ -1,16 +1,16 @@
-"""Course nets: loss from the formula, both penalty conventions, slopes, training, files."""
+"""Course nets: loss from the formula, both penalty conventions, gradients, training, files."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cs231n.classifiers import fc_net, neural_net
 from xclf.cs231n.gradient_check import eval_numerical_gradient
 
 # Central differences with h = 1e-5 of losses of order 1: truncation h^2 / 6, rounding eps / h.
-SLOPE = 1e-7
+GRADIENT = 1e-7
 
 
 def relative_error(a, b):
@@ -101,7 +101,7 @@ def nets(dtype=np.float64):
 
 
 @pytest.mark.parametrize("case", list(nets()), ids=lambda case: case[0])
-def test_every_slope_passes_a_numeric_check_through_params_in_place(case, data):
+def test_every_gradient_passes_a_numeric_check_through_params_in_place(case, data):
     X, y = data
     _, net, kwargs = case
     _, grads = net.loss(X, y, **kwargs)
@@ -110,9 +110,9 @@ def test_every_slope_passes_a_numeric_check_through_params_in_place(case, data):
         numeric = eval_numerical_gradient(
             lambda _: net.loss(X, y, **kwargs)[0], net.params[name], verbose=False
         )
-        # Before batch normalisation a bias has no effect: both slopes are rounding.
+        # Before batch normalisation a bias has no effect: both gradients are rounding.
         if np.max(np.abs(grads[name])) > 1e-9:
-            assert relative_error(grads[name], numeric) < SLOPE, name
+            assert relative_error(grads[name], numeric) < GRADIENT, name
         else:
             assert np.max(np.abs(numeric)) < 1e-9, name
 
@@ -126,8 +126,8 @@ def test_parameters_move_to_where_the_images_are(backend, make, data):
     loss, grads = net.loss(backend.asarray(X), y)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
     for name, values in net.params.items():
-        assert _xp.same_place(values, backend.asarray(X))
-        assert _xp.same_place(grads[name], backend.asarray(X))
+        assert _array_api.same_device(values, backend.asarray(X))
+        assert _array_api.same_device(grads[name], backend.asarray(X))
         assert values.dtype == backend.dtype("float64")
 
 
@@ -139,7 +139,7 @@ def test_a_numeric_gradient_through_moved_parameters_is_seen(backend, data):
     X = backend.asarray(X)
     _, grads = net.loss(X, y)
     numeric = eval_numerical_gradient(lambda _: net.loss(X, y)[0], net.params["W2"], verbose=False)
-    assert relative_error(backend.to_host(grads["W2"]), backend.to_host(numeric)) < SLOPE
+    assert relative_error(backend.to_host(grads["W2"]), backend.to_host(numeric)) < GRADIENT
 
 
 def test_pixels_of_integers_are_taken(data):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from taped import Blas, Taped, tape
 
-from xclf import _cuda_graph, _xp
+from xclf import _array_api, _cuda_graph
 from xclf._cuda_graph import RECORDABLE, Products, cublas, record
 
 
@@ -140,14 +140,14 @@ def test_the_library_is_looked_for(monkeypatch):
 
 
 def test_only_what_launches_kernels_is_there():
-    xp = _xp.namespace(np.ones(1))
+    xp = _array_api.namespace(np.ones(1))
     seen = products().namespace()
     for name in RECORDABLE:
         assert getattr(seen, name) is getattr(xp, name)
     for name in ("asarray", "nonzero", "unique_values", "linspace", "concatenate"):
         with pytest.raises(NotImplementedError, match=name):
             getattr(seen, name)
-    assert _xp.library(seen) == "numpy"
+    assert _array_api.library(seen) == "numpy"
 
 
 def test_concat(monkeypatch):
@@ -169,19 +169,19 @@ def test_concat(monkeypatch):
 
 def test_the_namespace_is_replaced_for_a_while():
     ones = np.ones(1)
-    xp = _xp.namespace(ones)
-    with _xp.in_place_of(xp, "another"):
-        assert _xp.namespace(ones) == "another"
-    assert _xp.namespace(ones) is xp
-    with pytest.raises(KeyError), _xp.in_place_of(xp, "another"):
+    xp = _array_api.namespace(ones)
+    with _array_api.in_place_of(xp, "another"):
+        assert _array_api.namespace(ones) == "another"
+    assert _array_api.namespace(ones) is xp
+    with pytest.raises(KeyError), _array_api.in_place_of(xp, "another"):
         raise KeyError
-    assert _xp.namespace(ones) is xp
+    assert _array_api.namespace(ones) is xp
 
 
 def test_other_namespaces_are_not_replaced():
     strict = pytest.importorskip("array_api_strict")
-    with _xp.in_place_of(strict, "another"):
-        assert _xp.library(_xp.namespace(np.ones(1))) == "numpy"
+    with _array_api.in_place_of(strict, "another"):
+        assert _array_api.library(_array_api.namespace(np.ones(1))) == "numpy"
 
 
 # --- the tape that stands for a graph in other tests -----------------------------------------
@@ -272,7 +272,7 @@ def fake(monkeypatch):
 
 def test_recording(fake):
     def work():
-        assert isinstance(_xp.namespace(np.ones(1)), _cuda_graph._Recordable)
+        assert isinstance(_array_api.namespace(np.ones(1)), _cuda_graph._Recordable)
         fake.log.append("recorded" if fake.streams[0].capturing else "done")
 
     graph = record(work, 1 << 20)
@@ -280,8 +280,8 @@ def test_recording(fake):
     # The allocator is set up as the stream is entered; everything else in this order.
     assert fake.log == [*sorted(before[:2]), *before[2:], "done", "done", "recorded", "end",
                         "synchronize", "exit"]  # fmt: skip
-    assert _xp.namespace(np.ones(1)) is not None
-    assert _xp.library(_xp.namespace(np.ones(1))) == "numpy"
+    assert _array_api.namespace(np.ones(1)) is not None
+    assert _array_api.library(_array_api.namespace(np.ones(1))) == "numpy"
     graph.launch()
     assert fake.log[-1] == "launch"
 
@@ -301,9 +301,9 @@ def test_products_end_with_their_graph(fake):
     seen = []
 
     def work():
-        xp = _xp.namespace(np.ones(1))
+        xp = _array_api.namespace(np.ones(1))
         seen.append(weakref.ref(xp._products))
-        assert _xp.accumulator(xp, "cpu") == np.float64
+        assert _array_api.accumulator(xp, "cpu") == np.float64
 
     graph = record(work, 0)
     assert seen[-1]() is not None
@@ -326,7 +326,7 @@ def test_what_fails_leaves_nothing_behind(fake, bad):
     assert not fake.streams[0].capturing
     assert ("end" in fake.log) == (bad == 3)
     assert fake.log[-1] == "exit"
-    assert not isinstance(_xp.namespace(np.ones(1)), _cuda_graph._Recordable)
+    assert not isinstance(_array_api.namespace(np.ones(1)), _cuda_graph._Recordable)
 
 
 # --- on a GPU --------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def test_a_graph(backend):
         flat, out = xp.zeros(16, dtype=a.dtype), xp.zeros((2, 4), dtype=a.dtype)
 
         def work(a=a, b=b, flat=flat, out=out):
-            inside = _xp.namespace(a)
+            inside = _array_api.namespace(a)
             out[...] = inside.maximum(inside.matmul(a, b), 3.5)
             turned = inside.reshape(inside.matmul(inside.matrix_transpose(b), a.T), (8,))
             flat[...] = inside.concat([turned, turned])
@@ -363,5 +363,5 @@ def test_work_that_cannot_be_recorded(backend):
         pytest.skip("CUDA graphs are CuPy's")
     ones = backend.asarray(np.ones((2, 2), np.float32))
     with pytest.raises(NotImplementedError, match="asarray"):
-        record(lambda: _xp.namespace(ones).asarray([1.0]), 1 << 20)
+        record(lambda: _array_api.namespace(ones).asarray([1.0]), 1 << 20)
     assert float((ones @ ones).sum()) == 8.0  # the device is as it was

@@ -134,7 +134,7 @@ def programs(canary: str) -> dict[str, bytes]:
         "extension registry": b"\x80\x02\x82\x01" + b"(" + quoted + b"tR.",
         "persistent id": b"P" + touch.encode() + b"\n.",
         "binary persistent id": quoted + b"Q.",
-        "stack global": in_dict(stack_global("os", "system") + short(touch) + b"\x85R"),
+        "network global": in_dict(stack_global("os", "system") + short(touch) + b"\x85R"),
         "dotted name": in_dict(stack_global("numpy", "f2py.os.system") + short(touch) + b"\x85R"),
         "dotted name in ndarray": in_dict(stack_global("numpy", "ndarray.tofile")),
         "name split elsewhere": in_dict(stack_global("numpy.core", "multiarray _reconstruct")),

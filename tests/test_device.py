@@ -12,7 +12,7 @@ from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
 from sklearn.model_selection import cross_val_score
 
-from xclf import SoftmaxClassifier, TwoLayerClassifier, _xp, load
+from xclf import SoftmaxClassifier, TwoLayerClassifier, _array_api, load
 from xclf.rows import Split, Streamed
 
 rows_of_a_chunk = "xclf.rows._rows._chunk_rows"
@@ -30,7 +30,7 @@ pytestmark = [
 @pytest.fixture
 def full(monkeypatch):
     """Devices on which X finds no room."""
-    monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+    monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def asked(monkeypatch):
 
 
 def _host_layers(model):
-    return [_xp.to_host(a) for layer in model._layers() for a in layer]
+    return [_array_api.to_host(a) for layer in model._layers() for a in layer]
 
 
 def _assert_same_fit(got, want, bound=1e-10):
@@ -69,7 +69,7 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
     """The objective of full fits to 1e-10 (float64), whatever carries the rows."""
     monkeypatch.setattr(rows_of_a_chunk, lambda *_: 40)
     if "streamed" in way:
-        monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+        monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
     options = {"standardize": standardize, "max_iter": 15}
     want = small(cls, **options).fit(X, NAMES)
     several = "several" in way
@@ -84,7 +84,7 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
         plain = type(Backend.STRICT.asarray([1.0]))
         assert type(x) is (Streamed if "streamed" in way else plain)
     for layer in model._layers():
-        assert _xp.device(layer.w) == _xp.SPOTS["gpu"][1]
+        assert _array_api.device(layer.w) == _array_api.NAMED_DEVICES["gpu"][1]
     np.testing.assert_array_equal(model.predict(X), want.predict(X))
 
 
@@ -172,7 +172,7 @@ def test_predictions_of_host_rows_come_back(cls):
 def test_predictions_of_rows_on_the_device_stay_there():
     model = SoftmaxClassifier(device="gpu").fit(X, Y)
     got = model.predict(Backend.STRICT.asarray(X))
-    assert _xp.device(got) == _xp.SPOTS["gpu"][1]
+    assert _array_api.device(got) == _array_api.NAMED_DEVICES["gpu"][1]
 
 
 def test_scikit_learns_tools_see_host_arrays_only():
@@ -200,15 +200,15 @@ def test_the_cpu_is_where_numpy_rows_are(device, asked):
 
 
 def test_auto_is_numpy_where_there_is_no_gpu(monkeypatch):
-    monkeypatch.setattr(_xp, "cuda", lambda index=0: (None, "no driver"))
+    monkeypatch.setattr(_array_api, "cuda", lambda index=0: (None, "no driver"))
     model = SoftmaxClassifier(device="auto").fit(X, Y)
     assert type(model.coef_) is np.ndarray
-    assert _xp.spots("auto")[0].text == "numpy on the CPU (no driver)"
+    assert _array_api.resolve_devices("auto")[0].text == "numpy on the CPU (no driver)"
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all", ("cuda:0", "cuda:1")])
 def test_a_gpu_that_is_not_there_is_one_clear_error(monkeypatch, device):
-    monkeypatch.setattr(_xp, "cuda", lambda index=0: (None, f"no device {index}"))
+    monkeypatch.setattr(_array_api, "cuda", lambda index=0: (None, f"no device {index}"))
     model = SoftmaxClassifier(device=device)
     with pytest.raises(ValueError, match=r"device 'cuda(:\d|:all)?' cannot be used: no device \d"):
         model.fit(X, Y)
@@ -230,7 +230,7 @@ def test_rows_that_are_elsewhere_already(backend):
 
 def test_free_memory_of_the_device_decides(monkeypatch, asked):
     for free, kind in ((2 * X.nbytes, False), (1.5 * X.nbytes, True)):
-        monkeypatch.setattr(_xp, "free_memory", lambda *_, free=free: free)
+        monkeypatch.setattr(_array_api, "free_memory", lambda *_, free=free: free)
         SoftmaxClassifier(device="gpu", max_iter=2).fit(X, Y)
         assert isinstance(asked[-1], Streamed) is kind
 

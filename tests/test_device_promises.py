@@ -109,7 +109,12 @@ def test_a_sweep_gives_the_same_bits_too(backend, solver):
 def read(monkeypatch):
     """The sizes of what was copied to the host by whatever runs once a step or an iteration."""
     sizes = []
-    for name in ("optim.lbfgs", "training.minibatch", "training.full_batch", "training.proximal"):
+    for name in (
+        "optim.lbfgs",
+        "training.minibatch",
+        "training.full_batch",
+        "training.augmented_lagrangian",
+    ):
         module = importlib.import_module(f"xclf.{name}")
         plain = module.to_host
 

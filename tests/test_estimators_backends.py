@@ -9,7 +9,7 @@ from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, quic
 from helpers import assert_same_kind
 
 import xclf
-from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _xp
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api
 
 X, Y = blobs(40, 4, 3)
 NAMES = np.array(["ash", "birch", "cedar"])[Y]
@@ -51,7 +51,7 @@ def test_everything_stays_where_the_data_is(backend, name, dtype):
         assert_same_kind(model.predict_proba(x), x)
         assert_same_kind(model.predict_log_proba(x), x)
     guess = model.predict(x)
-    assert _xp.same_place(guess, x)
+    assert _array_api.same_device(guess, x)
     assert backend.to_host(guess).dtype == model.classes_.dtype
     assert isinstance(model.score(x, backend.asarray(Y)), float)
     np.testing.assert_array_equal(backend.to_host(x), X.astype(dtype), "X was written to")
@@ -107,7 +107,7 @@ def test_boolean_and_float_labels(backend, cls):
     for values in (np.array([False, True]), np.array([0.0, 2.0])):
         model = quick(cls).fit(x, backend.asarray(values[Y % 2]))
         guess = model.predict(x)
-        assert _xp.same_place(guess, x)
+        assert _array_api.same_device(guess, x)
         assert set(np.unique(backend.to_host(guess))) <= set(values)
         assert backend.to_host(guess).dtype == values.dtype
 
@@ -316,7 +316,7 @@ def test_lazy_arrays_are_refused():
 
 
 def test_lazy_arrays_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr(_xp, "is_lazy", lambda value: True)
+    monkeypatch.setattr(_array_api, "is_lazy", lambda value: True)
     strict = pytest.importorskip("array_api_strict")
     with pytest.raises(TypeError, match="got a lazy Array: compute it first"):
         SoftmaxClassifier().fit(strict.asarray(X), Y)

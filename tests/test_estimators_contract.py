@@ -273,12 +273,12 @@ def test_prediction_works_in_bounded_chunks(monkeypatch):
     """A thousand rows in chunks of 64: no product sees more of them."""
     model = small(TwoLayerClassifier).fit(X, Y)
     seen = []
-    from xclf.objectives import Stack
+    from xclf.objectives import Network
 
-    forward = Stack.forward
+    forward = Network.forward
     monkeypatch.setattr("xclf.rows._rows._HOST_CHUNK", 1)
     monkeypatch.setattr(
-        Stack, "forward", lambda self, theta, x: seen.append(len(x)) or forward(self, theta, x)
+        Network, "forward", lambda self, theta, x: seen.append(len(x)) or forward(self, theta, x)
     )
     model.predict(np.tile(X, (17, 1)))
     assert sum(seen) == 1020

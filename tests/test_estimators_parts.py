@@ -159,7 +159,7 @@ def test_two_classes_in_parts(cls):
 
 @classes_
 def test_weights_mean_the_same_in_every_part(cls):
-    """Twice the weight on a part is twice the slope: not divided out by the part's own mean."""
+    """Twice the weight on a part is twice the gradient: not divided out by the part's own mean."""
     options = {"solver": "sgd", "random_state": 0, "reg": 0.0}
     double = small(cls, learning_rate=0.01, **options)
     double.partial_fit(X, Y, classes=[0, 1, 2], sample_weight=np.full(60, 2.0))

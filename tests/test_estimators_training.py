@@ -75,13 +75,15 @@ def test_the_scale_of_weights_does_not_matter_in_minibatches(cls, solver):
 
 
 def test_one_step_over_all_rows_is_the_rate_times_the_weighted_mean():
-    """From zero weights every class has probability 1/3: the slope is written out."""
+    """From zero weights every class has probability 1/3: the gradient is written out."""
     weights = np.random.default_rng(0).uniform(0.0, 5.0, size=60)
     model = SoftmaxClassifier(solver="sgd", batch_size=60, max_iter=1, learning_rate=0.1)
     model.fit(X, Y, sample_weight=weights)
-    slope = (1 / 3 - np.eye(3)[Y]) * (weights / weights.sum())[:, None]
-    np.testing.assert_allclose(model.coef_, -0.1 * slope.T @ X, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(model.intercept_, -0.1 * slope.sum(axis=0), rtol=1e-12, atol=1e-15)
+    gradient = (1 / 3 - np.eye(3)[Y]) * (weights / weights.sum())[:, None]
+    np.testing.assert_allclose(model.coef_, -0.1 * gradient.T @ X, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        model.intercept_, -0.1 * gradient.sum(axis=0), rtol=1e-12, atol=1e-15
+    )
 
 
 # --- stopping --------------------------------------------------------------------------------

@@ -24,13 +24,13 @@ def test_losses_are_the_printed_ones():
 
 
 def test_counts_of_positive_margins_are_the_printed_ones():
-    # Minus the slope at the true class, and the true class's own margin of 1.
+    # Minus the gradient at the true class, and the true class's own margin of 1.
     for scores, counts in (
         (example.SCORES_A, [4, 2, 3, 3, 3]),
         (example.SCORES_B, [3, 3, 2, 1, 2]),
     ):
-        _, slope = hinge(scores, example.LABELS, reduction="sum")
-        found = 1 - np.take_along_axis(slope, example.LABELS[:, None], axis=1)[:, 0]
+        _, gradient = hinge(scores, example.LABELS, reduction="sum")
+        found = 1 - np.take_along_axis(gradient, example.LABELS[:, None], axis=1)[:, 0]
         np.testing.assert_array_equal(found, counts)
 
 

@@ -10,7 +10,7 @@ from cli_cases import Shell
 from device_cases import probed_cupy, without_cupy
 from estimator_cases import CLASSES, blobs, small
 
-from xclf import SoftmaxClassifier, SweepCV, _xp
+from xclf import SoftmaxClassifier, SweepCV, _array_api
 
 X, Y = blobs(60, 5, 3)
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -57,9 +57,9 @@ def why(request, monkeypatch):
 
 @pytest.fixture
 def shell(capsys, tmp_path, monkeypatch):
-    probe = _xp.cuda
+    probe = _array_api.cuda
     made = Shell(capsys, tmp_path, monkeypatch)
-    monkeypatch.setattr(_xp, "cuda", probe)  # the real one, of the CuPy that there is
+    monkeypatch.setattr(_array_api, "cuda", probe)  # the real one, of the CuPy that there is
     return made
 
 

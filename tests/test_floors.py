@@ -13,7 +13,7 @@ import xclf
 HOUSE = Path(xclf.__file__).parent
 FLOORS = {
     "_version": 0,
-    "_xp": 0,
+    "_array_api": 0,
     "_cuda_graph": 1,
     "kernels": 1,
     "gradcheck": 1,
@@ -88,7 +88,7 @@ def test_imports_point_down(path):
 
 @files
 def test_only_the_ground_floor_knows_array_api_compat(path):
-    if path == HOUSE / "_xp.py":
+    if path == HOUSE / "_array_api.py":
         return
     names = {name.partition(".")[0] for name in imported_names(_tree(path), package_of(path))}
     assert "array_api_compat" not in names
@@ -150,7 +150,7 @@ def test_functions_are_short(path):
         ("objectives", "from .. import training", {"training"}),
         ("training", "if TYPE_CHECKING:\n    from xclf.estimators import load", {"estimators"}),
         ("data", "from xclf.estimators import load", {"estimators"}),
-        ("estimators", "from xclf import _xp\nfrom xclf._version import __version__", set()),
+        ("estimators", "from xclf import _array_api\nfrom xclf._version import __version__", set()),
         ("estimators", "from xclf import __version__", {"__version__"}),
         ("estimators", "from xclf import SVMClassifier", {"SVMClassifier"}),
         ("estimators", "import xclf", {""}),

@@ -11,7 +11,7 @@ from xclf.gradcheck import check_gradient
 X = np.array([[0.5, -1.5, 2.0], [1.0, 3.0, -0.25]])
 
 
-def test_a_right_slope_passes_in_every_form(backend, dtype):
+def test_a_right_gradient_passes_in_every_form(backend, dtype):
     x = backend.asarray(X, dtype)
     xp = backend.xp
     forms = [
@@ -35,9 +35,9 @@ def test_the_kernels_pass(backend):
 
 @pytest.mark.parametrize("error", [1e-4, -0.5, np.nan, np.inf])
 def test_one_wrong_entry_fails_and_is_named(error):
-    slope = 3 * X**2
-    slope[1, 2] += error
-    report = check_gradient(lambda v: np.sum(v**3), X, slope)
+    gradient = 3 * X**2
+    gradient[1, 2] += error
+    report = check_gradient(lambda v: np.sum(v**3), X, gradient)
     assert not report.passed
     assert not report
     assert report.index == (1, 2)
@@ -47,7 +47,7 @@ def test_one_wrong_entry_fails_and_is_named(error):
     assert "[1, 2]" in text
 
 
-def test_a_slope_with_a_wrong_factor_or_sign_fails():
+def test_a_gradient_with_a_wrong_factor_or_sign_fails():
     for factor in (2.0, 0.5, -1.0, 1.001, 0.0):
         assert not check_gradient(lambda v: np.sum(v**2), X, factor * 2 * X).passed
 
@@ -108,7 +108,7 @@ def test_odd_shapes(shape):
     "f, df, message",
     [
         (lambda v: v**2, 2 * X, "one number"),
-        (lambda v: np.sum(v), np.ones(3), "slope has shape"),
+        (lambda v: np.sum(v), np.ones(3), "gradient has shape"),
         (lambda v: np.sum(v), None, "must return"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import (
-    SLOPE_BOUND,
+    GRADIENT_BOUND,
     assert_close_max_norm,
     assert_relative,
     assert_same_kind,
@@ -14,7 +14,7 @@ from helpers import (
 )
 
 import xclf.kernels
-from xclf import _xp
+from xclf import _array_api
 from xclf.kernels import affine, affine_grad, cross_entropy, hinge, l2, proximal_hinge, relu
 
 N, C = 6, 5
@@ -50,7 +50,7 @@ def _arguments(dtype):
 def _assert_same_results(backend, got, want, dtype):
     """The order of a sum may depend on the memory layout, so not bit for bit."""
     for a, b in zip(got, want, strict=True):
-        bound = 2 * max(loss_bound(dtype, C, 30, N), SLOPE_BOUND[dtype.name])
+        bound = 2 * max(loss_bound(dtype, C, 30, N), GRADIENT_BOUND[dtype.name])
         assert_close_max_norm(backend.to_host(a), backend.to_host(b), bound)
 
 
@@ -116,9 +116,9 @@ def test_broadcast_arrays_of_the_layers(backend, dtype):
     np.testing.assert_array_equal(dx, np.full((N, 3), 0.25 * C))
     np.testing.assert_array_equal(dw, np.full((3, C), 0.25 * N))
     np.testing.assert_array_equal(db, np.full(C, 0.5 * N))
-    loss, slope = l2(w, 2.0)
+    loss, gradient = l2(w, 2.0)
     assert float(backend.to_host(loss)) == 2.0 * 0.25 * 3 * C
-    np.testing.assert_array_equal(backend.to_host(slope), np.full((3, C), 2.0))
+    np.testing.assert_array_equal(backend.to_host(gradient), np.full((3, C), 2.0))
 
 
 def test_no_argument_is_written_to(backend, dtype):
@@ -137,7 +137,7 @@ def test_no_argument_is_written_to(backend, dtype):
 
 @kernels
 def test_results_are_new_arrays(backend, kernel, dtype):
-    """Writing to a slope, as an in-place update does, must not reach the scores."""
+    """Writing to a gradient, as an in-place update does, must not reach the scores."""
     if backend.value in ("numpy-readonly", "array-api-strict"):
         pytest.skip("shares the memory of NumPy, which is tested")
     scores, labels, *_ = _arguments(dtype)
@@ -221,9 +221,11 @@ def test_a_device_without_float64(kernel):
     loss, dscores = kernel(*arrays)
     assert loss.dtype == dscores.dtype == strict.float32
     assert loss.device == dscores.device == device
-    want, slope = kernel(scores, labels)
-    assert_relative(_xp.to_host(loss), want, loss_bound(np.float32, 100, 30, 4))
-    assert_close_max_norm(_xp.to_host(dscores), slope, 1e-5)  # 100 classes, 1.7e-7 a term at worst
+    want, gradient = kernel(scores, labels)
+    assert_relative(_array_api.to_host(loss), want, loss_bound(np.float32, 100, 30, 4))
+    assert_close_max_norm(
+        _array_api.to_host(dscores), gradient, 1e-5
+    )  # 100 classes, 1.7e-7 a term at worst
 
 
 @kernels

@@ -22,13 +22,13 @@ def _run(backend, kernel, scores, labels, dtype, **options):
 
 
 def _check_cross_entropy(backend, scores, labels, dtype, spread=0.0):
-    """Loss AND every single slope entry, relative, down to the smallest normal number."""
+    """Loss AND every single gradient entry, relative, down to the smallest normal number."""
     scores = np.asarray(scores, dtype=dtype)
-    losses, slopes = _run(backend, cross_entropy, scores, labels, dtype)
-    want_losses, want_slopes = exact_cross_entropy(scores, labels)
+    losses, gradients = _run(backend, cross_entropy, scores, labels, dtype)
+    want_losses, want_gradients = exact_cross_entropy(scores, labels)
     bound = loss_bound(dtype, scores.shape[1], spread)
     assert_relative(losses, want_losses, bound, "loss", dtype)
-    assert_relative(slopes, want_slopes, bound, "slope", dtype)
+    assert_relative(gradients, want_gradients, bound, "gradient", dtype)
     return losses
 
 
@@ -85,44 +85,44 @@ def test_equal_scores(backend, dtype):
 def test_hinge_of_huge_scores_is_exact(backend, dtype):
     scores = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [1e4, 1e4, 1e4 - 1]], dtype=dtype)
     labels = [0, 0, 2]
-    losses, slopes = _run(backend, hinge, scores, labels, dtype)
-    want_losses, want_slopes = hinge_rows(scores, labels)
+    losses, gradients = _run(backend, hinge, scores, labels, dtype)
+    want_losses, want_gradients = hinge_rows(scores, labels)
     np.testing.assert_array_equal(losses, want_losses)
-    np.testing.assert_array_equal(slopes, want_slopes)
+    np.testing.assert_array_equal(gradients, want_gradients)
 
 
 def test_hinge_takes_the_difference_before_the_margin(backend, dtype):
     # 2^23 and 2^52: the last place is 1, so a margin of 1/4 added to a score would be lost.
     large = 2.0 ** (23 if np.dtype(dtype) == np.float32 else 52)
     scores = np.array([[large, large, large + 1], [large, large - 1, large]], dtype=dtype)
-    losses, slopes = _run(backend, hinge, scores, [0, 0], dtype, margin=0.25)
+    losses, gradients = _run(backend, hinge, scores, [0, 0], dtype, margin=0.25)
     np.testing.assert_array_equal(losses, [0.25 + 1.25, 0.25])
-    np.testing.assert_array_equal(slopes, [[-2, 1, 1], [-1, 0, 1]])
+    np.testing.assert_array_equal(gradients, [[-2, 1, 1], [-1, 0, 1]])
 
 
 def test_hinge_of_tiny_scores(backend, dtype):
-    losses, slopes = _run(backend, hinge, np.diag([1e-30] * 3), [0, 1, 0], dtype)
+    losses, gradients = _run(backend, hinge, np.diag([1e-30] * 3), [0, 1, 0], dtype)
     np.testing.assert_array_equal(losses, [2.0, 2.0, 2.0])
-    np.testing.assert_array_equal(slopes, [[-2, 1, 1], [1, -2, 1], [-2, 1, 1]])
+    np.testing.assert_array_equal(gradients, [[-2, 1, 1], [1, -2, 1], [-2, 1, 1]])
 
 
 @pytest.mark.parametrize("margin", [1.0, 2.0])
-def test_hinge_slope_at_a_kink_is_zero(backend, margin, dtype):
+def test_hinge_gradient_at_a_kink_is_zero(backend, margin, dtype):
     """Small whole numbers: about a quarter of the margins are 0 exactly."""
     rng = np.random.default_rng(8)
     scores, labels = rng.integers(-2, 3, size=(40, 6)), rng.integers(6, size=40)
     assert np.any(scores - scores[np.arange(40), labels][:, None] + margin == 0)
-    losses, slopes = _run(backend, hinge, scores, labels, dtype, margin=margin)
-    want_losses, want_slopes = hinge_rows(scores, labels, margin)
+    losses, gradients = _run(backend, hinge, scores, labels, dtype, margin=margin)
+    want_losses, want_gradients = hinge_rows(scores, labels, margin)
     np.testing.assert_array_equal(losses, want_losses)
-    np.testing.assert_array_equal(slopes, want_slopes)
+    np.testing.assert_array_equal(gradients, want_gradients)
     total, _ = hinge(
         backend.asarray(scores, dtype), backend.asarray(labels), margin=margin, reduction="sum"
     )
-    assert float(backend.to_host(total)) == reduce(want_losses, want_slopes, "sum")[0]
+    assert float(backend.to_host(total)) == reduce(want_losses, want_gradients, "sum")[0]
 
 
 def test_hinge_of_equal_scores_is_the_margin_times_the_other_classes(backend, dtype):
-    losses, slopes = _run(backend, hinge, np.full((2, 5), 7.0), [0, 4], dtype, margin=0.5)
+    losses, gradients = _run(backend, hinge, np.full((2, 5), 7.0), [0, 4], dtype, margin=0.5)
     np.testing.assert_array_equal(losses, [2.0, 2.0])
-    np.testing.assert_array_equal(slopes, [[-4, 1, 1, 1, 1], [1, 1, 1, 1, -4]])
+    np.testing.assert_array_equal(gradients, [[-4, 1, 1, 1, 1], [1, 1, 1, 1, -4]])

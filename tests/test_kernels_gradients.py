@@ -1,4 +1,4 @@
-"""Slopes against central differences, against torch's autograd, and losses against torch's own."""
+"""Gradients against central differences, against torch's autograd, and losses against torch's own."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def _total(loss):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("kernel", [hinge, cross_entropy])
-def test_loss_slopes_numerically(kernel, weights, reduction):
+def test_loss_gradients_numerically(kernel, weights, reduction):
     options = {"weights": weights, "reduction": reduction}
-    _, slope = kernel(SCORES, LABELS, **options)
+    _, gradient = kernel(SCORES, LABELS, **options)
     numeric = numerical_gradient(lambda s: float(kernel(s, LABELS, **options)[0]), SCORES)
-    assert_close_max_norm(slope, numeric, NUMERICAL)
+    assert_close_max_norm(gradient, numeric, NUMERICAL)
 
 
 @pytest.mark.parametrize("kernel", [hinge, cross_entropy])
-def test_loss_slopes_of_heads_numerically(kernel):
-    """With "none", dscores is each row's own slope: that of the sum, since rows are separate."""
+def test_loss_gradients_of_heads_numerically(kernel):
+    """With "none", dscores is each row's own gradient: that of the sum, since rows are separate."""
     rng = np.random.default_rng(2)
     scores, labels = rng.normal(size=(4, 2, 5)), rng.integers(4, size=(2, 5))
     options = {"weights": rng.uniform(0.5, 2.0, size=(2, 5)), "reduction": "none", "axis": 0}
-    _, slope = kernel(scores, labels, **options)
+    _, gradient = kernel(scores, labels, **options)
     numeric = numerical_gradient(lambda s: _total(kernel(s, labels, **options)[0]), scores)
-    assert_close_max_norm(slope, numeric, NUMERICAL)
+    assert_close_max_norm(gradient, numeric, NUMERICAL)
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_proximal_slopes_numerically(smoothing, weights):
+def test_proximal_gradients_numerically(smoothing, weights):
     anchor = np.random.default_rng(3).uniform(size=SCORES.shape)
 
     def run(scores):
@@ -70,7 +70,7 @@ def test_proximal_slopes_numerically(smoothing, weights):
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
-def test_affine_slopes_numerically(axis):
+def test_affine_gradients_numerically(axis):
     rng = np.random.default_rng(4)
     x, w, b, dout = (rng.normal(size=s) for s in ((5, 3), (3, 2), (1, 2), (5, 2)))
     if axis == -2:
@@ -86,7 +86,7 @@ def test_affine_slopes_numerically(axis):
     assert_close_max_norm(db, numeric, NUMERICAL)
 
 
-def test_relu_and_l2_slopes_numerically():
+def test_relu_and_l2_gradients_numerically():
     rng = np.random.default_rng(5)
     x, dout = rng.normal(size=(2, 4, 3))
     assert np.min(np.abs(x)) > 1e-3  # away from the kink
@@ -112,9 +112,9 @@ def test_hinge_is_torchs_multi_margin_loss_times_c(reduction, margin):
     tensor, y = _tensor(scores), _tensor(labels)
     want = torch.nn.MultiMarginLoss(margin=margin, reduction=reduction)(tensor, y) * 7
     want.sum().backward()
-    loss, slope = hinge(scores, labels, margin=margin, reduction=reduction)
+    loss, gradient = hinge(scores, labels, margin=margin, reduction=reduction)
     assert_relative(loss, want.detach().numpy(), loss_bound(np.float64, 7, 300, 9))
-    assert_close_max_norm(slope, tensor.grad.numpy(), 1e-13)
+    assert_close_max_norm(gradient, tensor.grad.numpy(), 1e-13)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -125,23 +125,23 @@ def test_cross_entropy_is_torchs(reduction, n_classes):
     tensor, y = _tensor(scores), _tensor(labels)
     want = torch.nn.functional.cross_entropy(tensor, y, reduction=reduction)
     want.sum().backward()
-    loss, slope = cross_entropy(scores, labels, reduction=reduction)
+    loss, gradient = cross_entropy(scores, labels, reduction=reduction)
     # torch takes lse - s_y: absolute rounding of a few units of the scores, up to 12 here.
     np.testing.assert_allclose(loss, want.detach().numpy(), rtol=1e-14, atol=1e-13)
-    assert_close_max_norm(slope, tensor.grad.numpy(), 1e-13)
+    assert_close_max_norm(gradient, tensor.grad.numpy(), 1e-13)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("kernel", [hinge, cross_entropy])
-def test_autograd_through_the_kernel_finds_its_slope(kernel, reduction):
+def test_autograd_through_the_kernel_finds_its_gradient(kernel, reduction):
     tensor = _tensor(SCORES)
     options = {"weights": _tensor(WEIGHTS).detach(), "reduction": reduction}
-    loss, slope = kernel(tensor, _tensor(LABELS), **options)
+    loss, gradient = kernel(tensor, _tensor(LABELS), **options)
     loss.backward()
-    assert_close_max_norm(slope.detach().numpy(), tensor.grad.numpy(), 1e-14)
+    assert_close_max_norm(gradient.detach().numpy(), tensor.grad.numpy(), 1e-14)
 
 
-def test_autograd_through_the_layers_finds_their_slopes():
+def test_autograd_through_the_layers_finds_their_gradients():
     rng = np.random.default_rng(6)
     x, w, b, dout = (_tensor(rng.normal(size=s)) for s in ((5, 3), (3, 2), (2,), (5, 2)))
     out = affine(x, w, b)

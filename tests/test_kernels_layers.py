@@ -1,4 +1,4 @@
-"""affine, relu, l2 and their slopes, and one_hot."""
+"""affine, relu, l2 and their gradients, and one_hot."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_affine(backend, shape, axis, dtype):
 def test_affine_grad(backend, shape, axis, dtype):
     x, w, _, dout = _draw(shape, dtype)
     arrays = [backend.asarray(a) for a in _turned(axis, dout, x, w)]
-    slopes = affine_grad(*arrays, axis=axis)
-    for slope in slopes:
-        assert_same_kind(slope, arrays[0])
-    dx, dw, db = (backend.to_host(slope) for slope in slopes)
+    gradients = affine_grad(*arrays, axis=axis)
+    for gradient in gradients:
+        assert_same_kind(gradient, arrays[0])
+    dx, dw, db = (backend.to_host(gradient) for gradient in gradients)
     if axis == -2:
         dx, dw = dx.T, dw.T
     exact = [a.astype(np.float64) for a in (dout, x, w)]
@@ -85,7 +85,7 @@ def test_affine_grad_without_dx(backend, axis, dtype):
 
 
 @axes
-def test_affine_and_its_slopes_of_many_heads(backend, axis, dtype):
+def test_affine_and_its_gradients_of_many_heads(backend, axis, dtype):
     """K heads share x; multiples of 1/8 make every sum exact, so heads equal single fits."""
     rng = np.random.default_rng(5)
     x, w = dyadic(rng, (6, 4), dtype), dyadic(rng, (3, 4, 2), dtype)
@@ -101,7 +101,7 @@ def test_affine_and_its_slopes_of_many_heads(backend, axis, dtype):
         np.testing.assert_array_equal(db[k], dout[k].sum(axis=0))
 
 
-def test_bias_slope_of_many_rows_is_summed_in_float64(backend):
+def test_bias_gradient_of_many_rows_is_summed_in_float64(backend):
     dout = backend.asarray(np.full((1_000_000, 2), 0.1, dtype=np.float32))
     empty = backend.asarray(np.zeros((1_000_000, 0), dtype=np.float32))
     w = backend.asarray(np.zeros((0, 2), dtype=np.float32))
@@ -122,7 +122,7 @@ def test_affine_knows_two_layouts(axis):
 VALUES = [-np.inf, -1e30, -1.0, -1e-30, -0.0, 0.0, 1e-30, 1.0, 1e30, np.inf]
 
 
-def test_relu_and_its_slope(backend, dtype):
+def test_relu_and_its_gradient(backend, dtype):
     x = np.array(VALUES, dtype=dtype)
     dout = np.arange(1, 11).astype(dtype)
     ax, adout = backend.asarray(x), backend.asarray(dout)
@@ -131,7 +131,7 @@ def test_relu_and_its_slope(backend, dtype):
     assert_same_kind(dx, ax)
     want = [0.0] * 6 + VALUES[6:]
     np.testing.assert_array_equal(backend.to_host(out), np.array(want, dtype=dtype))
-    # The kink at 0 has slope 0, and the largest negative numbers change nothing.
+    # The kink at 0 has gradient 0, and the largest negative numbers change nothing.
     np.testing.assert_array_equal(backend.to_host(dx), [0, 0, 0, 0, 0, 0, 7, 8, 9, 10])
     np.testing.assert_array_equal(backend.to_host(relu_grad(adout, out)), backend.to_host(dx))
     np.testing.assert_array_equal(backend.to_host(ax), x)
@@ -163,9 +163,9 @@ def test_l2(backend, shape, dtype):
     for result in (loss, dw):
         assert_same_kind(result, array)
     np.testing.assert_array_equal(backend.to_host(array), w)
-    nothing, slope = l2(array, strength, need_loss=False)
+    nothing, gradient = l2(array, strength, need_loss=False)
     assert nothing is None
-    np.testing.assert_array_equal(backend.to_host(slope), backend.to_host(dw))
+    np.testing.assert_array_equal(backend.to_host(gradient), backend.to_host(dw))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3,)])
@@ -177,9 +177,9 @@ def test_l2_with_a_strength_per_head(backend, shape, dtype):
     for k in range(3):
         assert backend.to_host(loss)[k] == l2_value(w[k], strength[k])
         np.testing.assert_array_equal(backend.to_host(dw)[k], 2 * strength[k] * w[k])
-    nothing, slope = l2(backend.asarray(w), backend.asarray(strength), need_loss=False)
+    nothing, gradient = l2(backend.asarray(w), backend.asarray(strength), need_loss=False)
     assert nothing is None
-    np.testing.assert_array_equal(backend.to_host(slope), backend.to_host(dw))
+    np.testing.assert_array_equal(backend.to_host(gradient), backend.to_host(dw))
 
 
 def test_l2_heads_may_have_two_axes(backend, dtype):

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 from helpers import (
-    SLOPE_BOUND,
+    GRADIENT_BOUND,
     assert_close_max_norm,
     assert_loss_parity,
     assert_relative,
@@ -42,13 +42,13 @@ def _heads(dtype, margins=(1.0,) * K):
 
 
 def _expected(kernel, scores, labels, reduction, weights=None, margins=(1.0,) * K):
-    """Loss and slope per head, from one oracle call each."""
+    """Loss and gradient per head, from one oracle call each."""
     pairs = []
     for k in range(K):
         w = None if weights is None else np.broadcast_to(weights, (K, N))[k]
         rows = ROWS[kernel](scores[k], np.broadcast_to(labels, (K, N))[k], margins[k])
         pairs.append(reduce(*rows, reduction, w))
-    return np.array([loss for loss, _ in pairs]), np.stack([slope for _, slope in pairs])
+    return np.array([loss for loss, _ in pairs]), np.stack([gradient for _, gradient in pairs])
 
 
 def _check(backend, kernel, layout, scores, labels, expected, **options):
@@ -62,7 +62,7 @@ def _check(backend, kernel, layout, scores, labels, expected, **options):
         bound = BOUND[scores.dtype.name]
         assert_relative(backend.to_host(loss), expected[0], bound, "loss", scores.dtype)
         got = np.transpose(backend.to_host(dscores), np.argsort(order))
-        assert_close_max_norm(got, expected[1], SLOPE_BOUND[scores.dtype.name])
+        assert_close_max_norm(got, expected[1], GRADIENT_BOUND[scores.dtype.name])
 
 
 @kernels
@@ -74,12 +74,12 @@ def test_classes_first(backend, kernel, axis, dtype):
     mask = np.ascontiguousarray((np.arange(C) == labels[:, None]).T)
     for form in (labels, mask):
         for reduction in REDUCTIONS:
-            loss, slopes = reduce(*rows, reduction, backend.to_host(weights))
+            loss, gradients = reduce(*rows, reduction, backend.to_host(weights))
             assert_loss_parity(
                 backend,
                 kernel,
                 (np.ascontiguousarray(scores.T), form),
-                (loss, slopes.T),
+                (loss, gradients.T),
                 BOUND[dtype.name],
                 axis=axis,
                 reduction=reduction,
@@ -147,10 +147,10 @@ def test_heads_may_have_two_axes(backend, kernel, dtype):
     assert loss.shape == (2, 3)
     for j, k in np.ndindex(2, 3):
         rows = ROWS[kernel](scores[j, k].T, labels[j, k], float(margins[j, k]))
-        want, slope = reduce(*rows, "mean", weights[j, k])
+        want, gradient = reduce(*rows, "mean", weights[j, k])
         assert_relative(backend.to_host(loss)[j, k], want, BOUND[dtype.name])
         got = backend.to_host(dscores)[j, k].T
-        assert_close_max_norm(got, slope, SLOPE_BOUND[dtype.name])
+        assert_close_max_norm(got, gradient, GRADIENT_BOUND[dtype.name])
 
 
 def test_the_last_axis_is_the_default(backend, dtype):

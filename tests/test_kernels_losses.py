@@ -27,15 +27,15 @@ SPREAD = 30.0  # parity_data: scores of standard deviation 3
 @functools.cache
 def _hinge_case(shape, dtype, margin=1.0):
     scores, labels = parity_data(*shape, dtype, margin)
-    losses, slopes = hinge_rows(scores, labels, margin)
-    return scores, labels, losses, slopes, hinge_bound(losses, slopes, dtype, margin)
+    losses, gradients = hinge_rows(scores, labels, margin)
+    return scores, labels, losses, gradients, hinge_bound(losses, gradients, dtype, margin)
 
 
 @functools.cache
 def _cross_entropy_case(shape, dtype):
     scores, labels = parity_data(*shape, dtype)
-    losses, slopes = cross_entropy_rows(scores, labels)
-    return scores, labels, losses, slopes, loss_bound(dtype, shape[1], SPREAD, shape[0])
+    losses, gradients = cross_entropy_rows(scores, labels)
+    return scores, labels, losses, gradients, loss_bound(dtype, shape[1], SPREAD, shape[0])
 
 
 CASES = {hinge: _hinge_case, cross_entropy: _cross_entropy_case}
@@ -45,23 +45,23 @@ kernels = pytest.mark.parametrize("kernel", list(CASES), ids=lambda k: k.__name_
 @kernels
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
 def test_right_for_every_class_count_and_reduction(backend, kernel, shape, dtype):
-    scores, labels, losses, slopes, bound = CASES[kernel](shape, dtype)
+    scores, labels, losses, gradients, bound = CASES[kernel](shape, dtype)
     for reduction in REDUCTIONS:
-        expected = reduce(losses, slopes, reduction)
+        expected = reduce(losses, gradients, reduction)
         assert_loss_parity(backend, kernel, (scores, labels), expected, bound, reduction=reduction)
 
 
 @kernels
 @pytest.mark.parametrize("shape", [(5, 2), (7, 10), (1, 10), (3, 1000)])
 def test_row_weights(backend, kernel, shape, dtype):
-    scores, labels, losses, slopes, bound = CASES[kernel](shape, dtype)
+    scores, labels, losses, gradients, bound = CASES[kernel](shape, dtype)
     weights = np.random.default_rng(3).uniform(0.5, 4.0, size=shape[0]).astype(dtype)
     for reduction in REDUCTIONS:
         assert_loss_parity(
             backend,
             kernel,
             (scores, labels),
-            reduce(losses, slopes, reduction, weights),
+            reduce(losses, gradients, reduction, weights),
             bound,
             reduction=reduction,
             weights=backend.asarray(weights),
@@ -70,9 +70,9 @@ def test_row_weights(backend, kernel, shape, dtype):
 
 @kernels
 def test_a_row_of_weight_zero_does_not_count(backend, kernel, dtype):
-    scores, labels, losses, slopes, bound = CASES[kernel]((7, 10), dtype)
+    scores, labels, losses, gradients, bound = CASES[kernel]((7, 10), dtype)
     weights = np.array([1, 0, 1, 0, 0, 2, 1], dtype=dtype)
-    expected = reduce(losses, slopes, "mean", weights)
+    expected = reduce(losses, gradients, "mean", weights)
     options = {"weights": backend.asarray(weights)}
     assert_loss_parity(backend, kernel, (scores, labels), expected, bound, **options)
     assert not np.any(expected[1][weights == 0])
@@ -80,23 +80,23 @@ def test_a_row_of_weight_zero_does_not_count(backend, kernel, dtype):
 
 @pytest.mark.parametrize("margin", [0.25, 1.0, 7.5])
 def test_hinge_margin(backend, margin, dtype):
-    scores, labels, losses, slopes, bound = _hinge_case((7, 10), dtype, margin)
-    expected = reduce(losses, slopes)
+    scores, labels, losses, gradients, bound = _hinge_case((7, 10), dtype, margin)
+    expected = reduce(losses, gradients)
     assert_loss_parity(backend, hinge, (scores, labels), expected, bound, margin=margin)
 
 
 def test_hinge_margin_as_an_array_without_axes(backend, dtype):
-    scores, labels, losses, slopes, bound = _hinge_case((7, 10), dtype, 0.25)
+    scores, labels, losses, gradients, bound = _hinge_case((7, 10), dtype, 0.25)
     margin = backend.asarray(np.asarray(0.25, dtype=dtype))
-    expected = reduce(losses, slopes)
+    expected = reduce(losses, gradients)
     assert_loss_parity(backend, hinge, (scores, labels), expected, bound, margin=margin)
 
 
 @kernels
 @pytest.mark.parametrize("label_dtype", ["int8", "int32", "int64"])
 def test_any_signed_integer_labels(backend, kernel, label_dtype, dtype):
-    scores, labels, losses, slopes, bound = CASES[kernel]((7, 10), dtype)
-    expected = reduce(losses, slopes)
+    scores, labels, losses, gradients, bound = CASES[kernel]((7, 10), dtype)
+    expected = reduce(losses, gradients)
     inputs = (scores, labels.astype(label_dtype))
     assert_loss_parity(backend, kernel, inputs, expected, bound)
 
@@ -104,9 +104,9 @@ def test_any_signed_integer_labels(backend, kernel, label_dtype, dtype):
 @kernels
 @pytest.mark.parametrize("shape", SHAPES[:-1], ids=lambda s: f"{s[0]}x{s[1]}")
 def test_labels_as_a_mask(backend, kernel, shape, dtype):
-    scores, labels, losses, slopes, bound = CASES[kernel](shape, dtype)
+    scores, labels, losses, gradients, bound = CASES[kernel](shape, dtype)
     mask = np.arange(shape[1]) == labels[:, None]
-    assert_loss_parity(backend, kernel, (scores, mask), reduce(losses, slopes), bound)
+    assert_loss_parity(backend, kernel, (scores, mask), reduce(losses, gradients), bound)
 
 
 @kernels
@@ -119,7 +119,7 @@ def test_mean_is_the_default(backend, kernel):
 
 @kernels
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_without_the_loss_the_slope_is_the_same(backend, kernel, reduction, dtype):
+def test_without_the_loss_the_gradient_is_the_same(backend, kernel, reduction, dtype):
     scores, labels, *_ = CASES[kernel]((7, 10), dtype)
     arrays = backend.asarray(scores), backend.asarray(labels)
     _, want = kernel(*arrays, reduction=reduction)

@@ -17,7 +17,7 @@ from helpers import (
 from xclf.kernels import hinge, proximal_hinge
 
 N, C = 7, 5
-NAMES = ("losses", "slopes", "slack", "multipliers")
+NAMES = ("losses", "gradients", "slack", "multipliers")
 
 
 def _dyadic_case(dtype, seed=0):
@@ -49,8 +49,8 @@ def test_exact_against_the_oracle(backend, smoothing, margin, form, dtype):
 def test_row_weights(backend, dtype):
     scores, labels, anchor = _dyadic_case(dtype)
     weights = np.array([1, 0.5, 2, 0, 4, 0.25, 1], dtype=dtype)
-    losses, slopes, slack, multipliers = proximal_rows(scores, labels, anchor, 0.5)
-    want = (weights * losses, weights[:, None] * slopes, weights * slack, multipliers)
+    losses, gradients, slack, multipliers = proximal_rows(scores, labels, anchor, 0.5)
+    want = (weights * losses, weights[:, None] * gradients, weights * slack, multipliers)
     arrays = [backend.asarray(a) for a in (scores, labels, anchor)]
     got = proximal_hinge(*arrays, 0.5, weights=backend.asarray(weights))
     for name, a, b in zip(NAMES, got, want, strict=True):
@@ -74,12 +74,12 @@ def test_heads_with_their_own_smoothing_and_margin(backend, order, dtype):
         weights=backend.asarray(weights),
         axis=order.index(2),
     )
-    losses, slopes, slack, multipliers = (backend.to_host(a) for a in got)
+    losses, gradients, slack, multipliers = (backend.to_host(a) for a in got)
     back = np.argsort(order)
     for k in range(3):
         want = proximal_rows(scores[k], labels[k], anchor[k], smoothing[k], margin[k])
         np.testing.assert_array_equal(losses[k], weights * want[0])
-        np.testing.assert_array_equal(np.transpose(slopes, back)[k], weights[:, None] * want[1])
+        np.testing.assert_array_equal(np.transpose(gradients, back)[k], weights[:, None] * want[1])
         np.testing.assert_array_equal(slack[k], weights * want[2])
         np.testing.assert_array_equal(np.transpose(multipliers, back)[k], want[3])
 
@@ -107,12 +107,12 @@ def test_the_maximum_over_a_grid_of_multipliers(smoothing):
 @pytest.mark.parametrize("anchored", [0.0, 1.0, 0.3])
 def test_without_smoothing_it_is_the_hinge(anchored):
     scores, labels = parity_data(N, C, np.float64)
-    want_losses, want_slopes = hinge_rows(scores, labels)
+    want_losses, want_gradients = hinge_rows(scores, labels)
     anchor = np.full((N, C), anchored)
     for smoothing in (1e-3, 1e-6, 1e-9):
-        losses, slopes, slack, _ = proximal_hinge(scores, labels, anchor, smoothing)
+        losses, gradients, slack, _ = proximal_hinge(scores, labels, anchor, smoothing)
         # a is at its bound once |m| >= smoothing, and phi is off by at most smoothing/2 a class.
-        np.testing.assert_array_equal(slopes, want_slopes)
+        np.testing.assert_array_equal(gradients, want_gradients)
         assert np.all(np.abs(losses - want_losses) <= C * smoothing / 2 + 1e-13)
         assert not np.any(slack)
 
@@ -152,10 +152,10 @@ def test_with_anchor_zero_it_is_the_huber_form(dtype):
     np.testing.assert_array_equal(a[:, 1], [0, 0, 0.25, 0.5, 1, 1])
 
 
-def test_slopes_sum_to_zero(backend, dtype):
+def test_gradients_sum_to_zero(backend, dtype):
     scores, labels = parity_data(N, C, dtype)
     anchor = np.random.default_rng(2).uniform(size=(N, C)).astype(dtype)
     arrays = [backend.asarray(a) for a in (scores, labels, anchor)]
-    slopes = backend.to_host(proximal_hinge(*arrays, 3.0)[1])
+    gradients = backend.to_host(proximal_hinge(*arrays, 3.0)[1])
     bound = {"float32": 1e-6, "float64": 1e-15}[dtype.name]
-    assert_close_max_norm(1 + slopes.sum(axis=1), np.ones(N), bound * np.abs(slopes).max())
+    assert_close_max_norm(1 + gradients.sum(axis=1), np.ones(N), bound * np.abs(gradients).max())

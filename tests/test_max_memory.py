@@ -12,7 +12,7 @@ from estimator_cases import CLASSES, blobs, quick
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.estimators import _memory
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.rows import Streamed, parse_bytes
 from xclf.training import preconditioner, proximal
 from xclf.training.full_batch import pairs_for
@@ -152,15 +152,15 @@ def test_what_cannot_be_kept_is_one_error_before_the_work(cls):
 
 def test_what_is_needed_grows_with_what_needs_it():
     def needed(n=1000, d=50, c=5, heads=1, taken=0, **options):
-        kind = _memory.Kind(Stack((d, c)), np.zeros((n, d)), np.float64, **options)
+        kind = _memory.FitShape(Network((d, c)), np.zeros((n, d)), np.float64, **options)
         with pytest.raises(ValueError) as caught:
-            _memory.room_for(kind, 1, heads=heads, taken=taken)
+            _memory.memory_budget(kind, 1, heads=heads, taken=taken)
         return parse_bytes(re.search(r"least (.*) bey", str(caught.value))[1].replace(" bytes", ""))
 
     base = needed()
     for more in (
         {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"hinge": True}, {"taken": 10**6},
-        {"lines": _memory.lines_of_weights(np.ones(1000))},
+        {"lines": _memory.count_weight_vectors(np.ones(1000))},
     ):  # fmt: skip
         assert needed(**more) > base
     assert needed(full_batch=False) < base
@@ -173,7 +173,7 @@ def test_streamed_batches_count_as_often_as_they_are_there():
     xp = Backend.STRICT.xp
     x = Streamed(np.zeros((1000, 50), np.uint8), xp, xp.Device("device1"))
     small, large = (
-        _memory.Kind(Stack((50, 5)), x, xp.float32, full_batch=False, batch=batch)
+        _memory.FitShape(Network((50, 5)), x, xp.float32, full_batch=False, batch=batch)
         for batch in (100, 200)
     )
     assert large.needed(1) - small.needed(1) == 100 * (5 * 50 + 4 * (50 + 6 * 5))
@@ -186,8 +186,8 @@ def test_pairs_and_directions_get_their_share():
         model.classes_, model.n_features_in_ = np.arange(5), 400
         job = model._job(x, y, None, model._settings(x, "lbfgs"), None)
         problem = Problem(None, job.rows)
-        memory = pairs_for(problem, np.zeros((1, job.stack.size)))
-        cost = preconditioner.passes_for_a_full_basis(job.rows, job.stack, 1)
+        memory = pairs_for(problem, np.zeros((1, job.network.size)))
+        cost = preconditioner.passes_for_a_full_basis(job.rows, job.network, 1)
         assert np.isfinite(cost) == full
         assert memory.size == 50 if full else 5 <= memory.size < 50
         rank = preconditioner._rank(job.rows, 400)

@@ -18,7 +18,7 @@ kernels = pytest.mark.parametrize("kernel", [hinge, cross_entropy], ids=lambda k
 # entry across a kink. What is left is the order of sums of positive numbers: a few units of
 # rounding in float64, C + N < 20 of them.
 EXACT = {"rtol": 40 * 2.0**-53, "atol": 1e-300}
-SLOPES = {"rtol": 0, "atol": 40 * 2.0**-53}
+GRADIENTS = {"rtol": 0, "atol": 40 * 2.0**-53}
 
 
 @st.composite
@@ -41,10 +41,10 @@ def _loss(result):
 def test_permuted_rows(kernel, data, seed):
     scores, labels = data
     order = np.random.default_rng(seed).permutation(len(labels))
-    loss, slope = kernel(scores, labels)
-    moved_loss, moved_slope = kernel(scores[order], labels[order])
+    loss, gradient = kernel(scores, labels)
+    moved_loss, moved_gradient = kernel(scores[order], labels[order])
     np.testing.assert_allclose(moved_loss, loss, **EXACT)
-    np.testing.assert_allclose(moved_slope, slope[order], **SLOPES)
+    np.testing.assert_allclose(moved_gradient, gradient[order], **GRADIENTS)
 
 
 @kernels
@@ -54,10 +54,10 @@ def test_relabelled_classes(kernel, data, seed):
     scores, labels = data
     order = np.random.default_rng(seed).permutation(scores.shape[1])
     new_names = np.argsort(order)
-    loss, slope = kernel(scores, labels)
-    renamed_loss, renamed_slope = kernel(scores[:, order], new_names[labels])
+    loss, gradient = kernel(scores, labels)
+    renamed_loss, renamed_gradient = kernel(scores[:, order], new_names[labels])
     np.testing.assert_allclose(renamed_loss, loss, **EXACT)
-    np.testing.assert_allclose(renamed_slope, slope[:, order], **SLOPES)
+    np.testing.assert_allclose(renamed_gradient, gradient[:, order], **GRADIENTS)
 
 
 @kernels
@@ -79,12 +79,12 @@ def test_integer_weights_are_repeated_rows(kernel, data, seed):
     counts[0] += 1
     repeated = np.repeat(scores, counts, axis=0), np.repeat(labels, counts)
     for reduction in ("mean", "sum"):
-        loss, slope = kernel(scores, labels, weights=counts.astype(float), reduction=reduction)
+        loss, gradient = kernel(scores, labels, weights=counts.astype(float), reduction=reduction)
         want_loss, parts = kernel(*repeated, reduction=reduction)
         np.testing.assert_allclose(loss, want_loss, **EXACT)
         ends = np.cumsum(counts)
         want = [parts[end - count : end].sum(axis=0) for end, count in zip(ends, counts)]  # noqa: B905
-        np.testing.assert_allclose(slope, want, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(gradient, want, rtol=0, atol=1e-13)
 
 
 @kernels
@@ -108,30 +108,30 @@ def test_heads_are_single_heads(kernel, heads):
     n, c = (min(scores.shape[i] for scores, _ in heads) for i in (0, 1))
     scores = np.stack([scores[:n, :c] for scores, _ in heads], axis=1)  # (N, K, C)
     labels = np.stack([labels[:n] % c for _, labels in heads])
-    loss, slope = kernel(np.ascontiguousarray(scores.transpose(2, 1, 0)), labels, axis=0)
+    loss, gradient = kernel(np.ascontiguousarray(scores.transpose(2, 1, 0)), labels, axis=0)
     for k in range(len(heads)):
-        want_loss, want_slope = kernel(np.ascontiguousarray(scores[:, k].T), labels[k], axis=0)
+        want_loss, want_gradient = kernel(np.ascontiguousarray(scores[:, k].T), labels[k], axis=0)
         np.testing.assert_allclose(loss[k], want_loss, **EXACT)
-        np.testing.assert_allclose(slope[:, k], want_slope, **SLOPES)
+        np.testing.assert_allclose(gradient[:, k], want_gradient, **GRADIENTS)
 
 
 @kernels
 @given(data=rows())
 @settings
-def test_slopes_of_a_row_sum_to_zero(kernel, data):
+def test_gradients_of_a_row_sum_to_zero(kernel, data):
     scores, labels = data
     for reduction in ("mean", "none"):
-        _, slope = kernel(scores, labels, reduction=reduction)
-        np.testing.assert_allclose(slope.sum(axis=1), 0.0, atol=1e-14)
+        _, gradient = kernel(scores, labels, reduction=reduction)
+        np.testing.assert_allclose(gradient.sum(axis=1), 0.0, atol=1e-14)
 
 
 @given(data=rows(), smoothing=st.sampled_from([0.25, 1.0, 16.0]))
 @settings
-def test_slopes_of_a_row_sum_to_zero_when_smoothed(data, smoothing):
+def test_gradients_of_a_row_sum_to_zero_when_smoothed(data, smoothing):
     scores, labels = data
     anchor = (np.arange(scores.size).reshape(scores.shape) % 9) / 8
-    losses, slope, slack, _ = proximal_hinge(scores, labels, anchor, smoothing)
-    np.testing.assert_array_equal(slope.sum(axis=1), 0.0)
+    losses, gradient, slack, _ = proximal_hinge(scores, labels, anchor, smoothing)
+    np.testing.assert_array_equal(gradient.sum(axis=1), 0.0)
     assert np.all(slack >= 0)
     assert np.all(losses <= _loss(hinge(scores, labels, reduction="none")))
 
@@ -139,11 +139,11 @@ def test_slopes_of_a_row_sum_to_zero_when_smoothed(data, smoothing):
 @kernels
 @given(data=rows())
 @settings
-def test_losses_are_not_negative_and_a_step_down_the_slope_lowers_them(kernel, data):
+def test_losses_are_not_negative_and_a_step_down_the_gradient_lowers_them(kernel, data):
     scores, labels = data
-    loss, slope = kernel(scores, labels, reduction="none")
+    loss, gradient = kernel(scores, labels, reduction="none")
     assert np.all(loss >= 0)
-    after = _loss(kernel(scores - 1e-3 * slope, labels, reduction="none"))
+    after = _loss(kernel(scores - 1e-3 * gradient, labels, reduction="none"))
     assert np.all(after <= loss * (1 + 1e-14) + 1e-300)
 
 
@@ -162,12 +162,12 @@ def test_a_mask_is_the_labels(kernel, data):
 @given(data=rows(), factor=st.sampled_from([0.5, 2.0, 8.0]))
 @settings
 def test_hinge_scales_with_scores_and_margin(data, factor):
-    """The loss is homogeneous of degree 1 in (scores, margin), its slope of degree 0."""
+    """The loss is homogeneous of degree 1 in (scores, margin), its gradient of degree 0."""
     scores, labels = data
-    loss, slope = hinge(scores, labels, margin=1.0)
-    scaled_loss, scaled_slope = hinge(factor * scores, labels, margin=factor)
+    loss, gradient = hinge(scores, labels, margin=1.0)
+    scaled_loss, scaled_gradient = hinge(factor * scores, labels, margin=factor)
     np.testing.assert_array_equal(scaled_loss, factor * loss)
-    np.testing.assert_array_equal(scaled_slope, slope)
+    np.testing.assert_array_equal(scaled_gradient, gradient)
 
 
 @given(data=rows())

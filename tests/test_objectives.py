@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import affine_rows, assert_same_kind, dyadic, l2_value
 
-from xclf.objectives import LOSSES, Layer, Stack, data_loss
+from xclf.objectives import LOSSES, Layer, Network, data_loss
 
 N, D, H, C = 7, 5, 4, 3
 LINEAR, NET = (D, C), (D, H, C)
@@ -23,10 +23,10 @@ bias_ = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 heads_ = pytest.mark.parametrize("heads", [(), (1,), (3,)], ids=["one", "K=1", "K=3"])
 
 
-def _case(stack, heads=(), dtype=np.float64, seed=0):
+def _case(network, heads=(), dtype=np.float64, seed=0):
     """(theta (*heads, P), x (N, D), dscores (*heads, C, N))."""
     rng = np.random.default_rng(seed)
-    theta = dyadic(rng, (*heads, stack.size), dtype)
+    theta = dyadic(rng, (*heads, network.size), dtype)
     return theta, dyadic(rng, (N, D), dtype), dyadic(rng, (*heads, C, N), dtype)
 
 
@@ -49,7 +49,7 @@ def _loop_forward(layers, x):
 
 
 def _loop_backward(layers, x, dscores, bias):
-    """Flat slope: dw[m, d] = sum_i dout[i, m] in[i, d], db = sum_i dout, dx = dout w where on."""
+    """Flat gradient: dw[m, d] = sum_i dout[i, m] in[i, d], db = sum_i dout, dx = dout w where on."""
     outs = _loop_forward(layers, x)
     dout, parts = np.asarray(dscores, dtype=np.float64), []
     for place in range(len(layers) - 1, -1, -1):
@@ -67,10 +67,10 @@ def _loop_backward(layers, x, dscores, bias):
 @widths_
 @bias_
 def test_the_flat_layout_is_weights_by_rows_then_biases(widths, bias):
-    stack = Stack(widths, bias=bias)
-    assert stack.size == sum(m * d + m * bias for d, m in itertools.pairwise(widths))
-    theta = np.arange(float(stack.size))
-    for got, want in zip(stack.layers(theta), _loop_layers(theta, widths, bias), strict=True):
+    network = Network(widths, bias=bias)
+    assert network.size == sum(m * d + m * bias for d, m in itertools.pairwise(widths))
+    theta = np.arange(float(network.size))
+    for got, want in zip(network.layers(theta), _loop_layers(theta, widths, bias), strict=True):
         np.testing.assert_array_equal(got.w, want[0])
         if bias:
             np.testing.assert_array_equal(got.b, want[1][:, None])
@@ -82,13 +82,13 @@ def test_the_flat_layout_is_weights_by_rows_then_biases(widths, bias):
 @bias_
 @heads_
 def test_flatten_undoes_layers(backend, widths, bias, heads, dtype):
-    stack = Stack(widths, bias=bias)
-    theta, _, _ = _case(stack, heads, dtype)
+    network = Network(widths, bias=bias)
+    theta, _, _ = _case(network, heads, dtype)
     array = backend.asarray(theta)
-    layers = stack.layers(array)
+    layers = network.layers(array)
     for columns in (False, True):  # biases as (M, 1), and as (M,)
         parts = [(w, b[..., 0] if bias and columns else b) for w, b in layers]
-        flat = stack.flatten(parts)
+        flat = network.flatten(parts)
         assert_same_kind(flat, array)
         np.testing.assert_array_equal(backend.to_host(flat), theta)
 
@@ -97,20 +97,20 @@ def test_flatten_undoes_layers(backend, widths, bias, heads, dtype):
 @bias_
 @heads_
 def test_forward_and_backward_are_the_loops(backend, widths, bias, heads, dtype):
-    stack = Stack(widths, bias=bias)
-    theta, x, dscores = _case(stack, heads, dtype)
-    scores, tape = stack.forward(backend.asarray(theta), backend.asarray(x))
-    slope = stack.flatten(stack.backward(backend.asarray(dscores), tape))
+    network = Network(widths, bias=bias)
+    theta, x, dscores = _case(network, heads, dtype)
+    scores, tape = network.forward(backend.asarray(theta), backend.asarray(x))
+    gradient = network.flatten(network.backward(backend.asarray(dscores), tape))
     assert_same_kind(scores, backend.asarray(x))
-    assert_same_kind(slope, backend.asarray(x))
+    assert_same_kind(gradient, backend.asarray(x))
     assert scores.shape == (*heads, C, N)
-    assert slope.shape == theta.shape
+    assert gradient.shape == theta.shape
     for head in np.ndindex(heads):
         layers = _loop_layers(theta[head], widths, bias)
         want = _loop_forward(layers, x)[-1].T
         np.testing.assert_array_equal(backend.to_host(scores)[head], want)
         want = _loop_backward(layers, x, dscores[head].T, bias)
-        np.testing.assert_array_equal(backend.to_host(slope)[head], want)
+        np.testing.assert_array_equal(backend.to_host(gradient)[head], want)
 
 
 @widths_
@@ -121,30 +121,30 @@ def test_shift_and_scale_are_standardised_rows(backend, widths, bias, heads, dty
     shift, scale = np.array([1.0, -2, 0, 0.5, 3]), np.array([1.0, 2, 0.5, 4, 1])
     if not bias:
         shift = None
-    theta, x, dscores = _case(Stack(widths, bias=bias), heads, dtype)
+    theta, x, dscores = _case(Network(widths, bias=bias), heads, dtype)
     z = ((x if shift is None else x - shift) / scale).astype(dtype)
     place = [None if a is None else backend.asarray(a, dtype) for a in (shift, scale)]
-    stack = Stack(widths, bias=bias, shift=place[0], scale=place[1])
-    scores, tape = stack.forward(backend.asarray(theta), backend.asarray(x))
-    slope = stack.flatten(stack.backward(backend.asarray(dscores), tape))
+    network = Network(widths, bias=bias, shift=place[0], scale=place[1])
+    scores, tape = network.forward(backend.asarray(theta), backend.asarray(x))
+    gradient = network.flatten(network.backward(backend.asarray(dscores), tape))
     for head in np.ndindex(heads):
         layers = _loop_layers(theta[head], widths, bias)
         want = _loop_forward(layers, z)[-1].T
         np.testing.assert_array_equal(backend.to_host(scores)[head], want)
         want = _loop_backward(layers, z, dscores[head].T, bias)
-        np.testing.assert_array_equal(backend.to_host(slope)[head], want)
+        np.testing.assert_array_equal(backend.to_host(gradient)[head], want)
 
 
 @bias_
 def test_without_biases_only_the_scale_applies(bias):
-    stack = Stack(LINEAR, bias=bias, shift=np.ones(D), scale=np.full(D, 2.0))
-    theta, x, dscores = _case(stack)
+    network = Network(LINEAR, bias=bias, shift=np.ones(D), scale=np.full(D, 2.0))
+    theta, x, dscores = _case(network)
     z = (x - 1) / 2 if bias else x / 2
-    scores, tape = stack.forward(theta, x)
-    want, plain = Stack(LINEAR, bias=bias).forward(theta, z)
+    scores, tape = network.forward(theta, x)
+    want, plain = Network(LINEAR, bias=bias).forward(theta, z)
     np.testing.assert_array_equal(scores, want)
     for got, other in zip(
-        stack.backward(dscores, tape)[0], Stack(LINEAR, bias=bias).backward(dscores, plain)[0],
+        network.backward(dscores, tape)[0], Network(LINEAR, bias=bias).backward(dscores, plain)[0],
         strict=True,
     ):  # fmt: skip
         np.testing.assert_array_equal(got, other)
@@ -154,20 +154,20 @@ def test_without_biases_only_the_scale_applies(bias):
 @bias_
 def test_raw_and_fitting_coordinates(backend, widths, bias):
     shift, scale = np.array([1.0, -2, 0, 0.5, 3]), np.array([1.0, 2, 0.5, 4, 1])
-    stack = Stack(
+    network = Network(
         widths,
         bias=bias,
         shift=backend.asarray(shift) if bias else None,
         scale=backend.asarray(scale),
     )
-    theta, x, _ = _case(stack)
-    fitting = stack.layers(backend.asarray(theta))
-    raw = stack.raw(fitting)
-    plain = Stack(widths, bias=bias)
+    theta, x, _ = _case(network)
+    fitting = network.layers(backend.asarray(theta))
+    raw = network.raw(fitting)
+    plain = Network(widths, bias=bias)
     scores, _ = plain.forward(plain.flatten([(w, b) for w, b in raw]), backend.asarray(x))
-    want, _ = stack.forward(backend.asarray(theta), backend.asarray(x))
+    want, _ = network.forward(backend.asarray(theta), backend.asarray(x))
     np.testing.assert_array_equal(backend.to_host(scores), backend.to_host(want))
-    back = stack.flatten([(w, b) for w, b in stack.fitting(raw)])
+    back = network.flatten([(w, b) for w, b in network.fitting(raw)])
     np.testing.assert_array_equal(backend.to_host(back), theta)
     assert plain.raw(fitting) is fitting
     assert plain.fitting(fitting) is fitting
@@ -176,15 +176,15 @@ def test_raw_and_fitting_coordinates(backend, widths, bias):
 @widths_
 def test_products_run_in_the_dtype_of_the_rows(backend, widths):
     """Parameters in float64, rows in float32: the scores are the float32 parameters' own."""
-    stack = Stack(widths)
+    network = Network(widths)
     rng = np.random.default_rng(3)
-    theta, x = rng.normal(size=stack.size), rng.normal(size=(N, D)).astype(np.float32)
-    scores, tape = stack.forward(backend.asarray(theta), backend.asarray(x))
-    same, _ = stack.forward(backend.asarray(theta.astype(np.float32)), backend.asarray(x))
+    theta, x = rng.normal(size=network.size), rng.normal(size=(N, D)).astype(np.float32)
+    scores, tape = network.forward(backend.asarray(theta), backend.asarray(x))
+    same, _ = network.forward(backend.asarray(theta.astype(np.float32)), backend.asarray(x))
     assert scores.dtype == backend.dtype("float32")
     np.testing.assert_array_equal(backend.to_host(scores), backend.to_host(same))
     dscores = backend.asarray(np.ones((C, N), dtype=np.float32))
-    assert stack.flatten(stack.backward(dscores, tape)).dtype == backend.dtype("float32")
+    assert network.flatten(network.backward(dscores, tape)).dtype == backend.dtype("float32")
 
 
 @widths_
@@ -192,11 +192,11 @@ def test_products_run_in_the_dtype_of_the_rows(backend, widths):
 @heads_
 @pytest.mark.parametrize("per_head", [False, True])
 def test_the_penalty_leaves_biases_alone(backend, widths, bias, heads, per_head):
-    stack = Stack(widths, bias=bias)
-    theta, _, _ = _case(stack, heads)
+    network = Network(widths, bias=bias)
+    theta, _, _ = _case(network, heads)
     regs = 0.25 * (1 + np.arange(math.prod(heads)).reshape(heads)) if per_head else 0.5
     reg = backend.asarray(regs) if per_head and heads else float(np.max(regs))
-    value, slope = stack.penalty(backend.asarray(theta), reg)
+    value, gradient = network.penalty(backend.asarray(theta), reg)
     assert tuple(value.shape) == heads
     for head in np.ndindex(heads):
         strength = float(np.broadcast_to(regs, heads)[head])
@@ -206,7 +206,7 @@ def test_the_penalty_leaves_biases_alone(backend, widths, bias, heads, per_head)
             total += l2_value(w, strength)
             want = np.concatenate([want, 2 * strength * w.ravel(), np.zeros(len(b) * bias)])
         assert float(backend.to_host(value)[head]) == total
-        np.testing.assert_array_equal(backend.to_host(slope)[head], want)
+        np.testing.assert_array_equal(backend.to_host(gradient)[head], want)
 
 
 def test_every_named_loss_has_a_kernel():

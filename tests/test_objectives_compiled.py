@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import xclf
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, RowSums, Stack, _compiled, data_loss, proximal_sums
+from xclf.objectives import Network, Objective, RowSums, _compiled, data_loss, proximal_sums
 from xclf.objectives._compiled import BLAS, CompiledProducts, products, tile_columns
 from xclf.rows import Rows
 from xclf.training import Problem
@@ -37,8 +37,8 @@ def always(tiles, monkeypatch):
     """Small problems compile too; the products that did are counted."""
     monkeypatch.setattr(_compiled, "_WORTH_COMPILING", 1)
     calls = []
-    plain = CompiledProducts.slope
-    monkeypatch.setattr(CompiledProducts, "slope", lambda *a: calls.append(1) or plain(*a))
+    plain = CompiledProducts.gradient
+    monkeypatch.setattr(CompiledProducts, "gradient", lambda *a: calls.append(1) or plain(*a))
     return calls
 
 
@@ -51,7 +51,7 @@ def _operands(columns, features, rows, dtype, seed=0):
 def _both(made, w, x, e):
     out = np.full((len(w), len(x)), np.nan, dtype=w.dtype)
     made.scores(w, x, out)
-    return out, made.slope(e, x)
+    return out, made.gradient(e, x)
 
 
 def _assert_products(got, w, x, e):
@@ -83,7 +83,7 @@ def test_long_sums_are_summed_in_blocks(tiles, dtype):
     rows = 100_000
     x = np.full((rows, 64), 0.1, dtype=dtype)
     e = np.ones((2, rows), dtype=dtype)
-    got = CompiledProducts(tiles, 2).slope(e, x)
+    got = CompiledProducts(tiles, 2).gradient(e, x)
     blocks = 256 + rows / 256
     want = rows * float(dtype(0.1))
     np.testing.assert_allclose(got, want, rtol=blocks * np.finfo(dtype).eps / 2)
@@ -113,7 +113,7 @@ def test_operands_are_read_and_no_more(tiles):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("feature", [0, 70, FEATURES - 1])
 def test_what_is_not_finite_stays_where_it_belongs(tiles, value, feature, dtype):
-    """In a row: its scores, and one feature of the slope. Tails are masked, not multiplied by 0."""
+    """In a row: its scores, and one feature of the gradient. Tails are masked, not multiplied by 0."""
     made = CompiledProducts(tiles, 5)
     w, x, e = _operands(COLUMNS, FEATURES, ROWS, dtype)
     x[ROWS - 1, feature] = value
@@ -156,16 +156,16 @@ def test_the_sums_are_those_of_any_backend(always, heads, place, dtype):
     if place == "standardised":
         options["scale"] = np.linspace(0.5, 2.0, FEATURES)
         options["shift"] = np.linspace(-1.0, 1.0, FEATURES)
-    stack = Stack((FEATURES, 4), **options)
+    network = Network((FEATURES, 4), **options)
     rng = np.random.default_rng(1)
-    theta = rng.normal(size=(*heads, stack.size))
+    theta = rng.normal(size=(*heads, network.size))
     rows = _rows(dtype, weights=rng.uniform(size=(*heads, 50)).astype(dtype))
-    fast = Objective(stack, data_loss("softmax"), 0.0).sums_at(theta, np.dtype(dtype), 50)
-    plain = RowSums(fast.stack, fast.loss, fast.layers)
+    fast = Objective(network, data_loss("softmax"), 0.0).sums_at(theta, np.dtype(dtype), 50)
+    plain = RowSums(fast.network, fast.loss, fast.layers)
     chunk = rows.chunk(slice(0, 50))
     for got, want in zip(fast.finish(fast(chunk)), plain.finish(plain(chunk)), strict=True):
         assert got.shape == want.shape
-        # Products of 150 features, whose error the slope of the loss passes on, and of 50 rows.
+        # Products of 150 features, whose error the gradient of the loss passes on, and of 50 rows.
         bound = (FEATURES + 50) * np.finfo(dtype).eps
         assert_close_max_norm(np.atleast_1d(got), np.atleast_1d(want), bound)
     assert always
@@ -174,10 +174,10 @@ def test_the_sums_are_those_of_any_backend(always, heads, place, dtype):
 @dtypes
 def test_huge_scores_have_finite_losses(always, dtype):
     """Scores of 1e4 and more: the loss is what BLAS makes of them, finite and not NaN."""
-    stack = Stack((FEATURES, 4))
-    theta = 1e4 * np.random.default_rng(0).normal(size=stack.size)
+    network = Network((FEATURES, 4))
+    theta = 1e4 * np.random.default_rng(0).normal(size=network.size)
     rows = _rows(dtype)
-    objective = Objective(stack, data_loss("softmax"), 0.0)
+    objective = Objective(network, data_loss("softmax"), 0.0)
     fast = objective.sums_at(theta, np.dtype(dtype), 50)
     slow = objective.sums_at(theta, np.dtype(dtype))
     assert isinstance(fast.products, CompiledProducts)
@@ -191,14 +191,14 @@ def test_huge_scores_have_finite_losses(always, dtype):
 def test_the_hinge_is_the_same(always, dtype):
     heads, rows = 3, _rows(dtype, mask=False)
     rng = np.random.default_rng(4)
-    stack = Stack((FEATURES, 4))
-    theta = rng.normal(size=(heads, stack.size))
+    network = Network((FEATURES, 4))
+    theta = rng.normal(size=(heads, network.size))
     margin = smoothing = np.ones(heads, dtype=dtype)
     sums = []
     for known in (0, 50):
         anchor = np.zeros((heads, 4, 50), dtype=dtype)
         numbers = {"margin": margin, "smoothing": smoothing, "anchor": anchor}
-        step = proximal_sums(stack, theta, np.dtype(dtype), rows=known, **numbers)
+        step = proximal_sums(network, theta, np.dtype(dtype), rows=known, **numbers)
         sums.append(step(rows.chunk(slice(0, 50)), slice(0, 50)))
     for got, want in zip(*sums, strict=True):
         assert_close_max_norm(got, want, (FEATURES + 50) * np.finfo(dtype).eps)
@@ -208,16 +208,16 @@ def test_the_hinge_is_the_same(always, dtype):
 @dtypes
 def test_the_same_bits_whatever_the_threads(always, dtype):
     rows = _rows(dtype, rows=20_000)
-    stack = Stack((FEATURES, 4))
-    theta = np.random.default_rng(0).normal(size=stack.size)
-    problem = Problem(Objective(stack, data_loss("softmax"), 0.1), rows)
+    network = Network((FEATURES, 4))
+    theta = np.random.default_rng(0).normal(size=network.size)
+    problem = Problem(Objective(network, data_loss("softmax"), 0.1), rows)
     found = []
     for threads in (1, 2, 2):
         with threadpool_limits(threads, user_api="blas"):
             found.append(problem.value_and_grad(theta))
-    for value, slope in found[1:]:
+    for value, gradient in found[1:]:
         assert value == found[0][0]
-        np.testing.assert_array_equal(slope, found[0][1])
+        np.testing.assert_array_equal(gradient, found[0][1])
     assert len(always) > 3
 
 
@@ -253,7 +253,7 @@ def test_large_passes_are_compiled(tiles):
 
 
 def test_blas_where_it_is_better(tiles, monkeypatch):
-    """Many columns, and few features: a tile of slopes has more."""
+    """Many columns, and few features: a tile of gradients has more."""
     monkeypatch.setattr(_compiled, "_most_columns", lambda vector: 45)
     assert products(np.zeros((46, 784)), 10**6) is BLAS
     assert products(np.zeros((9, 5, 784)), 10**6) is not BLAS
@@ -313,8 +313,8 @@ class _Broken:
             raise self.error
         self.tiles.scores(*args)
 
-    def slope(self, e, x, dw, tile):
-        self.tiles.slope(e, x, dw, tile)
+    def gradient(self, e, x, dw, tile):
+        self.tiles.gradient(e, x, dw, tile)
         dw[0, -1] += 1.0
 
 

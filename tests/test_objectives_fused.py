@@ -63,13 +63,13 @@ def test_a_margin_for_each_head(place, dtype):
 
 @losses_
 @pytest.mark.parametrize("classes", [10, 100])
-def test_the_slope_alone_is_the_same(place, name, classes, dtype):
+def test_the_gradient_alone_is_the_same(place, name, classes, dtype):
     scores, _, labels = _inputs(classes, 40, (), dtype)
     given = [[place.asarray(a) for a in (scores, labels)] for _ in range(2)]
-    losses, slope = _fused.fused(data_loss(name), *given[0], need_loss=False)
+    losses, gradient = _fused.fused(data_loss(name), *given[0], need_loss=False)
     assert losses is None
     _, other = _fused.fused(data_loss(name), *given[1])
-    np.testing.assert_array_equal(place.to_host(slope), place.to_host(other))
+    np.testing.assert_array_equal(place.to_host(gradient), place.to_host(other))
 
 
 def _rare_rows(classes, dtype):
@@ -136,10 +136,10 @@ def test_labels_of_no_class_touch_nothing_else(place, name, masked, classes):
     labels[::2] = [classes, -1, classes + 3, 2**40, -(2**40)] * 4
     given = place.asarray(scores)
     marks = place.asarray(_labels(labels, classes, masked))
-    losses, slope = _fused.fused(data_loss(name), given[1, ...], marks, reduction="none")
+    losses, gradient = _fused.fused(data_loss(name), given[1, ...], marks, reduction="none")
     want = data_loss(name)(scores[1, :, 1::2], labels[1::2], reduction="none", axis=-2)
-    assert np.all(np.isfinite(place.to_host(slope)))
-    for found, expected in zip((losses, slope), want, strict=True):
+    assert np.all(np.isfinite(place.to_host(gradient)))
+    for found, expected in zip((losses, gradient), want, strict=True):
         rows = place.to_host(found)[..., 1::2]
         assert_relative(rows, expected, gamma(40, np.float64), "value")
     np.testing.assert_array_equal(place.to_host(given)[::2], scores[::2])
@@ -154,10 +154,10 @@ def test_it_repeats_bit_for_bit(place, name, classes, monkeypatch):
     for seed in range(3):
         monkeypatch.setattr(cuda_on_cpu.RawKernel, "seed", seed)
         given = [place.asarray(a) for a in (scores, labels)]
-        losses, slope = _fused.fused(
+        losses, gradient = _fused.fused(
             data_loss(name), *given, bias=place.asarray(bias), reduction="none"
         )
-        results.append([place.to_host(losses), place.to_host(slope)])
+        results.append([place.to_host(losses), place.to_host(gradient)])
     for other in results[1:]:
         np.testing.assert_array_equal(other[0], results[0][0])
         np.testing.assert_array_equal(other[1], results[0][1])

@@ -19,9 +19,9 @@ from helpers import (
     gamma,
 )
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.kernels import cross_entropy, hinge
-from xclf.objectives import Objective, Stack, _fused, data_loss
+from xclf.objectives import Network, Objective, _fused, data_loss
 from xclf.objectives._sums import RowSums
 from xclf.rows import Rows
 
@@ -37,20 +37,20 @@ def test_objectives_are_the_same_with_it_and_without(
     place, monkeypatch, name, masked, widths, heads, bias
 ):
     rng = np.random.default_rng(5)
-    stack = Stack(widths, bias=bias)
-    theta = place.asarray(rng.normal(size=(*heads, stack.size)))
+    network = Network(widths, bias=bias)
+    theta = place.asarray(rng.normal(size=(*heads, network.size)))
     labels = place.asarray(_labels(rng.integers(3, size=60), 3, masked))
     weights = place.asarray(rng.uniform(0.5, 2.0, size=(*heads, 60)))
     loss = data_loss(name, place.asarray(rng.uniform(0.5, 2.0, size=heads)) if heads else 1.5)
-    objective = Objective(stack, loss, 0.1)
+    objective = Objective(network, loss, 0.1)
     x = place.asarray(rng.normal(size=(60, 4)))
 
     def everything():
         for w in (None, weights):
             rows = Rows(x, labels, w, x.dtype).chunk(slice(3, 57))
-            sums = RowSums(stack, loss, stack.prepared(theta, x.dtype))
+            sums = RowSums(network, loss, network.prepared(theta, x.dtype))
             yield from sums(rows)
-            yield objective.batch_slope(theta, rows)
+            yield objective.batch_gradient(theta, rows)
             yield objective.loss_sum(theta, rows)
             yield objective.curvature_sum(theta, rows)
 
@@ -69,12 +69,12 @@ def test_elsewhere_the_formula_is_used(backend, monkeypatch):
     """On every namespace but CuPy's nothing is launched; there, the kernel is."""
     used = []
     fused = _fused.fused
-    monkeypatch.setattr(_fused, "library", _xp.library)
+    monkeypatch.setattr(_fused, "library", _array_api.library)
     monkeypatch.setattr(_fused, "fused", lambda *a, **k: used.append(a) or fused(*a, **k))
     rng = np.random.default_rng(6)
     x, theta = (backend.asarray(rng.normal(size=shape)) for shape in ((8, 4), 15))
     rows = Rows(x, backend.asarray(rng.integers(3, size=8)), None, x.dtype)
-    Objective(Stack((4, 3)), cross_entropy, 0.1).batch_slope(theta, rows.chunk(slice(0, 8)))
+    Objective(Network((4, 3)), cross_entropy, 0.1).batch_gradient(theta, rows.chunk(slice(0, 8)))
     assert len(used) == (backend is Backend.CUPY)
 
 
@@ -82,12 +82,12 @@ def test_a_loss_of_ones_own_is_called_as_it_is(place):
     def loss(scores, labels, **options):
         return cross_entropy(scores, labels, **options)
 
-    stack, rng = Stack((4, 3)), np.random.default_rng(7)
+    network, rng = Network((4, 3)), np.random.default_rng(7)
     x, theta = (place.asarray(rng.normal(size=shape)) for shape in ((8, 4), 15))
     rows = Rows(x, place.asarray(rng.integers(3, size=8)), None, x.dtype).chunk(slice(0, 8))
     before = len(place.launches)
     for unknown in (loss, partial(cross_entropy, need_loss=True), partial(hinge)):
-        RowSums(stack, unknown, stack.prepared(theta, x.dtype))(rows)
+        RowSums(network, unknown, network.prepared(theta, x.dtype))(rows)
     assert len(place.launches) == before
 
 
@@ -126,7 +126,10 @@ def _without_the_barrier_before_the_sums(code):
 FAILURES = {
     "no compiler": (_no_compiler, "no compiler here"),
     "a slip": (lambda code: code.replace("Real kept[SLOTS];", ""), "kept"),
-    "wrong slopes": (lambda code: code.replace("v * scale", "-v * scale"), "slopes of .* are off"),
+    "wrong gradients": (
+        lambda code: code.replace("v * scale", "-v * scale"),
+        "gradients of .* are off",
+    ),
     "wrong losses": (lambda code: code.replace("= loss * f", "= loss"), "losses of .* are off"),
     "a missing barrier": (_without_the_barrier_before_the_sums, "are off"),
 }

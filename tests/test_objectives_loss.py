@@ -1,4 +1,4 @@
-"""Objectives over a chunk of rows: values, slopes, curvature, the smoothed hinge."""
+"""Objectives over a chunk of rows: values, gradients, curvature, the smoothed hinge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers import (
     softmax_rows,
 )
 
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -40,8 +40,8 @@ def _data(seed=0, n=N):
     return rng.normal(size=(n, D)), labels, rng.uniform(0.2, 2.0, size=n)
 
 
-def _theta(stack, heads=(), seed=1):
-    return np.random.default_rng(seed).normal(size=(*heads, stack.size))
+def _theta(network, heads=(), seed=1):
+    return np.random.default_rng(seed).normal(size=(*heads, network.size))
 
 
 def _mask(labels, n_classes=C):
@@ -61,12 +61,12 @@ def _numpy_rows(x, labels, weights=None):
     return Rows(x, labels, weights, np.dtype("float64"))
 
 
-def _oracle(stack, loss, theta, x, labels, weights, reg):
+def _oracle(network, loss, theta, x, labels, weights, reg):
     """The objective of one head from rows of scores, in plain loops."""
-    if stack.scale is not None:
-        x = (x - (stack.shift if stack.bias else 0.0)) / stack.scale
+    if network.scale is not None:
+        x = (x - (network.shift if network.bias else 0.0)) / network.scale
     out, penalty = x, 0.0
-    for place, (w, b) in enumerate(stack.layers(theta)):
+    for place, (w, b) in enumerate(network.layers(theta)):
         out = (np.maximum(out, 0) if place else out) @ w.T + (0.0 if b is None else b[:, 0])
         penalty += l2_value(w, reg)
     rows = (cross_entropy_rows if loss == "softmax" else hinge_rows)(out, labels)
@@ -78,24 +78,26 @@ def _oracle(stack, loss, theta, x, labels, weights, reg):
 @bias_
 @weights_
 @pytest.mark.parametrize("standardised", [False, True], ids=["raw", "standardised"])
-def test_value_against_loops_and_slope_against_differences(
+def test_value_against_loops_and_gradient_against_differences(
     widths, loss, bias, weighted, standardised
 ):
     place = {"shift": SHIFT if bias else None, "scale": SCALE} if standardised else {}
-    stack = Stack(widths, bias=bias, **place)
+    network = Network(widths, bias=bias, **place)
     x, labels, weights = _data()
     weights = weights if weighted else None
     problem = Problem(
-        Objective(stack, data_loss(loss), 0.1), _numpy_rows(x, _mask(labels), weights)
+        Objective(network, data_loss(loss), 0.1), _numpy_rows(x, _mask(labels), weights)
     )
-    theta = _theta(stack)
-    value, slope = problem.value_and_grad(theta)
-    want = _oracle(stack, loss, theta, x, labels, weights, 0.1)
+    theta = _theta(network)
+    value, gradient = problem.value_and_grad(theta)
+    want = _oracle(network, loss, theta, x, labels, weights, 0.1)
     # A few dozen roundings of positive terms: sums of N C terms, D + H products each.
     assert_relative(value, want, 1e-13, "objective")
-    assert_relative(problem.value(theta), want, 1e-13, "objective without slope")
-    numeric = numerical_gradient(lambda t: _oracle(stack, loss, t, x, labels, weights, 0.1), theta)
-    assert_close_max_norm(slope, numeric, DIFFERENCES)
+    assert_relative(problem.value(theta), want, 1e-13, "objective without gradient")
+    numeric = numerical_gradient(
+        lambda t: _oracle(network, loss, t, x, labels, weights, 0.1), theta
+    )
+    assert_close_max_norm(gradient, numeric, DIFFERENCES)
 
 
 @widths_
@@ -103,86 +105,86 @@ def test_value_against_loops_and_slope_against_differences(
 @weights_
 def test_heads_are_single_heads(backend, widths, loss, weighted):
     """K parameter vectors with their own reg and row weights: each is the single problem."""
-    stack, k = Stack(widths), 3
+    network, k = Network(widths), 3
     x, labels, _ = _data()
-    theta = _theta(stack, (k,))
+    theta = _theta(network, (k,))
     regs = np.array([0.0, 0.1, 2.0])
     weights = np.random.default_rng(5).uniform(0.1, 2.0, size=(k, N)) if weighted else None
     rows = _rows(backend, x, _mask(labels), weights)
-    problem = Problem(Objective(stack, data_loss(loss), backend.asarray(regs)), rows)
-    value, slope = (backend.to_host(a) for a in problem.value_and_grad(backend.asarray(theta)))
+    problem = Problem(Objective(network, data_loss(loss), backend.asarray(regs)), rows)
+    value, gradient = (backend.to_host(a) for a in problem.value_and_grad(backend.asarray(theta)))
     assert value.shape == (k,)
     for head in range(k):
         own = None if weights is None else weights[head]
         single = Problem(
-            Objective(stack, data_loss(loss), float(regs[head])),
+            Objective(network, data_loss(loss), float(regs[head])),
             _numpy_rows(x, _mask(labels), own),
         )
-        want_value, want_slope = single.value_and_grad(theta[head])
+        want_value, want_gradient = single.value_and_grad(theta[head])
         assert_relative(value[head], want_value, 1e-13, "objective")
-        assert_close_max_norm(slope[head], want_slope, 1e-13)
+        assert_close_max_norm(gradient[head], want_gradient, 1e-13)
 
 
 @widths_
 @losses_
-def test_the_slope_of_a_batch_of_all_rows_is_the_slope(backend, widths, loss):
-    stack = Stack(widths)
+def test_the_gradient_of_a_batch_of_all_rows_is_the_gradient(backend, widths, loss):
+    network = Network(widths)
     x, labels, weights = _data()
     weights = weights / weights.mean()
-    theta = backend.asarray(_theta(stack))
+    theta = backend.asarray(_theta(network))
     for own in (None, weights):
         problem = Problem(
-            Objective(stack, data_loss(loss), 0.1), _rows(backend, x, _mask(labels), own)
+            Objective(network, data_loss(loss), 0.1), _rows(backend, x, _mask(labels), own)
         )
         _, want = problem.value_and_grad(theta)
         batch = problem.rows.take(backend.asarray(np.arange(N)))
-        got = problem.objective.batch_slope(theta, batch)
+        got = problem.objective.batch_gradient(theta, batch)
         assert_close_max_norm(backend.to_host(got), backend.to_host(want), 1e-13)
 
 
 @pytest.mark.parametrize("widths", [LINEAR, NET])
 @pytest.mark.parametrize("bias", [True, False])
-def test_batch_slopes_average_to_the_slope(widths, bias):
+def test_batch_gradients_average_to_the_gradient(widths, bias):
     """Row weights of mean 1, divided by the batch size: an unbiased estimate, standardised too."""
-    stack = Stack(widths, bias=bias, shift=SHIFT if bias else None, scale=SCALE)
+    network = Network(widths, bias=bias, shift=SHIFT if bias else None, scale=SCALE)
     x, labels, weights = _data(n=12)
     weights = weights / weights.mean()
-    theta = _theta(stack)
+    theta = _theta(network)
     problem = Problem(
-        Objective(stack, data_loss("softmax"), 0.1), _numpy_rows(x, _mask(labels), weights)
+        Objective(network, data_loss("softmax"), 0.1), _numpy_rows(x, _mask(labels), weights)
     )
     order = np.random.default_rng(0).permutation(12).reshape(4, 3)
-    slopes = [problem.objective.batch_slope(theta, problem.rows.take(part)) for part in order]
-    assert_close_max_norm(np.mean(slopes, axis=0), problem.value_and_grad(theta)[1], 1e-13)
+    gradients = [problem.objective.batch_gradient(theta, problem.rows.take(part)) for part in order]
+    assert_close_max_norm(np.mean(gradients, axis=0), problem.value_and_grad(theta)[1], 1e-13)
 
 
-def test_batch_slopes_of_heads_are_single_ones():
-    stack = Stack(NET)
+def test_batch_gradients_of_heads_are_single_ones():
+    network = Network(NET)
     x, labels, weights = _data()
-    theta, regs = _theta(stack, (3,)), np.array([0.0, 0.1, 2.0])
+    theta, regs = _theta(network, (3,)), np.array([0.0, 0.1, 2.0])
     rows = _numpy_rows(x, _mask(labels), np.stack([weights, weights**2, np.ones(N)]))
-    objective = Objective(stack, data_loss("hinge"), regs)
-    got = objective.batch_slope(theta, rows.take(np.array([2, 5, 7])))
+    objective = Objective(network, data_loss("hinge"), regs)
+    got = objective.batch_gradient(theta, rows.take(np.array([2, 5, 7])))
     for head in range(3):
         single = _numpy_rows(x, _mask(labels), rows.weights[head])
-        own = Objective(stack, data_loss("hinge"), float(regs[head]))
-        want = own.batch_slope(theta[head], single.take(np.array([2, 5, 7])))
+        own = Objective(network, data_loss("hinge"), float(regs[head]))
+        want = own.batch_gradient(theta[head], single.take(np.array([2, 5, 7])))
         assert_close_max_norm(got[head], want, 1e-13)
 
 
 @losses_
 def test_integer_labels_are_their_mask(backend, loss):
     """Past 64 classes rows keep integers; the objective does not care."""
-    stack = Stack((D, 70))
+    network = Network((D, 70))
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(N, D)), rng.integers(70, size=N)
-    theta = backend.asarray(rng.normal(size=stack.size))
-    objective = Objective(stack, data_loss(loss), 0.1)
+    theta = backend.asarray(rng.normal(size=network.size))
+    objective = Objective(network, data_loss(loss), 0.1)
     pairs = []
     for form in (labels, _mask(labels, 70)):
         problem = Problem(objective, _rows(backend, x, form))
-        value, slope = problem.value_and_grad(theta)
-        pairs.append((backend.to_host(value), backend.to_host(slope)))
+        value, gradient = problem.value_and_grad(theta)
+        pairs.append((backend.to_host(value), backend.to_host(gradient)))
         if loss == "softmax":
             pairs[-1] += (backend.to_host(problem.curvature(theta)),)
     for got, want in zip(*pairs, strict=True):
@@ -193,18 +195,18 @@ def test_integer_labels_are_their_mask(backend, loss):
 @pytest.mark.parametrize("k", [None, 2])
 def test_curvature_is_the_sum_over_rows(backend, weighted, k):
     """sum_i w_i (diag(p_i) - p_i p_i^T), row by row."""
-    stack = Stack(LINEAR)
+    network = Network(LINEAR)
     x, labels, weights = _data()
     weights = weights if weighted else None
-    theta = _theta(stack, () if k is None else (k,))
+    theta = _theta(network, () if k is None else (k,))
     rows = _rows(backend, x, _mask(labels), weights)
-    objective = Objective(stack, data_loss("softmax"), 0.1)
+    objective = Objective(network, data_loss("softmax"), 0.1)
     problem = Problem(objective, rows)
     total = backend.to_host(objective.curvature_sum(backend.asarray(theta), rows))
     mean = backend.to_host(problem.curvature(backend.asarray(theta)))
     w = np.ones(N) if weights is None else weights
     for head in np.ndindex(theta.shape[:-1]):
-        ((wmat, b),) = stack.layers(theta[head])
+        ((wmat, b),) = network.layers(theta[head])
         want = np.zeros((C, C))
         for p, wi in zip(softmax_rows(x @ wmat.T + b[:, 0]), w, strict=True):
             want += wi * (np.diag(p) - np.outer(p, p))
@@ -214,13 +216,13 @@ def test_curvature_is_the_sum_over_rows(backend, weighted, k):
 
 def test_sums_of_float32_losses_run_in_float64(backend):
     """4096 losses of 1 + 2^-20 in float32: their float64 sum is exact, a float32 one is not."""
-    stack = Stack((1, 2), bias=False)
+    network = Network((1, 2), bias=False)
     loss = data_loss("hinge", margin=1.0 + 2.0**-20)
     rows = _rows(
         backend, np.zeros((4096, 1), "float32"), np.zeros(4096, int), None, dtype="float32"
     )
     theta = backend.asarray(np.zeros(2), "float32")
-    sums = Objective(stack, loss, 0.0).sums_at(theta, theta.dtype)
+    sums = Objective(network, loss, 0.0).sums_at(theta, theta.dtype)
     value, _ = sums.finish(sums(rows.chunk(slice(0, 4096))))
     assert value.dtype == backend.dtype("float64")
     assert float(backend.to_host(value)) == 4096 * (1.0 + 2.0**-20)

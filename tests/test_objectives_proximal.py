@@ -7,7 +7,7 @@ import pytest
 from conftest import Backend
 from helpers import assert_close_max_norm, assert_relative, hinge_rows, proximal_rows
 
-from xclf.objectives import Move, ProximalSums, Stack, _host_proximal, _proximal, proximal_sums
+from xclf.objectives import Move, Network, ProximalSums, _host_proximal, _proximal, proximal_sums
 from xclf.objectives._host_proximal import HostProximalSums
 from xclf.rows import Rows, sum_over_rows
 
@@ -16,15 +16,15 @@ MARGIN, SMOOTHING = np.array([1.5, 1.0, 0.5]), np.array([0.25, 2.0, 1.0])
 BEFORE = np.array([1.0, 0.5, 4.0])
 weighting = pytest.mark.parametrize("weights", ["none", "rows", "heads"])
 
-# Slopes, max-norm relative, and sums of losses: a few rounding errors of sums of N * C terms.
+# Gradients, max-norm relative, and sums of losses: a few rounding errors of sums of N * C terms.
 CLOSE = {"float64": 1e-13, "float32": 2e-6}
 
 
 def _case(backend, weights="none", dtype="float64", *, mask=True, bias=True, **place):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(N, D)).astype(dtype), rng.integers(C, size=N)
-    stack = Stack((D, C), bias=bias, **place)
-    theta = rng.normal(size=(K, stack.size)).astype(dtype)
+    network = Network((D, C), bias=bias, **place)
+    theta = rng.normal(size=(K, network.size)).astype(dtype)
     anchor = rng.choice([0.0, 0.25, 0.5, 1.0], size=(K, C, N)).astype(dtype)
     anchor[:, labels, np.arange(N)] = 0.0
     w = {"none": None, "rows": rng.uniform(0.5, 2, N), "heads": rng.uniform(0.5, 2, (K, N))}[
@@ -38,10 +38,10 @@ def _case(backend, weights="none", dtype="float64", *, mask=True, bias=True, **p
         backend.dtype(dtype),
     )
     w = np.ones((K, N)) if w is None else np.broadcast_to(w, (K, N)).astype(dtype)
-    return stack, rows, theta, anchor, labels, w
+    return network, rows, theta, anchor, labels, w
 
 
-def _sums(backend, stack, rows, theta, anchor, move=None):
+def _sums(backend, network, rows, theta, anchor, move=None):
     """(host sums over chunks of four rows, the anchors after it)."""
     dtype = rows.dtype
     anchor = backend.asarray(anchor)
@@ -49,13 +49,15 @@ def _sums(backend, stack, rows, theta, anchor, move=None):
         anchor.flags.writeable = True  # it is the fit's own memory, whatever the rows are
     numbers = {"margin": MARGIN, "smoothing": SMOOTHING}
     numbers = {name: backend.asarray(v, str(np.dtype(theta.dtype))) for name, v in numbers.items()}
-    step = proximal_sums(stack, backend.asarray(theta), dtype, anchor=anchor, move=move, **numbers)
+    step = proximal_sums(
+        network, backend.asarray(theta), dtype, anchor=anchor, move=move, **numbers
+    )
     found = sum_over_rows(lambda chunk: step(chunk, chunk.where), rows, size=4)
     return step, [backend.to_host(part) for part in found], backend.to_host(anchor)
 
 
-def _scores(stack, theta, rows, x):
-    ((w, b),) = stack.layers(theta)
+def _scores(network, theta, rows, x):
+    ((w, b),) = network.layers(theta)
     return x @ w.T + (0.0 if b is None else b[:, 0])
 
 
@@ -63,20 +65,20 @@ def _scores(stack, theta, rows, x):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("mask", [True, False], ids=["mask", "integers"])
 def test_sums_are_those_of_the_formula(backend, weights, dtype, mask):
-    stack, rows, theta, anchor, labels, w = _case(backend, weights, dtype, mask=mask)
+    network, rows, theta, anchor, labels, w = _case(backend, weights, dtype, mask=mask)
     x = backend.to_host(rows.x).astype(np.float64)
-    _, (loss, slack, plain, dw, db), after = _sums(backend, stack, rows, theta, anchor)
+    _, (loss, slack, plain, dw, db), after = _sums(backend, network, rows, theta, anchor)
     np.testing.assert_array_equal(after, anchor)
     close = CLOSE[dtype]
     for k in range(K):
-        scores = _scores(stack, theta[k].astype(np.float64), rows, x)
+        scores = _scores(network, theta[k].astype(np.float64), rows, x)
         want = proximal_rows(scores, labels, anchor[k].T, SMOOTHING[k], MARGIN[k])
         assert_relative(loss[k], w[k] @ want[0], close)
         assert_relative(slack[k], w[k] @ want[2], close)
         assert_relative(plain[k], w[k] @ hinge_rows(scores, labels, MARGIN[k])[0], close)
-        slope = want[1] * w[k][:, None]
-        assert_close_max_norm(dw[k], slope.T @ x, close)
-        assert_close_max_norm(db[k], slope.sum(axis=0), close)
+        gradient = want[1] * w[k][:, None]
+        assert_close_max_norm(dw[k], gradient.T @ x, close)
+        assert_close_max_norm(db[k], gradient.sum(axis=0), close)
 
 
 @pytest.mark.parametrize("relaxation", [1.0, 1.6])
@@ -84,18 +86,18 @@ def test_sums_are_those_of_the_formula(backend, weights, dtype, mask):
 def test_a_move_takes_some_heads_along(backend, weights, relaxation):
     """Their anchors become anchor + relaxation (a - anchor), with the smoothing of before, and the
     sums are those at the new anchors."""
-    stack, rows, theta, anchor, labels, w = _case(backend, weights)
+    network, rows, theta, anchor, labels, w = _case(backend, weights)
     x, heads = backend.to_host(rows.x), np.array([True, False, True])
     move = Move(backend.asarray(heads), backend.asarray(BEFORE), relaxation)
-    _, (*got, curvature), after = _sums(backend, stack, rows, theta, anchor, move)
-    scores = [_scores(stack, theta[k], rows, x) for k in range(K)]
+    _, (*got, curvature), after = _sums(backend, network, rows, theta, anchor, move)
+    scores = [_scores(network, theta[k], rows, x) for k in range(K)]
     found = np.stack([
         proximal_rows(scores[k], labels, anchor[k].T, BEFORE[k], MARGIN[k])[3].T for k in range(K)
     ])  # fmt: skip
     want = anchor.copy()
     want[heads] += relaxation * (found - anchor)[heads]
     np.testing.assert_allclose(after, want, rtol=0, atol=1e-14)
-    _, again, _ = _sums(backend, stack, rows, theta, want)
+    _, again, _ = _sums(backend, network, rows, theta, want)
     for one, other in zip(got, again, strict=True):
         assert_close_max_norm(one, other, 1e-13)
     for k in range(K):
@@ -116,11 +118,11 @@ def _curvature(a, labels, weights, smoothing):
 
 
 def test_a_move_need_not_measure(backend):
-    stack, rows, theta, anchor, _, _ = _case(backend)
+    network, rows, theta, anchor, _, _ = _case(backend)
     heads = backend.asarray(np.ones(K, dtype=bool))
     moves = [Move(heads, backend.asarray(BEFORE), 1.0, measure) for measure in (True, False)]
     (_, more, one), (_, less, other) = (
-        _sums(backend, stack, rows, theta, anchor, move) for move in moves
+        _sums(backend, network, rows, theta, anchor, move) for move in moves
     )
     assert len(more) == len(less) + 1
     np.testing.assert_array_equal(one, other)
@@ -133,22 +135,22 @@ def test_in_place_is_what_the_kernels_give(weights, dtype, classes):
     """The path without temporaries and the one for every backend, on the same rows."""
     rng = np.random.default_rng(1)
     n, shift, scale = 50, rng.normal(size=D), rng.uniform(1, 2, size=D)
-    stack = Stack((D, classes), shift=shift.astype(dtype), scale=scale.astype(dtype))
+    network = Network((D, classes), shift=shift.astype(dtype), scale=scale.astype(dtype))
     w = {"none": None, "rows": rng.uniform(size=n), "heads": rng.uniform(size=(K, n))}[weights]
     labels = rng.integers(classes, size=n)
     rows = Rows(rng.normal(size=(n, D)).astype(dtype), labels, w, np.dtype(dtype))
     if w is not None:
         rows = Rows(rows.x, labels, w.astype(dtype), rows.dtype)
-    theta = rng.normal(size=(K, stack.size)).astype(dtype)
+    theta = rng.normal(size=(K, network.size)).astype(dtype)
     anchor = rng.uniform(size=(K, classes, n)).astype(dtype)
     anchor[:, labels, np.arange(n)] = 0.0
-    layers = stack.prepared(theta, rows.dtype)
+    layers = network.prepared(theta, rows.dtype)
     numbers = (MARGIN.astype(dtype), SMOOTHING.astype(dtype))
     move = Move(np.array([True, False, True]), BEFORE.astype(dtype), 1.6)
     results, after = [], []
     for cls in (HostProximalSums, ProximalSums):
         after.append(anchor.copy())
-        step = cls(stack, layers, *numbers, after[-1], move)
+        step = cls(network, layers, *numbers, after[-1], move)
         results.append(step(rows.chunk(slice(0, n)), slice(0, n)))
     assert_close_max_norm(after[0], after[1], CLOSE[dtype])
     for one, other in zip(*results, strict=True):
@@ -157,21 +159,21 @@ def test_in_place_is_what_the_kernels_give(weights, dtype, classes):
 
 
 def test_which_sums_are_made_in_place():
-    stack, rows, theta, anchor, _, _ = _case(Backend.NUMPY)
-    assert isinstance(_sums(Backend.NUMPY, stack, rows, theta, anchor)[0], HostProximalSums)
-    stack, rows, theta, anchor, _, _ = _case(Backend.STRICT)
-    assert type(_sums(Backend.STRICT, stack, rows, theta, anchor)[0]) is ProximalSums
+    network, rows, theta, anchor, _, _ = _case(Backend.NUMPY)
+    assert isinstance(_sums(Backend.NUMPY, network, rows, theta, anchor)[0], HostProximalSums)
+    network, rows, theta, anchor, _, _ = _case(Backend.STRICT)
+    assert type(_sums(Backend.STRICT, network, rows, theta, anchor)[0]) is ProximalSums
 
 
 def test_a_net_goes_through_the_kernels():
     rng = np.random.default_rng(2)
-    stack = Stack((D, 5, C))
+    network = Network((D, 5, C))
     _, rows, _, anchor, labels, _ = _case(Backend.NUMPY)
-    theta = rng.normal(size=(K, stack.size))
-    step, (loss, *_, db), _ = _sums(Backend.NUMPY, stack, rows, theta, anchor)
+    theta = rng.normal(size=(K, network.size))
+    step, (loss, *_, db), _ = _sums(Backend.NUMPY, network, rows, theta, anchor)
     assert type(step) is ProximalSums
     for k in range(K):
-        (w1, b1), (w2, b2) = stack.layers(theta[k])
+        (w1, b1), (w2, b2) = network.layers(theta[k])
         scores = np.maximum(rows.x @ w1.T + b1[:, 0], 0) @ w2.T + b2[:, 0]
         want = proximal_rows(scores, labels, anchor[k].T, SMOOTHING[k], MARGIN[k])
         assert_relative(loss[k], want[0].sum(), 1e-13)
@@ -180,7 +182,7 @@ def test_a_net_goes_through_the_kernels():
 
 def test_a_chunk_that_ends_early_may_be_done_again(backend, monkeypatch):
     """For want of memory, at whatever point: its multipliers have not moved."""
-    stack, rows, theta, anchor, _, _ = _case(backend)
+    network, rows, theta, anchor, _, _ = _case(backend)
     dtype, heads = rows.dtype, backend.asarray(np.array([True, False, True]))
     numbers = {"margin": backend.asarray(MARGIN), "smoothing": backend.asarray(SMOOTHING)}
     move = Move(heads, backend.asarray(BEFORE), 1.6)
@@ -190,7 +192,7 @@ def test_a_chunk_that_ends_early_may_be_done_again(backend, monkeypatch):
         if isinstance(held, np.ndarray):
             held.flags.writeable = True
         step = proximal_sums(
-            stack, backend.asarray(theta), dtype, anchor=held, move=move, **numbers
+            network, backend.asarray(theta), dtype, anchor=held, move=move, **numbers
         )
         calls = iter(range(99))
         for place, name in ((_proximal, "sum_last"), (_host_proximal, "sum_classes")):

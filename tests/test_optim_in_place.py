@@ -38,24 +38,24 @@ def cupy(monkeypatch):
 
 def case(rule, dtype, heads=None):
     shape = (40,) if heads is None else (heads, 40)
-    theta, slope = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    theta, gradient = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     state = tuple(
         np.abs(rng.normal(size=shape)).astype(dtype) if hasattr(part, "shape") else 3
         for part in rule.init(theta)
     )
     penalty = np.where(np.arange(40) % 7, 0.02, 0.0).astype(dtype) * np.ones(shape, dtype)
     rate = 0.1 if heads is None else rng.uniform(0.01, 0.1, (heads, 1)).astype(dtype)
-    return theta, slope, penalty, state, rate
+    return theta, gradient, penalty, state, rate
 
 
 def assert_update(rule, dtype, heads=None):
-    theta, slope, penalty, state, rate = case(rule, dtype, heads)
+    theta, gradient, penalty, state, rate = case(rule, dtype, heads)
     numbers = rule.numbers(state, rate)
-    want, after = rule.update(theta, slope + penalty * theta, state, numbers)
+    want, after = rule.update(theta, gradient + penalty * theta, state, numbers)
     own = [theta.copy(), *(np.copy(part) for part in state if hasattr(part, "shape"))]
     held = tuple(own[1:]) + tuple(part for part in state if not hasattr(part, "shape"))
     arrays = [np.asarray(number, dtype) for number in numbers]
-    update_in_place(rule, own[0], slope, penalty, held, arrays)
+    update_in_place(rule, own[0], gradient, penalty, held, arrays)
     # A dozen roundings of numbers of size 1, at worst of a small difference of them.
     bound = 20 * np.finfo(dtype).eps
     for got, whole in zip(own, [want, *after], strict=False):
@@ -84,11 +84,11 @@ def test_statements_are_c(cupy, rule, dtype):
 def test_on_the_host_bit_for_bit(rule, dtype, heads):
     if heads and isinstance(rule, Momentum):
         rule = Momentum(np.array([[0.9], [0.5], [0.0]], dtype))
-    theta, slope, _, state, rate = case(rule, dtype, heads)
-    want, after = rule.step(theta, slope, state, rate)
+    theta, gradient, _, state, rate = case(rule, dtype, heads)
+    want, after = rule.step(theta, gradient, state, rate)
     own = np.array(theta)
     held = tuple(np.array(part) if hasattr(part, "shape") else part for part in state)
-    done = update_on_host(rule, own, slope.copy(), held, rule.numbers(state, rate))
+    done = update_on_host(rule, own, gradient.copy(), held, rule.numbers(state, rate))
     for got, whole in zip((own, *done), (want, *after), strict=True):
         np.testing.assert_array_equal(got, whole)
     for part, now in zip(held, done, strict=True):
@@ -112,13 +112,13 @@ def test_where_it_can_be_done(monkeypatch):
 def test_on_a_device(backend, rule, dtype):
     if "cupy" not in str(backend):
         pytest.skip("the kernels are CuPy's")
-    theta, slope, penalty, state, rate = case(rule, dtype, 3)
+    theta, gradient, penalty, state, rate = case(rule, dtype, 3)
     numbers = [backend.asarray(np.asarray(n, dtype)) for n in rule.numbers(state, rate)]
-    want, after = rule.update(theta, slope + penalty * theta, state, rule.numbers(state, rate))
+    want, after = rule.update(theta, gradient + penalty * theta, state, rule.numbers(state, rate))
     put = backend.asarray
     own = [put(theta), *(put(part) for part in state if hasattr(part, "shape"))]
     held = tuple(own[1:])
-    update_in_place(rule, own[0], put(slope), put(penalty), held, numbers)
+    update_in_place(rule, own[0], put(gradient), put(penalty), held, numbers)
     bound = 20 * np.finfo(dtype).eps
     for got, whole in zip(own, [want, *after], strict=False):
         np.testing.assert_allclose(backend.to_host(got), whole, rtol=bound, atol=4 * bound)

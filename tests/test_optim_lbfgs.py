@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from counting import counted, counting
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.optim import LBFGS, Memory
 
 module = sys.modules["xclf.optim.lbfgs"]
@@ -17,7 +17,7 @@ module = sys.modules["xclf.optim.lbfgs"]
 
 def _rosenbrock(theta):
     """sum 100 (x_{2i} - x_{2i-1}^2)^2 + (1 - x_{2i-1})^2 per head: minimum 0 at (1, ..., 1)."""
-    xp = _xp.namespace(theta)
+    xp = _array_api.namespace(theta)
     a, b = theta[..., 0::2], theta[..., 1::2]
     value = xp.sum(100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2, axis=-1)
     da = -400.0 * a * (b - a * a) - 2.0 * (1.0 - a)
@@ -34,10 +34,10 @@ def _quadratics(seed, k, p=12, condition=1e4, like=None):
         hessians.append(q * np.geomspace(1, condition, p) @ q.T)
     h, c = np.stack(hessians), centres
     if like is not None:
-        h, c = _xp.from_host(h, like), _xp.from_host(centres, like)
+        h, c = _array_api.from_host(h, like), _array_api.from_host(centres, like)
 
     def value_and_grad(theta):
-        xp = _xp.namespace(theta)
+        xp = _array_api.namespace(theta)
         off = theta - c
         grad = xp.matmul(h, off[..., None])[..., 0]
         return 1.0 + 0.5 * xp.sum(off * grad, axis=-1), grad
@@ -235,7 +235,7 @@ def test_one_host_copy_per_evaluation(monkeypatch):
 
     def to_host(array):
         sizes.append(tuple(array.shape))
-        return _xp.to_host(array)
+        return _array_api.to_host(array)
 
     f, _, _ = _quadratics(0, 3, like=counted(np.zeros(1)))
 

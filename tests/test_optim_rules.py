@@ -16,31 +16,31 @@ STEPS, P = 6, 5
 BOUND = {"float64": 1e-14, "float32": 5e-6}
 
 
-def _sgd(theta, slopes, rate):
-    for g in slopes:
+def _sgd(theta, gradients, rate):
+    for g in gradients:
         theta = theta - rate * g
     return theta
 
 
-def _momentum(theta, slopes, rate, momentum=0.9):
+def _momentum(theta, gradients, rate, momentum=0.9):
     v = 0.0
-    for g in slopes:
+    for g in gradients:
         v = momentum * v - rate * g
         theta = theta + v
     return theta
 
 
-def _rmsprop(theta, slopes, rate, decay=0.99, epsilon=1e-8):
+def _rmsprop(theta, gradients, rate, decay=0.99, epsilon=1e-8):
     c = 0.0
-    for g in slopes:
+    for g in gradients:
         c = decay * c + (1 - decay) * g**2
         theta = theta - rate * g / (np.sqrt(c) + epsilon)
     return theta
 
 
-def _adam(theta, slopes, rate, beta1=0.9, beta2=0.999, epsilon=1e-8):
+def _adam(theta, gradients, rate, beta1=0.9, beta2=0.999, epsilon=1e-8):
     m = v = 0.0
-    for t, g in enumerate(slopes, start=1):
+    for t, g in enumerate(gradients, start=1):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
@@ -62,10 +62,10 @@ rules = pytest.mark.parametrize(
 )
 
 
-def _run(rule, theta, slopes, rate):
+def _run(rule, theta, gradients, rate):
     state = rule.init(theta)
-    for slope in slopes:
-        theta, state = rule.step(theta, slope, state, rate)
+    for gradient in gradients:
+        theta, state = rule.step(theta, gradient, state, rate)
     return theta
 
 
@@ -76,32 +76,32 @@ def _data(dtype, shape=(P,)):
 
 @rules
 def test_several_steps_are_the_formula(backend, rule, formula, options, dtype):
-    theta, slopes = _data(dtype)
-    start, parts = backend.asarray(theta), [backend.asarray(g) for g in slopes]
+    theta, gradients = _data(dtype)
+    start, parts = backend.asarray(theta), [backend.asarray(g) for g in gradients]
     got = _run(rule, start, parts, 0.1)
-    want = formula(theta.astype(np.float64), slopes.astype(np.float64), 0.1, **options)
+    want = formula(theta.astype(np.float64), gradients.astype(np.float64), 0.1, **options)
     assert_same_kind(got, start)
     assert_close_max_norm(backend.to_host(got), want, BOUND[dtype.name])
     np.testing.assert_array_equal(backend.to_host(start), theta, "theta was written to")
-    for part, g in zip(parts, slopes, strict=True):
-        np.testing.assert_array_equal(backend.to_host(part), g, "a slope was written to")
+    for part, g in zip(parts, gradients, strict=True):
+        np.testing.assert_array_equal(backend.to_host(part), g, "a gradient was written to")
 
 
 @rules
 def test_heads_have_their_own_rates(backend, rule, formula, options):
-    theta, slopes = _data(np.float64, (3, P))
+    theta, gradients = _data(np.float64, (3, P))
     rates = np.array([[0.01], [0.1], [1.0]])
-    parts = [backend.asarray(g) for g in slopes]
+    parts = [backend.asarray(g) for g in gradients]
     got = backend.to_host(_run(rule, backend.asarray(theta), parts, backend.asarray(rates)))
     for k in range(3):
-        want = formula(theta[k], slopes[:, k], rates[k, 0], **options)
+        want = formula(theta[k], gradients[:, k], rates[k, 0], **options)
         assert_close_max_norm(got[k], want, BOUND["float64"])
 
 
 def test_the_first_step_of_adam_is_the_rate():
-    """Bias correction: m / sqrt(v) is +-1 after one step, whatever the size of the slope."""
-    theta, slope = np.zeros(3), np.array([1e-3, -5.0, 1e4])
-    got, state = Adam(epsilon=0.0).step(theta, slope, Adam().init(theta), 0.1)
+    """Bias correction: m / sqrt(v) is +-1 after one step, whatever the size of the gradient."""
+    theta, gradient = np.zeros(3), np.array([1e-3, -5.0, 1e4])
+    got, state = Adam(epsilon=0.0).step(theta, gradient, Adam().init(theta), 0.1)
     np.testing.assert_allclose(got, [-0.1, 0.1, -0.1], rtol=1e-14)
     assert state[2] == 1
 
@@ -110,11 +110,11 @@ def test_the_first_step_of_adam_is_the_rate():
     ("rule", "most"), [(SGD(), 2), (Momentum(), 4), (RMSProp(), 9), (Adam(), 13)], ids=str
 )
 def test_a_step_is_a_handful_of_operations(rule, most):
-    theta, slope = counted(np.zeros(P)), counted(np.ones(P))
+    theta, gradient = counted(np.zeros(P)), counted(np.ones(P))
     state = rule.init(theta)
     for _ in range(2):
         with counting() as tally:
-            theta, state = rule.step(theta, slope, state, 0.1)
+            theta, state = rule.step(theta, gradient, state, 0.1)
         assert tally.operations <= most, tally
         assert tally.reads == 0, tally
 

@@ -18,7 +18,7 @@ from helpers import (
     reduce,
 )
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.kernels import affine, cross_entropy, hinge
 
 RNG = np.random.default_rng(11)
@@ -26,35 +26,35 @@ SCORES = RNG.normal(size=(6, 4))
 LABELS = np.array([0, 3, 1, 2, 2, 0])
 
 
-def _times(factor_loss, factor_slope):
+def _times(factor_loss, factor_gradient):
     def kernel(scores, labels):
         loss, dscores = cross_entropy(scores, labels)
-        return loss * factor_loss, dscores * factor_slope
+        return loss * factor_loss, dscores * factor_gradient
 
     return kernel
 
 
 def _naive(scores, labels):
     """Right on paper: exp overflows, and 1 + tiny loses the tiny."""
-    xp = _xp.namespace(scores)
+    xp = _array_api.namespace(scores)
     e = xp.exp(scores)
     p = e / xp.sum(e, axis=-1, keepdims=True)
     picked = xp.take_along_axis(p, labels[:, None], axis=-1)
     rows = scores.shape[0]
-    classes = xp.arange(scores.shape[1], device=_xp.device(scores))[None, :]
+    classes = xp.arange(scores.shape[1], device=_array_api.device(scores))[None, :]
     true = xp.astype(classes == labels[:, None], scores.dtype)
     return xp.sum(-xp.log(picked)) / rows, (p - true) / rows
 
 
 def _promoting(scores, labels):
     loss, dscores = cross_entropy(scores, labels)
-    xp = _xp.namespace(scores)
+    xp = _array_api.namespace(scores)
     return loss, xp.astype(dscores, xp.float64)
 
 
 def _crossing(scores, labels):
     loss, dscores = cross_entropy(scores, labels)
-    return _xp.to_host(loss), dscores
+    return _array_api.to_host(loss), dscores
 
 
 def _writing(scores, labels):
@@ -65,7 +65,7 @@ def _writing(scores, labels):
 
 def _crammer_singer(scores, labels):
     """The max form: another loss under the same name."""
-    xp = _xp.namespace(scores)
+    xp = _array_api.namespace(scores)
     _, dscores = hinge(scores, labels)
     picked = xp.take_along_axis(scores, labels[:, None], axis=-1)
     return xp.mean(xp.max(scores - picked + 1.0, axis=-1)), dscores
@@ -156,5 +156,5 @@ def test_the_two_cross_entropy_oracles_agree():
 
 
 def test_the_numerical_gradient_finds_a_known_one():
-    slope = numerical_gradient(lambda x: float(np.sum(x**3)), np.array([[1.0, -2.0]]))
-    np.testing.assert_allclose(slope, [[3.0, 12.0]], rtol=1e-8)
+    gradient = numerical_gradient(lambda x: float(np.sum(x**3)), np.array([[1.0, -2.0]]))
+    np.testing.assert_allclose(gradient, [[3.0, 12.0]], rtol=1e-8)

@@ -15,7 +15,7 @@ from estimator_cases import CLASSES, blobs, quick
 
 from xclf import SoftmaxClassifier, SweepCV
 from xclf.rows import _precision as module
-from xclf.rows import products
+from xclf.rows import product_precision
 from xclf.training.full_batch import rounding
 
 X, Y = blobs(90, 5, 3, dtype=np.float32)
@@ -98,7 +98,7 @@ def test_the_last_of_several_threads_puts_it_back(setting):
     inside, leave = threading.Barrier(count + 1), threading.Event()
 
     def work():
-        with products(x, x.dtype, "tf32"):
+        with product_precision(x, x.dtype, "tf32"):
             inside.wait()
             leave.wait()
 

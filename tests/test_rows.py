@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_close_max_norm, assert_same_kind
 
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.rows import MASK_CLASSES, Chunk, Rows, map_rows, sum_over_rows
 from xclf.training import Problem
 
@@ -119,13 +119,13 @@ def test_a_sum_over_no_rows_is_an_error():
 
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 @pytest.mark.parametrize("k", [None, 2])
-def test_objective_and_slope_do_not_depend_on_the_chunks(backend, chunk_size, loss, k):
+def test_objective_and_gradient_do_not_depend_on_the_chunks(backend, chunk_size, loss, k):
     rng = np.random.default_rng(1)
-    stack = Stack((D, 6, C))
-    theta = rng.normal(size=(() if k is None else (k,)) + (stack.size,))
+    network = Network((D, 6, C))
+    theta = rng.normal(size=(() if k is None else (k,)) + (network.size,))
     weights = rng.uniform(size=N)
     rows = _rows(backend, weights=weights)
-    problem = Problem(Objective(stack, data_loss(loss), 0.01), rows)
+    problem = Problem(Objective(network, data_loss(loss), 0.01), rows)
     whole = Rows(*(backend.to_host(a) for a in (rows.x, rows.labels, rows.weights)), np.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_module, "_chunk_rows", lambda *_: N)
@@ -184,11 +184,11 @@ def test_a_device_takes_larger_chunks(backend):
 
 
 def test_heads_shrink_the_chunks():
-    stack = Stack((D, 6, C))
+    network = Network((D, 6, C))
     rows = Rows(np.zeros((1, D)), np.zeros(1, int), None, np.dtype("float64"))
-    problem = Problem(Objective(stack, data_loss("softmax"), 0.0), rows)
-    assert problem.width(np.zeros(stack.size)) == 6
-    assert problem.width(np.zeros((20, stack.size))) == 120
+    problem = Problem(Objective(network, data_loss("softmax"), 0.0), rows)
+    assert problem.width(np.zeros(network.size)) == 6
+    assert problem.width(np.zeros((20, network.size))) == 120
 
 
 def test_masks_are_for_few_classes():

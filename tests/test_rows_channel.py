@@ -14,7 +14,7 @@ import pytest
 from fake_cupy import Device, Machine, modules
 
 from xclf.rows import Streamed
-from xclf.rows import _channel as module
+from xclf.rows import _transfer as module
 
 HOST = np.arange(60.0).reshape(20, 3)
 seeds = pytest.mark.parametrize("machine", range(25), indirect=True)

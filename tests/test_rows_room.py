@@ -1,4 +1,4 @@
-"""Room: sizes in words, shares, and chunks that find no memory."""
+"""MemoryBudget: sizes in words, shares, and chunks that find no memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from conftest import Backend
 from device_cases import gpus  # noqa: F401
 from estimator_cases import blobs, small
 
-from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _xp
-from xclf.rows import Room, Rows, blas_width, in_words, map_rows, parse_bytes, sum_over_rows
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api
+from xclf.rows import MemoryBudget, Rows, blas_width, in_words, map_rows, parse_bytes, sum_over_rows
 
 X = np.arange(60.0).reshape(20, 3)
 
@@ -53,10 +53,10 @@ def test_sizes_in_words_are_rounded_up(size, words):
 
 
 def test_shares_of_the_room():
-    assert (Room().for_pairs(99), Room().for_basis()) == (99, float("inf"))
-    room = Room(1000)
-    assert (room.for_chunks(1), room.for_chunks(5), room.for_pairs(99)) == (250, 50, 99)
-    assert (room.for_pairs(999), room.for_basis()) == (250, 800)
+    assert (MemoryBudget().for_pairs(99), MemoryBudget().for_basis()) == (99, float("inf"))
+    budget = MemoryBudget(1000)
+    assert (budget.for_chunks(1), budget.for_chunks(5), budget.for_pairs(99)) == (250, 50, 99)
+    assert (budget.for_pairs(999), budget.for_basis()) == (250, 800)
 
 
 def test_chunks_keep_to_the_room():
@@ -65,12 +65,12 @@ def test_chunks_keep_to_the_room():
     each = 8 * (100 + 6)
     plain = rows.chunk_rows(1)
     for size, want in ((None, plain), (1 << 40, plain), (1000 * each, None), (0, 64)):
-        rows.room.size = size
+        rows.budget.size = size
         share = (size or 0) // (4 * blas_width()) // each
         assert rows.chunk_rows(1) == (max(64, share) if want is None else want)
-    rows.room.chunk = 10 * each
+    rows.budget.chunk = 10 * each
     assert rows.chunk_rows(1) == 10
-    rows.room.chunk = 1
+    rows.budget.chunk = 1
     assert rows.chunk_rows(1) == 1
 
 
@@ -150,7 +150,7 @@ def test_other_errors_are_not_taken_for_it(backend):
     f = _limited(backend, 6, ValueError("shape"), [])
     with pytest.raises(ValueError, match="shape"):
         sum_over_rows(f, _rows(backend))
-    assert not _xp.out_of_memory(CUBLASError("NOT_INITIALIZED"))
+    assert not _array_api.out_of_memory(CUBLASError("NOT_INITIALIZED"))
 
 
 def test_predictions_too():
@@ -175,7 +175,7 @@ def test_a_fit_without_memory_for_its_chunks(cls, streamed, monkeypatch):
     x, y = blobs(150, 6, 3)
     options = {"device": "gpu", "max_iter": 10, "solver": "lbfgs"}
     if streamed:
-        monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+        monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
     with pytest.warns(UserWarning, match="did not converge"):
         want = small(cls, **options).fit(x, y)
     plain = Rows._beside

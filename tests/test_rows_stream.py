@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import Backend
 
-from xclf.rows import Rows, Streamed, _channel, _stream, map_rows, sum_over_rows
+from xclf.rows import Rows, Streamed, _stream, _transfer, map_rows, sum_over_rows
 
 HOST = np.arange(60.0).reshape(20, 3)
 
@@ -20,15 +20,15 @@ def streamed(request):
 
 
 def test_it_looks_like_the_array_it_stands_for(streamed):
-    from xclf import _xp
+    from xclf import _array_api
 
     backend, x = streamed
     like = backend.asarray(HOST)
     assert (x.shape, x.ndim, x.dtype) == (like.shape, 2, like.dtype)
-    assert _xp.namespace(x, like) is backend.xp
-    assert _xp.same_place(x, like)
-    assert not _xp.is_host(x)
-    assert _xp.device(_xp.from_host(np.ones(2), x)) == backend.device
+    assert _array_api.namespace(x, like) is backend.xp
+    assert _array_api.same_device(x, like)
+    assert not _array_api.is_host(x)
+    assert _array_api.device(_array_api.from_host(np.ones(2), x)) == backend.device
 
 
 def test_what_arrives(streamed):
@@ -56,21 +56,21 @@ def test_only_consecutive_whole_rows_are_sent(streamed, key):
 @pytest.mark.parametrize("which", ["slice", "index"])
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_many_threads_copy_what_one_would(order, which, dtype, monkeypatch):
-    monkeypatch.setattr(_channel, "_BLOCK", 64)
+    monkeypatch.setattr(_transfer, "_BLOCK", 64)
     rng = np.random.default_rng(0)
     host = np.asarray(rng.integers(0, 99, (301, 7)), dtype, order=order)
     rows = slice(11, 290) if which == "slice" else rng.integers(301, size=500)
     out = np.empty(host[rows].shape, "float64" if dtype == "float64" else "float32")
-    writing = _channel.begin_copy(host, rows, out)
-    assert len(writing) == _channel._COPIERS
-    _channel.finish_copy(writing)
+    writing = _transfer.begin_copy(host, rows, out)
+    assert len(writing) == _transfer._COPIERS
+    _transfer.finish_copy(writing)
     np.testing.assert_array_equal(out, host[rows])
-    assert _channel.begin_copy(host, slice(5, 5), out[:0]) == []
+    assert _transfer.begin_copy(host, slice(5, 5), out[:0]) == []
 
 
 def test_little_is_copied_at_once():
     out = np.empty((4, 3))
-    assert _channel.begin_copy(HOST, np.array([3, 1, 4, 1]), out) == []
+    assert _transfer.begin_copy(HOST, np.array([3, 1, 4, 1]), out) == []
     np.testing.assert_array_equal(out, HOST[[3, 1, 4, 1]])
 
 
@@ -92,7 +92,7 @@ def test_rows_are_taken_where_they_are_gathered(streamed):
 
 def test_sums_and_maps_over_streamed_rows(streamed, monkeypatch):
     backend, x = streamed
-    monkeypatch.setattr(_channel, "CHUNK", 1)
+    monkeypatch.setattr(_transfer, "CHUNK", 1)
     monkeypatch.setattr("xclf.rows._rows._MIN_ROWS", 3)
     rows = Rows(x, backend.asarray(np.zeros(20, np.int64)), None, x.dtype)
     assert rows.chunk_rows(1) == 3
@@ -107,7 +107,7 @@ def test_rows_that_were_moved_have_arrived(streamed, monkeypatch):
     """Where they are moved chunk by chunk, by two streams, before the channel is let go."""
     backend, x = streamed
     monkeypatch.setattr(_stream, "library", lambda xp: "cupy")
-    monkeypatch.setattr(_channel, "CHUNK", 4 * x.bytes_per_row)
+    monkeypatch.setattr(_transfer, "CHUNK", 4 * x.bytes_per_row)
     arrived = []
     monkeypatch.setattr(_stream, "finish", lambda array: arrived.append(backend.to_host(array)))
     x.resident()
@@ -118,13 +118,13 @@ def test_no_step_over_streamed_rows_reads_the_device():
     """Neither a minibatch nor a full pass: rows go there, and nothing comes back."""
     from counting import NAMESPACE, counted, counting
 
-    from xclf.objectives import Objective, Stack, data_loss
+    from xclf.objectives import Network, Objective, data_loss
     from xclf.optim import SGD
     from xclf.training import Problem, minibatch_step
 
     x = Streamed(HOST, NAMESPACE, "cpu")
     rows = Rows(x, counted(np.arange(20) % 4), None, x.dtype)
-    objective = Objective(Stack((3, 4)), data_loss("softmax"), 1e-3)
+    objective = Objective(Network((3, 4)), data_loss("softmax"), 1e-3)
     theta = counted(np.zeros(16))
     with counting() as tally:
         minibatch_step(objective, SGD(), rows, theta, (), rows.numbers(np.array([1, 5])), 0.1)

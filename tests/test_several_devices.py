@@ -14,11 +14,11 @@ from conftest import Backend
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
 
-from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _xp
-from xclf.estimators import _places
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
+from xclf.estimators import _devices
 from xclf.rows import PerRow, Rows, Split, Streamed, map_rows, split, sum_over_rows
 from xclf.training import proximal
-from xclf.training._inner import Inner
+from xclf.training._smoothed_hinge import SmoothedHinge
 
 X, Y = blobs(150, 6, 3)
 BOTH = ("gpu", "gpu2")
@@ -33,7 +33,7 @@ pytestmark = [
 @pytest.fixture
 def streamed(monkeypatch):
     """Devices on which X finds no room."""
-    monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+    monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
 
 
 @pytest.fixture(params=["resident", "streamed"])
@@ -50,7 +50,7 @@ def widened(monkeypatch):
     plain = Rows._beside
 
     def watched(self, x, where):
-        seen.append((str(_xp.device(x)), int(x.shape[0])))
+        seen.append((str(_array_api.device(x)), int(x.shape[0])))
         return plain(self, x, where)
 
     monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda *_: 20)
@@ -99,7 +99,7 @@ def test_every_full_batch_fit_is_shared(model, options, way, widened):
     assert got.n_iter_ == want.n_iter_
     assert 0.4 <= _share(widened) <= 0.6
     for layer in got._layers():
-        assert _xp.device(layer.w) == _xp.SPOTS["gpu"][1]
+        assert _array_api.device(layer.w) == _array_api.NAMED_DEVICES["gpu"][1]
 
 
 @models
@@ -108,7 +108,7 @@ def test_it_repeats_bit_for_bit(model, way):
     assert first.objective_ == second.objective_
     assert first.history_["loss"] == second.history_["loss"]
     for one, other in zip(first._layers(), second._layers(), strict=True):
-        np.testing.assert_array_equal(_xp.to_host(one.w), _xp.to_host(other.w))
+        np.testing.assert_array_equal(_array_api.to_host(one.w), _array_api.to_host(other.w))
 
 
 @pytest.mark.parametrize("reg", [1e-1, 1e-2])
@@ -129,13 +129,13 @@ def test_the_gap_of_the_hinge_is_certified_over_all_rows(reg, widened):
 def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
     """Multipliers of float32 go on as they are, each on its device."""
     wide = []
-    original = Inner.widened
+    original = SmoothedHinge.widened
 
     def watched(*args):
-        wide.append([str(_xp.device(part)) for part in args[-1][0].parts])
+        wide.append([str(_array_api.device(part)) for part in args[-1][0].parts])
         return original(*args)
 
-    monkeypatch.setattr(Inner, "widened", watched)
+    monkeypatch.setattr(SmoothedHinge, "widened", watched)
     for patience in ("_PATIENCE", "_HARD"):  # rounding is soon blamed
         monkeypatch.setattr(proximal, patience, 1)
     x = np.round(X[:60], 1).astype(np.float32)
@@ -171,9 +171,9 @@ def test_a_search_over_solvers_shares_what_can_be_shared(widened):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_predictions_of_many_rows_are_shared(cls, widened, monkeypatch):
     want = quick(cls).fit(X, Y)
-    model = quick(cls).fit(X, Y).to_namespace(*_xp.SPOTS["gpu"])
+    model = quick(cls).fit(X, Y).to_namespace(*_array_api.NAMED_DEVICES["gpu"])
     model.device = BOTH
-    monkeypatch.setattr(_places, "_SHARE", X.nbytes // 2)
+    monkeypatch.setattr(_devices, "_SHARE", X.nbytes // 2)
     for method in ("predict", "decision_function", "predict_proba"):
         if not hasattr(want, method):
             continue
@@ -191,8 +191,8 @@ def test_predictions_of_many_rows_are_shared(cls, widened, monkeypatch):
 
 def test_fewer_rows_than_devices():
     x, y = X[:2], np.asarray([0, 1])
-    xp = _xp.SPOTS["gpu"][0]
-    _xp.SPOTS["gpu3"] = (xp, xp.Device("CPU_DEVICE"))
+    xp = _array_api.NAMED_DEVICES["gpu"][0]
+    _array_api.NAMED_DEVICES["gpu3"] = (xp, xp.Device("CPU_DEVICE"))
     for cls in (SoftmaxClassifier, SVMClassifier):
         model = cls(device=(*BOTH, "gpu3"), max_iter=3).fit(x, y)
         assert model.predict(x).tolist() == [0, 1]
@@ -203,7 +203,7 @@ def test_a_device_without_memory_for_its_chunks(monkeypatch):
     plain = Rows._beside
 
     def limited(self, part, where):
-        if "device2" in str(_xp.device(part)) and part.shape[0] > 30:
+        if "device2" in str(_array_api.device(part)) and part.shape[0] > 30:
             raise MemoryError
         return plain(self, part, where)
 
@@ -234,21 +234,21 @@ def test_no_room_after_all_is_no_error(monkeypatch):
 
 
 def _split(resident=False):
-    xp, first = _xp.SPOTS["gpu"]
-    lanes = split(HOST, xp, [first, _xp.SPOTS["gpu2"][1]])
+    xp, first = _array_api.NAMED_DEVICES["gpu"]
+    shards = split(HOST, xp, [first, _array_api.NAMED_DEVICES["gpu2"][1]])
     if resident:
-        lanes = [(where, x.resident()) for where, x in lanes]
-    return Split(HOST, xp, first, lanes)
+        shards = [(where, x.resident()) for where, x in shards]
+    return Split(HOST, xp, first, shards)
 
 
 def _rows(x):
-    beside = [_xp.from_host(a, x) for a in (np.arange(20), np.arange(20.0))]
+    beside = [_array_api.from_host(a, x) for a in (np.arange(20), np.arange(20.0))]
     return Rows(x, *beside, x.dtype)
 
 
 def _columns(chunk):
     """Sums over the chunk, and the labels and weights that are beside it."""
-    xp = _xp.namespace(chunk.x)
+    xp = _array_api.namespace(chunk.x)
     first = xp.astype(chunk.labels, chunk.x.dtype)
     return xp.sum(chunk.x, axis=0), xp.sum(first * chunk.weights)
 
@@ -263,18 +263,18 @@ COLUMNS = functools.partial(_columns)
 def test_some_of_the_rows_stay_where_they_are(resident, index):
     rows, index = _rows(_split(resident)), np.asarray(index)
     some = rows.only(index)
-    total, beside = (_xp.to_host(part) for part in sum_over_rows(COLUMNS, some))
+    total, beside = (_array_api.to_host(part) for part in sum_over_rows(COLUMNS, some))
     np.testing.assert_array_equal(total, HOST[index].sum(axis=0))
     assert beside == np.sum(index * index)
     if np.any(np.diff(index) < 0):
         assert type(some.x) is Streamed
         return
-    for lane in some.lanes:
-        assert isinstance(lane.x, Streamed) is not resident
-    assert sum(len(lane) for lane in some.lanes) == len(index)
+    for shard in some.shards:
+        assert isinstance(shard.x, Streamed) is not resident
+    assert sum(len(shard) for shard in some.shards) == len(index)
     again = some.only(np.arange(len(index))[::2])
     (total, _) = sum_over_rows(COLUMNS, again)
-    np.testing.assert_array_equal(_xp.to_host(total), HOST[index[::2]].sum(axis=0))
+    np.testing.assert_array_equal(_array_api.to_host(total), HOST[index[::2]].sum(axis=0))
 
 
 def test_sums_and_maps_come_back_in_order():
@@ -284,7 +284,7 @@ def test_sums_and_maps_come_back_in_order():
     got = map_rows(lambda part: part * 2.0, x, x.dtype, 1)  # a closure: the first device does it
     np.testing.assert_array_equal(got, 2.0 * HOST)
     (total,) = sum_over_rows(lambda chunk: (chunk.x[0, :] * 1.0,), _rows(x), size=20)
-    np.testing.assert_array_equal(_xp.to_host(total), HOST[0])
+    np.testing.assert_array_equal(_array_api.to_host(total), HOST[0])
 
 
 def _double(part):
@@ -294,14 +294,14 @@ def _double(part):
 def test_numbers_beside_the_rows():
     rows = _rows(_split())
     made = rows.zeros((2,), rows.dtype)
-    assert [str(_xp.device(part)) for part in made.parts] == [
-        str(_xp.SPOTS[name][1]) for name in BOTH
+    assert [str(_array_api.device(part)) for part in made.parts] == [
+        str(_array_api.NAMED_DEVICES[name][1]) for name in BOTH
     ]
     assert [part.shape for part in made.parts] == [(2, 10), (2, 10)]
     with pytest.raises(ValueError, match="too many values"):
         made[:, slice(0, 3)]
     sum_over_rows(_Write(made), rows, size=4)
-    both = np.concatenate([_xp.to_host(part) for part in made.parts], axis=1)
+    both = np.concatenate([_array_api.to_host(part) for part in made.parts], axis=1)
     np.testing.assert_array_equal(both, np.stack([np.arange(20.0)] * 2))
     here = Rows(HOST, np.arange(20), None, HOST.dtype).zeros((3,), HOST.dtype)
     here[1, 2:4] = 7.0
@@ -313,7 +313,7 @@ class _Write:
     beside: Any
 
     def __call__(self, chunk):
-        xp = _xp.namespace(chunk.x)
+        xp = _array_api.namespace(chunk.x)
         self.beside[..., chunk.where] = xp.zeros_like(self.beside[..., chunk.where]) + (
             chunk.weights
         )
@@ -325,7 +325,7 @@ def test_an_error_ends_all_before_it_is_raised():
     begun, failed, done = threading.Event(), threading.Event(), []
 
     def step(chunk):
-        if "device1" in str(_xp.device(chunk.x)):
+        if "device1" in str(_array_api.device(chunk.x)):
             begun.wait(10)
             failed.set()
             raise KeyError("a chunk")
@@ -343,14 +343,16 @@ def test_an_error_ends_all_before_it_is_raised():
 def test_what_does_not_change_does_not_travel_again(monkeypatch):
     """Labels of the second device are copied there once, whatever heads leave."""
     x = _split()
-    weights = _xp.from_host(np.ones((3, 20)), x)
-    rows = Rows(x, _xp.from_host(np.arange(20), x), weights, x.dtype)
-    labels = [lane.labels for lane in rows.lanes]
-    fewer = rows.keep(np.array([0, 2])).widened(_xp.namespace(x).float32)
-    assert [lane.labels for lane in fewer.lanes] == labels
-    assert [lane.weights.shape for lane in fewer.lanes] == [(2, 10)] * 2
-    assert all(lane.weights.dtype == _xp.namespace(x).float32 for lane in fewer.lanes)
-    assert all(a is b for a, b in zip([lane.labels for lane in fewer.lanes], labels, strict=True))
+    weights = _array_api.from_host(np.ones((3, 20)), x)
+    rows = Rows(x, _array_api.from_host(np.arange(20), x), weights, x.dtype)
+    labels = [shard.labels for shard in rows.shards]
+    fewer = rows.keep(np.array([0, 2])).widened(_array_api.namespace(x).float32)
+    assert [shard.labels for shard in fewer.shards] == labels
+    assert [shard.weights.shape for shard in fewer.shards] == [(2, 10)] * 2
+    assert all(shard.weights.dtype == _array_api.namespace(x).float32 for shard in fewer.shards)
+    assert all(
+        a is b for a, b in zip([shard.labels for shard in fewer.shards], labels, strict=True)
+    )
 
 
 def test_a_per_row_array_maps_part_by_part():
@@ -361,10 +363,10 @@ def test_a_per_row_array_maps_part_by_part():
 
 def test_host_arrays_are_shared_as_they_are():
     host = np.arange(3.0)
-    assert Backend.STRICT.xp is _xp.SPOTS["gpu"][0]
-    from xclf.rows._lanes import moved
+    assert Backend.STRICT.xp is _array_api.NAMED_DEVICES["gpu"][0]
+    from xclf.rows._shards import moved
 
-    like = _split().lanes[1][1]
+    like = _split().shards[1][1]
     one, two = moved((host, [host]), like, 1)
     assert one is host
     assert two[0] is host

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
-from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _xp
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
 from xclf.rows import blas_width, in_threads, own_threads
 from xclf.sweep import _scores, _train
 
@@ -311,9 +311,9 @@ def test_scikit_learn_checks(estimator, check):
 def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
     """The same search with `device`: array-api-strict's device1 stands for a GPU."""
     xp = Backend.STRICT.xp
-    monkeypatch.setitem(_xp.SPOTS, "gpu", (xp, xp.Device("device1")))
+    monkeypatch.setitem(_array_api.NAMED_DEVICES, "gpu", (xp, xp.Device("device1")))
     if way == "streamed":
-        monkeypatch.setattr(_xp, "free_memory", lambda xp, device: 1)
+        monkeypatch.setattr(_array_api, "free_memory", lambda xp, device: 1)
     model = clone(estimator).set_params(standardize=standardize)
     want = SweepCV(model, GRID, cv=3).fit(X, Y)
     got = SweepCV(clone(model).set_params(device="gpu"), GRID, cv=3).fit(X, Y)

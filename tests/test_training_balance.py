@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xclf.training._balance import balance, imbalance
+from xclf.training._flow_repair import balance, imbalance
 
 
 def rows_of(seed, n_classes=4, n=60, kind="mixed", weighted=True):

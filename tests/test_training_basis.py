@@ -11,8 +11,8 @@ from conftest import Backend
 from estimator_cases import blobs, problem_on
 
 from xclf import SoftmaxClassifier, SVMClassifier
-from xclf.objectives import Stack
-from xclf.rows import Room, Rows
+from xclf.objectives import Network
+from xclf.rows import MemoryBudget, Rows
 from xclf.training.preconditioner import spectral_preconditioner
 
 module = sys.modules["xclf.training.preconditioner"]
@@ -20,17 +20,17 @@ X, Y = blobs(9, 14, 3)
 WEIGHTS = np.random.default_rng(1).uniform(0.2, 2.0, size=9)
 
 
-def _dense(stack, second, mean, curvature, reg):
+def _dense(network, second, mean, curvature, reg):
     """Inverse of A (x) S + 2 reg I in centred coordinates, eigenvalues of A at least 1e-4."""
     values, vectors = np.linalg.eigh(curvature)
     a = (vectors * np.maximum(values, 1e-4 * values.max())) @ vectors.T
-    d, c = stack.widths
-    model = np.zeros((stack.size, stack.size))
+    d, c = network.widths
+    model = np.zeros((network.size, network.size))
     model[: c * d, : c * d] = np.kron(a, second) + 2 * reg * np.eye(c * d)
-    if stack.bias:
+    if network.bias:
         model[c * d :, c * d :] = a
-    centre = np.eye(stack.size)
-    for k in range(c * stack.bias):
+    centre = np.eye(network.size)
+    for k in range(c * network.bias):
         centre[c * d + k, k * d : (k + 1) * d] = mean
     return np.linalg.inv(centre.T @ model @ centre)
 
@@ -45,17 +45,17 @@ def test_fewer_rows_than_features(backend, bias, standardised, weights):
     scale = np.linspace(0.5, 2.0, 14)
     place = {"shift": mean if bias else None, "scale": scale} if standardised else {}
     there = {key: None if a is None else backend.asarray(a) for key, a in place.items()}
-    stack = Stack((14, 3), bias=bias, **there)
-    problem = problem_on(backend, stack, X, Y, weights=weights)
-    curvature = problem.curvature(backend.asarray(np.zeros(stack.size)))
-    made = spectral_preconditioner(stack, problem.rows, 0.05, curvature)
+    network = Network((14, 3), bias=bias, **there)
+    problem = problem_on(backend, network, X, Y, weights=weights)
+    curvature = problem.curvature(backend.asarray(np.zeros(network.size)))
+    made = spectral_preconditioner(network, problem.rows, 0.05, curvature)
     assert made.basis.shape[1] < 14
     z = (X - (mean if bias else 0.0)) / scale if standardised else X
     centre = w @ z if bias else np.zeros(14)
     second = ((z - centre) * w[:, None]).T @ (z - centre)
-    want = _dense(stack, second, centre, backend.to_host(curvature), 0.05)
+    want = _dense(network, second, centre, backend.to_host(curvature), 0.05)
     got = np.stack(
-        [backend.to_host(made(backend.asarray(unit[None, :])))[0] for unit in np.eye(stack.size)]
+        [backend.to_host(made(backend.asarray(unit[None, :])))[0] for unit in np.eye(network.size)]
     )
     np.testing.assert_allclose(got, want, atol=1e-8 * np.abs(want).max())
 
@@ -84,7 +84,7 @@ def test_fits_with_fewer_rows_than_features(cls, monkeypatch):
 )
 def test_what_a_full_basis_costs(n, widths, heads, least, most):
     rows = Rows(np.broadcast_to(0.0, (n, widths[0])), np.zeros(1, int), None, np.float64)
-    assert least <= module.passes_for_a_full_basis(rows, Stack(widths), heads) <= most
+    assert least <= module.passes_for_a_full_basis(rows, Network(widths), heads) <= most
 
 
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
@@ -139,8 +139,8 @@ def test_values_whose_squares_overflow(cls, x):
 def test_an_empty_spectrum_keeps_one_direction():
     """Equal rows: no spread anywhere, and still a usable preconditioner."""
     x = np.ones((6, 10))
-    problem = problem_on(Backend.NUMPY, Stack((10, 2)), x, np.arange(6) % 2)
-    made = spectral_preconditioner(problem.objective.stack, problem.rows, 0.1, np.eye(2))
+    problem = problem_on(Backend.NUMPY, Network((10, 2)), x, np.arange(6) % 2)
+    made = spectral_preconditioner(problem.objective.network, problem.rows, 0.1, np.eye(2))
     out = made(np.random.default_rng(0).normal(size=(1, 22)))
     assert np.isfinite(out).all()
 
@@ -164,17 +164,17 @@ def test_float32_rows_far_wider_than_many(warm):
 
 def test_a_basis_in_float32_where_float64_does_not_fit():
     x, y = blobs(900, 300, 3)
-    problem = problem_on(Backend.NUMPY, Stack((300, 3)), x, y)
+    problem = problem_on(Backend.NUMPY, Network((300, 3)), x, y)
     bases = {}
-    for room in (1_500_000, 10_000_000):
-        rows = replace(problem.rows, room=Room(int(room / 0.8)))
-        assert module.passes_for_a_full_basis(rows, problem.objective.stack, 1) < np.inf
-        made = spectral_preconditioner(problem.objective.stack, rows, 0.1, np.eye(3), full=True)
+    for budget in (1_500_000, 10_000_000):
+        rows = replace(problem.rows, budget=MemoryBudget(int(budget / 0.8)))
+        assert module.passes_for_a_full_basis(rows, problem.objective.network, 1) < np.inf
+        made = spectral_preconditioner(problem.objective.network, rows, 0.1, np.eye(3), full=True)
         bases[made.basis.dtype.name] = made
     v = np.random.default_rng(0).normal(size=(1, 903))
     narrow, wide = bases["float32"](v), bases["float64"](v)
     assert narrow.dtype == np.float64
     # Rounding of the products, 1e-7 times the root of 300, by the condition of the model, 30.
     np.testing.assert_allclose(narrow, wide, atol=1e-4 * np.abs(wide).max())
-    rows = replace(problem.rows, room=Room(1_000_000))
-    assert module.passes_for_a_full_basis(rows, problem.objective.stack, 1) == np.inf
+    rows = replace(problem.rows, budget=MemoryBudget(1_000_000))
+    assert module.passes_for_a_full_basis(rows, problem.objective.network, 1) == np.inf

@@ -13,7 +13,7 @@ from estimator_cases import CLASSES, blobs, small
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import Adam, Momentum
 from xclf.rows import Rows
 from xclf.training import MinibatchPlan, Problem, minibatch_step
@@ -31,9 +31,9 @@ def _rows(weighted=False, n_classes=4):
 
 def _step(widths, rule, loss="softmax", weighted=False, scaled=False):
     place = {"shift": counted(np.ones(6)), "scale": counted(np.full(6, 2.0))} if scaled else {}
-    stack = Stack(widths, **place)
-    objective = Objective(stack, data_loss(loss), 1e-3)
-    rows, theta = _rows(weighted), counted(np.ones(stack.size))
+    network = Network(widths, **place)
+    objective = Objective(network, data_loss(loss), 1e-3)
+    rows, theta = _rows(weighted), counted(np.ones(network.size))
     state, index = rule.init(theta), counted(np.arange(8))
     with counting() as tally:
         minibatch_step(objective, rule, rows, theta, state, index[:8], 0.1)
@@ -66,10 +66,10 @@ def test_weights_and_standardised_coordinates_cost_a_few_more(widths):
 @pytest.mark.parametrize("widths, most", [(LINEAR, 30), (NET, 50)], ids=["linear", "net"])
 def test_an_epoch_is_its_steps(widths, most, steps):
     """One copy of the order to the device, then nothing beside the steps; nothing is read."""
-    stack, rows = Stack(widths), _rows()
-    objective = Objective(stack, data_loss("softmax"), 1e-3)
+    network, rows = Network(widths), _rows()
+    objective = Objective(network, data_loss("softmax"), 1e-3)
     plan = MinibatchPlan(Momentum(), 0.1, 64 // steps, 5, "cosine", 0.0, None)
-    theta = counted(np.ones(stack.size))
+    theta = counted(np.ones(network.size))
     with counting() as tally:
         run_epoch(objective, rows, plan, theta, plan.rule.init(theta), np.arange(64), 1)
     assert tally.operations <= most * steps + 2, tally
@@ -135,9 +135,9 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
 def test_a_full_batch_svm_reads_once_an_evaluation(monkeypatch):
     """And a few numbers more for every certificate: class flows, then the gap's terms."""
     from xclf.training._certificate import Certificate
-    from xclf.training._inner import Inner
+    from xclf.training._smoothed_hinge import SmoothedHinge
 
-    seen, proofs = _evaluations(monkeypatch, Inner), []
+    seen, proofs = _evaluations(monkeypatch, SmoothedHinge), []
     original = Certificate.bound
     monkeypatch.setattr(Certificate, "bound", lambda self: proofs.append(1) or original(self))
     model = SVMClassifier(reg=1e-2)

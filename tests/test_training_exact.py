@@ -11,10 +11,10 @@ from estimator_cases import blobs, problem_on
 from sklearn.datasets import load_digits
 
 from xclf import SVMClassifier
-from xclf.objectives import Stack
-from xclf.training._exact import exact_hinge
+from xclf.objectives import Network
+from xclf.training._active_set import exact_hinge
 
-module = sys.modules["xclf.training._exact"]
+module = sys.modules["xclf.training._active_set"]
 X, Y = blobs(60, 5, 3)
 WEIGHTS = np.random.default_rng(1).integers(0, 4, size=60).astype(float)
 NUMPY = Backend.NUMPY
@@ -31,12 +31,12 @@ def _near(model, x, y, margin=1.0):
 
 def _kkt(problem, found, margin=1.0):
     """Largest violation of the optimum's conditions, in units of score and of multipliers."""
-    stack, rows = problem.objective.stack, problem.rows
-    (v, b), *_ = stack.layers(found.theta)
+    network, rows = problem.objective.network, problem.rows
+    (v, b), *_ = network.layers(found.theta)
     z = (
         rows.x
-        if stack.scale is None
-        else (rows.x - (stack.shift if stack.bias else 0)) / stack.scale
+        if network.scale is None
+        else (rows.x - (network.shift if network.bias else 0)) / network.scale
     )
     y = rows.labels.argmax(axis=0)
     w = np.ones(len(y)) if rows.weights is None else rows.weights
@@ -50,7 +50,7 @@ def _kkt(problem, found, margin=1.0):
     wrong = [np.abs(g @ z / (2 * problem.objective.reg) + v).max()]
     wrong += [np.abs(m[other & (a > 1e-9) & (a < 1 - 1e-9)]).max(initial=0.0)]
     wrong += [m[other & (a <= 1e-9)].max(initial=0.0), -m[other & (a >= 1 - 1e-9)].min(initial=0.0)]
-    wrong += [np.abs(g.sum(axis=1)).max()] if stack.bias else []
+    wrong += [np.abs(g.sum(axis=1)).max()] if network.bias else []
     assert a.min() >= 0.0
     assert a.max() <= 1.0
     return max(wrong)
@@ -64,7 +64,7 @@ def test_the_conditions_of_the_optimum_hold(bias, weights, standardised, reg):
     scale = np.linspace(0.5, 2.0, 5)
     place = {"scale": scale, "shift": X.mean(axis=0) if bias else None} if standardised else {}
     problem = problem_on(
-        NUMPY, Stack((5, 3), bias=bias, **place), X, Y, loss="hinge", reg=reg, weights=weights
+        NUMPY, Network((5, 3), bias=bias, **place), X, Y, loss="hinge", reg=reg, weights=weights
     )
     zero = np.zeros((3, 60))
     found = None
@@ -81,9 +81,9 @@ def test_the_conditions_of_the_optimum_hold(bias, weights, standardised, reg):
 
 
 def test_what_is_too_large_narrow_or_far_away_is_left_alone(monkeypatch):
-    problem = problem_on(NUMPY, Stack((5, 3)), X, Y, loss="hinge", reg=1e-2)
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y, loss="hinge", reg=1e-2)
     half = 0.5 * (np.arange(3)[:, None] != Y)
-    narrow = problem_on(NUMPY, Stack((5, 3)), X, Y, loss="hinge", reg=1e-2, dtype="float32")
+    narrow = problem_on(NUMPY, Network((5, 3)), X, Y, loss="hinge", reg=1e-2, dtype="float32")
     assert exact_hinge(narrow, 1.0, half) is None
     monkeypatch.setattr(module, "_PAIRS", 10)
     assert exact_hinge(problem, 1.0, half) is None
@@ -106,7 +106,7 @@ def test_digits_take_far_fewer_iterations(monkeypatch):
     x, y = load_digits(return_X_y=True)
     x, y = x[:600] / 16.0, y[:600]
     exact = SVMClassifier(1e-2).fit(x, y)
-    monkeypatch.setattr("xclf.training.proximal.exact_hinge", lambda *_: None)
+    monkeypatch.setattr("xclf.training.augmented_lagrangian.exact_hinge", lambda *_: None)
     slow = SVMClassifier(1e-2).fit(x, y)
     assert exact.dual_gap_ < 1e-11 < slow.dual_gap_
     assert exact.n_iter_ < slow.n_iter_

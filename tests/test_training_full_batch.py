@@ -9,7 +9,7 @@ import pytest
 from conftest import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.training import Monitor, Problem, fit_lbfgs, fit_proximal
 
 full_batch = sys.modules["xclf.training.full_batch"]
@@ -21,12 +21,12 @@ losses_ = pytest.mark.parametrize("loss", ["softmax", "hinge"])
 
 def _fit(loss="softmax", backend=NUMPY, *, widths=(5, 3), reg=1e-2, tol=1e-8, max_iter=2000,
          start=None, callbacks=(), weights=None, x=X, dtype="float64", **place):  # fmt: skip
-    stack = Stack(widths, **place)
-    problem = problem_on(backend, stack, x, Y, loss=loss, reg=reg, weights=weights, dtype=dtype)
+    network = Network(widths, **place)
+    problem = problem_on(backend, network, x, Y, loss=loss, reg=reg, weights=weights, dtype=dtype)
     monitor = Monitor(callbacks, "iteration", max_iter)
-    theta = np.zeros(stack.size) if start is None else start
+    theta = np.zeros(network.size) if start is None else start
     if start is None and len(widths) > 2:
-        theta = np.random.default_rng(2).normal(size=stack.size) * 0.5
+        theta = np.random.default_rng(2).normal(size=network.size) * 0.5
     options = {"tol": tol, "max_iter": max_iter, "monitor": monitor}
     if loss == "softmax":
         (result,) = fit_lbfgs(problem, backend.asarray(theta)[None, :], **options)
@@ -100,7 +100,7 @@ def test_a_warm_start_is_measured_against_zero_weights():
 def test_a_zero_gradient_is_converged_at_once():
     """Equally frequent classes at one point: zero weights are the optimum."""
     x = np.zeros((30, 5))
-    problem = problem_on(NUMPY, Stack((5, 2)), x, np.arange(30) % 2)
+    problem = problem_on(NUMPY, Network((5, 2)), x, np.arange(30) % 2)
     monitor = Monitor((), "iteration", 9)
     (result,) = fit_lbfgs(problem, np.zeros((1, 12)), tol=0.0, max_iter=9, monitor=monitor)
     assert result.converged
@@ -164,7 +164,7 @@ def test_the_hinge_goes_on_in_float64_where_float32_ends(monkeypatch):
     is the rounding of the parameters, as a float32 model holds them."""
     want, _, _ = _fit("hinge", x=X.astype("float32"), tol=1e-10)
     wide = []
-    fit = sys.modules["xclf.training.proximal"]._Fit
+    fit = sys.modules["xclf.training.augmented_lagrangian"]._Fit
     original = fit.widen
     monkeypatch.setattr(fit, "widen", lambda self: wide.append(1) or original(self))
     start = np.zeros(18)  # parameters in float64, as the estimators have them
@@ -201,7 +201,7 @@ def test_a_net_goes_down(backend, loss):
 @losses_
 def test_more_classes_than_a_curvature_is_kept_for(loss, monkeypatch):
     monkeypatch.setattr(sys.modules["xclf.training.full_batch"], "MAX_CLASSES", 2)
-    monkeypatch.setattr(sys.modules["xclf.training._inner"], "MAX_CLASSES", 2)
+    monkeypatch.setattr(sys.modules["xclf.training._smoothed_hinge"], "MAX_CLASSES", 2)
     want, _, _ = _fit(loss, tol=1e-7)
     monkeypatch.undo()
     got, _, _ = _fit(loss, tol=1e-7)
@@ -261,9 +261,9 @@ def test_the_class_curvature_is_measured_on_a_sample(monkeypatch):
     found = []
     for rows in ((1, 400), (30, 16), (1, 120)):
         monkeypatch.setattr(full_batch, "CURVATURE_ROWS", rows)
-        problem = problem_on(NUMPY, Stack((5, 3)), x, y, reg=1e-3, weights=weights)
+        problem = problem_on(NUMPY, Network((5, 3)), x, y, reg=1e-3, weights=weights)
         monitor = Monitor((), "iteration", 500)
-        theta = np.zeros((1, problem.objective.stack.size))
+        theta = np.zeros((1, problem.objective.network.size))
         (result,) = fit_lbfgs(problem, theta, tol=1e-9, max_iter=500, monitor=monitor)
         assert result.converged
         found.append((result.objective, {len(rows) for rows in seen}))

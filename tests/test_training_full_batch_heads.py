@@ -8,7 +8,7 @@ from conftest import Backend
 from estimator_cases import blobs
 
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import LBFGS
 from xclf.rows import Rows
 from xclf.training import Monitor, Problem
@@ -31,7 +31,7 @@ def _problem(backend, heads=None, weights="folds", widths=(D, C)):
         kept = backend.asarray(FOLDS[OF_HEAD[heads]] if one else FOLDS, "float64")
         of_head = None if one else backend.asarray(OF_HEAD[heads])
     rows = Rows(backend.asarray(X), labels, kept, backend.dtype("float64"), of_head)
-    return Problem(Objective(Stack(widths), data_loss("softmax"), reg), rows)
+    return Problem(Objective(Network(widths), data_loss("softmax"), reg), rows)
 
 
 def _fit(problem, theta, callbacks=(), **options):
@@ -43,14 +43,14 @@ def _fit(problem, theta, callbacks=(), **options):
 @pytest.mark.parametrize("weights", [None, "folds"])
 def test_heads_end_where_single_fits_end(backend, weights):
     heads = np.arange(4)
-    stack = Stack((D, C))
+    network = Network((D, C))
     together, monitor = _fit(
-        _problem(backend, heads, weights), backend.asarray(np.zeros((4, stack.size)))
+        _problem(backend, heads, weights), backend.asarray(np.zeros((4, network.size)))
     )
     assert all(result.converged for result in together)
     for k in range(4):
         (alone,), _ = _fit(
-            _problem(backend, k, weights), backend.asarray(np.zeros((1, stack.size)))
+            _problem(backend, k, weights), backend.asarray(np.zeros((1, network.size)))
         )
         assert together[k].objective == pytest.approx(alone.objective, rel=1e-9)
         # A gradient of 1e-9 over a curvature of at least 2e-6.
@@ -113,7 +113,7 @@ def test_a_warm_head_ends_at_once_and_leaves_the_others_alone():
 
 
 def test_nets_too():
-    size = Stack((D, 4, C)).size
+    size = Network((D, 4, C)).size
     start = np.random.default_rng(0).normal(size=(2, size)) * 0.5
     together, _ = _fit(_problem(Backend.NUMPY, np.array([0, 2]), None, (D, 4, C)), start)
     for row, k in enumerate((0, 2)):

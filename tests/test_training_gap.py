@@ -8,10 +8,10 @@ from conftest import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 from helpers import hinge_rows, proximal_rows
 
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.rows import PerRow
 from xclf.training._certificate import Certificate
-from xclf.training._inner import Inner
+from xclf.training._smoothed_hinge import SmoothedHinge
 
 X, Y = blobs(20, 4, 3)
 N, D, C = 20, 4, 3
@@ -22,19 +22,19 @@ WEIGHTS = np.random.default_rng(1).uniform(0.5, 2.0, size=N)
 def _case(bias, backend=Backend.NUMPY, *, reg=REG, seed=0, y=Y, weights=WEIGHTS, **place):
     """Somewhere: random parameters and random multipliers of one head."""
     rng = np.random.default_rng(seed)
-    stack = Stack((D, C), bias=bias, **place)
-    problem = problem_on(backend, stack, X, y, loss="hinge", reg=reg, weights=weights)
+    network = Network((D, C), bias=bias, **place)
+    problem = problem_on(backend, network, X, y, loss="hinge", reg=reg, weights=weights)
     anchor = rng.uniform(size=(1, C, N))
     anchor[0, y, np.arange(N)] = 0.0
-    theta = rng.normal(size=(1, stack.size))
+    theta = rng.normal(size=(1, network.size))
     margin, smoothing = np.array([MARGIN]), np.array([SMOOTHING])
     beside = PerRow([backend.asarray(anchor)])
     case = Certificate(problem, backend.asarray(theta), margin, smoothing, beside, np.arange(1))
     return case, theta[0], anchor[0].T
 
 
-def _scores(stack, theta, x=X):
-    ((w, b),) = stack.layers(theta)
+def _scores(network, theta, x=X):
+    ((w, b),) = network.layers(theta)
     return x @ w.T + (0.0 if b is None else b[:, 0]), w
 
 
@@ -47,8 +47,8 @@ def _dual(a, y=Y, weights=WEIGHTS, x=X, reg=REG):
     return MARGIN * share.sum() - reg * np.sum(best**2), push.sum(axis=0)
 
 
-def _primal(stack, theta, y=Y, weights=WEIGHTS, x=X, reg=REG):
-    scores, w = _scores(stack, theta, x)
+def _primal(network, theta, y=Y, weights=WEIGHTS, x=X, reg=REG):
+    scores, w = _scores(network, theta, x)
     return weights @ hinge_rows(scores, y, MARGIN)[0] / weights.sum() + reg * np.sum(w**2)
 
 
@@ -56,10 +56,10 @@ def _primal(stack, theta, y=Y, weights=WEIGHTS, x=X, reg=REG):
 def test_without_biases_the_gap_is_primal_minus_dual(backend, seed):
     """Weak duality: the optimum lies between them, so the gap bounds the distance to it."""
     case, theta, anchor = _case(False, backend, seed=seed)
-    stack = case.problem.objective.stack
-    a = proximal_rows(_scores(stack, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
+    network = case.problem.objective.network
+    a = proximal_rows(_scores(network, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
     (value,), (gap,) = case.bound()
-    want = _primal(stack, theta)
+    want = _primal(network, theta)
     assert value == pytest.approx(want, rel=1e-13)
     # At most P itself, which random multipliers do not always beat.
     assert gap == pytest.approx(min(want - _dual(a)[0], want), rel=1e-10)
@@ -70,7 +70,7 @@ def _near(bias=True, seed=0, **options):
     """A case whose parameters nearly fit its multipliers, as at the end of an inner solve."""
     case, theta, anchor = _case(bias, seed=seed, **options)
     rows = case.problem.rows
-    inner = Inner.at_zero(case.problem, np.array([MARGIN]), np.array([SMOOTHING]))
+    inner = SmoothedHinge.at_zero(case.problem, np.array([MARGIN]), np.array([SMOOTHING]))
     inner.anchor[...] = case.multipliers.anchor[...]
     theta = theta[None, :]
     for _ in range(300):  # plain descent on the smoothed objective
@@ -85,8 +85,8 @@ def _near(bias=True, seed=0, **options):
 def test_with_biases_the_multipliers_are_repaired_first(seed):
     """Multipliers that do not balance prove nothing; repaired ones do, and cost little."""
     case, theta, anchor = _near(seed=seed)
-    stack = case.problem.objective.stack
-    a = proximal_rows(_scores(stack, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
+    network = case.problem.objective.network
+    a = proximal_rows(_scores(network, theta)[0], Y, anchor, SMOOTHING, MARGIN)[3]
     _, imbalance = _dual(a)
     assert np.max(np.abs(imbalance)) > 1e-6
     repaired = _apply(case, a)
@@ -117,7 +117,7 @@ def test_shift_and_scale_are_those_of_the_model():
     a = case.multipliers(case.problem.rows.chunk(slice(0, N)))[2][0].T
     dual, rest = _dual(_apply(case, a), x=x)
     (value,), (gap,) = case.bound()
-    assert value == pytest.approx(_primal(case.problem.objective.stack, theta, x=x), rel=1e-13)
+    assert value == pytest.approx(_primal(case.problem.objective.network, theta, x=x), rel=1e-13)
     assert np.max(np.abs(rest)) < 1e-14
     assert gap == pytest.approx(value - dual, rel=1e-9)
 

@@ -13,7 +13,7 @@ from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from helpers import assert_close_max_norm
 
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp
 from xclf.rows import Rows, _threads
 from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch, subset
@@ -36,18 +36,20 @@ def _plan(rule, rate, **changes):
     return MinibatchPlan(rule=rule, rate=rate, **(settings | changes))
 
 
-def _problem(stack, loss, reg, margin=1.0, weights=None, heads=None, backend=NUMPY):
+def _problem(network, loss, reg, margin=1.0, weights=None, heads=None, backend=NUMPY):
     labels = one_hot(backend.xp, backend.asarray(Y), 3)
     dtype = backend.dtype(np.float64)
     rows = Rows(backend.asarray(X), labels, weights, dtype, heads)
-    return Problem(Objective(stack, data_loss(loss, margin), reg), rows)
+    return Problem(Objective(network, data_loss(loss, margin), reg), rows)
 
 
-def _start(stack, k):
-    return 0.3 * np.random.default_rng(k).normal(size=stack.size)
+def _start(network, k):
+    return 0.3 * np.random.default_rng(k).normal(size=network.size)
 
 
-def _together(backend, rule, stack, loss="softmax", weights=None, rates=RATES, heads=4, **options):
+def _together(
+    backend, rule, network, loss="softmax", weights=None, rates=RATES, heads=4, **options
+):
     """One fit of all heads."""
     put = backend.asarray
     if isinstance(rule, Momentum):
@@ -55,8 +57,8 @@ def _together(backend, rule, stack, loss="softmax", weights=None, rates=RATES, h
     margin = put(MARGINS[:heads]) if loss == "hinge" else 1.0
     lines = None if weights is None else put(np.arange(heads) % 2)
     weights = None if weights is None else put(weights)
-    problem = _problem(stack, loss, put(REGS[:heads]), margin, weights, lines, backend)
-    theta = put(np.stack([_start(stack, k) for k in range(heads)]))
+    problem = _problem(network, loss, put(REGS[:heads]), margin, weights, lines, backend)
+    theta = put(np.stack([_start(network, k) for k in range(heads)]))
     changes = options.pop("plan", {})
     plan = _plan(rule, put(rates[:heads, None]), **changes)
     monitor = Monitor(options.pop("callbacks", ()), "epoch", plan.epochs)
@@ -64,15 +66,15 @@ def _together(backend, rule, stack, loss="softmax", weights=None, rates=RATES, h
     return fit_minibatch(problem, theta, plan, rng, monitor, **options), monitor
 
 
-def _alone(rule, stack, k, loss="softmax", weights=None, rates=RATES, **options):
+def _alone(rule, network, k, loss="softmax", weights=None, rates=RATES, **options):
     """The single fit that head k stands for."""
     if isinstance(rule, Momentum):
         rule = Momentum([0.9, 0.5, 0.0, 0.8][k])
     row = None if weights is None else weights[k % 2]
-    problem = _problem(stack, loss, float(REGS[k]), float(MARGINS[k]), row)
+    problem = _problem(network, loss, float(REGS[k]), float(MARGINS[k]), row)
     plan = _plan(rule, float(rates[k]), **options.pop("plan", {}))
     rng, monitor = np.random.default_rng(5), Monitor((), "epoch", plan.epochs)
-    theta = _start(stack, k)[None, :]
+    theta = _start(network, k)[None, :]
     (result,) = fit_minibatch(problem, theta, plan, rng, monitor, **options)
     return result, monitor
 
@@ -82,34 +84,34 @@ def _alone(rule, stack, k, loss="softmax", weights=None, rates=RATES, **options)
 @pytest.mark.parametrize("widths", [(5, 3), (5, 6, 3)], ids=["linear", "net"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_heads_are_single_fits(backend, rule, loss, widths, weights):
-    stack = Stack(widths)
-    results, _ = _together(backend, rule, stack, loss, weights)
+    network = Network(widths)
+    results, _ = _together(backend, rule, network, loss, weights)
     assert len(results) == 4
     for k, got in enumerate(results):
-        want, _ = _alone(rule, stack, k, loss, weights)
+        want, _ = _alone(rule, network, k, loss, weights)
         assert_close_max_norm(backend.to_host(got.theta), want.theta, SAME)
         assert got.objective == pytest.approx(want.objective, rel=SAME)
         assert (got.n_iter, got.converged, got.reason) == (4, False, want.reason)
 
 
 def test_standardised_heads_are_single_fits():
-    stack = Stack((5, 3), shift=X.mean(axis=0), scale=X.std(axis=0))
-    results, _ = _together(NUMPY, Momentum(), stack)
+    network = Network((5, 3), shift=X.mean(axis=0), scale=X.std(axis=0))
+    results, _ = _together(NUMPY, Momentum(), network)
     for k, got in enumerate(results):
-        assert_close_max_norm(got.theta, _alone(Momentum(), stack, k)[0].theta, SAME)
+        assert_close_max_norm(got.theta, _alone(Momentum(), network, k)[0].theta, SAME)
 
 
 def test_some_rows_are_the_fit_to_those_alone():
     """`train` draws the batches, and the sample that is watched, of a fit to those rows."""
-    stack, train = Stack((5, 3)), np.flatnonzero(np.arange(60) % 4)
-    results, _ = _together(NUMPY, Momentum(), stack, train=train)
+    network, train = Network((5, 3)), np.flatnonzero(np.arange(60) % 4)
+    results, _ = _together(NUMPY, Momentum(), network, train=train)
     for k in range(4):
-        whole = _problem(stack, "softmax", float(REGS[k]))
+        whole = _problem(network, "softmax", float(REGS[k]))
         part = Problem(whole.objective, subset(whole.rows, train))
         rule = Momentum([0.9, 0.5, 0.0, 0.8][k])
         (want,) = fit_minibatch(
             part,
-            _start(stack, k)[None, :],
+            _start(network, k)[None, :],
             _plan(rule, float(RATES[k])),
             np.random.default_rng(5),
             Monitor((), "epoch", 4),
@@ -125,22 +127,22 @@ WILD = np.array([0.05, 1e200, 0.01, 0.1])
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_a_head_that_diverges_ends_alone(backend, rule, loss, weights):
-    stack = Stack((5, 3))
-    results, monitor = _together(backend, rule, stack, loss, weights, WILD)
+    network = Network((5, 3))
+    results, monitor = _together(backend, rule, network, loss, weights, WILD)
     assert "not finite" in results[1].reason
     assert not results[1].converged
     # It overflowed in its first epoch: the best parameters are those it started from.
-    np.testing.assert_array_equal(backend.to_host(results[1].theta), _start(stack, 1))
+    np.testing.assert_array_equal(backend.to_host(results[1].theta), _start(network, 1))
     assert math.isfinite(results[1].objective)
     for k in (0, 2, 3):
-        want, _ = _alone(rule, stack, k, loss, weights, WILD)
+        want, _ = _alone(rule, network, k, loss, weights, WILD)
         assert_close_max_norm(backend.to_host(results[k].theta), want.theta, SAME)
         assert results[k].n_iter == 4
     assert all(math.isfinite(value) for value in monitor.history["loss"])
 
 
 def test_all_heads_may_diverge():
-    results, monitor = _together(NUMPY, SGD(), Stack((5, 3)), rates=np.full(4, 1e200))
+    results, monitor = _together(NUMPY, SGD(), Network((5, 3)), rates=np.full(4, 1e200))
     assert all("not finite" in result.reason for result in results)
     assert monitor.history["loss"] == []
 
@@ -150,11 +152,11 @@ PLATEAU = {"epochs": 60, "patience": 2, "tol": 1e-2, "schedule": "constant"}
 
 def test_every_head_has_its_own_plateau():
     """Heads that end leave; those that go on do not notice."""
-    stack, heard = Stack((5, 3)), []
-    results, _ = _together(NUMPY, SGD(), stack, plan=PLATEAU, callbacks=[heard.append])
+    network, heard = Network((5, 3)), []
+    results, _ = _together(NUMPY, SGD(), network, plan=PLATEAU, callbacks=[heard.append])
     epochs = []
     for k, got in enumerate(results):
-        want, _ = _alone(SGD(), stack, k, plan=PLATEAU)
+        want, _ = _alone(SGD(), network, k, plan=PLATEAU)
         assert (got.n_iter, got.converged, got.reason) == (want.n_iter, True, "converged")
         assert_close_max_norm(got.theta, want.theta, SAME)
         epochs.append(got.n_iter)
@@ -165,15 +167,15 @@ def test_every_head_has_its_own_plateau():
 
 
 def test_every_head_keeps_the_best_of_its_epochs():
-    stack, held = Stack((5, 3)), np.arange(0, 60, 4)
+    network, held = Network((5, 3)), np.arange(0, 60, 4)
     train = np.setdiff1d(np.arange(60), held)
     rates = np.array([2.0, 0.5, 1.0, 0.01])
     options = {"train": train, "plan": {"epochs": 12, "patience": 3, "tol": 0.0}, "rates": rates}
-    validation = subset(_problem(stack, "softmax", 0.0).rows, held)
-    results, monitor = _together(NUMPY, SGD(), stack, validation=validation, **options)
+    validation = subset(_problem(network, "softmax", 0.0).rows, held)
+    results, monitor = _together(NUMPY, SGD(), network, validation=validation, **options)
     best = []
     for k, got in enumerate(results):
-        want, alone = _alone(SGD(), stack, k, validation=validation, **options)
+        want, alone = _alone(SGD(), network, k, validation=validation, **options)
         assert got.n_iter == want.n_iter
         assert_close_max_norm(got.theta, want.theta, SAME)
         best.append(alone.history["val_accuracy"])
@@ -182,14 +184,14 @@ def test_every_head_keeps_the_best_of_its_epochs():
 
 
 def test_the_monitor_hears_of_the_best_head():
-    stack = Stack((5, 3))
-    _, monitor = _together(NUMPY, SGD(), stack)
-    curves = [_alone(SGD(), stack, k)[1].history["loss"] for k in range(4)]
+    network = Network((5, 3))
+    _, monitor = _together(NUMPY, SGD(), network)
+    curves = [_alone(SGD(), network, k)[1].history["loss"] for k in range(4)]
     np.testing.assert_allclose(monitor.history["loss"], np.min(curves, axis=0), rtol=1e-11)
 
 
 def test_a_callback_ends_all_heads():
-    results, _ = _together(NUMPY, SGD(), Stack((5, 3)), callbacks=[lambda e: e.step == 2])
+    results, _ = _together(NUMPY, SGD(), Network((5, 3)), callbacks=[lambda e: e.step == 2])
     assert [result.n_iter for result in results] == [2] * 4
     assert {result.reason for result in results} == {"a callback stopped the fit"}
 
@@ -200,9 +202,9 @@ def test_ctrl_c_keeps_the_best_of_every_head():
             raise KeyboardInterrupt
 
     rates = np.array([3.0, 0.05, 2.0, 0.1])
-    results, _ = _together(NUMPY, SGD(), Stack((5, 3)), rates=rates, callbacks=[interrupt])
+    results, _ = _together(NUMPY, SGD(), Network((5, 3)), rates=rates, callbacks=[interrupt])
     for k, got in enumerate(results):
-        curve = _alone(SGD(), Stack((5, 3)), k, rates=rates)[1].history["loss"]
+        curve = _alone(SGD(), Network((5, 3)), k, rates=rates)[1].history["loss"]
         assert got.interrupted
         assert got.objective == pytest.approx(min(curve[:3]), rel=1e-11)
 
@@ -211,8 +213,8 @@ def test_ctrl_c_keeps_the_best_of_every_head():
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 @pytest.mark.parametrize("threads", [2, 3, 9])
 def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weights, threads):
-    stack, seen = Stack((5, 3)), []
-    whole, one = _together(NUMPY, rule, stack, "hinge", weights, WILD)
+    network, seen = Network((5, 3)), []
+    whole, one = _together(NUMPY, rule, network, "hinge", weights, WILD)
     monkeypatch.setattr(minibatch, "_COLUMNS", 1)
     monkeypatch.setattr(minibatch, "blas_width", lambda: threads)
     monkeypatch.setattr(_threads, "blas_width", lambda: threads)
@@ -223,7 +225,7 @@ def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weigh
         return original(*args)
 
     monkeypatch.setattr(minibatch, "run_epoch", watched)
-    shared, two = _together(NUMPY, rule, stack, "hinge", weights, WILD)
+    shared, two = _together(NUMPY, rule, network, "hinge", weights, WILD)
     assert sum(size for _, size in seen[: min(threads, 4)]) == 4  # the first epoch's shares
     assert threading.get_ident() not in {thread for thread, _ in seen}
     assert one.history["loss"] == pytest.approx(two.history["loss"], rel=SAME)
@@ -237,15 +239,15 @@ def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weigh
 def test_more_heads_make_no_more_array_calls(widths, weighted):
     counts, reads = [], []
     for heads in (2, 4, 24):
-        stack = Stack(widths)
+        network = Network(widths)
         weights = counted(np.ones((2, 60))) if weighted else None
         lines = counted(np.arange(heads) % 2) if weighted else None
         rows = Rows(
             counted(X), one_hot(NAMESPACE, counted(Y), 3), weights, NAMESPACE.float64, lines
         )
-        objective = Objective(stack, data_loss("softmax"), counted(np.full(heads, 1e-3)))
+        objective = Objective(network, data_loss("softmax"), counted(np.full(heads, 1e-3)))
         plan = _plan(Momentum(), counted(np.full((heads, 1), 0.1)))
-        theta = counted(np.ones((heads, stack.size)))
+        theta = counted(np.ones((heads, network.size)))
         state = plan.rule.init(theta)
         with counting() as tally:
             run_epoch(objective, rows, plan, theta, state, np.arange(60), 0)

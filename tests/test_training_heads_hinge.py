@@ -9,7 +9,7 @@ import pytest
 from conftest import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.training import Monitor, Problem, fit_proximal
 
 X, Y = blobs(60, 5, 3)
@@ -22,10 +22,10 @@ K = len(REG)
 
 
 def _problem(backend, reg, weights=None, heads=None, *, bias=True, dtype="float64", x=X, **place):
-    stack = Stack((D, C), bias=bias, **place)
+    network = Network((D, C), bias=bias, **place)
     several = isinstance(reg, np.ndarray)
     problem = problem_on(
-        backend, stack, x, Y, loss="hinge", reg=backend.asarray(reg) if several else reg,
+        backend, network, x, Y, loss="hinge", reg=backend.asarray(reg) if several else reg,
         weights=weights, dtype=dtype,
     )  # fmt: skip
     if heads is None:
@@ -35,7 +35,7 @@ def _problem(backend, reg, weights=None, heads=None, *, bias=True, dtype="float6
 
 def _fit(backend, problem, margin, *, tol=1e-7, max_iter=5000, callbacks=(), start=None):
     heads = len(margin)
-    theta = np.zeros((heads, problem.objective.stack.size)) if start is None else start
+    theta = np.zeros((heads, problem.objective.network.size)) if start is None else start
     monitor = Monitor(callbacks, "iteration", max_iter)
     margin = margin if heads == 1 else backend.asarray(margin)
     return fit_proximal(
@@ -148,13 +148,13 @@ def test_max_iter_is_per_head():
 
 def test_nets_have_heads_too():
     rng = np.random.default_rng(0)
-    stack = Stack((D, 4, C))
-    start = 0.5 * rng.normal(size=(2, stack.size))
+    network = Network((D, 4, C))
+    start = 0.5 * rng.normal(size=(2, network.size))
     reg = np.array([1e-2, 1e-1])
-    problem = problem_on(Backend.NUMPY, stack, X, Y, loss="hinge", reg=reg)
+    problem = problem_on(Backend.NUMPY, network, X, Y, loss="hinge", reg=reg)
     together = _fit(Backend.NUMPY, problem, np.ones(2), tol=1e-2, max_iter=40, start=start)
     for k, got in enumerate(together):
-        single = problem_on(Backend.NUMPY, stack, X, Y, loss="hinge", reg=float(reg[k]))
+        single = problem_on(Backend.NUMPY, network, X, Y, loss="hinge", reg=float(reg[k]))
         (want,) = _fit(Backend.NUMPY, single, np.ones(1), tol=1e-2, max_iter=40,
                        start=start[k : k + 1])  # fmt: skip
         assert np.isnan(got.dual_gap)

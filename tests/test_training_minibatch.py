@@ -11,7 +11,7 @@ from conftest import Backend
 from estimator_cases import blobs, problem_on
 from helpers import assert_close_max_norm, softmax_rows
 
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.optim import SGD, Adam, Momentum, RMSProp, rate_factor
 from xclf.training import (
     MinibatchPlan,
@@ -38,17 +38,17 @@ def _plan(rule=None, **changes):
     return MinibatchPlan(rule=rule or Momentum(), **settings)
 
 
-def _theta(stack, backend=NUMPY):
-    return backend.asarray(np.random.default_rng(2).normal(size=stack.size) * 0.3)
+def _theta(network, backend=NUMPY):
+    return backend.asarray(np.random.default_rng(2).normal(size=network.size) * 0.3)
 
 
 def _fit(plan, backend=NUMPY, widths=(5, 3), seed=0, callbacks=(), rng=None, **options):
-    stack = Stack(widths)
-    problem = problem_on(backend, stack, X, Y, weights=options.pop("weights", None))
+    network = Network(widths)
+    problem = problem_on(backend, network, X, Y, weights=options.pop("weights", None))
     monitor = Monitor(callbacks, "epoch", plan.epochs)
     rng = np.random.default_rng(seed) if rng is None else rng
     start = options.pop("theta", None)
-    start = _theta(stack, backend) if start is None else start
+    start = _theta(network, backend) if start is None else start
     (result,) = fit_minibatch(problem, start[None, :], plan, rng, monitor, **options)
     return result, monitor
 
@@ -74,7 +74,7 @@ def test_four_epochs_are_the_plain_loop(backend, weights):
     rng, batches = np.random.default_rng(0), []
     for _ in range(4):
         batches += list(rng.permutation(50).reshape(5, 10))
-    start = _theta(Stack((5, 3)))
+    start = _theta(Network((5, 3)))
     want = _plain_momentum(start[:15].reshape(3, 5), start[15:], batches, 0.05, 1e-2, weights)
     assert_close_max_norm(backend.to_host(result.theta), want, 1e-11)
 
@@ -103,14 +103,14 @@ def test_the_same_seed_repeats_bit_for_bit(backend, rule):
 
 @pytest.mark.parametrize("size", [1, 7, 10, 50])
 def test_an_epoch_sees_every_row_once(size, monkeypatch):
-    problem = problem_on(NUMPY, Stack((5, 3)), X, Y)
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y)
     seen = []
     take = type(problem.rows).take
     monkeypatch.setattr(
         type(problem.rows), "take", lambda self, index: seen.append(index) or take(self, index)
     )
     order = np.random.default_rng(0).permutation(50)
-    theta = _theta(Stack((5, 3)))
+    theta = _theta(Network((5, 3)))
     run_epoch(problem.objective, problem.rows, _plan(batch_size=size), theta, (theta,), order, 0)
     np.testing.assert_array_equal(np.concatenate(seen), order)
     assert [len(part) for part in seen] == [min(size, 50 - k) for k in range(0, 50, size)]
@@ -123,7 +123,7 @@ def test_schedules_scale_the_rate(monkeypatch):
         def init(self, theta):
             return ()
 
-        def step(self, theta, slope, state, rate):
+        def step(self, theta, gradient, state, rate):
             rates.append(rate)
             return theta, state
 
@@ -139,7 +139,7 @@ def test_schedules_scale_the_rate(monkeypatch):
 def test_going_on_with_the_state_is_one_longer_run(rule):
     whole, _ = _fit(_plan(rule))
     rng = np.random.default_rng(0)
-    theta, state = _theta(Stack((5, 3))), None
+    theta, state = _theta(Network((5, 3))), None
     for _ in range(4):
         part, _ = _fit(_plan(rule, epochs=1), rng=rng, theta=theta, state=state)
         theta, state = part.theta, part.state
@@ -153,7 +153,7 @@ def test_history_is_the_objective_after_every_epoch():
     result, monitor = _fit(_plan())
     assert {key: len(v) for key, v in monitor.history.items()} == dict.fromkeys(empty_history(), 4)
     assert result.n_iter == 4
-    problem = problem_on(NUMPY, Stack((5, 3)), X, Y)
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y)
     assert result.objective == monitor.history["loss"][-1] == float(problem.value(result.theta))
     assert all(math.isnan(v) for v in monitor.history["val_loss"] + monitor.history["val_accuracy"])
     assert monitor.history["seconds"] == sorted(monitor.history["seconds"])
@@ -164,7 +164,7 @@ def test_history_is_the_objective_after_every_epoch():
 def test_many_rows_are_watched_on_a_sample():
     """2048 rows, or a twentieth of them, the same ones in every epoch."""
     x, y = blobs(3000, 5, 3)
-    problem = problem_on(NUMPY, Stack((5, 3)), x, y)
+    problem = problem_on(NUMPY, Network((5, 3)), x, y)
     seen = []
     value = type(problem).value
 
@@ -178,7 +178,7 @@ def test_many_rows_are_watched_on_a_sample():
         patch.setattr("xclf.training.minibatch.Problem", Spy)
         fit_minibatch(
             problem,
-            _theta(Stack((5, 3)))[None, :],
+            _theta(Network((5, 3)))[None, :],
             _plan(epochs=2),
             np.random.default_rng(0),
             monitor,
@@ -188,23 +188,23 @@ def test_many_rows_are_watched_on_a_sample():
 
 
 def test_subset_takes_all_parts(backend):
-    rows = problem_on(backend, Stack((5, 3)), X, Y, weights=WEIGHTS).rows
+    rows = problem_on(backend, Network((5, 3)), X, Y, weights=WEIGHTS).rows
     part = subset(rows, np.array([4, 40]))
     assert len(part) == 2
     np.testing.assert_array_equal(backend.to_host(part.x), X[[4, 40]])
     np.testing.assert_array_equal(backend.to_host(part.weights), WEIGHTS[[4, 40]])
     assert backend.to_host(part.labels).argmax(axis=0).tolist() == Y[[4, 40]].tolist()
-    plain = problem_on(backend, Stack((5, 3)), X, Y).rows
+    plain = problem_on(backend, Network((5, 3)), X, Y).rows
     assert subset(plain, np.array([0])).weights is None
 
 
 @pytest.mark.parametrize("integers", [False, True])
 def test_accuracy_counts_the_right_rows(backend, integers):
-    problem = problem_on(backend, Stack((5, 3)), X, Y)
+    problem = problem_on(backend, Network((5, 3)), X, Y)
     rows = problem.rows
     if integers:
         rows = type(rows)(rows.x, backend.asarray(Y), None, rows.dtype)
-    theta = _theta(Stack((5, 3)))
+    theta = _theta(Network((5, 3)))
     got = accuracy(problem.objective, rows, backend.asarray(theta))
     want = np.mean(np.argmax(X @ theta[:15].reshape(3, 5).T + theta[15:], axis=1) == Y)
     assert got == want
@@ -232,7 +232,7 @@ def test_no_patience_no_stop():
 
 def test_validation_keeps_the_best_parameters():
     """A rate that oscillates: the last epoch is not the best one."""
-    rows = problem_on(NUMPY, Stack((5, 3)), X, Y).rows
+    rows = problem_on(NUMPY, Network((5, 3)), X, Y).rows
     held = np.arange(0, 50, 4)
     train = np.setdiff1d(np.arange(50), held)
     kept = []
@@ -247,21 +247,21 @@ def test_validation_keeps_the_best_parameters():
     got = monitor.history["val_accuracy"]
     assert kept == got
     assert got[-1] < max(got)
-    problem = problem_on(NUMPY, Stack((5, 3)), X, Y)
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y)
     assert accuracy(problem.objective, subset(rows, held), result.theta) == max(got)
     assert all(math.isfinite(v) for v in monitor.history["val_loss"])
 
 
 def test_validation_loss_has_no_penalty():
-    rows = problem_on(NUMPY, Stack((5, 3)), X, Y).rows
+    rows = problem_on(NUMPY, Network((5, 3)), X, Y).rows
     held = np.arange(10)
     result, monitor = _fit(_plan(epochs=1), validation=subset(rows, held))
-    problem = problem_on(NUMPY, Stack((5, 3)), X[held], Y[held], reg=0.0)
+    problem = problem_on(NUMPY, Network((5, 3)), X[held], Y[held], reg=0.0)
     assert monitor.history["val_loss"] == [pytest.approx(float(problem.value(result.theta)))]
 
 
 def test_held_out_rows_are_never_trained_on(monkeypatch):
-    problem = problem_on(NUMPY, Stack((5, 3)), X, Y)
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y)
     seen = []
     take = type(problem.rows).take
     monkeypatch.setattr(
@@ -319,7 +319,7 @@ def test_a_rate_that_is_too_large_ends_the_fit():
 def test_an_epoch_on_numpy_is_its_steps_bit_for_bit(rule, reg):
     """In place as it is: what comes in is as it was."""
     heads = np.ndim(reg) and len(reg)
-    problem = problem_on(NUMPY, Stack((5, 4, 3)), X, Y, reg=reg)
+    problem = problem_on(NUMPY, Network((5, 4, 3)), X, Y, reg=reg)
     theta = np.random.default_rng(2).normal(size=(*(heads,) * bool(heads), 5 * 4 + 4 + 4 * 3 + 3))
     plan, state = _plan(rule=rule, schedule="cosine"), rule.init(theta)
     before = [theta.copy(), *(np.array(part) for part in state)]

@@ -97,8 +97,8 @@ def _svm_by_dual(x, y, reg, gap, sweeps=20_000):
             for j in range(c):
                 if j == y[i]:
                     continue
-                slope = 1.0 + (w[j] - w[y[i]]) @ x[i]
-                new = min(max(a[i, j] + slope * reg / (x[i] @ x[i]), 0.0), 1.0 / n)
+                gradient = 1.0 + (w[j] - w[y[i]]) @ x[i]
+                new = min(max(a[i, j] + gradient * reg / (x[i] @ x[i]), 0.0), 1.0 / n)
                 move = (new - a[i, j]) / (2 * reg) * x[i]
                 w[y[i]] += move
                 w[j] -= move

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import Backend
 from estimator_cases import blobs, problem_on
-from helpers import SLOPE_BOUND, assert_close_max_norm, assert_relative
+from helpers import GRADIENT_BOUND, assert_close_max_norm, assert_relative
 
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.rows import Rows
 from xclf.training import Problem, column_moments
 from xclf.training.preconditioner import spectral_preconditioner
@@ -27,40 +27,42 @@ NUMPY = Backend.NUMPY
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_every_backend_is_numpy(backend, widths, loss, weights, dtype):
     """Against float64 NumPy on the very inputs that the backend takes."""
-    stack = Stack(widths)
-    theta = np.random.default_rng(2).normal(size=stack.size).astype(dtype)
-    # Away from the hinge's kinks: a float32 rounding could flip a slope there.
+    network = Network(widths)
+    theta = np.random.default_rng(2).normal(size=network.size).astype(dtype)
+    # Away from the hinge's kinks: a float32 rounding could flip a gradient there.
     x = X.astype(dtype)
     weights = None if weights is None else weights.astype(dtype)
-    wide = problem_on(NUMPY, stack, x, Y, loss=loss, weights=weights)
-    got = problem_on(backend, stack, x, Y, loss=loss, weights=weights, dtype=dtype)
-    value, slope = wide.value_and_grad(theta.astype(np.float64))
+    wide = problem_on(NUMPY, network, x, Y, loss=loss, weights=weights)
+    got = problem_on(backend, network, x, Y, loss=loss, weights=weights, dtype=dtype)
+    value, gradient = wide.value_and_grad(theta.astype(np.float64))
     start = backend.asarray(theta)
-    value_there, slope_there = got.value_and_grad(start)
+    value_there, gradient_there = got.value_and_grad(start)
     bound = {"float64": 1e-13, "float32": 1e-5}[dtype.name]  # 5 + 7 products, 40 rows
     assert_relative(backend.to_host(value_there), value, bound, "objective")
     assert_relative(backend.to_host(got.value(start)), value, bound, "objective")
-    assert_close_max_norm(backend.to_host(slope_there), slope, 10 * SLOPE_BOUND[dtype.name])
-    assert value_there.dtype == slope_there.dtype == backend.dtype("float64")
+    assert_close_max_norm(
+        backend.to_host(gradient_there), gradient, 10 * GRADIENT_BOUND[dtype.name]
+    )
+    assert value_there.dtype == gradient_there.dtype == backend.dtype("float64")
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_curvature_on_every_backend(backend, weights):
-    stack = Stack((5, 3))
-    theta = np.random.default_rng(2).normal(size=stack.size)
-    want = problem_on(NUMPY, stack, X, Y, weights=weights).curvature(theta)
-    got = problem_on(backend, stack, X, Y, weights=weights).curvature(backend.asarray(theta))
+    network = Network((5, 3))
+    theta = np.random.default_rng(2).normal(size=network.size)
+    want = problem_on(NUMPY, network, X, Y, weights=weights).curvature(theta)
+    got = problem_on(backend, network, X, Y, weights=weights).curvature(backend.asarray(theta))
     assert_close_max_norm(backend.to_host(got), want, 1e-13)
     np.testing.assert_allclose(want.sum(axis=0), 0.0, atol=1e-15)
 
 
 def test_total_weight(backend):
-    plain = problem_on(backend, Stack((5, 3)), X, Y, dtype="float32")
+    plain = problem_on(backend, Network((5, 3)), X, Y, dtype="float32")
     assert float(backend.to_host(plain.total)) == 40.0
     own = np.array([2.0**24] + [1.0] * 39)  # a float32 sum loses the ones
-    weighted = problem_on(backend, Stack((5, 3)), X, Y, weights=own, dtype="float32")
+    weighted = problem_on(backend, Network((5, 3)), X, Y, weights=own, dtype="float32")
     assert float(backend.to_host(weighted.total)) == 2.0**24 + 39
-    heads = problem_on(backend, Stack((5, 3)), X, Y, weights=np.stack([WEIGHTS, 0 * WEIGHTS + 1]))
+    heads = problem_on(backend, Network((5, 3)), X, Y, weights=np.stack([WEIGHTS, 0 * WEIGHTS + 1]))
     assert_relative(backend.to_host(heads.total), [WEIGHTS.sum(), 40.0], 1e-14)
     assert plain.rows.total_weight().dtype == backend.dtype("float64")
 
@@ -70,7 +72,7 @@ def test_total_weight(backend):
 def test_moments(backend, weights, offset, dtype):
     """A large offset does not cancel the variance: the second pass is about the mean."""
     x = (X + offset).astype(dtype)
-    rows = problem_on(backend, Stack((5, 3)), x, Y, weights=weights, dtype=dtype).rows
+    rows = problem_on(backend, Network((5, 3)), x, Y, weights=weights, dtype=dtype).rows
     mean, variance = (backend.to_host(a) for a in column_moments(rows))
     w = np.ones(40) if weights is None else weights.astype(dtype).astype(np.float64)
     wide = x.astype(np.float64)
@@ -100,17 +102,17 @@ def _applied(precondition, size):
     return np.stack([precondition(unit[None, :])[0] for unit in np.eye(size)], axis=-1)
 
 
-def _dense(stack, second, mean, curvature, reg):
+def _dense(network, second, mean, curvature, reg):
     """Inverse of the Kronecker model in raw coordinates, see test_optim_spectral."""
     values, vectors = np.linalg.eigh(curvature)
     a = (vectors * np.maximum(values, 1e-4 * values.max())) @ vectors.T
-    d, c = stack.widths
+    d, c = network.widths
     model = np.kron(a, second) + 2 * reg * np.eye(c * d)
-    if not stack.bias:
+    if not network.bias:
         return np.linalg.inv(model)
-    full = np.zeros((stack.size, stack.size))
+    full = np.zeros((network.size, network.size))
     full[: c * d, : c * d], full[c * d :, c * d :] = model, a
-    centre = np.eye(stack.size)
+    centre = np.eye(network.size)
     for k in range(c):
         centre[c * d + k, k * d : (k + 1) * d] = mean
     return np.linalg.inv(centre.T @ full @ centre)
@@ -123,15 +125,15 @@ def test_the_preconditioner_of_rows(bias, standardised):
     x = X * np.array([1.0, 10.0, 0.1, 1.0, 3.0]) + np.arange(5.0)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     place = {"shift": mean if bias else None, "scale": scale} if standardised else {}
-    stack = Stack((5, 3), bias=bias, **place)
-    problem = problem_on(NUMPY, stack, x, Y)
-    curvature = problem.curvature(np.zeros(stack.size))
-    precondition = spectral_preconditioner(stack, problem.rows, 1e-2, curvature)
+    network = Network((5, 3), bias=bias, **place)
+    problem = problem_on(NUMPY, network, x, Y)
+    curvature = problem.curvature(np.zeros(network.size))
+    precondition = spectral_preconditioner(network, problem.rows, 1e-2, curvature)
     z = (x - (mean if bias else 0.0)) / scale if standardised else x
     centred = z - z.mean(axis=0) if bias else z
     second = centred.T @ centred / len(z)
-    want = _dense(stack, second, z.mean(axis=0), curvature, 1e-2)
-    got = _applied(precondition, stack.size)
+    want = _dense(network, second, z.mean(axis=0), curvature, 1e-2)
+    got = _applied(precondition, network.size)
     np.testing.assert_allclose(got, want, atol=1e-10 * np.abs(want).max())
 
 
@@ -149,11 +151,11 @@ def test_the_leading_directions_of_rows(backend, standardised, weighted, monkeyp
     mean = w @ x / w.sum()
     scale = np.linspace(0.5, 2.0, 30) if standardised else np.ones(30)
     place = {"shift": mean, "scale": scale} if standardised else {}
-    stack = Stack((30, 3), **{key: backend.asarray(a) for key, a in place.items()})
+    network = Network((30, 3), **{key: backend.asarray(a) for key, a in place.items()})
     labels = rng.integers(3, size=350)
-    problem = problem_on(backend, stack, x, labels, weights=w if weighted else None)
+    problem = problem_on(backend, network, x, labels, weights=w if weighted else None)
     curvature = backend.asarray(np.eye(3))
-    made = spectral_preconditioner(stack, problem.rows, 1e-2, curvature, full=False)
+    made = spectral_preconditioner(network, problem.rows, 1e-2, curvature, full=False)
     z = (x - mean) / scale
     values, vectors = np.linalg.eigh((z * w[:, None]).T @ z / w.sum())
     np.testing.assert_allclose(backend.to_host(made.spectrum), values[-6:], rtol=1e-6)
@@ -170,8 +172,8 @@ def test_the_preconditioner_looks_at_enough_rows(monkeypatch):
         seen = []
         x, y = blobs(n, 5, 3)
         weights = np.arange(1.0, n + 1)
-        problem = problem_on(NUMPY, Stack((5, 3)), x, y, weights=weights)
-        spectral_preconditioner(problem.objective.stack, problem.rows, 0.1, np.eye(3))
+        problem = problem_on(NUMPY, Network((5, 3)), x, y, weights=weights)
+        spectral_preconditioner(problem.objective.network, problem.rows, 0.1, np.eye(3))
         (rows,) = seen
         assert min(n, 40) <= len(rows) < 80
         stride = -(-n // len(rows))
@@ -184,7 +186,7 @@ def test_a_sample_has_rows_of_every_fold():
     """Folds that take turns: every fifth row alone would leave four of them without any."""
     x, y = blobs(500, 5, 3)
     weights = (np.arange(500) % 5 == np.arange(5)[:, None]).astype(float)
-    rows = problem_on(NUMPY, Stack((5, 3)), x, y, weights=weights).rows
+    rows = problem_on(NUMPY, Network((5, 3)), x, y, weights=weights).rows
     for most in (100, 50):
         some = module.sample(rows, most)
         assert len(some) >= most
@@ -206,16 +208,16 @@ def test_a_sample_has_rows_of_every_class(masked):
 def test_a_spectrum_is_never_negative():
     """Five features of rank two: rounding leaves eigenvalues of -1e-15."""
     x = X[:, :2] @ np.random.default_rng(0).normal(size=(2, 5))
-    problem = problem_on(NUMPY, Stack((5, 3)), x, Y)
+    problem = problem_on(NUMPY, Network((5, 3)), x, Y)
     second = covariance(problem.rows, x.mean(axis=0))
     assert np.linalg.eigvalsh(second).min() < 0
-    made = spectral_preconditioner(problem.objective.stack, problem.rows, 0.0, np.eye(3))
+    made = spectral_preconditioner(problem.objective.network, problem.rows, 0.0, np.eye(3))
     assert np.all(made.spectrum >= 0)
 
 
 def test_unweighted_samples_have_no_weights():
     x, y = blobs(500, 5, 3)
-    problem = problem_on(NUMPY, Stack((5, 3)), x, y)
+    problem = problem_on(NUMPY, Network((5, 3)), x, y)
     sample = module.sample(problem.rows, 40)
     assert sample.weights is None
     assert isinstance(problem, Problem)

@@ -16,12 +16,12 @@ from estimator_cases import blobs
 from python_kernel import PythonKernel
 from taped import Blas, Taped, TapedNumpy, join, tape
 
-from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _cuda_graph, _xp
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api, _cuda_graph
 from xclf._cuda_graph import Products
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp, in_place
-from xclf.rows import Room, Rows
+from xclf.rows import MemoryBudget, Rows
 from xclf.training import MinibatchPlan, Monitor, Problem, _recorded, fit_minibatch
 from xclf.training._recorded import RecordedSteps, Recorder
 
@@ -38,7 +38,7 @@ class TapedGraph:
     def __init__(self, work, needed=0):
         made = Products(Blas(), 1, np.empty(8, np.uint8), lambda array: array.ctypes.data)
         xp, made.xp = made.xp, TapedNumpy(made.xp)
-        with _xp.in_place_of(xp, made.namespace()), pytest.MonkeyPatch.context() as patch:
+        with _array_api.in_place_of(xp, made.namespace()), pytest.MonkeyPatch.context() as patch:
             patch.setattr(_cuda_graph, "_join", join)
             work()
             work()
@@ -84,12 +84,12 @@ def problem(widths, loss="softmax", weights=None, heads=None, scaled=False, marg
     kinds = None if heads is None or weights is None else own(np.arange(heads) % len(weights))
     weights = None if weights is None else own(weights)
     reg = 1e-3 if heads is None else own(np.logspace(-4, -1, heads))
-    objective = Objective(Stack(widths, **place), data_loss(loss, margin), reg)
+    objective = Objective(Network(widths, **place), data_loss(loss, margin), reg)
     return Problem(objective, Rows(own(X), labels, weights, np.dtype(np.float64), kinds))
 
 
 def start(widths, heads):
-    size = Stack(widths).size
+    size = Network(widths).size
     return 0.3 * np.random.default_rng(2).normal(size=(heads, size))
 
 
@@ -292,7 +292,7 @@ def test_no_memory_is_no_reason_to_give_up(graphs, monkeypatch):
 
 def test_a_bound_on_memory_is_one_on_graphs():
     rows = problem((6, 4)).rows
-    assert not _recorded.recordable(dataclasses.replace(rows, room=Room(1 << 20)))
+    assert not _recorded.recordable(dataclasses.replace(rows, budget=MemoryBudget(1 << 20)))
 
 
 def test_a_graph_that_does_something_else_is_not_used(graphs, monkeypatch):

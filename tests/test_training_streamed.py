@@ -12,9 +12,9 @@ from counting import NAMESPACE, counted, counting
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, one_torch_thread, small  # noqa: F401
 
-from xclf import SoftmaxClassifier, _xp
+from xclf import SoftmaxClassifier, _array_api
 from xclf.kernels import one_hot
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import SGD, Adam, Momentum, RMSProp
 from xclf.rows import Rows, Streamed, _channel
 from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch
@@ -55,13 +55,13 @@ def _two(backend, widths, *, dtype="float64", heads=None, loss="softmax"):
     lines = None if heads is None else put(np.arange(heads) % 2)
     rows = Rows(put(there), labels, weights, backend.dtype(wide), lines)
     reg = 1e-2 if heads is None else put(REGS[:heads].astype(wide))
-    objective = Objective(Stack(widths), data_loss(loss), reg)
+    objective = Objective(Network(widths), data_loss(loss), reg)
     streamed = replace(rows, x=_streamed(backend, host))
     return Problem(objective, rows), Problem(objective, streamed)
 
 
-def _start(backend, stack, heads=None, dtype="float64"):
-    shape = (stack.size,) if heads is None else (heads, stack.size)
+def _start(backend, network, heads=None, dtype="float64"):
+    shape = (network.size,) if heads is None else (heads, network.size)
     return backend.asarray((0.3 * np.random.default_rng(2).normal(size=shape)).astype(dtype))
 
 
@@ -93,7 +93,7 @@ def _assert_same_bits(backend, got, want):
 @nets
 def test_streamed_training_is_resident_training(backend, rule, widths):
     resident, streamed = _two(backend, widths)
-    theta = _start(backend, resident.objective.stack)
+    theta = _start(backend, resident.objective.network)
     fits = [_fit(problem, theta, _plan(rule)) for problem in (streamed, resident)]
     _assert_same_bits(backend, *fits)
 
@@ -101,7 +101,7 @@ def test_streamed_training_is_resident_training(backend, rule, widths):
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_rows_that_widen_on_the_device(backend, dtype):
     resident, streamed = _two(backend, (D, C), dtype=dtype)
-    theta = _start(backend, resident.objective.stack, dtype="float32")
+    theta = _start(backend, resident.objective.network, dtype="float32")
     fits = [_fit(problem, theta, _plan(Adam())) for problem in (streamed, resident)]
     _assert_same_bits(backend, *fits)
 
@@ -112,7 +112,7 @@ def test_rows_that_widen_on_the_device(backend, dtype):
 def test_heads_trained_together(backend, rule, widths, loss):
     """(K, P): each with its own penalty, rate and row weights."""
     resident, streamed = _two(backend, widths, heads=3, loss=loss)
-    theta = _start(backend, resident.objective.stack, heads=3)
+    theta = _start(backend, resident.objective.network, heads=3)
     plan = _plan(rule, backend.asarray(RATES))
     fits = [_fit(problem, theta, plan) for problem in (streamed, resident)]
     assert len(fits[0][0]) == 3
@@ -124,7 +124,7 @@ def test_passes_between_epochs_use_the_same_channel(backend, monkeypatch):
     monkeypatch.setattr(minibatch, "_PROBE_ROWS", 9)
     monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda *_: 7)
     resident, streamed = _two(backend, (D, C))
-    theta = _start(backend, resident.objective.stack)
+    theta = _start(backend, resident.objective.network)
     train, held = np.arange(0, 38), np.arange(38, N)
     fits = []
     for problem in (streamed, resident):
@@ -158,8 +158,8 @@ def test_batches_are_what_take_gives(backend, size):
 def test_an_epoch_sends_the_order_once_and_reads_nothing():
     labels = one_hot(NAMESPACE, counted(Y), C)
     rows = Rows(Streamed(X, NAMESPACE, "cpu"), labels, counted(np.ones(N)), NAMESPACE.float64)
-    objective = Objective(Stack((D, C)), data_loss("softmax"), 1e-2)
-    theta = counted(np.zeros(objective.stack.size))
+    objective = Objective(Network((D, C)), data_loss("softmax"), 1e-2)
+    theta = counted(np.zeros(objective.network.size))
     with counting() as tally:
         run_epoch(objective, rows, _plan(SGD()), theta, (), np.arange(N), 0)
     assert tally.reads == 0, tally
@@ -194,7 +194,7 @@ def test_a_batch_is_gone_when_the_next_is_made(backend):
         alive.append(weakref.ref(held))
         return held
 
-    theta = _start(backend, resident.objective.stack)
+    theta = _start(backend, resident.objective.network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rows, "_picked", watched)
         for problem in (resident, streamed):
@@ -212,7 +212,7 @@ def test_a_batch_is_gone_when_the_next_is_made(backend):
 def test_a_fit_that_was_given_up_leaves_the_rows_as_they_were(backend, error, step):
     """An error in the middle of an epoch; Ctrl-C keeps what the epochs before it made."""
     resident, streamed = _two(backend, (D, C))
-    theta = _start(backend, resident.objective.stack)
+    theta = _start(backend, resident.objective.network)
     steps = []
 
     class Stops(Momentum):
@@ -234,7 +234,7 @@ def test_a_fit_that_was_given_up_leaves_the_rows_as_they_were(backend, error, st
 
 @pytest.mark.usefixtures("gpus")
 def test_a_callback_that_raises_or_stops(monkeypatch):
-    monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+    monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
     options = {"solver": "adam", "max_iter": 3, "batch_size": 8, "random_state": 0}
 
     def raises(event):
@@ -261,9 +261,9 @@ def test_estimators_stream_the_fit_that_they_make_of_resident_rows(
     options = {"solver": "adam", "max_iter": 4, "batch_size": 8, "random_state": 3}
     options |= {"early_stopping": early_stopping, "device": place}
     want = small(cls, **options).fit(X, Y)
-    monkeypatch.setattr(_xp, "free_memory", lambda *_: 1)
+    monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
     got = small(cls, **options).fit(X, Y)
     for one, other in zip(got._layers(), want._layers(), strict=True):
         for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(_xp.to_host(a), _xp.to_host(b))
+            np.testing.assert_array_equal(_array_api.to_host(a), _array_api.to_host(b))
     assert got.history_["val_accuracy"] == want.history_["val_accuracy"]

@@ -74,9 +74,9 @@ def _run(backend, kernel, scores, dtype, **options):
 def test_hinge(backend, scores, loss, counts, dtype):
     got, _ = _run(backend, hinge, scores, dtype)
     assert abs(got - loss) <= PRINTED
-    _, slopes = _run(backend, hinge, scores, dtype, reduction="sum")
+    _, gradients = _run(backend, hinge, scores, dtype, reduction="sum")
     # The notes count the true class too: its own margin, s_y - s_y + 1, is positive.
-    np.testing.assert_array_equal(1 - slopes[true], counts)
+    np.testing.assert_array_equal(1 - gradients[true], counts)
 
 
 @pytest.mark.parametrize(("scores", "loss"), [(A, 1.717), (C, 0.839)])
@@ -88,13 +88,13 @@ def test_cross_entropy(backend, scores, loss, dtype):
 @pytest.mark.parametrize(("name", "scores"), [("A", A), ("C", C)])
 def test_probabilities(backend, name, scores, dtype):
     """dscores is p - [j = y] with "sum"."""
-    _, slopes = _run(backend, cross_entropy, scores, dtype, reduction="sum")
-    np.testing.assert_allclose(slopes + true, PROBABILITIES[name], rtol=0, atol=2 * PRINTED)
+    _, gradients = _run(backend, cross_entropy, scores, dtype, reduction="sum")
+    np.testing.assert_allclose(gradients + true, PROBABILITIES[name], rtol=0, atol=2 * PRINTED)
     np.testing.assert_allclose(softmax_rows(scores), PROBABILITIES[name], rtol=0, atol=2 * PRINTED)
 
 
 def test_the_last_table(backend, dtype):
     """Logarithms of probabilities are scores, so the kernel takes the table as it is."""
-    got, slopes = _run(backend, cross_entropy, np.log(LAST), dtype, reduction="none")
+    got, gradients = _run(backend, cross_entropy, np.log(LAST), dtype, reduction="none")
     assert abs(np.mean(got) - 1.185) <= PRINTED
-    np.testing.assert_allclose(slopes + true, LAST, rtol=0, atol=2 * PRINTED)
+    np.testing.assert_allclose(gradients + true, LAST, rtol=0, atol=2 * PRINTED)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from xclf._xp import Array, in_place_of, loaded, namespace
+from xclf._array_api import Array, in_place_of, loaded, namespace
 
 #: Functions and names of the namespace that recorded work may use as they are.
 RECORDABLE = frozenset(
@@ -66,7 +66,7 @@ def record(work: Callable[[], None], needed: int) -> Graph:
     where something cannot be recorded.
     """
     cupy: Any = loaded("cupy")
-    _make_room(cupy, needed + _WORKSPACE)
+    _free_memory_for(cupy, needed + _WORKSPACE)
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     before = cupy.cuda.get_current_stream().record()
     with stream, cupy.cuda.using_allocator(pool.malloc):
@@ -87,7 +87,7 @@ def record(work: Callable[[], None], needed: int) -> Graph:
     return Graph(graph, (products, pool, stream))
 
 
-def _make_room(cupy: Any, needed: int) -> None:
+def _free_memory_for(cupy: Any, needed: int) -> None:
     """See that so many bytes are free outside CuPy's own pool, which graphs cannot take from."""
     if cupy.cuda.runtime.memGetInfo()[0] < needed:
         cupy.get_default_memory_pool().free_all_blocks()

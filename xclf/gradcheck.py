@@ -1,4 +1,4 @@
-"""Numeric slopes by central differences, and a report that holds claimed slopes against them.
+"""Numeric gradients by central differences, and a report that holds claimed gradients against them.
 
 dL/dx_k = (L(x + h e_k) - L(x - h e_k)) / 2h + O(h^2)
 """
@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xclf import _xp
-from xclf._xp import Array, namespace
+from xclf import _array_api
+from xclf._array_api import Array, namespace
 
 Index: TypeAlias = tuple[int, ...]
 
@@ -34,8 +34,10 @@ def neighbours(
     arrays are copied, since f may return a view of x.
     """
     if not namespace(x).isdtype(x.dtype, "real floating"):
-        raise TypeError(f"numeric slopes need a floating dtype (x + h is rounded), got {x.dtype}")
-    values = np.array(_xp.to_host(x))
+        raise TypeError(
+            f"numeric gradients need a floating dtype (x + h is rounded), got {x.dtype}"
+        )
+    values = np.array(_array_api.to_host(x))
     for k in index:
         value = float(values[k])
         try:
@@ -49,7 +51,7 @@ def neighbours(
 
 
 def _copied(value: Any) -> Any:
-    return namespace(value).asarray(value, copy=True) if _xp.is_array(value) else value
+    return namespace(value).asarray(value, copy=True) if _array_api.is_array(value) else value
 
 
 def every_index(x: Array) -> Iterator[Index]:
@@ -61,12 +63,12 @@ def every_index(x: Array) -> Iterator[Index]:
 class GradientReport:
     """What `check_gradient` found; prints as a few readable lines and is true if it passed.
 
-    error : the largest difference between claimed and numeric slope, over the largest slope
+    error : the largest difference between claimed and numeric gradient, over the largest gradient
     tolerance : what that may be
-    index, claimed, numeric : the entry with the largest difference, and both slopes there
+    index, claimed, numeric : the entry with the largest difference, and both gradients there
     checked, size : entries looked at, and entries of x
-    kinks : entries beyond the tolerance where f has a corner, and the claimed slope lies between
-            the slopes on its two sides; they do not count as errors
+    kinks : entries beyond the tolerance where f has a corner, and the claimed gradient lies between
+            the gradients on its two sides; they do not count as errors
     h : the step
     """
 
@@ -94,13 +96,13 @@ class GradientReport:
         at = ", ".join(map(str, self.index))
         lines = [
             f"gradient check {'passed' if self.passed else 'FAILED'}: {entries}, step {self.h:g}",
-            f"  largest error {self.error:.2e} of the largest slope "
+            f"  largest error {self.error:.2e} of the largest gradient "
             f"({sign} {self.tolerance:.0e} allowed)",
             f"  at [{at}]: claimed {self.claimed:+.10g}, numeric {self.numeric:+.10g}",
         ]
         if self.kinks:
             lines.append(
-                f"  {self.kinks} more on a corner of f: the claimed slope lies between both sides"
+                f"  {self.kinks} more on a corner of f: the claimed gradient lies between both sides"
             )
         return "\n".join(lines)
 
@@ -115,22 +117,23 @@ def check_gradient(
     max_entries: int = 1000,
     random_state: Any = 0,
 ) -> GradientReport:
-    """Holds the slope claimed for a scalar function against central differences.
+    """Holds the gradient claimed for a scalar function against central differences.
 
         report = check_gradient(lambda s: cross_entropy(s, y), scores)
         report = check_gradient(lambda w: float(np.sum(w**2)), w, 2 * w)
 
-    f : x -> a number; with df=None, x -> (number, slope in x), as the kernels have it
+    f : x -> a number; with df=None, x -> (number, gradient in x), as the kernels have it
     x : array of any backend; integers are made floating. It is copied, and not written to
-    df : the claimed slope at x, an array of its shape, or a function that gives it
+    df : the claimed gradient at x, an array of its shape, or a function that gives it
     h : the step; 1e-5 in float64, 5e-3 in float32
-    rtol : allowed difference, relative to the largest slope; 1e-6 in float64, 1e-3 in float32. What
+    rtol : allowed difference, relative to the largest gradient; 1e-6 in float64, 1e-3 in float32.
+    What
            rounding of f alone can cause, 4 eps max|f| / h, is allowed as well
     max_entries : if x has more, so many are drawn by `random_state`
 
-    Returns a GradientReport. Raises ValueError for a slope that has not the shape of x and for an f
-    that does not give one number. NOT found: errors below the tolerance, and those on both sides of
-    a corner that h steps over.
+    Returns a GradientReport. Raises ValueError for a gradient that has not the shape of x and for
+    an f that does not give one number. NOT found: errors below the tolerance, and those on both
+    sides of a corner that h steps over.
     """
     x = _floating_copy(x)
     value, claimed = _claim(f, x, df)
@@ -144,8 +147,8 @@ def check_gradient(
 
     sides = np.array(list(neighbours(number, x, h, index)), dtype=float).reshape(-1, 2)
     eps = float(namespace(x).finfo(x.dtype).eps)
-    slopes = np.array([claimed[k] for k in index], dtype=float)
-    return _report(sides, value, slopes, index, h=h, rtol=rtol, eps=eps, size=claimed.size)
+    gradients = np.array([claimed[k] for k in index], dtype=float)
+    return _report(sides, value, gradients, index, h=h, rtol=rtol, eps=eps, size=claimed.size)
 
 
 def _report(
@@ -161,13 +164,13 @@ def _report(
 ) -> GradientReport:
     """The verdict on `claimed`, given f above and below every entry and at the point itself."""
     numeric = (sides[:, 0] - sides[:, 1]) / (2 * h)
-    slopes = np.abs([*numeric, *claimed])
-    scale = float(np.max(slopes[np.isfinite(slopes)], initial=0.0))
+    gradients = np.abs([*numeric, *claimed])
+    scale = float(np.max(gradients[np.isfinite(gradients)], initial=0.0))
     noise = 4 * eps * float(np.max(np.abs(sides), initial=abs(value))) / h
     # Turned round, so that NaN is wrong.
     wrong = ~(np.abs(numeric - claimed) <= rtol * scale + noise)
     above, below = (sides[:, 0] - value) / h, (value - sides[:, 1]) / h
-    # On a corner the slopes of the two sides differ by more than curvature makes of a step h.
+    # On a corner the gradients of the two sides differ by more than curvature makes of a step h.
     corner = np.abs(above - below) > math.sqrt(rtol) * scale + noise
     between = (np.minimum(above, below) - noise <= claimed) & (
         claimed <= np.maximum(above, below) + noise
@@ -190,25 +193,27 @@ def _report(
 
 
 def _floating_copy(x: Any) -> Array:
-    x = x if _xp.is_array(x) else np.asarray(x)
+    x = x if _array_api.is_array(x) else np.asarray(x)
     xp = namespace(x)
-    if _xp.is_integer(xp, x):
-        return xp.astype(x, _xp.accumulator(xp, _xp.device(x)))
+    if _array_api.is_integer(xp, x):
+        return xp.astype(x, _array_api.accumulator(xp, _array_api.device(x)))
     return xp.asarray(x, copy=True)
 
 
 def _claim(f: Callable[[Array], Any], x: Array, df: Any) -> tuple[float, np.ndarray]:
-    """f(x) and the slope claimed there, on the host."""
+    """f(x) and the gradient claimed there, on the host."""
     if df is None:
         result = f(x)
         if not isinstance(result, tuple) or len(result) != 2:
-            raise ValueError("without df, f must return (loss, slope)")
-        value, slope = result
+            raise ValueError("without df, f must return (loss, gradient)")
+        value, gradient = result
     else:
-        value, slope = f(x), df(x) if callable(df) else df
-    claimed = np.array(_xp.to_host(slope) if _xp.is_array(slope) else slope, dtype=float)
+        value, gradient = f(x), df(x) if callable(df) else df
+    claimed = np.array(
+        _array_api.to_host(gradient) if _array_api.is_array(gradient) else gradient, dtype=float
+    )
     if claimed.shape != tuple(x.shape):
-        raise ValueError(f"the slope has shape {claimed.shape}, but x has {tuple(x.shape)}")
+        raise ValueError(f"the gradient has shape {claimed.shape}, but x has {tuple(x.shape)}")
     return _number(value), claimed
 
 
@@ -221,5 +226,7 @@ def _number(value: Any) -> float:
 def _some_index(x: Array, max_entries: int, random_state: Any) -> list[Index]:
     if math.prod(x.shape) <= max_entries:
         return list(every_index(x))
-    chosen = _xp.generator(random_state).choice(math.prod(x.shape), max_entries, replace=False)
+    chosen = _array_api.generator(random_state).choice(
+        math.prod(x.shape), max_entries, replace=False
+    )
     return [tuple(map(int, np.unravel_index(k, tuple(x.shape)))) for k in np.sort(chosen)]

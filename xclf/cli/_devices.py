@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.cli._console import UserError
 
 
@@ -27,22 +27,22 @@ class Place:
 
     def put(self, x: np.ndarray) -> Array:
         """x (host) where this place computes, in its own dtype."""
-        return x if self.xp is None else _xp.asarray(self.xp, x, device=self.where)
+        return x if self.xp is None else _array_api.asarray(self.xp, x, device=self.where)
 
 
 def choose(device: str) -> Place:
     """The place that "auto", "cpu", "cuda", "cuda:N" or "cuda:all" stands for; `UserError` if there
     is none."""
-    if not _xp.names_a_device(device):
+    if not _array_api.is_device_name(device):
         raise UserError(f"--device must be auto, cpu, cuda, cuda:N or cuda:all, got {device!r}")
     try:
-        found = _xp.spots(device)
+        found = _array_api.resolve_devices(device)
     except ValueError as error:
         why = str(error).partition(": ")[2]
         raise UserError(
             f"--device {device} cannot be used: {why}; 'xclf backends' says more, "
             "and --device cpu always works"
         ) from None
-    text = "; ".join(spot.text for spot in found)
+    text = "; ".join(device_choice.text for device_choice in found)
     first = found[0]
     return Place(text, None if first.xp is None else device, first.xp, first.device)

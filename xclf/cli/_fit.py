@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from sklearn.exceptions import ConvergenceWarning
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cli._console import FitProgress, UserError, facts
 from xclf.cli._devices import Place
 from xclf.cli._results import class_labels, measure, show
@@ -136,7 +136,7 @@ def repeat_warnings(console: Console, caught: list[warnings.WarningMessage]) -> 
 def predict_rows(model: Any, place: Place, x: np.ndarray) -> np.ndarray:
     """Predicted labels on the host, chunk by chunk."""
     parts = [
-        _xp.to_host(model.predict(place.put(x[start : start + _SCORED_ROWS])))
+        _array_api.to_host(model.predict(place.put(x[start : start + _SCORED_ROWS])))
         for start in range(0, len(x), _SCORED_ROWS)
     ]
     return np.concatenate(parts)

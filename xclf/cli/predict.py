@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._fit import check_writable
@@ -85,13 +85,13 @@ def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndar
 
     Scores of top-k are probabilities where the model has them, else decision values.
     """
-    found: dict[str, np.ndarray] = {"label": _xp.to_host(model.predict(x))}
+    found: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}
     if not (proba or top_k):
         return found
     if hasattr(model, "predict_proba"):
-        scores = _xp.to_host(model.predict_proba(x))
+        scores = _array_api.to_host(model.predict_proba(x))
     else:
-        scores = _xp.to_host(model.decision_function(x))
+        scores = _array_api.to_host(model.decision_function(x))
         if scores.ndim == 1:
             scores = np.stack([-0.5 * scores, 0.5 * scores], axis=1)
     if proba:

@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xclf import _xp
+from xclf import _array_api
 from xclf._version import __version__
 from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import choose
 from xclf.gradcheck import check_gradient
-from xclf.objectives import LOSSES, Objective, Stack, data_loss
+from xclf.objectives import LOSSES, Network, Objective, data_loss
 from xclf.report.worked_example import worked_example
 from xclf.rows import Rows
 from xclf.training import Problem
@@ -41,7 +41,7 @@ def backends() -> None:
     for name, distributions, use in _LIBRARIES:
         table.add_row(name, _version(name, distributions), use)
     console.print(table)
-    xp, found = _xp.cuda()
+    xp, found = _array_api.cuda()
     console.print(f"CUDA: {'usable: ' if xp is not None else 'not usable: '}{found}")
     if xp is None:
         console.print(
@@ -69,7 +69,7 @@ def gradcheck(
     seed: Annotated[int, typer.Option(help="Of the random rows.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
 ) -> None:
-    """Hold every model's slopes against central differences; exit status 1 if one is off.
+    """Hold every model's gradients against central differences; exit status 1 if one is off.
 
     xclf gradcheck
 
@@ -87,10 +87,10 @@ def gradcheck(
     console.print(f"{rows} rows x {features}, {classes} classes, float64; {place.text}")
     failed = []
     for net in (False, True):
-        stack = Stack((features, hidden, classes) if net else (features, classes))
-        theta = place.put(rng.standard_normal(stack.size))
+        network = Network((features, hidden, classes) if net else (features, classes))
+        theta = place.put(rng.standard_normal(network.size))
         for loss in LOSSES:
-            objective = Objective(stack, data_loss(loss), 1e-2)
+            objective = Objective(network, data_loss(loss), 1e-2)
             problem = Problem(objective, Rows(x, true, None, x.dtype))
             report = check_gradient(problem.value, theta, problem.value_and_grad(theta)[1])
             title = f"{'two-layer net' if net else 'linear model'}, {loss}"
@@ -99,7 +99,7 @@ def gradcheck(
             if not report:
                 failed.append(title)
     if failed:
-        raise CheckError(f"slopes differ from central differences: {'; '.join(failed)}")
+        raise CheckError(f"gradients differ from central differences: {'; '.join(failed)}")
 
 
 def example() -> None:

@@ -15,19 +15,19 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from xclf import _xp
-from xclf._xp import Array, namespace
+from xclf import _array_api
+from xclf._array_api import Array, namespace
 
 
 def beside(values: Any, like: Array, dtype: Any = None) -> Array:
     """`values` in the namespace and on the device of `like`; the same object if there already."""
-    if _xp.is_host(like):
-        host = np.asarray(_xp.to_host(values) if _xp.is_array(values) else values)
+    if _array_api.is_host(like):
+        host = np.asarray(_array_api.to_host(values) if _array_api.is_array(values) else values)
         return host if dtype is None else host.astype(dtype, copy=False)
-    if _xp.same_place(values, like):
+    if _array_api.same_device(values, like):
         return values if dtype is None else namespace(like).astype(values, dtype, copy=False)
-    host = _xp.to_host(values) if _xp.is_array(values) else np.asarray(values)
-    return _xp.from_host(host, like, dtype)
+    host = _array_api.to_host(values) if _array_api.is_array(values) else np.asarray(values)
+    return _array_api.from_host(host, like, dtype)
 
 
 def is_floating(array: Array) -> bool:
@@ -46,9 +46,9 @@ def same_float(x: Array, w: Array) -> tuple[Array, Array]:
 
 def take_rows(array: Array, rows: np.ndarray) -> Array:
     """The rows of `array` whose numbers a host array lists, in its order."""
-    if _xp.is_host(array):
+    if _array_api.is_host(array):
         return array[rows]  # np.take would copy the whole of an array that is not contiguous
-    return namespace(array).take(array, _xp.from_host(rows, array), axis=0)
+    return namespace(array).take(array, _array_api.from_host(rows, array), axis=0)
 
 
 def plain(loss: Array) -> Any:
@@ -59,15 +59,19 @@ def plain(loss: Array) -> Any:
 def floats(losses: Iterable[Any]) -> list[float]:
     """Losses as Python floats, fetched from a device in one transfer."""
     losses = list(losses)
-    if not losses or any(not _xp.is_array(loss) for loss in losses) or _xp.is_host(losses[0]):
+    if (
+        not losses
+        or any(not _array_api.is_array(loss) for loss in losses)
+        or _array_api.is_host(losses[0])
+    ):
         return [float(loss) for loss in losses]
-    stacked: list[float] = _xp.to_host(namespace(losses[0]).stack(losses)).tolist()
+    stacked: list[float] = _array_api.to_host(namespace(losses[0]).stack(losses)).tolist()
     return stacked
 
 
 def accuracy(predicted: Array, y: Array) -> float:
     """The share of rows whose predicted class is the true one; ValueError if they do not pair."""
-    classes, labels = _xp.to_host(predicted), _xp.to_host(y)
+    classes, labels = _array_api.to_host(predicted), _array_api.to_host(y)
     if classes.shape != labels.shape:
         raise ValueError(f"y must have shape {classes.shape}, one label a row; got {labels.shape}")
     return float(np.mean(classes == labels))
@@ -97,13 +101,13 @@ def settle(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> N
     if dtype is None and is_floating(x):
         dtype = x.dtype
     for name, values in params.items():
-        if not _xp.same_place(values, x):
+        if not _array_api.same_device(values, x):
             params[name] = beside(values, x, dtype)
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     """Writes arrays to `path` in NumPy's npz format, without pickle; all of the file or none."""
-    host = {name: _xp.to_host(values) for name, values in arrays.items()}
+    host = {name: _array_api.to_host(values) for name, values in arrays.items()}
     target = Path(path)
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace
+from xclf._array_api import Array, from_host, namespace
 from xclf.cs231n._arrays import beside
 from xclf.gradcheck import every_index, neighbours
 
@@ -22,16 +22,16 @@ def eval_numerical_gradient(
 
     x is changed in place and restored, so f may as well read it where it came from, as in
     `eval_numerical_gradient(lambda _: model.loss(X, y)[0], model.params["W1"])`. With `verbose`
-    every slope is printed.
+    every gradient is printed.
 
-    Returns the slope, an array like x. Raises TypeError if x is not floating.
+    Returns the gradient, an array like x. Raises TypeError if x is not floating.
     """
-    slopes = np.zeros(tuple(x.shape))
+    gradients = np.zeros(tuple(x.shape))
     for k, (above, below) in zip(every_index(x), neighbours(f, x, h, every_index(x)), strict=True):
-        slopes[k] = (float(above) - float(below)) / (2 * h)
+        gradients[k] = (float(above) - float(below)) / (2 * h)
         if verbose:
-            print(k, slopes[k])
-    return from_host(slopes, x, x.dtype)
+            print(k, gradients[k])
+    return from_host(gradients, x, x.dtype)
 
 
 def eval_numerical_gradient_array(
@@ -39,24 +39,25 @@ def eval_numerical_gradient_array(
 ) -> Array:
     """sum((f(x + h e_k) - f(x - h e_k)) * df) / 2h for every entry k of x, f giving an array.
 
-    df : the slope of the loss in f(x), an array of its shape. x is changed in place and restored.
+    df : the gradient of the loss in f(x), an array of its shape. x is changed in place and
+    restored.
 
-    Returns the slope of the loss in x, an array like x; nothing is read on the host on the way.
+    Returns the gradient of the loss in x, an array like x; nothing is read on the host on the way.
     Raises TypeError if x is not floating, ValueError if df has not the shape of f(x).
     """
     xp = namespace(x)
     weights = xp.reshape(beside(df, x), (-1,))
-    slopes = []
+    gradients = []
     for above, below in neighbours(f, x, h, every_index(x)):
         if above.shape != df.shape:
             raise ValueError(
                 f"df has shape {tuple(df.shape)}, but f(x) has {tuple(above.shape)}: "
-                "it must be the slope in f(x)"
+                "it must be the gradient in f(x)"
             )
-        slopes.append(xp.vecdot(xp.reshape(above - below, (-1,)), weights))
-    if not slopes:
+        gradients.append(xp.vecdot(xp.reshape(above - below, (-1,)), weights))
+    if not gradients:
         return xp.zeros_like(x)
-    return xp.reshape(xp.stack(slopes) / (2 * h), x.shape)
+    return xp.reshape(xp.stack(gradients) / (2 * h), x.shape)
 
 
 def grad_check_sparse(
@@ -66,7 +67,7 @@ def grad_check_sparse(
     num_checks: int = 10,
     h: float = 1e-5,
 ) -> None:
-    """Prints numeric and analytic slope, and their relative error, at random entries of x.
+    """Prints numeric and analytic gradient, and their relative error, at random entries of x.
 
     The error is |n - a| / (|n| + |a|), or 0 if both are 0. Entries are drawn by Python's `random`.
     x is changed in place and restored. Raises TypeError if x is not floating.

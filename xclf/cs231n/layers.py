@@ -1,7 +1,7 @@
 """The layers of the course, forward and backward, on arrays of any backend.
 
 Every forward function returns `(out, cache)`, its backward function takes `(dout, cache)` and
-returns the slopes of the loss. The formulas are those of `xclf.kernels`; batch and layer
+returns the gradients of the loss. The formulas are those of `xclf.kernels`; batch and layer
 normalisation and dropout, which only the course has, are written here.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace
+from xclf._array_api import Array, from_host, namespace
 from xclf.cs231n._arrays import beside, plain
 from xclf.kernels import affine, affine_grad, cross_entropy, hinge, relu, relu_grad
 
@@ -66,7 +66,7 @@ def relu_backward(dout: Array, cache: Array) -> Array:
 
 
 def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
-    """Mean multiclass hinge loss (sum form, margin 1) and its slope in the scores x.
+    """Mean multiclass hinge loss (sum form, margin 1) and its gradient in the scores x.
 
         loss = 1/N sum_i sum_{j != y_i} max(0, x[i,j] - x[i,y_i] + 1)
 
@@ -79,7 +79,7 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
 
 
 def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
-    """Mean softmax cross-entropy and its slope in the scores x.
+    """Mean softmax cross-entropy and its gradient in the scores x.
 
         loss = 1/N sum_i (log sum_j exp(x[i,j]) - x[i,y_i]),   dx = (softmax(x) - onehot(y)) / N
 
@@ -155,7 +155,7 @@ def batchnorm_forward(
 
 
 def batchnorm_backward(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
-    """Slopes through `batchnorm_forward`: dx (N, D), dgamma (D,), dbeta (D,).
+    """Gradients through `batchnorm_forward`: dx (N, D), dgamma (D,), dbeta (D,).
 
         dz = gamma dout,   dx = (dz - mean(dz) - z mean(z dz)) / sqrt(var + eps)
 
@@ -167,7 +167,7 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     return dx, xp.sum(dout * z, axis=0), xp.sum(dout, axis=0)
 
 
-# The handouts ask for the same slope twice, once through a graph and once in closed form.
+# The handouts ask for the same gradient twice, once through a graph and once in closed form.
 batchnorm_backward_alt = batchnorm_backward
 
 
@@ -198,7 +198,7 @@ def _standardized(x: Array, eps: float, axis: int) -> tuple[Array, Array, Array]
 
 
 def _standardized_grad(dz: Array, z: Array, scale: Array, axis: int | None) -> Array:
-    """Slope through `_standardized`; axis None: mean and variance are constants."""
+    """Gradient through `_standardized`; axis None: mean and variance are constants."""
     if axis is None:
         return dz * scale
     xp = namespace(dz)

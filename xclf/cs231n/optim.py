@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.optim import SGD, Adam, Momentum, RMSProp
 
 __all__ = ["adam", "rmsprop", "sgd", "sgd_momentum"]

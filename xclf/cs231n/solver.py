@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n import optim
 from xclf.cs231n._arrays import accuracy, beside, check_rows, floats, save_arrays, take_rows
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from xclf._xp import Array, to_host
+from xclf._array_api import Array, to_host
 
 __all__ = ["visualize_grid"]
 

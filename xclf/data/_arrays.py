@@ -10,7 +10,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
-from xclf._xp import native
+from xclf._array_api import native
 from xclf.data._dataset import DataError, Dataset, PixelLayout, listing, reading, size
 
 _CHANNELS = (1, 3, 4)

@@ -14,9 +14,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators import _border as border
+from xclf.estimators._convergence import convergence_warning, diagnose
+from xclf.estimators._devices import move_to_device, shares_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._fitting import (
     Job,
@@ -25,8 +27,7 @@ from xclf.estimators._fitting import (
     row_weights,
     standardized,
 )
-from xclf.estimators._memory import Kind, lines_of_weights, room_for
-from xclf.estimators._places import put, shares_rows
+from xclf.estimators._memory import FitShape, count_weight_vectors, memory_budget
 from xclf.estimators._printer import Printer
 from xclf.estimators._settings import (
     FULL_BATCH,
@@ -35,9 +36,8 @@ from xclf.estimators._settings import (
     resolve,
     resolve_in_parts,
 )
-from xclf.estimators._verdict import judged, unfinished
-from xclf.objectives import Layer, Stack
-from xclf.rows import products
+from xclf.objectives import Layer, Network
+from xclf.rows import product_precision
 from xclf.training import Callback, FitResult, Monitor
 
 
@@ -112,7 +112,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         """What solver="auto" stands for in `fit`."""
 
     @abstractmethod
-    def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
+    def _initial(self, network: Network, rng: np.random.Generator) -> np.ndarray:
         """Host float64 (P,) to start from."""
 
     @abstractmethod
@@ -144,9 +144,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self).__name__, self._own_parameters())
         X = border.check_x(self, X, reset=True)
-        X, taken = put(X, self.device, self.max_memory, several=shares_rows(self))
+        X, taken = move_to_device(X, self.device, self.max_memory, several=shares_rows(self))
         settings = self._settings(X, self._auto_solver)
-        with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
+        with _array_api.on_device(X), product_precision(X, computing_dtype(X), self.precision):
             self._fit_rows(X, y, sample_weight, settings, taken)
 
     def _fit_rows(
@@ -162,7 +162,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self.classes_ = classes
         job = self._job(X, index, weights, settings, start, taken=taken)
         if self.standardize:
-            job.stack = standardized(job.stack, job.rows, job.theta_dtype())
+            job.network = standardized(job.network, job.rows, job.theta_dtype())
         self.__dict__.pop("_resume", None)
         self._finish(job, job.run())
 
@@ -194,8 +194,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
         X = border.check_x(self, X, reset=first)
-        X, taken = put(X, self.device, self.max_memory, several=False, tell=False)
-        with _xp.on_device(X), products(X, computing_dtype(X), self.precision):
+        X, taken = move_to_device(X, self.device, self.max_memory, several=False, tell=False)
+        with _array_api.on_device(X), product_precision(X, computing_dtype(X), self.precision):
             self._partial_rows(X, y, known, sample_weight, settings, taken)
 
     def _partial_rows(
@@ -253,7 +253,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         return dict(self.get_params(deep=False))
 
     def _settings(self, X: Array, auto: str) -> Settings:
-        xp = _xp.namespace(X)
+        xp = _array_api.namespace(X)
         return resolve(
             self,
             auto=auto,
@@ -266,7 +266,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if first:
                 raise ValueError("classes must be passed on the first call to partial_fit")
             return self.classes_
-        listed = np.asarray(_xp.to_host(classes) if _xp.is_array(classes) else classes)
+        listed = np.asarray(
+            _array_api.to_host(classes) if _array_api.is_array(classes) else classes
+        )
         known, _ = border.encode(listed, "classes")
         if not first and not np.array_equal(known, self.classes_):
             raise ValueError(
@@ -286,34 +288,34 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         taken: int = 0,
     ) -> Job:
         widths = self._widths(len(self.classes_))
-        stack = Stack(widths, bias=bool(self.fit_intercept))
-        if start is not None and not stack.bias:
+        network = Network(widths, bias=bool(self.fit_intercept))
+        if start is not None and not network.bias:
             start = [Layer(w, None) for w, _ in start]
-        rng = _xp.generator(self.random_state) if rng is None else rng
+        rng = _array_api.generator(self.random_state) if rng is None else rng
         unit = "iteration" if settings.solver in FULL_BATCH else "epoch"
         callbacks: list[Callback] = list(self.callbacks or ())
         if self.verbose:
             callbacks.append(Printer(int(self.verbose)))
         rows = make_rows(X, index, widths[-1], weights, computing_dtype(X))
-        kind = Kind.of(self, settings, stack, rows.x, lines_of_weights(rows.weights))
-        room = room_for(kind, self.max_memory, taken=taken)
+        kind = FitShape.of(self, settings, network, rows.x, count_weight_vectors(rows.weights))
+        budget = memory_budget(kind, self.max_memory, taken=taken)
         return Job(
             settings=settings,
-            stack=stack,
-            rows=replace(rows, room=room, precision=self.precision),
+            network=network,
+            rows=replace(rows, budget=budget, precision=self.precision),
             loss=self._loss_name,
             margin=float(getattr(self, "margin", 1.0)),
             reg=float(self.reg),
-            init=self._initial(stack, rng) if start is None else None,
+            init=self._initial(network, rng) if start is None else None,
             rng=rng,
             monitor=Monitor(callbacks, unit, settings.max_iter),
             start=start,
         )
 
     def _finish(self, job: Job, result: FitResult) -> None:
-        result = judged(job, self.reg, result)
-        xp = _xp.namespace(result.theta)
-        layers = job.stack.raw(job.stack.layers(result.theta))
+        result = diagnose(job, self.reg, result)
+        xp = _array_api.namespace(result.theta)
+        layers = job.network.raw(job.network.layers(result.theta))
         dtype = job.rows.dtype
         self._set_layers(
             [
@@ -332,7 +334,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         self._set_extras(result)
         if result.interrupted:
             raise _Interrupted
-        told = unfinished(self, job, result)
+        told = convergence_warning(self, job, result)
         if told is not None:
             # The line that called fit or partial_fit.
             warnings.warn(told, ConvergenceWarning, stacklevel=5)
@@ -345,12 +347,12 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         border.check_same_as_model(layers[0].w, X)
         if fitted_widths(layers)[:-1] != self._widths(len(self.classes_))[:-1]:
             return None  # other features, or another hidden width: nothing to go on from
-        xp = _xp.namespace(X)
+        xp = _array_api.namespace(X)
         last = layers[-1]
-        spot = {label: place for place, label in enumerate(self.classes_.tolist())}
+        device_choice = {label: place for place, label in enumerate(self.classes_.tolist())}
         weights, biases = [], []
         for label in classes.tolist():
-            place = spot.get(label)
+            place = device_choice.get(label)
             row = slice(0, 1) if place is None else slice(place, place + 1)
             keep = 0.0 if place is None else 1.0
             weights.append(last.w[row, :] * keep)

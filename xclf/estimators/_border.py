@@ -13,8 +13,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 
 # Values looked at together when searching for NaN and infinity.
 _FINITE_VALUES = 1 << 18
@@ -22,22 +22,22 @@ _FINITE_VALUES = 1 << 18
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     """X as a 2-D real array where it lives; sets or compares `n_features_in_` and feature names."""
-    if _xp.is_host(X):
+    if _array_api.is_host(X):
         if getattr(getattr(X, "dtype", None), "kind", "") == "c":
             raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
         check_nothing_masked(X, "X")
         if isinstance(X, np.ndarray) and X.ndim != 2:
             raise _not_2d(X)
         X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        X = _xp.native(X)
+        X = _array_api.native(X)
         if X.dtype.kind not in "biuf":  # dates pass scikit-learn's check
             raise ValueError(f"X must be numeric, got dtype {X.dtype}")
         if X.dtype.kind == "f" and X.dtype.itemsize > 8:
             X = X.astype(np.float64)
     else:
         _check_device_x(est, X, reset=reset)
-        X = _xp.detached(X)
-    with _xp.on_device(X):
+        X = _array_api.detached(X)
+    with _array_api.on_device(X):
         check_finite(X)
     return X
 
@@ -47,7 +47,7 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
     _check_in_memory(X, "X")
     if "sparse" in str(getattr(X, "layout", "")):
         raise TypeError("X must be dense, got a sparse tensor: X.to_dense() makes it so")
-    xp = _xp.namespace(X)
+    xp = _array_api.namespace(X)
     if X.ndim != 2:
         raise _not_2d(X)
     if xp.isdtype(X.dtype, "complex floating"):
@@ -71,7 +71,7 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
 
 
 def _check_in_memory(values: Array, name: str) -> None:
-    if _xp.is_lazy(values):
+    if _array_api.is_lazy(values):
         raise TypeError(
             f"{name} must be an array in memory, got a lazy {type(values).__name__}: "
             "compute it first"
@@ -99,7 +99,7 @@ def check_nothing_masked(values: Any, name: str) -> None:
 
 def check_finite(X: Array) -> None:
     """ValueError naming row and column of the first NaN or infinity in X."""
-    xp = _xp.namespace(X)
+    xp = _array_api.namespace(X)
     if not xp.isdtype(X.dtype, "real floating"):
         return
     rows = int(X.shape[0])
@@ -121,7 +121,7 @@ def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
     """y as a host array of labels, one per row of X."""
     if y is None:
         raise ValueError(f"{type(est).__name__} requires y to be passed, but the target y is None")
-    check_same_place(X, y, "y")
+    check_same_device(X, y, "y")
     labels: np.ndarray = column_or_1d(host_values(y), warn=True)
     if labels.shape[0] != X.shape[0]:
         raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
@@ -184,7 +184,7 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
     """Row weights as a host float64 array, or None where they are all equal to 1."""
     if sample_weight is None:
         return None
-    check_same_place(X, sample_weight, "sample_weight")
+    check_same_device(X, sample_weight, "sample_weight")
     host = host_values(sample_weight)
     rows = int(X.shape[0])
     if host.ndim == 0:
@@ -207,44 +207,46 @@ def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
     return None if (weights == 1.0).all() else weights
 
 
-def check_same_place(X: Any, other: Any, name: str) -> None:
+def check_same_device(X: Any, other: Any, name: str) -> None:
     """`other` may be in host memory, of any library, whatever X is; on a device it must be where X
     is."""
     check_nothing_masked(other, name)
-    if _xp.is_host(other):
+    if _array_api.is_host(other):
         return
     _check_in_memory(other, name)
     # The CPU by any name: 'cpu' in torch, 'CPU_DEVICE' in array-api-strict.
-    if "cpu" in str(_xp.device(other)).lower():
+    if "cpu" in str(_array_api.device(other)).lower():
         return
-    if not _xp.is_host(X) and _xp.same_place(X, other):
+    if not _array_api.is_host(X) and _array_api.same_device(X, other):
         return
-    where = _xp.place(X) if _xp.is_array(X) else "numpy on cpu"  # lists count as NumPy
+    where = (
+        _array_api.describe_device(X) if _array_api.is_array(X) else "numpy on cpu"
+    )  # lists count as NumPy
     raise ValueError(
-        f"X is {where} but {name} is {_xp.place(other)}: move {name} to where X is, or "
+        f"X is {where} but {name} is {_array_api.describe_device(other)}: move {name} to where X is, or "
         f"pass it as a NumPy array"
     )
 
 
 def check_same_as_model(model_array: Array, X: Array) -> None:
     """X must live where the model does."""
-    if not _xp.same_place(model_array, X):
+    if not _array_api.same_device(model_array, X):
         raise ValueError(
-            f"the model is {_xp.place(model_array)} but X is {_xp.place(X)}: move X there, or "
+            f"the model is {_array_api.describe_device(model_array)} but X is {_array_api.describe_device(X)}: move X there, or "
             "move the model with model = model.to_namespace(xp, device)"
         )
 
 
 def host_values(values: Any) -> np.ndarray:
     """Labels, weights or rows on the host; data frame columns and lists too."""
-    if not _xp.is_array(values):
+    if not _array_api.is_array(values):
         try:
             return np.asarray(values)
         except ValueError as error:  # ragged lists
             raise ValueError(f"y and sample_weight must be 1-D: {error}") from None
-    if not _xp.is_host(values):
-        xp = _xp.namespace(values)
+    if not _array_api.is_host(values):
+        xp = _array_api.namespace(values)
         known = (xp.float32, xp.float64)
         if xp.isdtype(values.dtype, "real floating") and values.dtype not in known:
             values = xp.astype(values, xp.float32)  # NumPy has no bfloat16
-    return _xp.to_host(values)
+    return _array_api.to_host(values)

@@ -23,7 +23,7 @@ import sklearn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from xclf import _xp
+from xclf import _array_api
 from xclf._version import __version__
 from xclf.estimators._fitted import FittedModel, fitted_widths
 
@@ -113,7 +113,7 @@ def load(path: str | Path, like: Any = None) -> Any:
         raise ModelFileError(f"{path} is not a readable xclf model: {error}") from None
     if like is None:
         return model
-    return model.to_namespace(_xp.namespace(like), device=_xp.device(like))
+    return model.to_namespace(_array_api.namespace(like), device=_array_api.device(like))
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -147,7 +147,7 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
         value = getattr(model, name)
         entries = value.items() if isinstance(value, dict) else [("", value)]
         for key, array in entries:
-            flat[f"{name}.{key}" if key else name] = _xp.to_host(array)
+            flat[f"{name}.{key}" if key else name] = _array_api.to_host(array)
     return flat
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators import _border as border
-from xclf.estimators._places import toward
+from xclf.estimators._devices import to_model_device
 from xclf.kernels import log_softmax
-from xclf.objectives import Layer, Stack
-from xclf.rows import Room, map_rows, parse_bytes
+from xclf.objectives import Layer, Network
+from xclf.rows import MemoryBudget, map_rows, parse_bytes
 
 
 class FittedModel:
@@ -52,14 +52,14 @@ class FittedModel:
         """
         check_is_fitted(self)
         X, layers = border.check_x(self, X, reset=False), self._layers()
-        X = toward(X, layers[0].w, self.device)
+        X = to_model_device(X, layers[0].w, self.device)
         border.check_same_as_model(layers[0].w, X)
-        stack = Stack(fitted_widths(layers))
-        room = Room(parse_bytes(self.max_memory))
-        with _xp.on_device(X):
-            theta = stack.flatten([(w, b) for w, b in layers])
-            scores = partial(_scores, stack, theta, finish)
-            return map_rows(scores, X, theta.dtype, max(stack.widths[1:]), room)
+        network = Network(fitted_widths(layers))
+        budget = MemoryBudget(parse_bytes(self.max_memory))
+        with _array_api.on_device(X):
+            theta = network.flatten([(w, b) for w, b in layers])
+            scores = partial(_scores, network, theta, finish)
+            return map_rows(scores, X, theta.dtype, max(network.widths[1:]), budget)
 
     def decision_function(self, X: Any) -> Array:
         """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
@@ -71,23 +71,25 @@ class FittedModel:
         Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
         Rows in host memory that `device` sends elsewhere come back as NumPy too.
         """
-        best = self._map_scores(X, lambda scores: _xp.namespace(scores).argmax(scores, axis=0))
-        if self.classes_.dtype.kind not in "biuf" or _xp.is_host(best):
-            return self.classes_[_xp.to_host(best)]
-        with _xp.on_device(best):
-            labels = _xp.from_host(_common(self.classes_), best)
-            return _xp.namespace(best).take(labels, best, axis=0)
+        best = self._map_scores(
+            X, lambda scores: _array_api.namespace(scores).argmax(scores, axis=0)
+        )
+        if self.classes_.dtype.kind not in "biuf" or _array_api.is_host(best):
+            return self.classes_[_array_api.to_host(best)]
+        with _array_api.on_device(best):
+            labels = _array_api.from_host(_common(self.classes_), best)
+            return _array_api.namespace(best).take(labels, best, axis=0)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy of `predict(X)` against y, computed on the host.
 
         y, sample_weight : as in `fit`, in host memory or where X is
         """
-        border.check_same_place(X, y, "y")
-        border.check_same_place(X, sample_weight, "sample_weight")
-        guess = _xp.to_host(self.predict(X))
+        border.check_same_device(X, y, "y")
+        border.check_same_device(X, sample_weight, "sample_weight")
+        guess = _array_api.to_host(self.predict(X))
         truth, weights = (
-            border.host_values(values) if _xp.is_array(values) else values
+            border.host_values(values) if _array_api.is_array(values) else values
             for values in (y, sample_weight)
         )
         return float(accuracy_score(truth, guess, sample_weight=weights))
@@ -109,7 +111,7 @@ class FittedModel:
             model.to_namespace(cupy)      # a model trained on the CPU now predicts CuPy arrays
         """
         check_is_fitted(self)
-        target = _xp.compat_namespace(xp)
+        target = _array_api.compat_namespace(xp)
         moved = copy.copy(self)
         moved.history_ = {key: list(values) for key, values in self.history_.items()}
         moved.__dict__.pop("_resume", None)
@@ -117,7 +119,7 @@ class FittedModel:
         def move(a: Any) -> Any:
             if isinstance(a, dict):
                 return {key: move(value) for key, value in a.items()}
-            return _xp.asarray(target, _xp.to_host(a), device=device, copy=True)
+            return _array_api.asarray(target, _array_api.to_host(a), device=device, copy=True)
 
         for name in self._array_names():
             setattr(moved, name, move(getattr(self, name)))
@@ -148,11 +150,11 @@ class ProbabilityMixin:
 
     def predict_proba(self, X: Any) -> Array:
         """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
-        return self._map_scores(X, lambda scores: _xp.namespace(scores).exp(_log_p(scores)))
+        return self._map_scores(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
 
 
-def _scores(stack: Stack, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:
-    return finish(stack.forward(theta, x)[0])
+def _scores(network: Network, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:
+    return finish(network.forward(theta, x)[0])
 
 
 def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
@@ -163,11 +165,11 @@ def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
 def _decision(scores: Array) -> Array:
     if scores.shape[0] == 2:
         return scores[1, :] - scores[0, :]
-    return _xp.namespace(scores).matrix_transpose(scores)
+    return _array_api.namespace(scores).matrix_transpose(scores)
 
 
 def _log_p(scores: Array) -> Array:
-    return _xp.namespace(scores).matrix_transpose(log_softmax(scores, axis=0))
+    return _array_api.namespace(scores).matrix_transpose(log_softmax(scores, axis=0))
 
 
 def _common(labels: np.ndarray) -> np.ndarray:
@@ -176,4 +178,4 @@ def _common(labels: np.ndarray) -> np.ndarray:
         return labels.astype(np.int64)
     if labels.dtype.kind == "f" and labels.dtype.itemsize not in (4, 8):
         return labels.astype(np.float64)
-    return _xp.native(labels)
+    return _array_api.native(labels)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._settings import MINIBATCH, Settings
 from xclf.kernels import one_hot
-from xclf.objectives import Layer, Objective, Stack, data_loss
+from xclf.objectives import Layer, Network, Objective, data_loss
 from xclf.optim import State
 from xclf.rows import MASK_CLASSES, Rows, blas_threads
 from xclf.training import (
@@ -31,7 +31,7 @@ from xclf.training import (
 
 def computing_dtype(X: Array) -> Any:
     """float64 for float64 data; float32 for everything else, integers included."""
-    xp = _xp.namespace(X)
+    xp = _array_api.namespace(X)
     return xp.float64 if X.dtype == xp.float64 else xp.float32
 
 
@@ -71,24 +71,27 @@ def make_rows(
     X: Array, index: np.ndarray, n_classes: int, weights: np.ndarray | None, dtype: Any
 ) -> Rows:
     """X with its encoded labels and weights beside it, on its device."""
-    labels = _xp.from_host(index.astype(np.int64, copy=False), X)
+    labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
     if n_classes <= MASK_CLASSES:
-        labels = one_hot(_xp.namespace(X), labels, n_classes)
-    return Rows(X, labels, None if weights is None else _xp.from_host(weights, X, dtype), dtype)
+        labels = one_hot(_array_api.namespace(X), labels, n_classes)
+    return Rows(
+        X, labels, None if weights is None else _array_api.from_host(weights, X, dtype), dtype
+    )
 
 
-def standardized(stack: Stack, rows: Rows, dtype: Any) -> Stack:
-    """`stack` in coordinates with (weighted) mean 0 and deviation 1; constant features keep theirs.
+def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
+    """`network` in coordinates with (weighted) mean 0 and deviation 1; constant features keep
+    theirs.
 
     Without biases nothing can absorb a shift, and features are only scaled.
     """
-    xp = _xp.namespace(rows.x)
+    xp = _array_api.namespace(rows.x)
     mean, variance = column_moments(rows)
     # A deviation at rounding level of the mean is a constant feature, whose scale stays 1.
     tiny = (10.0 * xp.finfo(rows.dtype).eps * xp.abs(mean)) ** 2
     scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
-    shift = xp.astype(mean, dtype) if stack.bias else None
-    return replace(stack, shift=shift, scale=xp.astype(scale, dtype))
+    shift = xp.astype(mean, dtype) if network.bias else None
+    return replace(network, shift=shift, scale=xp.astype(scale, dtype))
 
 
 @dataclass
@@ -100,7 +103,7 @@ class Job:
     """
 
     settings: Settings
-    stack: Stack
+    network: Network
     rows: Rows
     loss: str
     margin: float
@@ -111,7 +114,7 @@ class Job:
     start: list[Layer] | None = None
 
     def run(self, *, one_epoch: bool = False, state: State | None = None) -> FitResult:
-        """Train; the result's theta is in fitting coordinates of `stack`.
+        """Train; the result's theta is in fitting coordinates of `network`.
 
         one_epoch : a single pass, going on with an update rule's `state`
         """
@@ -120,15 +123,15 @@ class Job:
 
     def _largest_product(self) -> int:
         """Multiply-adds of the largest product of a chunk or a minibatch."""
-        rows = min(len(self.rows), self.rows.chunk_rows(max(self.stack.widths[1:])))
+        rows = min(len(self.rows), self.rows.chunk_rows(max(self.network.widths[1:])))
         if self.settings.solver in MINIBATCH:
             rows = min(len(self.rows), self.settings.batch_size)
-        pairs = zip(self.stack.widths[:-1], self.stack.widths[1:], strict=True)
+        pairs = zip(self.network.widths[:-1], self.network.widths[1:], strict=True)
         return rows * max(d * m for d, m in pairs)
 
     def _train(self, one_epoch: bool, state: State | None) -> FitResult:
         problem = Problem(
-            Objective(self.stack, data_loss(self.loss, self.margin), self.reg), self.rows
+            Objective(self.network, data_loss(self.loss, self.margin), self.reg), self.rows
         )
         s = self.settings
         if s.solver in MINIBATCH:
@@ -179,36 +182,36 @@ class Job:
     def _theta(self) -> Array:
         dtype = self.theta_dtype()
         if self.start is None:
-            theta = _xp.from_host(self.init, self.rows.x, dtype)
+            theta = _array_api.from_host(self.init, self.rows.x, dtype)
             self.init = None  # it takes as much memory as the parameters
             return theta
-        xp = _xp.namespace(self.rows.x)
+        xp = _array_api.namespace(self.rows.x)
         layers = [
             Layer(xp.astype(w, dtype), None if b is None else xp.astype(b, dtype))
             for w, b in self.start
         ]
-        return self.stack.flatten([(w, b) for w, b in self.stack.fitting(layers)])
+        return self.network.flatten([(w, b) for w, b in self.network.fitting(layers)])
 
     def theta_dtype(self) -> Any:
         """Full-batch solvers keep parameters in float64 where they can; products stay narrow."""
         if self.settings.solver in MINIBATCH:
             return self.rows.dtype
         x = self.rows.x
-        return _xp.accumulator(_xp.namespace(x), _xp.device(x))
+        return _array_api.accumulator(_array_api.namespace(x), _array_api.device(x))
 
     def _split(self) -> tuple[np.ndarray, Rows | None]:
         """(rows to train on, held-out rows): those with weight, and a stratified share of them."""
         fraction = self.settings.validation_fraction
         rows = np.arange(len(self.rows))
         if self.rows.weights is not None:
-            rows = np.flatnonzero(_xp.to_host(self.rows.weights))
+            rows = np.flatnonzero(_array_api.to_host(self.rows.weights))
         if fraction is None:
             return rows, None
         train, held = hold_out(rows, self._host_labels()[rows], fraction, self.rng)
         return train, subset(self.rows, held)
 
     def _host_labels(self) -> np.ndarray:
-        labels = _xp.to_host(self.rows.labels)
+        labels = _array_api.to_host(self.rows.labels)
         return labels.argmax(axis=0) if labels.ndim == 2 else labels
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import ProbabilityMixin
-from xclf.objectives import Layer, Stack
+from xclf.objectives import Layer, Network
 from xclf.training import FitResult
 
 
@@ -28,12 +28,12 @@ class LinearClassifier(BaseClassifier):
     def _widths(self, n_classes: int) -> tuple[int, ...]:
         return (self.n_features_in_, n_classes)
 
-    def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
-        return np.zeros(stack.size)  # convex: no symmetry to break
+    def _initial(self, network: Network, rng: np.random.Generator) -> np.ndarray:
+        return np.zeros(network.size)  # convex: no symmetry to break
 
     def _set_layers(self, layers: list[Layer]) -> None:
         w, b = layers[0]
-        xp = _xp.namespace(w)
+        xp = _array_api.namespace(w)
         bias = xp.zeros_like(w[:, 0]) if b is None else b[:, 0]
         if w.shape[0] == 2:
             w, bias = w[1:, :] - w[:1, :], bias[1:] - bias[:1]
@@ -45,7 +45,7 @@ class LinearClassifier(BaseClassifier):
         w, b = self.coef_, self.intercept_[:, None]
         if w.shape[0] == 1:
             # Two classes: the penalty is least when the difference is shared evenly.
-            xp = _xp.namespace(w)
+            xp = _array_api.namespace(w)
             w, b = xp.concat([-0.5 * w, 0.5 * w], axis=0), xp.concat([-0.5 * b, 0.5 * b], axis=0)
         return [Layer(w, b)]
 

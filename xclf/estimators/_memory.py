@@ -7,15 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._fitting import computing_dtype
 from xclf.estimators._settings import FULL_BATCH, Settings
-from xclf.objectives import Stack
+from xclf.objectives import Network
 from xclf.optim import LEAST_PAIRS
 from xclf.rows import (
     MASK_CLASSES,
-    Room,
+    MemoryBudget,
     Streamed,
     blas_width,
     bytes_per_row,
@@ -28,7 +28,7 @@ from xclf.training.full_batch import MEMORY, PAIRS_FREE
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
 FREE, SHARE = 200_000_000, 10
 
-# Vectors of the parameters' size that are alive at once, in float64: parameters, slopes,
+# Vectors of the parameters' size that are alive at once, in float64: parameters, gradients,
 # directions, temporaries.
 _VECTORS = 12
 
@@ -50,7 +50,7 @@ TOGETHER = 2 << 30
 
 
 @dataclass(frozen=True)
-class Kind:
+class FitShape:
     """What fits need memory for: all that there is to know of a kind of fit but its numbers.
 
     lines : of row weights, 0 without any
@@ -59,7 +59,7 @@ class Kind:
     centred : whether features get mean 0 and deviation 1
     """
 
-    stack: Stack
+    network: Network
     x: Array
     dtype: Any
     lines: int = 0
@@ -70,10 +70,10 @@ class Kind:
     centred: bool = False
 
     @classmethod
-    def of(cls, model: Any, settings: Settings, stack: Stack, x: Array, lines: int) -> Kind:
+    def of(cls, model: Any, settings: Settings, network: Network, x: Array, lines: int) -> FitShape:
         """The kind of fit that `model`, an estimator with these settings, makes."""
         return cls(
-            stack,
+            network,
             x,
             computing_dtype(x),
             lines,
@@ -86,18 +86,18 @@ class Kind:
 
     @property
     def itemsize(self) -> int:
-        return 8 if self.dtype == _xp.namespace(self.x).float64 else 4
+        return 8 if self.dtype == _array_api.namespace(self.x).float64 else 4
 
     def needed(self, heads: int) -> int:
         """Bytes beyond X that no choice makes smaller."""
-        x, widths, itemsize = self.x, self.stack.widths, self.itemsize
+        x, widths, itemsize = self.x, self.network.widths, self.itemsize
         n_rows, width = int(x.shape[0]), heads * max(widths[1:])
         workers, labels, needed = self._workers(), self._label(), self._beside_rows()
-        size = heads * self.stack.size
+        size = heads * self.network.size
         if not self.full_batch:
-            # Parameters, slopes and an update rule's state, in the dtype of the rows.
+            # Parameters, gradients and an update rule's state, in the dtype of the rows.
             needed += size * (8 + _VECTORS * itemsize)
-            needed += 0 if _xp.is_host(x) else n_rows * _ORDER
+            needed += 0 if _array_api.is_host(x) else n_rows * _ORDER
             needed += self._copies() * (widths[0] * _itemsize(x) + labels + self.lines * itemsize)
             # A minibatch, or a pass between two epochs: the buffers of one serve the other.
             most = max(min(self.batch, n_rows), workers * min(_ROWS, n_rows))
@@ -118,14 +118,14 @@ class Kind:
         """Bytes for the moments of all features, which are there before anything of a model is."""
         if not self.centred:
             return 0
-        each = bytes_per_row(self.x, self.dtype, self.stack.widths[0])
+        each = bytes_per_row(self.x, self.dtype, self.network.widths[0])
         return self._beside_rows() + self._workers() * min(_ROWS, int(self.x.shape[0])) * each
 
     def _workers(self) -> int:
-        return blas_width() if _xp.is_host(self.x) else 1
+        return blas_width() if _array_api.is_host(self.x) else 1
 
     def _label(self) -> int:
-        return self.stack.widths[-1] if self.stack.widths[-1] <= MASK_CLASSES else 8
+        return self.network.widths[-1] if self.network.widths[-1] <= MASK_CLASSES else 8
 
     def _beside_rows(self) -> int:
         """Bytes for the labels and weights of all rows."""
@@ -134,11 +134,11 @@ class Kind:
     def _row_of_batch(self, width: int) -> int:
         """Bytes of one row of a minibatch, which is there as it was gathered, widened and
         centred, all at once."""
-        x, features = self.x, self.stack.widths[0]
+        x, features = self.x, self.network.widths[0]
         each = bytes_per_row(x, self.dtype, width)  # with one copy of them
         if x.dtype != self.dtype and not isinstance(x, Streamed):
             each += features * _itemsize(x)
-        return each + (features * self.itemsize if self.centred and self.stack.bias else 0)
+        return each + (features * self.itemsize if self.centred and self.network.bias else 0)
 
     def _copies(self) -> int:
         """Rows that a minibatch fit copies: those of its watched sample and those held out.
@@ -158,12 +158,14 @@ class Kind:
         each = self.needed(1) - shared
         if not self.full_batch:
             return max(1, (most - shared) // each)
-        pair = 2 * self.stack.size * self.itemsize
+        pair = 2 * self.network.size * self.itemsize
         each += (MEMORY - LEAST_PAIRS) * pair
         return max(1, min((most - shared) // each, PAIRS_FREE // (MEMORY * pair)))
 
 
-def room_for(kind: Kind, max_memory: Any, *, taken: int = 0, heads: int = 1) -> Room:
+def memory_budget(
+    kind: FitShape, max_memory: Any, *, taken: int = 0, heads: int = 1
+) -> MemoryBudget:
     """The room of a fit of `heads` models of a kind.
 
     max_memory : the estimator's parameter; where it is None a CPU has FREE bytes and a share of X,
@@ -173,19 +175,19 @@ def room_for(kind: Kind, max_memory: Any, *, taken: int = 0, heads: int = 1) -> 
     Raises ValueError if max_memory is less than the fit needs in any case, and says what that is.
     """
     most, x = parse_bytes(max_memory), kind.x
-    if most is None and not _xp.is_host(x):
-        return Room()
+    if most is None and not _array_api.is_host(x):
+        return MemoryBudget()
     needed = kind.needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
-        return Room(max(_LEAST, size - needed))
+        return MemoryBudget(max(_LEAST, size - needed))
     least = max(needed, kind.needed_before() + taken)
     if most < least:
         raise ValueError(
             f"max_memory={max_memory!r} cannot be kept: this fit takes at least "
             f"{in_words(least)} beyond X"
         )
-    return Room(most - needed)
+    return MemoryBudget(most - needed)
 
 
 def _itemsize(x: Array) -> int:
@@ -193,6 +195,6 @@ def _itemsize(x: Array) -> int:
     return int(getattr(x.dtype, "itemsize", 8))
 
 
-def lines_of_weights(weights: Array | None) -> int:
+def count_weight_vectors(weights: Array | None) -> int:
     """One for weights (N,), K for (K, N), 0 for none."""
     return 0 if weights is None else math.prod(weights.shape[:-1])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import names_a_device
+from xclf._array_api import is_device_name
 from xclf.optim import SCHEDULES, SGD, Adam, Momentum, RMSProp, Rule
 from xclf.rows import PRECISIONS, parse_bytes
 
@@ -112,7 +112,7 @@ CHECKS: dict[str, Check] = {
     "callbacks": (_callbacks, "None or a list of callables"),
     "verbose": (lambda v: _FLAG[0](v) or _integer(0)[0](v), "True, False or an integer >= 0"),
     "device": (
-        lambda value: value is None or names_a_device(value),
+        lambda value: value is None or is_device_name(value),
         "None, 'auto', 'cpu', 'cuda', 'cuda:N', 'cuda:all' or a tuple of 'cuda:N'",
     ),
     "precision": _or_none(_one_of(*PRECISIONS)),

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils.metaestimators import available_if
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import ProbabilityMixin
-from xclf.objectives import Layer, Stack
+from xclf.objectives import Layer, Network
 
 
 def _has_probabilities(net: TwoLayerClassifier) -> bool:
@@ -119,15 +119,15 @@ class TwoLayerClassifier(BaseClassifier):
     def _widths(self, n_classes: int) -> tuple[int, ...]:
         return (self.n_features_in_, int(self.hidden), n_classes)
 
-    def _initial(self, stack: Stack, rng: np.random.Generator) -> np.ndarray:
-        inputs, hidden, classes = stack.widths
+    def _initial(self, network: Network, rng: np.random.Generator) -> np.ndarray:
+        inputs, hidden, classes = network.widths
         w1 = rng.standard_normal((hidden, inputs)) * np.sqrt(2.0 / inputs)
         w2 = rng.standard_normal((classes, hidden)) * np.sqrt(1.0 / hidden)
         b1, b2 = np.zeros((hidden, 1)), np.zeros((classes, 1))
-        return np.asarray(stack.flatten([(w1, b1), (w2, b2)]))
+        return np.asarray(network.flatten([(w1, b1), (w2, b2)]))
 
     def _set_layers(self, layers: list[Layer]) -> None:
-        xp = _xp.namespace(layers[0].w)
+        xp = _array_api.namespace(layers[0].w)
         self.weights_ = {}
         for place, (w, b) in enumerate(layers, start=1):
             bias = xp.zeros_like(w[:, 0]) if b is None else xp.asarray(b[:, 0], copy=True)
@@ -135,7 +135,7 @@ class TwoLayerClassifier(BaseClassifier):
             self.weights_[f"b{place}"] = bias
 
     def _layers(self) -> list[Layer]:
-        xp = _xp.namespace(self.weights_["w1"])
+        xp = _array_api.namespace(self.weights_["w1"])
         return [
             Layer(xp.matrix_transpose(self.weights_[f"w{n}"]), self.weights_[f"b{n}"][:, None])
             for n in (1, 2)

@@ -1,4 +1,4 @@
-"""The formulas: pure functions of arrays, each loss or layer with its slope beside it.
+"""The formulas: pure functions of arrays, each loss or layer with its gradient beside it.
 
 Written once against the Array API standard: NumPy, CuPy, torch and any other namespace that
 array-api-compat knows run the same lines. One head and K heads are the same code. Nothing here

@@ -1,8 +1,8 @@
-"""Softmax cross-entropy and its slope."""
+"""Softmax cross-entropy and its gradient."""
 
 from __future__ import annotations
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.kernels._rows import class_axis, reduce_rows, row_factor, sum_classes, true_class
 
 
@@ -15,12 +15,12 @@ def cross_entropy(
     axis: int = -1,
     need_loss: bool = True,
 ) -> tuple[Array | None, Array]:
-    """Softmax cross-entropy and its slope in `scores`.
+    """Softmax cross-entropy and its gradient in `scores`.
 
         L_i = log(sum_j exp(s[i,j])) - s[i,y_i],    dL_i/ds[i,j] = p[i,j] - [j = y_i]
 
     with p = softmax(s). "mean" is sum_i w_i L_i / sum(w), "sum" is sum_i w_i L_i, "none" keeps
-    w_i L_i per row; `dscores` is the slope of that quantity (of each row's own for "none").
+    w_i L_i per row; `dscores` is the gradient of that quantity (of each row's own for "none").
 
     scores : (N, C) float32 or float64, any class axis by `axis`; of the other axes the last holds
              rows and those before it heads, as in (C, N), (K, C, N), (C, K, N). Not written to.
@@ -32,7 +32,7 @@ def cross_entropy(
 
     Returns (loss, dscores): one value per head, 0-d for (N, C), or per row for "none"; and the
     shape of `scores`; both in its dtype, on its device. Rows of dscores sum to 0. Small values are
-    exact to rounding: a lead of 40 gives a loss of 4e-18, and the same slope at the true class.
+    exact to rounding: a lead of 40 gives a loss of 4e-18, and the same gradient at the true class.
 
     Raises ValueError for shapes that do not fit or an unknown reduction, TypeError for labels that
     are neither integers nor booleans. Source: the standard definition; the forms with log1p and

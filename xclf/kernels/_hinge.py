@@ -1,10 +1,10 @@
-"""Multiclass hinge loss, Weston-Watkins sum form, its slope, and its proximal smoothing."""
+"""Multiclass hinge loss, Weston-Watkins sum form, its gradient, and its proximal smoothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from xclf._xp import Array, Namespace, namespace
+from xclf._array_api import Array, Namespace, namespace
 from xclf.kernels._rows import (
     class_axis,
     per_head,
@@ -27,7 +27,7 @@ def _margins(
 
 
 def _pull(xp: Namespace, push: Array, true: Array, factor: Any, axis: int) -> Array:
-    """Slope in scores of sum_j push[i,j] * m[i,j]: what pushes the others down pulls y_i up."""
+    """Gradient in scores of sum_j push[i,j] * m[i,j]: what pushes the others down pulls y_i up."""
     return xp.where(true, -sum_classes(xp, push, axis), push) * factor
 
 
@@ -41,12 +41,12 @@ def hinge(
     axis: int = -1,
     need_loss: bool = True,
 ) -> tuple[Array | None, Array]:
-    """Multiclass hinge loss, Weston-Watkins sum form, and its slope in `scores`.
+    """Multiclass hinge loss, Weston-Watkins sum form, and its gradient in `scores`.
 
         L_i = sum_{j != y_i} max(0, m[i,j]),     m[i,j] = s[i,j] - s[i,y_i] + margin
         dL_i/ds[i,j] = [m[i,j] > 0],             dL_i/ds[i,y_i] = -sum_{j != y_i} [m[i,j] > 0]
 
-    The slope at a kink (m = 0) is 0. Reductions, layouts and weights as in `cross_entropy`.
+    The gradient at a kink (m = 0) is 0. Reductions, layouts and weights as in `cross_entropy`.
 
     scores : (N, C) float32 or float64, any class axis by `axis`; not written to
     labels : (N,), or per head, integers in [0, C), same namespace and device; NOT range-checked
@@ -96,8 +96,8 @@ def proximal_hinge(
     anchor : a0, the shape of `scores`, in [0, 1]; the true class's entries are ignored
     smoothing : float > 0, or one per head, in units of score; NOT checked
 
-    Returns (losses, dscores, slack, multipliers): w_i phi_i per row; its slope; the share of each
-    row in the duality gap, w_i sum_j (max(0, m) - a m) >= 0; and a, 0 at the true class.
+    Returns (losses, dscores, slack, multipliers): w_i phi_i per row; its gradient; the share of
+    each row in the duality gap, w_i sum_j (max(0, m) - a m) >= 0; and a, 0 at the true class.
     Source: Rockafellar (1976), the proximal method of multipliers.
     """
     xp = namespace(scores)

@@ -1,11 +1,11 @@
-"""Affine and ReLU layers and the l2 penalty, each with its slope beside it."""
+"""Affine and ReLU layers and the l2 penalty, each with its gradient beside it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from xclf._xp import Array, accumulator, device, namespace
+from xclf._array_api import Array, accumulator, device, namespace
 from xclf.kernels._rows import plain
 
 
@@ -28,7 +28,7 @@ def affine(x: Array, w: Array, b: Array | None, *, axis: int = -1) -> Array:
 def affine_grad(
     dout: Array, x: Array, w: Array, *, need_dx: bool = True, axis: int = -1
 ) -> tuple[Array | None, Array, Array]:
-    """Slopes of a loss through `affine`, given its slope `dout` in the result.
+    """Gradients of a loss through `affine`, given its gradient `dout` in the result.
 
         axis -1:  dx = dout @ w^T,  dw = x^T @ dout,  db = sum of dout over rows
         axis -2:  dx = w^T @ dout,  dw = dout @ x^T,  db = the same
@@ -59,7 +59,7 @@ def relu(x: Array) -> Array:
 
 
 def relu_grad(dout: Array, x: Array) -> Array:
-    """Slope through `relu`: dout where x > 0, else 0 (also at x = 0).
+    """Gradient through `relu`: dout where x > 0, else 0 (also at x = 0).
 
     `x` is what went into relu or what came out: both are positive at the same places.
     """
@@ -67,7 +67,7 @@ def relu_grad(dout: Array, x: Array) -> Array:
 
 
 def l2(w: Array, strength: Any, *, need_loss: bool = True) -> tuple[Array | None, Array]:
-    """Squared-norm penalty and its slope.
+    """Squared-norm penalty and its gradient.
 
         loss = strength * sum(w^2),    dw = 2 * strength * w
 

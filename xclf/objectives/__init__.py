@@ -1,11 +1,11 @@
-"""Objectives: flat parameters and some rows in, loss and slope out."""
+"""Objectives: flat parameters and some rows in, loss and gradient out."""
 
 from xclf.objectives._host import true_index
 from xclf.objectives._host_proximal import proximal_sums
-from xclf.objectives._objective import LOSSES, Objective, data_loss, lines_of
+from xclf.objectives._network import Layer, Network
+from xclf.objectives._objective import LOSSES, Objective, data_loss, take_heads
 from xclf.objectives._protocols import DataLoss, RowChunk
 from xclf.objectives._proximal import Move, ProximalSums, class_flows, true_mask
-from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import RowSums
 
 __all__ = [
@@ -13,15 +13,15 @@ __all__ = [
     "DataLoss",
     "Layer",
     "Move",
+    "Network",
     "Objective",
     "ProximalSums",
     "RowChunk",
     "RowSums",
-    "Stack",
     "class_flows",
     "data_loss",
-    "lines_of",
     "proximal_sums",
+    "take_heads",
     "true_index",
     "true_mask",
 ]

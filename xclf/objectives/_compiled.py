@@ -41,7 +41,7 @@ class Products:
         """out (M, n) = w x^T"""
         np.matmul(w, x.T, out=out)
 
-    def slope(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def gradient(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
         """e x, (M, D)"""
         return np.asarray(e @ x)
 
@@ -64,11 +64,11 @@ class CompiledProducts(Products):
         w = np.ascontiguousarray(w)
         self.tiles.scores(_address(w), _address(x), x.shape[1], out, (0,) * self.columns)
 
-    def slope(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def gradient(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
         if not self._takes(x) or x.dtype != e.dtype:
-            return super().slope(e, x)
+            return super().gradient(e, x)
         e, dw = np.ascontiguousarray(e), np.empty((len(e), x.shape[1]), dtype=e.dtype)
-        self.tiles.slope(e, _address(x), dw, (0,) * self.columns)
+        self.tiles.gradient(e, _address(x), dw, (0,) * self.columns)
         return dw
 
     def _takes(self, x: np.ndarray) -> bool:
@@ -139,7 +139,7 @@ def _works(made: CompiledProducts, dtype: np.dtype) -> bool:
     out = np.empty((columns, rows), dtype=dtype)
     try:
         made.scores(w, x, out)
-        dw = made.slope(out, x)
+        dw = made.gradient(out, x)
         right = np.array_equal(out, w @ x.T) and np.array_equal(dw, out @ x)
     except Exception as error:
         _warn(error)

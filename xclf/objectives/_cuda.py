@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, out_of_memory
+from xclf._array_api import Array, out_of_memory
 from xclf.kernels import cross_entropy, hinge
 
 NULL = np.uintp(0)
@@ -26,7 +26,7 @@ class Trust:
         self.what, self.instead = what, instead
         self.lost, self._lock = False, threading.Lock()
 
-    def lose(self, error: Exception) -> None:
+    def disable(self, error: Exception) -> None:
         """Warn, once; raises MemoryError where the error says that there was no memory."""
         if out_of_memory(error) or "OUT_OF_MEMORY" in str(error):
             raise MemoryError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Losses on CuPy arrays in one kernel: scores are read once, and their slope takes their place.
+"""Losses on CuPy arrays in one kernel: scores are read once, and their gradient takes their place.
 
 A formula of `xclf.kernels` is ten launches, and most of them read and write arrays of the scores'
 shape: with many classes that takes as long as the products beside it, with small batches the
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, library, namespace, to_host
+from xclf._array_api import Array, accumulator, device, library, namespace, to_host
 from xclf.kernels import cross_entropy, hinge
 from xclf.objectives._cuda import (
     NULL,
@@ -28,12 +28,12 @@ from xclf.objectives._cuda import (
     source_of,
     strides_of,
 )
+from xclf.objectives._network import Layer, Network, Tape
 from xclf.objectives._protocols import DataLoss, RowChunk
-from xclf.objectives._stack import Layer, Stack, Tape
 
 
 def scored(
-    stack: Stack,
+    network: Network,
     layers: list[Layer],
     loss: DataLoss,
     rows: RowChunk,
@@ -42,17 +42,17 @@ def scored(
     reduction: str = "none",
     need_loss: bool = True,
 ) -> tuple[Array | None, Array, Tape]:
-    """(losses, dscores, tape): `loss` of the scores that `Stack.apply` gives, with class axis -2.
+    """(losses, dscores, tape): `loss` of the scores that `Network.apply` gives, with class axis -2.
 
-    layers : `Stack.prepared`;  weights, reduction, need_loss : as the kernels of losses take them
+    layers : `Network.prepared`;  weights, reduction, need_loss : as the kernels of losses take them
     """
     options: dict[str, Any] = {"weights": weights, "reduction": reduction, "need_loss": need_loss}
     if not _applies(loss, rows.x):
-        scores, tape = stack.apply(layers, rows.x)
+        scores, tape = network.apply(layers, rows.x)
         losses, dscores = loss(scores, rows.labels, axis=-2, **options)
         return losses, dscores, tape
     # The kernel adds the biases: that saves reading and writing the scores once more.
-    scores, tape = stack.apply(layers, rows.x, bias=False)
+    scores, tape = network.apply(layers, rows.x, bias=False)
     losses, dscores = fused(loss, scores, rows.labels, bias=layers[-1].b, **options)
     return losses, dscores, tape
 
@@ -70,7 +70,7 @@ def fused(
     """`loss(scores + bias, labels, ..., axis=-2)` by the kernel where it can, else by the formula.
 
     loss : `cross_entropy`, or `hinge` with its margin bound
-    scores : (*heads, C, n) CuPy array, OVERWRITTEN with the slope, which is returned
+    scores : (*heads, C, n) CuPy array, OVERWRITTEN with the gradient, which is returned
     bias : (*heads, C, 1) or None
     The rest, what is returned and what is raised: as the formulas have it.
     """
@@ -81,7 +81,7 @@ def fused(
             try:
                 call.launch(kernel_of(call.variant), losses)
             except Exception as error:  # a compiler, a driver, a file that is not there: all of it
-                _trust.lose(error)
+                _trust.disable(error)
             else:
                 return _reduced(losses, reduction), scores
     scores = scores if bias is None else scores + bias
@@ -286,7 +286,7 @@ def _try_out(kernel: Any, variant: Variant, cupy: Any) -> None:
     assert call is not None
     call._replace(variant=variant).launch(kernel, losses)
     bound = math.sqrt(np.finfo(dtype).eps) / 10
-    for name, found, expected in zip(("losses", "slopes"), (losses, got[0]), want, strict=True):
+    for name, found, expected in zip(("losses", "gradients"), (losses, got[0]), want, strict=True):
         error = np.max(np.abs(to_host(found) - expected)) / np.max(np.abs(expected))
         if not error <= bound:
             raise RuntimeError(f"{name} of {variant} are off by {error:.2g} of the largest")

@@ -1,7 +1,7 @@
 """The same sums on a CPU without temporaries: what NumPy can do in place, done in place.
 
 A kernel makes half a dozen arrays of the scores' shape; here the product writes into memory that a
-thread keeps, and the loss turns the scores there into their slope. The formulas are those of
+thread keeps, and the loss turns the scores there into their gradient. The formulas are those of
 `cross_entropy`, step by step, and are tested against it.
 """
 
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array
+from xclf._array_api import Array
 from xclf.kernels import cross_entropy
 from xclf.objectives._compiled import BLAS, Products, products
+from xclf.objectives._network import Layer, Network, stacked
 from xclf.objectives._protocols import RowChunk
-from xclf.objectives._stack import Layer, Stack, stacked
 from xclf.objectives._sums import RowSums
 
 # A float32 sum of many terms in sequence loses digits: blocks of so many classes are summed in
@@ -48,14 +48,14 @@ class HostSoftmaxSums(RowSums):
         layer = self.layers[0]
         heads, (classes, features) = layer.w.shape[:-2], layer.w.shape[-2:]
         w, b = stacked(np, *layer)
-        x = self.stack.shifted(rows.x)
+        x = self.network.shifted(rows.x)
         flat = scratch("scores", (len(w), len(x)), w.dtype)
         self.products.scores(w, x, flat)
         if b is not None:
             flat += b
         scores = flat.reshape(-1, classes, len(x))
         losses = softmax_in_place(scores, true_index(rows.labels), rows.weights)
-        dw = self.products.slope(flat, x).reshape(*heads, classes, features)
+        dw = self.products.gradient(flat, x).reshape(*heads, classes, features)
         db = flat.sum(axis=-1).reshape(*heads, classes)
         return losses.sum(axis=-1, dtype=np.float64).reshape(heads), dw, db
 
@@ -67,21 +67,21 @@ class _Batch(NamedTuple):
     weights: np.ndarray
 
 
-def batch_slopes(
-    stack: Stack, layers: list[Layer], rows: RowChunk, total: int
+def batch_gradients(
+    network: Network, layers: list[Layer], rows: RowChunk, total: int
 ) -> list[tuple[Array, Array | None]]:
     """(dw, db) of 1/n sum_i w_i L_i, of the softmax loss on a minibatch.
 
-    layers : `Stack.prepared`;  total : rows of an epoch, as `products` takes them
+    layers : `Network.prepared`;  total : rows of an epoch, as `products` takes them
     """
     share = 1.0 / len(rows.x)
     if rows.weights is None:
         weights = np.full(len(rows.x), share, dtype=rows.x.dtype)
     else:
         weights = rows.weights * share
-    sums = HostSoftmaxSums(stack, cross_entropy, layers, products(layers[0].w, total))
+    sums = HostSoftmaxSums(network, cross_entropy, layers, products(layers[0].w, total))
     _, dw, db = sums(_Batch(rows.x, rows.raw, rows.labels, weights))
-    return stack.unscaled([(dw, db)])
+    return network.unscaled([(dw, db)])
 
 
 def true_index(labels: np.ndarray) -> np.ndarray:
@@ -92,7 +92,8 @@ def true_index(labels: np.ndarray) -> np.ndarray:
 def softmax_in_place(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 ) -> np.ndarray:
-    """`cross_entropy` with axis -2 and reduction "none": the losses (K, n); the slope in `scores`.
+    """`cross_entropy` with axis -2 and reduction "none": the losses (K, n); the gradient in
+    `scores`.
 
     scores : (K, C, n), contiguous, overwritten;  labels : integers (n,);  weights : as there
     """

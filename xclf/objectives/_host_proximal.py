@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, is_host
+from xclf._array_api import Array, is_host
 from xclf.objectives._compiled import BLAS, Products, products
 from xclf.objectives._host import scratch, sum_classes, true_index
+from xclf.objectives._network import Network, stacked
 from xclf.objectives._protocols import RowChunk
 from xclf.objectives._proximal import Move, ProximalSums, pair_curvature
-from xclf.objectives._stack import Stack, stacked
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class HostProximalSums(ProximalSums):
         layer = self.layers[0]
         (heads, classes, features), n = layer.w.shape, len(rows.x)
         w, b = stacked(np, *layer)
-        x = self.stack.shifted(rows.x)
+        x = self.network.shifted(rows.x)
         flat = scratch("scores", (len(w), n), w.dtype)
         self.products.scores(w, x, flat)
         if b is not None:
             flat += b
         m = flat.reshape(heads, classes, n)
-        true = _places(true_index(rows.labels), m.shape)
+        true = _devices(true_index(rows.labels), m.shape)
         m -= m.reshape(-1).take(true)[:, None, :]
         m += self.margin[:, None, None]
         m.reshape(-1)[true] = 0.0
@@ -46,9 +46,9 @@ class HostProximalSums(ProximalSums):
             a *= rows.weights[..., None, :]
             losses *= rows.weights
         a.reshape(-1)[true] = -sum_classes(a)
-        slope = a.reshape(len(w), n)
-        dw = self.products.slope(slope, x).reshape(heads, classes, features)
-        db = slope.sum(axis=-1).reshape(heads, classes)
+        gradient = a.reshape(len(w), n)
+        dw = self.products.gradient(gradient, x).reshape(heads, classes, features)
+        db = gradient.sum(axis=-1).reshape(heads, classes)
         sums = losses.sum(axis=-1, dtype=np.float64)
         if self.move is not None:
             before[...] = anchor
@@ -71,7 +71,7 @@ class HostProximalSums(ProximalSums):
         return anchor, more
 
 
-def _places(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _devices(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(K, n): where the true class of every row is in a flattened (K, C, n) array."""
     heads, classes, n = shape
     return (labels * n + np.arange(n)) + (classes * n) * np.arange(heads)[:, None]
@@ -104,7 +104,7 @@ def _losses(m: np.ndarray, a: np.ndarray, anchor: np.ndarray, smoothing: Any) ->
 
 
 def proximal_sums(
-    stack: Stack,
+    network: Network,
     theta: Array,
     dtype: Any,
     *,
@@ -119,8 +119,8 @@ def proximal_sums(
     anchor : (K, C, N), or what gives and takes that of a chunk by index as an array does
     rows : of all chunks, if known: what is worth preparing for them
     """
-    layers = stack.prepared(theta, dtype)
+    layers = network.prepared(theta, dtype)
     if not is_host(theta) or len(layers) > 1:
-        return ProximalSums(stack, layers, margin, smoothing, anchor, move)
+        return ProximalSums(network, layers, margin, smoothing, anchor, move)
     made = products(layers[0].w, rows)
-    return HostProximalSums(stack, layers, margin, smoothing, anchor, move, made)
+    return HostProximalSums(network, layers, margin, smoothing, anchor, move, made)

@@ -1,4 +1,4 @@
-// A loss and its slope in one pass over the scores, which the slope replaces: softmax cross-entropy
+// A loss and its gradient in one pass over the scores, which the gradient replaces: softmax cross-entropy
 // or the Weston-Watkins hinge, by the formulas of xclf/kernels.
 //
 // Compiled at run time, once for each set of these macros:
@@ -206,12 +206,12 @@ xclf_loss(Real* scores, Int classes, Int rows, const Label* __restrict__ labels,
     }
     __syncthreads();
 
-    // 3: the slope.
-    const Real scale = rate[r], own_slope = pull[r];
+    // 3: the gradient.
+    const Real scale = rate[r], own_gradient = pull[r];
     step = GROUPS * n;
     first = scores + (head * c + group) * n + row;
     limit = inside ? static_cast<int>(c) - group : 0;
     each(kept, first, step, limit, [&](int j, bool there, Real& v, Real* at) {
-        if (there) *at = j == own ? own_slope : v * scale;
+        if (there) *at = j == own ? own_gradient : v * scale;
     });
 }

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, device, from_host, is_host, namespace
+from xclf._array_api import Array, device, from_host, is_host, namespace
 from xclf.kernels import cross_entropy, hinge, l2
 from xclf.objectives._compiled import products
 from xclf.objectives._fused import scored
-from xclf.objectives._host import HostSoftmaxSums, batch_slopes
+from xclf.objectives._host import HostSoftmaxSums, batch_gradients
+from xclf.objectives._network import Layer, Network
 from xclf.objectives._protocols import DataLoss, RowChunk
 from xclf.objectives._proximal import true_mask
-from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import RowSums, sum_last
 
 LOSSES = ("softmax", "hinge")
@@ -37,48 +37,48 @@ class Objective:
     reg : a float, or (K,) in the dtype of theta, one per head
     """
 
-    stack: Stack
+    network: Network
     loss: DataLoss
     reg: Any
 
-    def batch_slope(
+    def batch_gradient(
         self, theta: Array, rows: RowChunk, *, penalty: bool = True, total: int = 0
     ) -> Array:
-        """Flat slope of the objective on a minibatch, loss not computed; of its data term alone if
-        `penalty` is False.
+        """Flat gradient of the objective on a minibatch, loss not computed; of its data term alone
+        if `penalty` is False.
 
         Without weights the data term is divided by the batch size n. With weights, which must come
         divided by their mean over all rows, it is 1/n sum_i w_i L_i: divided by batch size times
-        mean weight, so that its expectation is the full objective's slope.
+        mean weight, so that its expectation is the full objective's gradient.
 
         total : rows of an epoch, where the caller has a thread of its own, which BLAS is not to
             share out: what is worth preparing for them on NumPy
         """
-        prepared = self.stack.prepared(theta, rows.x.dtype)
-        slopes: list[tuple[Array, Array | None]]
+        prepared = self.network.prepared(theta, rows.x.dtype)
+        gradients: list[tuple[Array, Array | None]]
         if total and is_host(theta) and len(prepared) == 1 and self.loss is cross_entropy:
-            slopes = batch_slopes(self.stack, prepared, rows, total)
+            gradients = batch_gradients(self.network, prepared, rows, total)
         else:
-            slopes = self._batch_slopes(prepared, rows)
+            gradients = self._batch_gradients(prepared, rows)
         if not penalty:
-            return self.stack.flatten(slopes)
-        layers = self.stack.layers(theta) if self.stack.scale is not None else prepared
-        return self.stack.flatten(
+            return self.network.flatten(gradients)
+        layers = self.network.layers(theta) if self.network.scale is not None else prepared
+        return self.network.flatten(
             [
                 (dw + l2(layer.w, self.reg, need_loss=False)[1], db)
-                for (dw, db), layer in zip(slopes, layers, strict=True)
+                for (dw, db), layer in zip(gradients, layers, strict=True)
             ]
         )
 
-    def add_penalty(self, theta: np.ndarray, slope: np.ndarray) -> None:
-        """Add the penalty's slope at theta to `slope`, NumPy arrays, in place."""
+    def add_penalty(self, theta: np.ndarray, gradient: np.ndarray) -> None:
+        """Add the penalty's gradient at theta to `gradient`, NumPy arrays, in place."""
         rate = 2.0 * self.reg
         if getattr(rate, "ndim", 0):
             rate = rate[:, None]
-        for where in self.stack.weights:
-            slope[..., where] += rate * theta[..., where]
+        for where in self.network.weights:
+            gradient[..., where] += rate * theta[..., where]
 
-    def _batch_slopes(
+    def _batch_gradients(
         self, prepared: list[Layer], rows: RowChunk
     ) -> list[tuple[Array, Array | None]]:
         weights = rows.weights
@@ -86,47 +86,49 @@ class Objective:
             weights = weights * (1.0 / rows.x.shape[0])
         reduction = "mean" if weights is None else "sum"
         options: dict[str, Any] = {"weights": weights, "reduction": reduction}
-        _, dscores, tape = scored(self.stack, prepared, self.loss, rows, need_loss=False, **options)
-        return self.stack.backward(dscores, tape)
+        _, dscores, tape = scored(
+            self.network, prepared, self.loss, rows, need_loss=False, **options
+        )
+        return self.network.backward(dscores, tape)
 
     def sums_at(self, theta: Array, dtype: Any, rows: int = 0) -> RowSums:
-        """sum_i w_i L_i and its slope at theta, as a function of chunks of rows in `dtype`.
+        """sum_i w_i L_i and its gradient at theta, as a function of chunks of rows in `dtype`.
 
         rows : of all chunks, if known: what is worth preparing for them
         """
-        layers = self.stack.prepared(theta, dtype)
+        layers = self.network.prepared(theta, dtype)
         if is_host(theta) and len(layers) == 1 and self.loss is cross_entropy:
-            return HostSoftmaxSums(self.stack, self.loss, layers, products(layers[0].w, rows))
-        return RowSums(self.stack, self.loss, layers)
+            return HostSoftmaxSums(self.network, self.loss, layers, products(layers[0].w, rows))
+        return RowSums(self.network, self.loss, layers)
 
     def keep(self, kept: np.ndarray) -> Objective:
         """The objective of the heads that host integers `kept` name."""
         loss: Any = self.loss
         margin = loss.keywords.get("margin") if isinstance(loss, partial) else None
         if getattr(margin, "ndim", 0):
-            loss = data_loss("hinge", lines_of(margin, kept))
-        return replace(self, loss=loss, reg=lines_of(self.reg, kept))
+            loss = data_loss("hinge", take_heads(margin, kept))
+        return replace(self, loss=loss, reg=take_heads(self.reg, kept))
 
     def loss_sum(self, theta: Array, rows: RowChunk) -> Array:
-        """sum_i w_i L_i (*heads,), without the slope's way back."""
-        prepared = self.stack.prepared(theta, rows.x.dtype)
-        losses, _, _ = scored(self.stack, prepared, self.loss, rows, weights=rows.weights)
+        """sum_i w_i L_i (*heads,), without the gradient's way back."""
+        prepared = self.network.prepared(theta, rows.x.dtype)
+        losses, _, _ = scored(self.network, prepared, self.loss, rows, weights=rows.weights)
         return sum_last(losses)
 
     def complete(
         self, theta: Array, sums: tuple[Array, Array], total: Array
     ) -> tuple[Array, Array]:
-        """Objective and slope from sums over all rows: divided by W (*heads,), penalty added."""
-        penalty, dpenalty = self.stack.penalty(theta, self.reg)
-        slope = sums[1] / total[..., None]
-        slope += dpenalty  # in place: it may be as large as X
-        return sums[0] / total + penalty, slope
+        """Objective and gradient from sums over all rows: divided by W (*heads,), penalty added."""
+        penalty, dpenalty = self.network.penalty(theta, self.reg)
+        gradient = sums[1] / total[..., None]
+        gradient += dpenalty  # in place: it may be as large as X
+        return sums[0] / total + penalty, gradient
 
     def curvature_sum(self, theta: Array, rows: RowChunk) -> Array:
         """sum_i w_i (diag(p_i) - p_i p_i^T), (*heads, C, C): softmax's curvature in the scores."""
-        prepared = self.stack.prepared(theta, rows.x.dtype)
+        prepared = self.network.prepared(theta, rows.x.dtype)
         _, dscores, _ = scored(
-            self.stack, prepared, cross_entropy, rows, reduction="sum", need_loss=False
+            self.network, prepared, cross_entropy, rows, reduction="sum", need_loss=False
         )
         xp = namespace(dscores)
         mask = true_mask(rows.labels, dscores.shape[-2])
@@ -142,7 +144,7 @@ def _diagonal(xp: Any, values: Array) -> Array:
     return values[..., :, None] * eye
 
 
-def lines_of(value: Any, kept: np.ndarray) -> Any:
+def take_heads(value: Any, kept: np.ndarray) -> Any:
     """Of an array of one line per head those that host integers name; a number is the same for
     all."""
     if not getattr(value, "ndim", 0):

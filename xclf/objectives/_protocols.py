@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from xclf._xp import Array
+from xclf._array_api import Array
 
 #: A loss kernel with its own parameters bound: (scores, labels, *, weights, reduction, axis,
 #: need_loss) -> (loss, dscores).

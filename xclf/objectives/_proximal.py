@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xclf._xp import Array, device, namespace
+from xclf._array_api import Array, device, namespace
 from xclf.kernels import one_hot, proximal_hinge
+from xclf.objectives._network import Layer, Network
 from xclf.objectives._protocols import RowChunk
-from xclf.objectives._stack import Layer, Stack
 from xclf.objectives._sums import sum_last
 
 # What a pair of classes at a bound counts in the curvature, beside 1 for an active one: an empty
@@ -36,13 +36,13 @@ class Move:
 class ProximalSums:
     """sum_i w_i phi_i of `proximal_hinge` at one theta of K heads, as a function of a chunk.
 
-    layers : `Stack.prepared` at theta (K, P), in the dtype of the rows
+    layers : `Network.prepared` at theta (K, P), in the dtype of the rows
     margin, smoothing : (K,) in that dtype
     anchor : (K, C, N) multipliers of all rows, 0 at the true class; written to by a `move` alone,
         only where the chunk is, and last of all: a chunk that ends early may be done again
     """
 
-    stack: Stack
+    network: Network
     layers: list[Layer]
     margin: Array
     smoothing: Array
@@ -55,7 +55,7 @@ class ProximalSums:
         (phi, slack, plain hinge (K,), then dw, db layer by layer), and where a `move` measures it
         the curvature (K, C, C) of `pair_curvature`.
         """
-        scores, tape = self.stack.apply(self.layers, rows.x)
+        scores, tape = self.network.apply(self.layers, rows.x)
         anchor = self.anchor[..., where]
         more: tuple[Array, ...] = ()
         if self.move is not None:
@@ -64,11 +64,11 @@ class ProximalSums:
         # phi is a m - smoothing/2 (a - a0)^2, slack max(m, 0) - a m: the plain hinge is their sum.
         far = namespace(a).sum((a - anchor) ** 2, axis=-2) * (0.5 * self.smoothing[:, None])
         plain = slack + losses + (far if rows.weights is None else far * rows.weights)
-        slopes = self.stack.slopes(dscores, tape)
+        gradients = self.network.gradients(dscores, tape)
         sums = (sum_last(losses), sum_last(slack), sum_last(plain))
         if self.move is not None:
             self.anchor[..., where] = anchor
-        return (*sums, *(part for pair in slopes for part in pair), *more)
+        return (*sums, *(part for pair in gradients for part in pair), *more)
 
     def _moved(
         self, scores: Array, rows: RowChunk, anchor: Array, move: Move

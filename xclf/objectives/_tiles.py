@@ -28,12 +28,12 @@ KNOWN = _WIDE or {"+avx2", "+fma"} <= _FEATURES
 #: Bytes of a vector register.
 VECTOR = 64 if _WIDE else 32
 
-#: Rows of a tile of scores, and vectors of a tile of slopes. With five columns 25 of 32 registers
-#: are in use, or 13 of 16.
+#: Rows of a tile of scores, and vectors of a tile of gradients. With five columns 25 of 32
+#: registers are in use, or 13 of 16.
 SPAN = 4 if _WIDE else 2
 
-# Rows whose slopes are summed up one after the other, before such sums are added up: rounding grows
-# with both numbers, not with their product.
+# Rows whose gradients are summed up one after the other, before such sums are added up: rounding
+# grows with both numbers, not with their product.
 _BLOCK = 256
 
 # Bytes of rows that one tile of columns after the other is multiplied with.
@@ -47,15 +47,15 @@ class _Vectors:
 
     def __init__(self, context: Any, builder: Any, element: Any) -> None:
         self.builder = builder
-        self.lanes = 8 * VECTOR // element.bitwidth
+        self.shards = 8 * VECTOR // element.bitwidth
         self.float = context.get_value_type(element)
-        self.type = ir.VectorType(self.float, self.lanes)
-        self.suffix = f"v{self.lanes}f{element.bitwidth}"
+        self.type = ir.VectorType(self.float, self.shards)
+        self.suffix = f"v{self.shards}f{element.bitwidth}"
         self.align = element.bitwidth // 8
-        self.zero = ir.Constant(self.type, [ir.Constant(self.float, 0.0)] * self.lanes)
-        self.first = ir.Constant(ir.VectorType(_SHORT, self.lanes), [_SHORT(0)] * self.lanes)
+        self.zero = ir.Constant(self.type, [ir.Constant(self.float, 0.0)] * self.shards)
+        self.first = ir.Constant(ir.VectorType(_SHORT, self.shards), [_SHORT(0)] * self.shards)
         self.counting = ir.Constant(
-            ir.VectorType(_INT, self.lanes), [_INT(k) for k in range(self.lanes)]
+            ir.VectorType(_INT, self.shards), [_INT(k) for k in range(self.shards)]
         )
 
     def address(self, number: Any) -> Any:
@@ -99,13 +99,13 @@ class _Vectors:
 
     def spread(self, number: Any) -> Any:
         """A vector of one number."""
-        nothing = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
+        nothing = ir.Constant(ir.VectorType(number.type, self.shards), ir.Undefined)
         one = self.builder.insert_element(nothing, number, _SHORT(0))
         return self.builder.shuffle_vector(one, nothing, self.first)
 
     def last(self, vector: Any, count: Any) -> Any:
         """`vector` with 0 in all but the last `count` elements."""
-        past = self.spread(self.builder.sub(_INT(self.lanes), count))
+        past = self.spread(self.builder.sub(_INT(self.shards), count))
         wanted = self.builder.icmp_signed(">=", self.counting, past)
         return self.builder.select(wanted, vector, self.zero)
 
@@ -155,12 +155,12 @@ def _scores_tile(
                 for total, part in zip(line, held, strict=True):
                     vectors.accumulate(total, weights, part)
 
-        rest = builder.and_(features, _INT(vectors.lanes - 1))
+        rest = builder.and_(features, _INT(vectors.shards - 1))
         whole = builder.sub(features, rest)
-        with cgutils.for_range_slice(builder, _INT(0), whole, _INT(vectors.lanes)) as (at, _):
+        with cgutils.for_range_slice(builder, _INT(0), whole, _INT(vectors.shards)) as (at, _):
             step(at, lambda vector: vector)
         with builder.if_then(builder.icmp_signed(">", rest, _INT(0))):
-            end = builder.sub(features, _INT(vectors.lanes))
+            end = builder.sub(features, _INT(vectors.shards))
             step(end, lambda vector: vectors.last(vector, rest))
         for line, totals in zip(lines, sums, strict=True):
             for place, total in zip(places, totals, strict=True):
@@ -172,7 +172,7 @@ def _scores_tile(
 
 
 @intrinsic
-def _slope_tile(
+def _gradient_tile(
     typing: Any,
     e: Any,
     x: Any,
@@ -195,13 +195,13 @@ def _slope_tile(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = _Vectors(context, builder, dw.dtype)
         e_, x, dw_, column, feature, first, stop, done, _ = args
-        slopes = context.make_array(e)(context, builder, e_)
+        gradients = context.make_array(e)(context, builder, e_)
         to = context.make_array(dw)(context, builder, dw_)
-        rows = builder.extract_value(slopes.shape, 1)
+        rows = builder.extract_value(gradients.shape, 1)
         features = builder.extract_value(to.shape, 1)
         lines = [builder.add(column, _INT(m)) for m in range(len(tile))]
-        steps = [_INT(k * vectors.lanes) for k in range(SPAN)]
-        es = [vectors.at(slopes.data, builder.mul(line, rows)) for line in lines]
+        steps = [_INT(k * vectors.shards) for k in range(SPAN)]
+        es = [vectors.at(gradients.data, builder.mul(line, rows)) for line in lines]
         x = vectors.at(vectors.address(x), feature)
         sums = vectors.sums(len(lines), SPAN)
         with cgutils.for_range_slice(builder, first, stop, _INT(1)) as (i, _):
@@ -248,7 +248,7 @@ def scores(w: Any, x: Any, features: Any, out: Any, tile: Any) -> None:
 
 
 @_compiled
-def slope(e: Any, x: Any, dw: Any, tile: Any) -> None:
+def gradient(e: Any, x: Any, dw: Any, tile: Any) -> None:
     """dw[c, d] = sum_i e[c, i] x[i, d]; no fewer columns or features than a tile has."""
     columns, features = dw.shape
     rows = e.shape[1]
@@ -259,4 +259,4 @@ def slope(e: Any, x: Any, dw: Any, tile: Any) -> None:
             stop = min(first + _BLOCK, rows)
             for c in range(0, columns, len(tile)):
                 column = min(c, columns - len(tile))
-                _slope_tile(e, x, dw, column, feature, first, stop, c - column, tile)
+                _gradient_tile(e, x, dw, column, feature, first, stop, c - column, tile)

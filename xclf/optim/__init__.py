@@ -1,6 +1,6 @@
 """Optimisers: update rules, schedules, a line search, L-BFGS and its preconditioner.
 
-They know flat parameter vectors and a function that gives values and slopes; nothing of models,
+They know flat parameter vectors and a function that gives values and gradients; nothing of models,
 data or estimators.
 """
 

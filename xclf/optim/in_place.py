@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, library, loaded, namespace
+from xclf._array_api import Array, library, loaded, namespace
 from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
 
 
@@ -29,8 +29,8 @@ class _Formula(NamedTuple):
     statements: tuple[str, ...]
 
 
-# The slope of the penalty is added here: it is a multiple of theta.
-_SLOPE = "T g = slope + penalty * theta"
+# The gradient of the penalty is added here: it is a multiple of theta.
+_GRADIENT = "T g = gradient + penalty * theta"
 
 _FORMULAS: dict[type[Rule], _Formula] = {
     SGD: _Formula(lambda rule: {}, (), ("rate",), ("theta_out = theta - rate * g",)),
@@ -79,12 +79,12 @@ def can_update_in_place(rule: Rule, theta: Array) -> bool:
 def update_in_place(
     rule: Rule,
     theta: Array,
-    slope: Array,
+    gradient: Array,
     penalty: Array,
     state: State,
     numbers: Sequence[Array],
 ) -> None:
-    """`rule.update(theta, slope + penalty * theta, state, numbers)`, written into theta and the
+    """`rule.update(theta, gradient + penalty * theta, state, numbers)`, written into theta and the
     arrays of the state.
 
     penalty : twice the strength where theta holds weights, 0 where biases, in the shape of theta
@@ -93,7 +93,7 @@ def update_in_place(
     formula = _FORMULAS[type(rule)]
     arrays = [part for part in state if hasattr(part, "shape")]
     constants = formula.constants(rule).values()
-    _kernel(type(rule))(theta, slope, penalty, *arrays, *numbers, *constants, theta, *arrays)
+    _kernel(type(rule))(theta, gradient, penalty, *arrays, *numbers, *constants, theta, *arrays)
 
 
 @functools.cache
@@ -102,11 +102,11 @@ def _kernel(kind: type[Rule]) -> Any:
     cupy: Any = loaded("cupy")
     formula = _FORMULAS[kind]
     constants = formula.constants(kind())
-    taken = ("theta", "slope", "penalty", *formula.state, *formula.numbers, *constants)
+    taken = ("theta", "gradient", "penalty", *formula.state, *formula.numbers, *constants)
     return cupy.ElementwiseKernel(
         ", ".join(f"T {name}" for name in taken),
         ", ".join(f"T {name}_out" for name in ("theta", *formula.state)),
-        ";\n".join((_SLOPE, *formula.statements)) + ";",
+        ";\n".join((_GRADIENT, *formula.statements)) + ";",
         f"xclf_{kind.__name__.lower()}",
     )
 
@@ -117,62 +117,64 @@ def can_update_on_host(rule: Rule) -> bool:
 
 
 def update_on_host(
-    rule: Rule, theta: np.ndarray, slope: np.ndarray, state: State, numbers: tuple[Any, ...]
+    rule: Rule, theta: np.ndarray, gradient: np.ndarray, state: State, numbers: tuple[Any, ...]
 ) -> State:
-    """`rule.update` of NumPy arrays, written into theta and the arrays of the state; `slope` is
+    """`rule.update` of NumPy arrays, written into theta and the arrays of the state; `gradient` is
     used up. Returns the state with its counts of steps."""
     arrays = [part for part in state if hasattr(part, "shape")]
-    _ON_HOST[type(rule)](rule, theta, slope, *arrays, *numbers)
+    _ON_HOST[type(rule)](rule, theta, gradient, *arrays, *numbers)
     return tuple(part if hasattr(part, "shape") else part + 1 for part in state)
 
 
-def _sgd(rule: SGD, theta: np.ndarray, slope: np.ndarray, rate: Any) -> None:
-    slope *= rate
-    theta -= slope
+def _sgd(rule: SGD, theta: np.ndarray, gradient: np.ndarray, rate: Any) -> None:
+    gradient *= rate
+    theta -= gradient
 
 
 def _momentum(
-    rule: Momentum, theta: np.ndarray, slope: np.ndarray, v: np.ndarray, rate: Any
+    rule: Momentum, theta: np.ndarray, gradient: np.ndarray, v: np.ndarray, rate: Any
 ) -> None:
     v *= rule.momentum
-    slope *= rate
-    v -= slope
+    gradient *= rate
+    v -= gradient
     theta += v
 
 
-def _rmsprop(rule: RMSProp, theta: np.ndarray, slope: np.ndarray, c: np.ndarray, rate: Any) -> None:
+def _rmsprop(
+    rule: RMSProp, theta: np.ndarray, gradient: np.ndarray, c: np.ndarray, rate: Any
+) -> None:
     c *= rule.decay
-    some = slope * slope
+    some = gradient * gradient
     some *= 1.0 - rule.decay
     c += some
     np.sqrt(c, out=some)
     some += rule.epsilon
-    slope *= rate
-    slope /= some
-    theta -= slope
+    gradient *= rate
+    gradient /= some
+    theta -= gradient
 
 
 def _adam(
     rule: Adam,
     theta: np.ndarray,
-    slope: np.ndarray,
+    gradient: np.ndarray,
     m: np.ndarray,
     v: np.ndarray,
     rate: Any,
     root: Any,
 ) -> None:
     m *= rule.beta1
-    some = slope * (1.0 - rule.beta1)
+    some = gradient * (1.0 - rule.beta1)
     m += some
-    slope *= slope
-    slope *= 1.0 - rule.beta2
+    gradient *= gradient
+    gradient *= 1.0 - rule.beta2
     v *= rule.beta2
-    v += slope
-    np.sqrt(v, out=slope)
-    slope *= root
-    slope += rule.epsilon
+    v += gradient
+    np.sqrt(v, out=gradient)
+    gradient *= root
+    gradient += rule.epsilon
     np.multiply(m, rate, out=some)
-    some /= slope
+    some /= gradient
     theta -= some
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.optim.memory import Memory, dots
 from xclf.optim.wolfe import Accepted, Trial, wolfe_search
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from xclf._xp import Array, accumulator, device, library, namespace
+from xclf._array_api import Array, accumulator, device, library, namespace
 
 Apply: TypeAlias = Callable[[Array], Array]
 

@@ -1,14 +1,14 @@
-"""Minibatch update rules: pure functions of flat parameters, their slope and their state.
+"""Minibatch update rules: pure functions of flat parameters, their gradient and their state.
 
-Every rule is `init(theta) -> state` and `step(theta, slope, state, rate) -> (theta, state)`.
-`theta` and `slope` are whole flat vectors (P,), or (K, P) for K heads, so a step is a handful of
+Every rule is `init(theta) -> state` and `step(theta, gradient, state, rate) -> (theta, state)`.
+`theta` and `gradient` are whole flat vectors (P,), or (K, P) for K heads, so a step is a handful of
 array operations however many tensors the model has. `rate` is a float, or (K, 1), one per head.
 Arrays are returned new; a state is a tuple of arrays, and of integers that count the steps. Nothing
 is read on the host.
 
 A step has two halves. `numbers(state, rate)` are what changes from step to step beside the arrays;
-`update(theta, slope, state, numbers)` does the rest, and takes 0-d arrays for them too: a recorded
-step is one `update`, replayed with other numbers.
+`update(theta, gradient, state, numbers)` does the rest, and takes 0-d arrays for them too: a
+recorded step is one `update`, replayed with other numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 
 State: TypeAlias = tuple[Any, ...]
 
@@ -35,31 +35,31 @@ class Rule(ABC):
 
     @abstractmethod
     def update(
-        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
     ) -> tuple[Array, State]:
         """One step with its `numbers`."""
 
-    def step(self, theta: Array, slope: Array, state: State, rate: Any) -> tuple[Array, State]:
+    def step(self, theta: Array, gradient: Array, state: State, rate: Any) -> tuple[Array, State]:
         """One step."""
-        return self.update(theta, slope, state, self.numbers(state, rate))
+        return self.update(theta, gradient, state, self.numbers(state, rate))
 
 
 @dataclass(frozen=True)
 class SGD(Rule):
-    """theta <- theta - rate * slope."""
+    """theta <- theta - rate * gradient."""
 
     def init(self, theta: Array) -> State:
         return ()
 
     def update(
-        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
     ) -> tuple[Array, State]:
-        return theta - numbers[0] * slope, ()
+        return theta - numbers[0] * gradient, ()
 
 
 @dataclass(frozen=True)
 class Momentum(Rule):
-    """v <- momentum * v - rate * slope; theta <- theta + v. Source: Polyak (1964)."""
+    """v <- momentum * v - rate * gradient; theta <- theta + v. Source: Polyak (1964)."""
 
     momentum: Any = 0.9
 
@@ -67,15 +67,16 @@ class Momentum(Rule):
         return (namespace(theta).zeros_like(theta),)
 
     def update(
-        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
     ) -> tuple[Array, State]:
-        velocity = self.momentum * state[0] - numbers[0] * slope
+        velocity = self.momentum * state[0] - numbers[0] * gradient
         return theta + velocity, (velocity,)
 
 
 @dataclass(frozen=True)
 class RMSProp(Rule):
-    """c <- decay c + (1 - decay) slope^2; theta <- theta - rate * slope / (sqrt(c) + epsilon).
+    """c <- decay c + (1 - decay) gradient^2; theta <- theta - rate * gradient / (sqrt(c) +
+    epsilon).
 
     Source: Tieleman & Hinton (2012), lecture 6.5.
     """
@@ -87,18 +88,18 @@ class RMSProp(Rule):
         return (namespace(theta).zeros_like(theta),)
 
     def update(
-        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
     ) -> tuple[Array, State]:
         xp = namespace(theta)
-        square = self.decay * state[0] + (1.0 - self.decay) * (slope * slope)
-        return theta - numbers[0] * slope / (xp.sqrt(square) + self.epsilon), (square,)
+        square = self.decay * state[0] + (1.0 - self.decay) * (gradient * gradient)
+        return theta - numbers[0] * gradient / (xp.sqrt(square) + self.epsilon), (square,)
 
 
 @dataclass(frozen=True)
 class Adam(Rule):
     """Adam with bias correction; t is advanced before use, so the first step has t = 1.
 
-        m <- beta1 m + (1 - beta1) slope,   v <- beta2 v + (1 - beta2) slope^2
+        m <- beta1 m + (1 - beta1) gradient,   v <- beta2 v + (1 - beta2) gradient^2
         theta <- theta - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
     Source: Kingma & Ba (2015), algorithm 1.
@@ -118,10 +119,10 @@ class Adam(Rule):
         return rate * (1.0 / (1.0 - self.beta1**t)), (1.0 - self.beta2**t) ** -0.5
 
     def update(
-        self, theta: Array, slope: Array, state: State, numbers: tuple[Any, ...]
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
     ) -> tuple[Array, State]:
         xp = namespace(theta)
-        m = self.beta1 * state[0] + (1.0 - self.beta1) * slope
-        v = self.beta2 * state[1] + (1.0 - self.beta2) * (slope * slope)
+        m = self.beta1 * state[0] + (1.0 - self.beta1) * gradient
+        v = self.beta2 * state[1] + (1.0 - self.beta2) * (gradient * gradient)
         size = xp.sqrt(v) * numbers[1] + self.epsilon
         return theta - numbers[0] * m / size, (m, v, state[2] + 1)

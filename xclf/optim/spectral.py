@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xclf._xp import Array, eigh, from_host, namespace
+from xclf._array_api import Array, eigh, from_host, namespace
 
 #: A class direction without curvature (an empty active set, classes never confused) would get an
 #: unbounded step: curvatures are floored at this share of the largest.

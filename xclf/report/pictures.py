@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
+from xclf import _array_api
 
 #: Shapes assumed for rows of so many features when none is given.
 KNOWN_SHAPES = {3072: (32, 32, 3), 784: (28, 28, 1), 64: (8, 8, 1)}
@@ -33,11 +33,11 @@ def templates(
     A class each for a linear model, a hidden unit each for a net; each scaled to its own range.
     """
     if hasattr(model, "coef_"):
-        weights = _xp.to_host(model.coef_)
+        weights = _array_api.to_host(model.coef_)
         labels = model.classes_.tolist()
         titles = [str(label) for label in labels] if len(labels) > 2 else [f"{labels[1]}"]
     else:
-        weights = _xp.to_host(model.weights_["w1"]).T
+        weights = _array_api.to_host(model.weights_["w1"]).T
         titles = [f"unit {place}" for place in range(len(weights))]
     weights = weights[:_MOST_TEMPLATES]
     height, width, channels = shape

@@ -46,10 +46,10 @@ def draw_scores(results: dict[str, Any], path: Path, score: str) -> None:
             low, high = mean[places] - spread[places], mean[places] + spread[places]
             axis.fill_between(x, low, high, color=f"C{colour}", alpha=0.15, linewidth=0)
     best = int(np.argmin(results["rank_test_score"]))
-    spot = _along(results, along, [best])[0][0]
-    axis.plot(spot, mean[best], marker="*", markersize=14, color="black", linestyle="none")
+    device_choice = _along(results, along, [best])[0][0]
+    axis.plot(device_choice, mean[best], marker="*", markersize=14, color="black", linestyle="none")
     axis.annotate(
-        f"{mean[best]:.4f}", (spot, mean[best]), textcoords="offset points", xytext=(8, 6)
+        f"{mean[best]:.4f}", (device_choice, mean[best]), textcoords="offset points", xytext=(8, 6)
     )
     _scale(axis, results, along)
     axis.set_xlabel(along or "candidate")

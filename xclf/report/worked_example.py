@@ -1,7 +1,7 @@
 """The notes' worked example, five images and four classes, with this library's numbers beside it.
 
 The images and weights behind the scores are not in the notes, so each table of scores is taken as
-given; loss, slope and probabilities are computed here from those scores.
+given; loss, gradient and probabilities are computed here from those scores.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ MARGINS_B = np.array(
         [1, 0, 0, 0.270],
     ]
 )
-SLOPE_A = np.array([[1, 1, 1, -3], [0, 1, -1, 0], [-2, 1, 1, 0], [0, -2, 1, 1], [-2, 1, 1, 0]])
-SLOPE_B = np.array([[1, 0, 1, -2], [1, 0, -2, 1], [-1, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
+GRADIENT_A = np.array([[1, 1, 1, -3], [0, 1, -1, 0], [-2, 1, 1, 0], [0, -2, 1, 1], [-2, 1, 1, 0]])
+GRADIENT_B = np.array([[1, 0, 1, -2], [1, 0, -2, 1], [-1, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
 PROBABILITIES_A = np.array(
     [
         [0.267, 0.343, 0.344, 0.046],
@@ -110,10 +110,10 @@ SLIPS = (
     "fit 1.573.",
     "Scores C: image 1 class 2, image 2 class 0 and image 3 class 1 have the wrong sign "
     "(-0.483, -1.727, -1.969); the probabilities fit the positive numbers.",
-    "Hinge slope of A: the count 2 of image 1 stands under class 1; the true class is 2.",
-    "Softmax slopes: the one-hot matrices have four rows; the fifth, image 4 with class 0, is "
+    "Hinge gradient of A: the count 2 of image 1 stands under class 1; the true class is 2.",
+    "Softmax gradients: the one-hot matrices have four rows; the fifth, image 4 with class 0, is "
     "missing.",
-    "Slopes: X^T (...) lacks the factor 1/N that L and the general formula beside it have.",
+    "Gradients: X^T (...) lacks the factor 1/N that L and the general formula beside it have.",
 )
 
 
@@ -154,8 +154,8 @@ class Step:
 def steps() -> tuple[Step, ...]:
     """The example from its first scores to its last table."""
     return (
-        _hinge_step("Hinge loss of scores A", "A", SCORES_A, MARGINS_A, SLOPE_A),
-        _hinge_step("Hinge loss of scores B, after the step", "B", SCORES_B, MARGINS_B, SLOPE_B),
+        _hinge_step("Hinge loss of scores A", "A", SCORES_A, MARGINS_A, GRADIENT_A),
+        _hinge_step("Hinge loss of scores B, after the step", "B", SCORES_B, MARGINS_B, GRADIENT_B),
         _softmax_step("Softmax loss of scores A", "A", SCORES_A, PROBABILITIES_A),
         _softmax_step("Softmax loss of scores C, after the step", "C", SCORES_C, PROBABILITIES_C),
         _last_step(),
@@ -163,14 +163,14 @@ def steps() -> tuple[Step, ...]:
 
 
 def _hinge_step(
-    title: str, key: str, scores: np.ndarray, margins: np.ndarray, slope: np.ndarray
+    title: str, key: str, scores: np.ndarray, margins: np.ndarray, gradient: np.ndarray
 ) -> Step:
     _, dscores = hinge(scores, LABELS, reduction="sum")
     own = np.take_along_axis(scores, LABELS[:, None], axis=1)
     ours = np.maximum(0, scores - own + 1)
     tables = (
         Comparison("max(0, S - S_y + 1)", ours, margins, MARGIN_ERROR),
-        Comparison("slope in the scores, times N", dscores, slope, 0.0),
+        Comparison("gradient in the scores, times N", dscores, gradient, 0.0),
     )
     return Step(title, f"scores {key}", scores, _loss(hinge, scores), HINGE_LOSSES[key], tables)
 
@@ -182,7 +182,7 @@ def _softmax_step(title: str, key: str, scores: np.ndarray, printed: np.ndarray)
     within = HALF_UNIT + 0.5 * HALF_UNIT
     tables = (
         Comparison("probabilities", dscores + one_hot, printed, within),
-        Comparison("slope in the scores, times N", dscores, printed - one_hot, within),
+        Comparison("gradient in the scores, times N", dscores, printed - one_hot, within),
     )
     return Step(
         title, f"scores {key}", scores, _loss(cross_entropy, scores), SOFTMAX_LOSSES[key], tables
@@ -231,7 +231,7 @@ def _remarks(console: Console, found: tuple[Step, ...]) -> None:
     remarks = (
         f"The last table's loss, {found[-1].loss:.3f}, is above that of C, {found[-2].loss:.3f}: "
         "the true classes of images 0 and 1 have become less likely.",
-        "The slope in an image's scores sums to 0. If a step changed the scores along it, each "
+        "The gradient in an image's scores sums to 0. If a step changed the scores along it, each "
         "row sum would stay; from A to B they move by "
         f"{', '.join(f'{value:+.3f}' for value in moved)}. The tables are therefore taken as "
         "given, none is computed from the one before.",

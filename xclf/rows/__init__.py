@@ -1,9 +1,9 @@
 """Where rows come from, and the one loop over them."""
 
-from xclf.rows._lanes import PerRow
-from xclf.rows._precision import PRECISIONS, products
-from xclf.rows._room import Room, in_words, parse_bytes
+from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
+from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
+from xclf.rows._shards import PerRow
 from xclf.rows._stream import Split, Streamed, split
 from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
@@ -11,8 +11,8 @@ __all__ = [
     "MASK_CLASSES",
     "PRECISIONS",
     "Chunk",
+    "MemoryBudget",
     "PerRow",
-    "Room",
     "Rows",
     "Split",
     "Streamed",
@@ -24,7 +24,7 @@ __all__ = [
     "map_rows",
     "own_threads",
     "parse_bytes",
-    "products",
+    "product_precision",
     "split",
     "sum_over_rows",
 ]

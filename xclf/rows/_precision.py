@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from xclf._xp import Array, device, is_host, library, loaded, namespace, place
+from xclf._array_api import Array, describe_device, device, is_host, library, loaded, namespace
 
 PRECISIONS = ("tf32",)
 
@@ -49,7 +49,7 @@ class _Switch:
 _SWITCHES: dict[str, _Switch] = {}
 
 
-def products(
+def product_precision(
     x: Array, dtype: Any, precision: str | None
 ) -> contextlib.AbstractContextManager[None]:
     """A context in which products of arrays like x, computed in `dtype`, run in `precision`.
@@ -69,12 +69,12 @@ def products(
     capability = None if is_host(x) else _capability(library_, device(x))
     if capability is None:
         raise ValueError(
-            f"precision={precision!r} needs a CUDA GPU, and the fit runs on {place(x)}: leave "
+            f"precision={precision!r} needs a CUDA GPU, and the fit runs on {describe_device(x)}: leave "
             "precision at None, or see the parameter device"
         )
     if capability < _CAPABLE:
         raise ValueError(
-            f"precision={precision!r} needs a GPU of compute capability 8.0 or later, {place(x)} "
+            f"precision={precision!r} needs a GPU of compute capability 8.0 or later, {describe_device(x)} "
             f"has {capability / 10}"
         )
     if library_ not in _SWITCHES:

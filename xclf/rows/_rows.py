@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import (
+from xclf._array_api import (
     Array,
     accumulator,
     device,
@@ -21,9 +21,9 @@ from xclf._xp import (
     out_of_memory,
     to_host,
 )
-from xclf.rows import _channel
-from xclf.rows._lanes import PerRow, in_lanes, movable, moved, together
-from xclf.rows._room import Room
+from xclf.rows import _transfer
+from xclf.rows._memory_budget import MemoryBudget
+from xclf.rows._shards import PerRow, movable, moved, on_each_device, together
 from xclf.rows._stream import Split, Streamed
 from xclf.rows._threads import blas_width, in_threads
 
@@ -75,7 +75,7 @@ class Rows:
     dtype : float32 or float64 of the namespace, in which the products run
     heads : None, or (K,) integers: head k has weights[heads[k]]. Heads that share weights, as all
         candidates of a fold do, share their memory. None with (G, N) weights: one head a line.
-    room : the memory that a fit may take, one object for all its rows
+    budget : the memory that a fit may take, one object for all its rows
     precision : that of products in float32, where `products` has asked for less than that
     """
 
@@ -84,7 +84,7 @@ class Rows:
     weights: Array | None
     dtype: Any
     heads: Array | None = None
-    room: Room = field(default_factory=Room)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     precision: str | None = None
 
     def __len__(self) -> int:
@@ -110,12 +110,12 @@ class Rows:
         return Chunk(x, self.labels[..., where], weights, where, self.dtype)
 
     @cached_property
-    def lanes(self) -> list[Rows]:
+    def shards(self) -> list[Rows]:
         """The rows of each device, with all that is beside them there; [] where all are in one."""
         if not isinstance(self.x, Split):
             return []
         made = []
-        for k, (where, x) in enumerate(self.x.lanes):
+        for k, (where, x) in enumerate(self.x.shards):
             weights = None if self.weights is None else self.weights[..., where]
             labels, weights, heads = moved((self.labels[..., where], weights, self.heads), x, k)
             made.append(replace(self, x=x, labels=labels, weights=weights, heads=heads))
@@ -125,17 +125,17 @@ class Rows:
         """change(self), which keeps x and the labels. Rows of each device change where they are:
         what is beside them does not travel again."""
         made = change(self)
-        if self.lanes:
-            lanes = []
-            for lane in self.lanes:
-                with on_device(lane.x):
-                    lanes.append(change(lane))
-            made.__dict__["lanes"] = lanes  # as cached_property keeps them
+        if self.shards:
+            shards = []
+            for shard in self.shards:
+                with on_device(shard.x):
+                    shards.append(change(shard))
+            made.__dict__["shards"] = shards  # as cached_property keeps them
         return made
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
         """(*shape, N) zeros, beside the rows."""
-        return PerRow.zeros(self.lanes or [self], shape, dtype)
+        return PerRow.zeros(self.shards or [self], shape, dtype)
 
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that name rows, as `take` wants them: where rows are gathered."""
@@ -229,7 +229,7 @@ class Rows:
 
     def chunk_rows(self, width: int) -> int:
         """Rows of a chunk for a model whose widest layer has `width` outputs, heads included."""
-        return _chunk_rows(self.x, self.dtype, width, self.room)
+        return _chunk_rows(self.x, self.dtype, width, self.budget)
 
 
 def bytes_per_row(x: Array, dtype: Any, width: int) -> int:
@@ -240,7 +240,7 @@ def bytes_per_row(x: Array, dtype: Any, width: int) -> int:
     return size + x.bytes_under_way if isinstance(x, Streamed) else size
 
 
-def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
+def _chunk_rows(x: Array, dtype: Any, width: int, budget: MemoryBudget) -> int:
     each = bytes_per_row(x, dtype, width)
     if "cpu" not in str(device(x)).lower():
         rows = max(_MIN_ROWS, _DEVICE_CHUNK // each)
@@ -250,15 +250,19 @@ def _chunk_rows(x: Array, dtype: Any, width: int, room: Room) -> int:
         few = min(_ROWS_PER_SUM, 2 * _HOST_CHUNK // each)
         rows = max(_MIN_ROWS, few, _HOST_CHUNK // each)
     if isinstance(x, Streamed):
-        rows = min(rows, max(_MIN_ROWS, _channel.CHUNK // x.bytes_per_row))
-    if room.size is not None:
-        share = room.for_chunks(blas_width() if is_host(x) else 1)
+        rows = min(rows, max(_MIN_ROWS, _transfer.CHUNK // x.bytes_per_row))
+    if budget.size is not None:
+        share = budget.for_chunks(blas_width() if is_host(x) else 1)
         rows = min(rows, max(_MIN_ROWS, share // each))
-    return rows if room.chunk is None else min(rows, max(1, room.chunk // each))
+    return rows if budget.chunk is None else min(rows, max(1, budget.chunk // each))
 
 
 def map_rows(
-    f: Callable[[Array], Array], x: Array, dtype: Any, width: int, room: Room | None = None
+    f: Callable[[Array], Array],
+    x: Array,
+    dtype: Any,
+    width: int,
+    budget: MemoryBudget | None = None,
 ) -> Array:
     """f of every chunk of x (N, D), widened to `dtype`, put together along the first axis.
 
@@ -267,14 +271,14 @@ def map_rows(
     """
     xp, streamed = namespace(x), isinstance(x, Streamed)
     rows = Rows(x, xp.zeros((int(x.shape[0]),), dtype=xp.int8, device=device(x)), None, dtype)
-    rows = rows if room is None else replace(rows, room=room)
+    rows = rows if budget is None else replace(rows, budget=budget)
 
     def some(f: Callable[[Array], Array], rows: Rows) -> list[Array]:
         found = _parts(lambda chunk: f(chunk.x), rows, rows.chunk_rows(width), width)
         return [to_host(part) if streamed else part for part in found]
 
-    if rows.lanes and movable(f):
-        parts = [part for lane in in_lanes(some, f, rows.lanes) for part in lane]
+    if rows.shards and movable(f):
+        parts = [part for shard in on_each_device(some, f, rows.shards) for part in shard]
     else:
         parts = some(f, rows)
     if len(parts) == 1:
@@ -305,16 +309,16 @@ def sum_over_rows(
 
     Returns the totals, accumulated in float64 where the device has it. Chunks are added up in a
     fixed order, whatever thread was first: the same input, in chunks of the same size, gives the
-    same bits. Little room for many threads makes chunks smaller, and the last bits others.
+    same bits. Little memory for many threads makes chunks smaller, and the last bits others.
     """
     if not len(rows):
         raise ValueError("there are no rows to sum over")
-    if rows.lanes and movable(f):
+    if rows.shards and movable(f):
 
-        def sums(f: Any, lane: Rows) -> list[Array]:
-            return _total(_parts(f, lane, size or lane.chunk_rows(width), width))
+        def sums(f: Any, shard: Rows) -> list[Array]:
+            return _total(_parts(f, shard, size or shard.chunk_rows(width), width))
 
-        return together(in_lanes(sums, f, rows.lanes), rows.x)
+        return together(on_each_device(sums, f, rows.shards), rows.x)
     size = size or rows.chunk_rows(width)
     starts = range(0, len(rows), size)
     if serial or len(starts) == 1 or not is_host(rows.x):
@@ -357,7 +361,7 @@ def _parts(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iter
         if failure is not None:
             chunk = part = None  # they hold memory too
             size = min(size, len(rows) - done)
-            size = rows.room.halve(size, bytes_per_row(rows.x, rows.dtype, width), failure)
+            size = rows.budget.halve(size, bytes_per_row(rows.x, rows.dtype, width), failure)
 
 
 def _total(found: Iterator[tuple[Array, ...]]) -> list[Array]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import (
+from xclf._array_api import (
     Array,
     Namespace,
     asarray,
@@ -24,8 +24,8 @@ from xclf._xp import (
     namespace,
     on_device,
 )
-from xclf.rows import _channel
-from xclf.rows._channel import Channel, Fill, begin_copy, open_channel
+from xclf.rows import _transfer
+from xclf.rows._transfer import Channel, Fill, begin_copy, open_channel
 
 
 class Streamed:
@@ -65,7 +65,7 @@ class Streamed:
     def bytes_under_way(self) -> int:
         """What one row of a chunk takes while a pass is sent, pinned and on the device: there are
         several chunks at a time."""
-        return _channel.UNDER_WAY * self.bytes_per_row
+        return _transfer.UNDER_WAY * self.bytes_per_row
 
     def __getitem__(self, key: tuple[slice, slice]) -> Array:
         """`x[start:stop, :]`: consecutive rows as an array on the device, for keeps."""
@@ -102,7 +102,7 @@ class Streamed:
             return self[:, :]
         # Chunk by chunk: CuPy would stage all of it in pinned memory.
         out = self.xp.empty(self.shape, dtype=self.dtype, device=self.device)
-        size = max(1, _channel.CHUNK // self.bytes_per_row)
+        size = max(1, _transfer.CHUNK // self.bytes_per_row)
         starts = range(0, self.shape[0], size)
         slices = [slice(start, min(start + size, self.shape[0])) for start in starts]
         with closing(self.parts(slices)) as parts:
@@ -119,10 +119,10 @@ class Streamed:
 class Split(Streamed):
     """X shared out among several devices of one library: consecutive rows to each.
 
-    lanes : (rows, X of those rows on their device) of each device that has some
+    shards : (rows, X of those rows on their device) of each device that has some
 
     Whatever is asked of it as a whole `device`, one of them, answers, as `Streamed` rows. The loop
-    over rows works on `lanes` instead.
+    over rows works on `shards` instead.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Split(Streamed):
         host: np.ndarray,
         xp: Namespace,
         device: Any,
-        lanes: Sequence[tuple[slice, Array]],
+        shards: Sequence[tuple[slice, Array]],
         index: np.ndarray | None = None,
         channel: Channel | None = None,
     ) -> None:
         super().__init__(host, xp, device, index, channel)
-        self.lanes = list(lanes)
+        self.shards = list(shards)
 
     def at(self, index: np.ndarray) -> Streamed:
         """The same for the rows that host integers name, each where it was; of rows that are not in
@@ -143,13 +143,13 @@ class Split(Streamed):
         whole = super().at(index)
         if len(index) == 0 or np.any(np.diff(index) < 0):
             return whole
-        lanes: list[tuple[slice, Array]] = []
-        for where, x in self.lanes:
+        shards: list[tuple[slice, Array]] = []
+        for where, x in self.shards:
             first, last = np.searchsorted(index, (where.start, where.stop))
             mine = index[first:last] - where.start
             if len(mine):
-                lanes.append((slice(int(first), int(last)), _picked(x, mine)))
-        return Split(self.host, self.xp, self.device, lanes, whole.index, self.channel)
+                shards.append((slice(int(first), int(last)), _picked(x, mine)))
+        return Split(self.host, self.xp, self.device, shards, whole.index, self.channel)
 
 
 def split(host: np.ndarray, xp: Namespace, devices: Sequence[Any]) -> list[tuple[slice, Streamed]]:

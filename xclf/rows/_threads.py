@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from xclf._xp import Array, is_host
+from xclf._array_api import Array, is_host
 
 # Products of fewer multiply-adds gain nothing from a second thread, and lose by orders of magnitude
 # where other processes keep the cores busy: every product then waits for a thread that is not

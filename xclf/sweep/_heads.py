@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array
+from xclf._array_api import Array
 from xclf.estimators import _border as border
 from xclf.estimators import check_parameters
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._devices import move_to_device, shares_rows
 from xclf.estimators._fitting import row_weights
-from xclf.estimators._places import put, shares_rows
 from xclf.estimators._settings import FULL_BATCH, Settings
 from xclf.optim import Momentum
-from xclf.sweep._book import Fit, Split
+from xclf.sweep._ledger import Fit, Split
 from xclf.sweep._scores import last_step
 
 
@@ -64,7 +64,7 @@ class Context:
         place = {name: getattr(like, name) for name in ("device", "max_memory")}
         check_parameters(type(like).__name__, place)
         several = shares_rows(like)
-        return cls(*put(X, like.device, like.max_memory, several=several), checked)
+        return cls(*move_to_device(X, like.device, like.max_memory, several=several), checked)
 
     def head(self, fit: Fit, split: Split, train: np.ndarray, params: dict[str, Any]) -> Head:
         """`fit` checked as the estimator's own `fit` checks; raises what that raises.

@@ -10,31 +10,31 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf.estimators._base import BaseClassifier
-from xclf.estimators._places import shares_rows
-from xclf.sweep._book import Book, Fit, Split
+from xclf.estimators._devices import shares_rows
 from xclf.sweep._heads import Context
-from xclf.sweep._progress import Quiet
+from xclf.sweep._ledger import Fit, FitLedger, Split
+from xclf.sweep._progress import NullProgress
 from xclf.sweep._scores import first_steps, last_step, rows_of
 from xclf.sweep._train import train_heads
 
 
-def train_fits(book: Book, watch: Quiet) -> None:
-    """Train the model of every fit in the book, or note why it failed."""
+def train_fits(ledger: FitLedger, watch: NullProgress) -> None:
+    """Train the model of every fit in the ledger, or note why it failed."""
     plain: dict[Any, list[Fit]] = {}
-    for fit in book.fits:
+    for fit in ledger.fits:
         if not first_steps(fit.template):
             plain.setdefault(_place_key(fit), []).append(fit)
     for fits in plain.values():
-        _train_together(book.X, fits, book.splits, watch)
+        _train_together(ledger.X, fits, ledger.splits, watch)
     behind: dict[Any, list[Fit]] = {}
-    for fit in book.fits:
+    for fit in ledger.fits:
         if first_steps(fit.template):
             behind.setdefault((fit.split, _place_key(fit), _steps_key(fit)), []).append(fit)
     for fits in behind.values():
-        _train_behind_steps(book.X, fits, book.splits[fits[0].split], watch)
+        _train_behind_steps(ledger.X, fits, ledger.splits[fits[0].split], watch)
 
 
-def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: Quiet) -> None:
+def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: NullProgress) -> None:
     try:
         context = _context(X, fits)
     except Exception as error:
@@ -50,7 +50,7 @@ def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: Quiet) 
     train_heads(context, heads, watch)
 
 
-def _train_behind_steps(X: Any, fits: list[Fit], split: Split, watch: Quiet) -> None:
+def _train_behind_steps(X: Any, fits: list[Fit], split: Split, watch: NullProgress) -> None:
     """Fit the first steps once, and train all last steps on what they give."""
     steps = fits[0].template[:-1]
     try:

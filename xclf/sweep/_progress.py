@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from xclf.sweep._book import Book, Fit
 from xclf.sweep._heads import Head
+from xclf.sweep._ledger import Fit, FitLedger
 from xclf.sweep._scores import scores_of
 from xclf.training import Event
 
@@ -18,11 +18,11 @@ from xclf.training import Event
 _SHARE = 0.1
 
 
-class Quiet:
+class NullProgress:
     """Watches the training of a sweep, and says nothing."""
 
-    def __init__(self, book: Book) -> None:
-        self.book = book
+    def __init__(self, ledger: FitLedger) -> None:
+        self.ledger = ledger
 
     def __enter__(self) -> Self:
         return self
@@ -40,13 +40,13 @@ class Quiet:
         """The pass is over: the models of its heads are trained, or have failed."""
 
 
-class Progress(Quiet):
+class Progress(NullProgress):
     """Shows it on a rich console: a bar on a terminal, some plain lines elsewhere."""
 
-    def __init__(self, book: Book, console: Any) -> None:
-        super().__init__(book)
-        self.console, self.truth = console, np.asarray(book.y)
-        self.total = len(book.fits)
+    def __init__(self, ledger: FitLedger, console: Any) -> None:
+        super().__init__(ledger)
+        self.console, self.truth = console, np.asarray(ledger.y)
+        self.total = len(ledger.fits)
         self.done = 0
         self.shown = 0.0
         self.start = time.perf_counter()
@@ -86,22 +86,24 @@ class Progress(Quiet):
 
     def _measure(self, fits: list[Fit]) -> None:
         """The best mean accuracy of the candidates that are trained on every fold."""
-        splits = self.book.splits
+        splits = self.ledger.splits
         for number in {fit.split for fit in fits}:
             own = [fit for fit in fits if fit.split == number]
-            for fit, scores in scores_of(own, self.book.X, splits, number):
+            for fit, scores in scores_of(own, self.ledger.X, splits, number):
                 guess = fit.template.classes_[scores.argmax(axis=1)]
                 truth = self.truth[splits[number].test]
                 self.accuracy[id(fit)] = float(np.mean(guess == truth))
         means = []
         for first in range(0, self.total, len(splits)):
-            folds = [self.accuracy.get(id(f)) for f in self.book.fits[first : first + len(splits)]]
+            folds = [
+                self.accuracy.get(id(f)) for f in self.ledger.fits[first : first + len(splits)]
+            ]
             found = [value for value in folds if value is not None]
             if len(found) == len(splits):
                 means.append((sum(found) / len(found), -first))
         if means:
             top, first = max(means)
-            chosen = self.book.candidates[-first // len(splits)]
+            chosen = self.ledger.candidates[-first // len(splits)]
             told = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
             self.best = f"best accuracy {top:.4f} ({told})"
 

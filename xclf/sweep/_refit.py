@@ -6,49 +6,49 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.estimators import SoftmaxClassifier
 from xclf.estimators._settings import FULL_BATCH
-from xclf.sweep._book import Book
+from xclf.sweep._ledger import FitLedger
 
 
-def refit(book: Book, template: Any, y: Any, params: dict[str, Any]) -> None:
+def refit(ledger: FitLedger, template: Any, y: Any, params: dict[str, Any]) -> None:
     """Fit `template`, a candidate's estimator, to all rows.
 
     A full-batch softmax starts from the mean of its models on the folds, which are near: that took
     a fifth fewer iterations on digits, and half on image-like rows. (The hinge gained nothing.)
     Where it ends is the same optimum, to the solver's tolerance.
     """
-    models = _fold_models(book, template)
+    models = _fold_models(ledger, template)
     if not models:
-        template.fit(book.X, y, **params)
+        template.fit(ledger.X, y, **params)
         return
-    xp = _xp.namespace(models[0].coef_)
+    xp = _array_api.namespace(models[0].coef_)
     template.classes_, template.n_features_in_ = models[0].classes_, models[0].n_features_in_
-    with _xp.on_device(models[0].coef_):
+    with _array_api.on_device(models[0].coef_):
         for name in ("coef_", "intercept_"):
             parts = xp.stack([getattr(model, name) for model in models])
             setattr(template, name, xp.mean(parts, axis=0))
     template.warm_start = True
     try:
-        template.fit(book.X, y, **params)
+        template.fit(ledger.X, y, **params)
     finally:
         template.warm_start = False
 
 
-def _fold_models(book: Book, template: Any) -> list[Any]:
+def _fold_models(ledger: FitLedger, template: Any) -> list[Any]:
     """The candidate's models on the folds, if they make a start."""
     if not isinstance(template, SoftmaxClassifier) or template.warm_start:
         return []
     if template.solver not in ("auto", *FULL_BATCH):
         return []
-    folds = len(book.splits)
-    for first in range(0, len(book.fits), folds):
-        fits = book.fits[first : first + folds]
+    folds = len(ledger.splits)
+    for first in range(0, len(ledger.fits), folds):
+        fits = ledger.fits[first : first + folds]
         if not _same(fits[0].template, template):
             continue
         models = [fit.template for fit in fits if fit.error is None]
-        classes = np.unique(np.asarray(book.y))
+        classes = np.unique(np.asarray(ledger.y))
         return models if all(np.array_equal(m.classes_, classes) for m in models) else []
     return []
 

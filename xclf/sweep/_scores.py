@@ -8,15 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators import _border as border
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._devices import to_model_device
 from xclf.estimators._fitted import fitted_widths
-from xclf.estimators._places import toward
 from xclf.kernels import log_softmax
-from xclf.objectives import Stack
-from xclf.rows import Room, map_rows, parse_bytes
+from xclf.objectives import Network
+from xclf.rows import MemoryBudget, map_rows, parse_bytes
 
 #: Bytes of scores that are kept on the host at a time.
 BUDGET = 256 << 20
@@ -33,7 +33,7 @@ class _Fit(Protocol):
     error: Exception | None
 
 
-class _Book(Protocol):
+class _LedgerLike(Protocol):
     X: Any
     splits: Any
     fits: Any
@@ -46,47 +46,47 @@ class Scores:
     allows over all folds, are computed with the one that is asked for.
     """
 
-    def __init__(self, book: _Book) -> None:
-        self.book = book
+    def __init__(self, ledger: _LedgerLike) -> None:
+        self.ledger = ledger
         self.train_too = False
         self._held: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
 
     def prepare(self, place: int) -> list[Any]:
         """Compute scores of the fit at `place`, and of fits to come; returns those computed."""
-        fit, splits = self.book.fits[place], self.book.splits
+        fit, splits = self.ledger.fits[place], self.ledger.splits
         done: list[Any] = []
         for train in (False, True)[: 1 + self.train_too]:
             key = (fit.split, train)
             if id(fit) in self._held.get(key, {}):
                 continue
             last = place + len(splits) * self._window(fit)
-            fits = [f for f in self.book.fits[place : last : len(splits)] if f.error is None]
+            fits = [f for f in self.ledger.fits[place : last : len(splits)] if f.error is None]
             split = splits[fit.split]
-            self._held[key] = _scores(fits, self.book.X, split.train if train else split.test)
+            self._held[key] = _scores(fits, self.ledger.X, split.train if train else split.test)
             done += fits
         return done
 
     def _window(self, fit: _Fit) -> int:
         """Candidates whose scores on all folds fit in the budget; one at least."""
-        rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.book.splits)
+        rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.ledger.splits)
         return int(max(1, BUDGET // (8 * rows * len(fit.template.classes_))))
 
     def answer(self, fit: _Fit, method: str, rows: np.ndarray) -> np.ndarray:
         """What `method` of the fit's model gives for the rows of these numbers, on the host."""
-        split = self.book.splits[fit.split]
+        split = self.ledger.splits[fit.split]
         for train, own in ((False, split.test), (True, split.train)):
             scores = self._held.get((fit.split, train), {}).get(id(fit))
             if scores is not None and np.array_equal(rows, own):
                 return _finish(scores, method, fit.template.classes_)
         # Scores that could not be computed with the others': the model itself says why.
-        return _xp.to_host(getattr(fit.template, method)(rows_of(self.book.X, rows)))
+        return _array_api.to_host(getattr(fit.template, method)(rows_of(self.ledger.X, rows)))
 
 
 def rows_of(X: Any, rows: np.ndarray) -> Any:
     """The rows of X that host integers name, in the kind of X."""
-    if _xp.is_host(X):
+    if _array_api.is_host(X):
         return _safe_indexing(X, rows)
-    return _xp.namespace(X).take(X, _xp.from_host(rows, X), axis=0)
+    return _array_api.namespace(X).take(X, _array_api.from_host(rows, X), axis=0)
 
 
 def scores_of(
@@ -125,19 +125,19 @@ def stacked_scores(models: list[BaseClassifier], X: Any) -> np.ndarray:
     """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
     layers = [model._layers() for model in models]
     first = layers[0][0].w
-    X = toward(border.check_x(models[0], X, reset=False), first, models[0].device)
+    X = to_model_device(border.check_x(models[0], X, reset=False), first, models[0].device)
     border.check_same_as_model(first, X)
-    stack = Stack(fitted_widths(layers[0]))
-    xp = _xp.namespace(first)
-    room = Room(parse_bytes(models[0].max_memory))
-    with _xp.on_device(X):
-        theta = xp.stack([stack.flatten([(w, b) for w, b in some]) for some in layers])
+    network = Network(fitted_widths(layers[0]))
+    xp = _array_api.namespace(first)
+    budget = MemoryBudget(parse_bytes(models[0].max_memory))
+    with _array_api.on_device(X):
+        theta = xp.stack([network.flatten([(w, b) for w, b in some]) for some in layers])
 
         def finish(x: Array) -> Array:
-            return xp.permute_dims(stack.forward(theta, x)[0], (2, 0, 1))
+            return xp.permute_dims(network.forward(theta, x)[0], (2, 0, 1))
 
-        width = len(models) * max(stack.widths[1:])
-        return _xp.to_host(map_rows(finish, X, theta.dtype, width, room))
+        width = len(models) * max(network.widths[1:])
+        return _array_api.to_host(map_rows(finish, X, theta.dtype, width, budget))
 
 
 def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:

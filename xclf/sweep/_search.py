@@ -15,21 +15,21 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import process_routing
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.estimators._base import BaseClassifier
-from xclf.estimators._border import check_same_place, host_values
-from xclf.sweep._book import (
-    Book,
+from xclf.estimators._border import check_same_device, host_values
+from xclf.sweep._ledger import (
+    FitLedger,
     Folds,
     OnHost,
     Split,
     on_row_numbers,
     on_rows,
-    stand_in,
+    recording_estimator,
     wants_predictions,
 )
 from xclf.sweep._plan import train_fits
-from xclf.sweep._progress import Progress, Quiet, on_terminal
+from xclf.sweep._progress import NullProgress, Progress, on_terminal
 from xclf.sweep._refit import refit
 from xclf.sweep._scores import last_step
 
@@ -120,34 +120,34 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         self._validate_params()
         self._get_scorers()
         y = _on_host(y)
-        if _xp.is_host(X):
+        if _array_api.is_host(X):
             X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
-        rows = np.arange(len(X) if _xp.is_host(X) else int(X.shape[0]))
+        rows = np.arange(len(X) if _array_api.is_host(X) else int(X.shape[0]))
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
             Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
         ]
-        book = Book(X, y, list(ParameterGrid(self.param_grid)), splits, refit)
-        record = self._search(book, scoring=_no_score, refit=False, error_score="raise")
+        ledger = FitLedger(X, y, list(ParameterGrid(self.param_grid)), splits, refit)
+        record = self._search(ledger, scoring=_no_score, refit=False, error_score="raise")
         record.fit(rows[:, None], y, **for_fit)
-        book.replay()
-        book.scores.train_too = self.return_train_score
+        ledger.replay()
+        ledger.scores.train_too = self.return_train_score
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            with self._watch(book) as watch:
-                train_fits(book, watch)
-        _repeat(heard, len(book.fits))
+            with self._watch(ledger) as watch:
+                train_fits(ledger, watch)
+        _repeat(heard, len(ledger.fits))
         search = self._search(
-            book,
-            scoring=on_row_numbers(self.scoring, book),
+            ledger,
+            scoring=on_row_numbers(self.scoring, ledger),
             refit=self.refit,
             error_score=self.error_score,
             return_train_score=self.return_train_score,
         )
         search.fit(rows[:, None], y, **for_search)
-        self._take(search, book)
+        self._take(search, ledger)
         return self
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
@@ -156,7 +156,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         params = {name: _on_host(value) for name, value in params.items()}
         found = getattr(self, "scorer_", None)
         scorer = found.get(self.refit) if isinstance(found, dict) else found
-        if _xp.is_host(X) or not wants_predictions(scorer):
+        if _array_api.is_host(X) or not wants_predictions(scorer):
             return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
         shadow = copy.copy(self)
         shadow.best_estimator_ = OnHost(self.best_estimator_)
@@ -197,26 +197,26 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         groups = params.pop("groups", None)
         return params, params, {"groups": groups}
 
-    def _search(self, book: Book, **options: Any) -> GridSearchCV:
+    def _search(self, ledger: FitLedger, **options: Any) -> GridSearchCV:
         """scikit-learn's search over the same grid, for stand-ins and row numbers."""
-        model = stand_in(clone(self.estimator), book)
-        return GridSearchCV(model, self.param_grid, cv=Folds(book.splits), n_jobs=1, **options)
+        model = recording_estimator(clone(self.estimator), ledger)
+        return GridSearchCV(model, self.param_grid, cv=Folds(ledger.splits), n_jobs=1, **options)
 
-    def _watch(self, book: Book) -> Quiet:
+    def _watch(self, ledger: FitLedger) -> NullProgress:
         console = getattr(self, "_console", None)  # where the shell prints
         if not self.verbose and console is None:
-            return Quiet(book)
-        return Progress(book, console or on_terminal())
+            return NullProgress(ledger)
+        return Progress(ledger, console or on_terminal())
 
-    def _take(self, search: GridSearchCV, book: Book) -> None:
+    def _take(self, search: GridSearchCV, ledger: FitLedger) -> None:
         """The finished search's attributes, with the stand-ins taken out."""
         for name, value in vars(search).items():
             if name.endswith("_") and not name.startswith("_"):
                 setattr(self, name, value)
-        n_splits = len(book.splits)
+        n_splits = len(ledger.splits)
         seconds = {
-            "fit": [fit.fit_seconds for fit in book.fits],
-            "score": [fit.score_seconds for fit in book.fits],
+            "fit": [fit.fit_seconds for fit in ledger.fits],
+            "score": [fit.score_seconds for fit in ledger.fits],
         }
         for what, values in seconds.items():
             table = np.asarray(values).reshape(-1, n_splits)
@@ -239,12 +239,12 @@ def _no_score(model: Any, X: Any, y: Any = None, sample_weight: Any = None) -> f
 
 def _check_places(X: Any, beside: dict[str, Any]) -> None:
     for name, values in beside.items():
-        check_same_place(X, values, name)
+        check_same_device(X, values, name)
 
 
 def _on_host(values: Any) -> Any:
     """Labels and the like where splitters and scorers want them; what is no array as it is."""
-    return values if _xp.is_host(values) else host_values(values)
+    return values if _array_api.is_host(values) else host_values(values)
 
 
 def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._fitting import (
     Job,
     computing_dtype,
     hold_out,
     standardized,
 )
-from xclf.estimators._memory import TOGETHER, Kind, lines_of_weights, room_for
-from xclf.objectives import Objective, Stack, data_loss
+from xclf.estimators._memory import TOGETHER, FitShape, count_weight_vectors, memory_budget
+from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import Momentum
-from xclf.rows import Rows, blas_threads, own_threads, parse_bytes, products
+from xclf.rows import Rows, blas_threads, own_threads, parse_bytes, product_precision
 from xclf.sweep._heads import Context, Head
-from xclf.sweep._progress import Quiet
+from xclf.sweep._progress import NullProgress
 from xclf.training import (
     FitResult,
     MinibatchPlan,
@@ -36,7 +36,7 @@ from xclf.training import (
 _FULL_WIDTH = 256
 
 
-def train_heads(context: Context, heads: list[Head], watch: Quiet) -> None:
+def train_heads(context: Context, heads: list[Head], watch: NullProgress) -> None:
     """Fit the models of `heads`, group by group; failures are noted in their fits."""
     groups: dict[Any, list[Head]] = {}
     for head in heads:
@@ -48,7 +48,7 @@ def train_heads(context: Context, heads: list[Head], watch: Quiet) -> None:
                 _train(context, part[start : start + size], watch)
 
 
-def budget(head: Head) -> int:
+def memory_limit(head: Head) -> int:
     """Bytes that training may take beside X."""
     return parse_bytes(head.model.max_memory) or TOGETHER
 
@@ -56,8 +56,8 @@ def budget(head: Head) -> int:
 def heads_at_once(X: Array, head: Head) -> int:
     """Heads like `head` whose training stays within its budget; one at least."""
     model = head.model
-    stack = Stack(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
-    kind = Kind.of(model, head.settings, stack, X, lines=1)
+    network = Network(model._widths(len(head.classes)), bias=bool(model.fit_intercept))
+    kind = FitShape.of(model, head.settings, network, X, lines=1)
     bound = parse_bytes(head.model.max_memory)
     return kind.heads_within(kind.needed(0) + TOGETHER if bound is None else bound)
 
@@ -75,13 +75,13 @@ def _passes(group: list[Head]) -> list[list[Head]]:
     return [[head for fold in folds.values() for head in fold]]
 
 
-def _train(context: Context, heads: list[Head], watch: Quiet) -> None:
+def _train(context: Context, heads: list[Head], watch: NullProgress) -> None:
     start = time.perf_counter()
     try:
         precision = heads[0].model.precision
         with (
-            _xp.on_device(context.X),
-            products(context.X, computing_dtype(context.X), precision),
+            _array_api.on_device(context.X),
+            product_precision(context.X, computing_dtype(context.X), precision),
         ):
             job = _job(context, heads)
             if not _has_room(context, job, heads):
@@ -114,9 +114,11 @@ def _job(context: Context, heads: list[Head]) -> Job:
     which = None if len(lines) < 2 else np.asarray([lines[head.weight_key] for head in heads])
     job: Job = first.model._job(context.X, index, None, first.settings, None, taken=context.taken)
     if first.model.standardize:  # then all heads have the same weights
-        job.stack = standardized(job.stack, _weighted(job.rows, weights, None), job.theta_dtype())
+        job.network = standardized(
+            job.network, _weighted(job.rows, weights, None), job.theta_dtype()
+        )
     drawn = np.flatnonzero(weights.any(axis=0))
-    if first.full_batch and _worth_a_copy(context.X, len(drawn), budget(first)):
+    if first.full_batch and _worth_a_copy(context.X, len(drawn), memory_limit(first)):
         job.rows, weights = job.rows.only(drawn), weights[:, drawn]
     if not first.full_batch and (weights[:, first.train] == 1.0).all():
         return job  # batches are drawn from the fold's own rows
@@ -130,15 +132,15 @@ def _has_room(context: Context, job: Job, heads: list[Head]) -> bool:
     if len(heads) == 1:
         return True  # the estimator's own, as in a single fit
     most = first.model.max_memory
-    if most is None and _xp.is_host(context.X):
-        most = budget(first)
-    lines = lines_of_weights(job.rows.weights)
-    kind = Kind.of(first.model, job.settings, job.stack, job.rows.x, lines)
+    if most is None and _array_api.is_host(context.X):
+        most = memory_limit(first)
+    lines = count_weight_vectors(job.rows.weights)
+    kind = FitShape.of(first.model, job.settings, job.network, job.rows.x, lines)
     try:
-        room = room_for(kind, most, taken=context.taken, heads=len(heads))
+        allowed = memory_budget(kind, most, taken=context.taken, heads=len(heads))
     except ValueError:
         return False
-    job.rows = replace(job.rows, room=room)
+    job.rows = replace(job.rows, budget=allowed)
     return True
 
 
@@ -152,11 +154,11 @@ def _worth_a_copy(X: Array, rows: int, most: int) -> bool:
 def _weighted(rows: Rows, weights: np.ndarray, which: np.ndarray | None) -> Rows:
     """`rows` with weights (G, N); head k has line which[k] of them."""
     if which is not None:
-        lines = _xp.from_host(which, rows.x)
-        return replace(rows, weights=_xp.from_host(weights, rows.x, rows.dtype), heads=lines)
+        lines = _array_api.from_host(which, rows.x)
+        return replace(rows, weights=_array_api.from_host(weights, rows.x, rows.dtype), heads=lines)
     if (weights == 1.0).all():
         return rows
-    return replace(rows, weights=_xp.from_host(weights[0], rows.x, rows.dtype))
+    return replace(rows, weights=_array_api.from_host(weights[0], rows.x, rows.dtype))
 
 
 def _run(context: Context, job: Job, heads: list[Head]) -> list[FitResult]:
@@ -210,15 +212,15 @@ def _starts(job: Job, heads: list[Head]) -> Array:
     inits = [job.init]
     for head in heads[1:]:
         shared = not head.full_batch or np.array_equal(inits[0], 0.0 * inits[0])
-        rng = None if shared else _xp.generator(head.model.random_state)
-        inits.append(job.init if rng is None else head.model._initial(job.stack, rng))
-    return _xp.from_host(np.stack(inits), job.rows.x, job.theta_dtype())
+        rng = None if shared else _array_api.generator(head.model.random_state)
+        inits.append(job.init if rng is None else head.model._initial(job.network, rng))
+    return _array_api.from_host(np.stack(inits), job.rows.x, job.theta_dtype())
 
 
 def _problem(job: Job, heads: list[Head], theta: Array) -> Problem:
     margins = _margins(heads, theta)
     regs = _each([float(head.model.reg) for head in heads], theta)
-    return Problem(Objective(job.stack, data_loss(job.loss, margins), regs), job.rows)
+    return Problem(Objective(job.network, data_loss(job.loss, margins), regs), job.rows)
 
 
 def _margins(heads: list[Head], theta: Array) -> Any:
@@ -229,7 +231,7 @@ def _each(values: list[float], theta: Array) -> Any:
     """A number where all heads share it, else one for each (K,) beside theta."""
     if all(value == values[0] for value in values):
         return values[0]
-    return _xp.from_host(np.asarray(values), theta, theta.dtype)
+    return _array_api.from_host(np.asarray(values), theta, theta.dtype)
 
 
 def _column(values: list[float], theta: Array) -> Any:

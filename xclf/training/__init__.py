@@ -1,6 +1,7 @@
 """Training: full-batch and minibatch fits of an objective over rows."""
 
 from xclf.training._epoch import MinibatchPlan, minibatch_step
+from xclf.training.augmented_lagrangian import fit_proximal
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
 from xclf.training.minibatch import (
@@ -11,7 +12,6 @@ from xclf.training.minibatch import (
     subset,
 )
 from xclf.training.problem import Problem, column_moments
-from xclf.training.proximal import fit_proximal
 
 __all__ = [
     "DIVERGED",

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.kernels import proximal_hinge
-from xclf.objectives import Layer, Stack, class_flows, true_mask
+from xclf.objectives import Layer, Network, class_flows, true_mask
 from xclf.rows import Chunk, PerRow, sum_over_rows
-from xclf.training._balance import balance
+from xclf.training._flow_repair import balance
 from xclf.training.problem import Problem
 
 
@@ -46,30 +46,30 @@ class Certificate:
         heads: np.ndarray,
     ) -> None:
         self.problem, self.theta = problem, theta
-        dtype, stack = problem.rows.dtype, problem.objective.stack
+        dtype, network = problem.rows.dtype, problem.objective.network
         self.host_margin = margin
         self.multipliers = Multipliers(
-            stack,
-            stack.prepared(theta, dtype),
+            network,
+            network.prepared(theta, dtype),
             from_host(margin, theta, dtype),
             from_host(smoothing, theta, dtype),
             anchor,
             from_host(heads, theta),
         )
         self.total = np.broadcast_to(to_host(problem.total), margin.shape)
-        self.weight = np.zeros((len(margin), problem.objective.stack.widths[-1]))
+        self.weight = np.zeros((len(margin), problem.objective.network.widths[-1]))
 
     def bound(self) -> tuple[np.ndarray, np.ndarray]:
         """(P, gap), host (K,): the objective at theta, and what it stands above the optimum at
         most. Where reg is 0 the gap is P itself: no optimum is below 0."""
-        repair = self._repair() if self.problem.objective.stack.bias else None
+        repair = self._repair() if self.problem.objective.network.bias else None
         *sums, dw, db = self._sums(repair)
-        xp, (w, b) = namespace(self.theta), self.problem.objective.stack.layers(self.theta)[0]
-        dw, db = self.problem.objective.stack.unscaled([(dw, db)])[0]
+        xp, (w, b) = namespace(self.theta), self.problem.objective.network.layers(self.theta)[0]
+        dw, db = self.problem.objective.network.unscaled([(dw, db)])[0]
         total = from_host(self.total, self.theta, dw.dtype)[:, None]
         objective = self.problem.objective
-        penalty, slope = objective.stack.penalty(self.theta, objective.reg)
-        residual = dw / total[..., None] + objective.stack.layers(slope)[0].w
+        penalty, gradient = objective.network.penalty(self.theta, objective.reg)
+        residual = dw / total[..., None] + objective.network.layers(gradient)[0].w
         parts = [*sums, penalty]
         parts += [xp.sum(a * a, axis=(-2, -1)) for a in (residual, w)]
         biases = [] if b is None else [db / total, xp.astype(b[..., 0], dw.dtype)]
@@ -79,8 +79,8 @@ class Certificate:
     def _assemble(self, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value, slack, mass, squares, active, lengths = told[:6] / self.total
         penalty, residual, norm = told[6:9]
-        stack = self.problem.objective.stack
-        classes = stack.widths[-1]
+        network = self.problem.objective.network
+        classes = network.widths[-1]
         objective = value + penalty
         reg = np.broadcast_to(to_host(self.problem.objective.reg), objective.shape)
         with np.errstate(all="ignore"):
@@ -88,7 +88,7 @@ class Certificate:
             # bound grows with the square root of their length; 4 of its deviations, and 16 units
             # for a few operations more.
             unit = float(namespace(self.theta).finfo(self.problem.rows.dtype).eps) / 2
-            inner = unit * (4 * math.sqrt(stack.widths[0]) + 16)
+            inner = unit * (4 * math.sqrt(network.widths[0]) + 16)
             outer = unit * (4 * math.sqrt(len(self.problem.rows)) + 16)
             # Margins are off by two scores' rounding, where they count: in the hinge, or in a.
             rounding = 2 * inner * (2 * np.sqrt(norm) * lengths + self.host_margin * active)
@@ -96,7 +96,7 @@ class Certificate:
             off = 2 * (inner + outer) * (mass * np.sqrt(squares) + 2 * reg * np.sqrt(norm))
             residual = (np.sqrt(residual) + off) ** 2 / (4 * reg)
             gap = np.maximum(slack, 0.0) + residual + rounding
-            if stack.bias:
+            if network.bias:
                 push, b = told[9 : 9 + classes], told[9 + classes :]
                 gap += self._bias_term(push, b, objective, reg, np.sqrt(squares), outer * mass)
                 gap += 4 * inner * np.max(np.abs(b), axis=0) * active
@@ -137,7 +137,7 @@ class Certificate:
         """Sums over rows, weighted: hinge, slack, multipliers, |x|^2, the number of pairs that
         count, that times |x|, all (K,); dw and db of X^T G."""
         rows, width = self.problem.rows, self.problem.width(self.theta)
-        scale = self.problem.objective.stack.scale
+        scale = self.problem.objective.network.scale
         if scale is not None:
             scale = namespace(scale).astype(scale, rows.dtype)
         return sum_over_rows(partial(_terms, self.multipliers, repair, scale), rows, width)
@@ -147,10 +147,10 @@ class Certificate:
 class Multipliers:
     """Those that `proximal_hinge` has at the parameters of K heads, a chunk of rows at a time.
 
-    layers : `Stack.prepared`;  margin, smoothing : (K,);  anchor : (H, C, N);  heads : (K,) of H
+    layers : `Network.prepared`;  margin, smoothing : (K,);  anchor : (H, C, N);  heads : (K,) of H
     """
 
-    stack: Stack
+    network: Network
     layers: list[Layer]
     margin: Array
     smoothing: Array
@@ -159,7 +159,7 @@ class Multipliers:
 
     def __call__(self, chunk: Chunk) -> tuple[Any, Array, Array]:
         """(tape, scores, a) of a chunk."""
-        scores, tape = self.stack.apply(self.layers, chunk.x)
+        scores, tape = self.network.apply(self.layers, chunk.x)
         xp = namespace(scores)
         anchor = xp.take(self.anchor[..., chunk.where], self.heads, axis=0)
         anchor = xp.astype(anchor, scores.dtype, copy=False)
@@ -207,8 +207,8 @@ def _terms(
     weights = 1.0 if chunk.weights is None else chunk.weights
     sums = [xp.sum(line * weights, axis=-1) for line in lines]
     a = a if chunk.weights is None else a * chunk.weights[..., None, :]
-    slope = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
-    return (*sums, *multipliers.stack.slopes(slope, tape)[0])
+    gradient = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
+    return (*sums, *multipliers.network.gradients(gradient, tape)[0])
 
 
 def _repaired(a: Array, labels: Array, inner: Array, outer: Array) -> Array:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, is_host
-from xclf.objectives import Objective, lines_of
+from xclf._array_api import Array, is_host
+from xclf.objectives import Objective, take_heads
 from xclf.optim import Momentum, Rule, State, can_update_on_host, rate_factor, update_on_host
 from xclf.rows import Rows
 from xclf.training._recorded import Recorder
@@ -39,8 +39,8 @@ class MinibatchPlan:
         """The plan of the heads that host integers `kept` name."""
         rule = self.rule
         if isinstance(rule, Momentum):
-            rule = replace(rule, momentum=lines_of(rule.momentum, kept))
-        return replace(self, rule=rule, rate=lines_of(self.rate, kept))
+            rule = replace(rule, momentum=take_heads(rule.momentum, kept))
+        return replace(self, rule=rule, rate=take_heads(self.rate, kept))
 
 
 def minibatch_step(
@@ -52,9 +52,9 @@ def minibatch_step(
     index: Array,
     rate: Any,
 ) -> tuple[Array, State]:
-    """One step: gather the rows that `index` names, slope, update. Nothing reaches the host."""
-    slope = objective.batch_slope(theta, rows.take(index))
-    return rule.step(theta, slope, state, rate)
+    """One step: gather the rows that `index` names, gradient, update. Nothing reaches the host."""
+    gradient = objective.batch_gradient(theta, rows.take(index))
+    return rule.step(theta, gradient, state, rate)
 
 
 def run_epoch(
@@ -91,8 +91,8 @@ def run_epoch(
             return _on_host(objective, rows, plan.rule, theta.copy(), state, batches, total)
         with closing(rows.batches([index for index, _ in batches])) as chunks:
             for _, rate in batches:  # a chunk has no name: it is gone when the next one is made
-                slope = objective.batch_slope(theta, next(chunks))
-                theta, state = plan.rule.step(theta, slope, state, rate)
+                gradient = objective.batch_gradient(theta, next(chunks))
+                theta, state = plan.rule.step(theta, gradient, state, rate)
     return theta, state
 
 
@@ -108,10 +108,10 @@ def _on_host(
     """The same steps on NumPy, written into theta and the state."""
     with closing(rows.batches([index for index, _ in batches])) as chunks:
         for _, rate in batches:
-            slope = objective.batch_slope(theta, next(chunks), penalty=False, total=total)
-            slope = slope.astype(theta.dtype, copy=False)
-            objective.add_penalty(theta, slope)
-            state = update_on_host(rule, theta, slope, state, rule.numbers(state, rate))
+            gradient = objective.batch_gradient(theta, next(chunks), penalty=False, total=total)
+            gradient = gradient.astype(theta.dtype, copy=False)
+            objective.add_penalty(theta, gradient)
+            state = update_on_host(rule, theta, gradient, state, rule.numbers(state, rate))
     return theta, state
 
 

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from xclf._array_api import Array, device, library, namespace, out_of_memory
 from xclf._cuda_graph import Graph, record
-from xclf._xp import Array, device, library, namespace, out_of_memory
 from xclf.objectives import Objective
 from xclf.optim import Rule, State, can_update_in_place, update_in_place
 from xclf.rows import Rows, Split, Streamed, bytes_per_row
@@ -32,7 +32,7 @@ class RecordedSteps:
         self, objective: Objective, rule: Rule, rows: Rows, theta: Array, state: State, size: int
     ) -> None:
         self.objective, self.rule, self.rows = objective, rule, rows
-        width = max(objective.stack.widths[1:]) * (theta.shape[0] if theta.ndim > 1 else 1)
+        width = max(objective.network.widths[1:]) * (theta.shape[0] if theta.ndim > 1 else 1)
         each = bytes_per_row(rows.x, rows.dtype, width)
         self._needed = 2 * size * each + 4 * int(theta.nbytes)
         xp = namespace(theta)
@@ -42,7 +42,7 @@ class RecordedSteps:
         self.in_place = can_update_in_place(rule, theta)
         self.penalty: Array = None
         if self.in_place:
-            _, self.penalty = objective.stack.penalty(xp.ones_like(theta), objective.reg)
+            _, self.penalty = objective.network.penalty(xp.ones_like(theta), objective.reg)
         self.numbers: list[Array] = []
         self._given: tuple[Any, ...] = ()
         self._graph: Graph | None = None
@@ -64,15 +64,15 @@ class RecordedSteps:
     def deviation(self, theta: Array, state: State, index: Array, rate: Any) -> float:
         """How far a replayed step is from the plain one, as a share of it; waits for the device.
 
-        A sum over the parameters, each weighed with its slope: Adam makes whole steps of slopes
-        that are nothing but rounding. NaN where there is nothing to compare: a step that overflows,
-        or goes nowhere.
+        A sum over the parameters, each weighed with its gradient: Adam makes whole steps of
+        gradients that are nothing but rounding. NaN where there is nothing to compare: a step that
+        overflows, or goes nowhere.
         """
         xp = namespace(theta)
-        slope = self.objective.batch_slope(theta, self.rows.take(index))
-        plain, _ = self.rule.step(theta, slope, state, rate)
+        gradient = self.objective.batch_gradient(theta, self.rows.take(index))
+        plain, _ = self.rule.step(theta, gradient, state, rate)
         replayed, _ = self.run(theta, state, [(index, rate)])
-        weight = xp.abs(slope)
+        weight = xp.abs(gradient)
         apart = float(xp.sum(weight * xp.abs(replayed - plain)))
         length = float(xp.sum(weight * xp.abs(plain - theta)))
         return apart / length if 0.0 < length < math.inf else math.nan
@@ -117,11 +117,11 @@ class RecordedSteps:
     def _work(self) -> None:
         batch = self.rows.take(self.index)
         if self.in_place:
-            slope = self.objective.batch_slope(self.theta, batch, penalty=False)
-            update_in_place(self.rule, self.theta, slope, self.penalty, self.state, self.numbers)
+            gradient = self.objective.batch_gradient(self.theta, batch, penalty=False)
+            update_in_place(self.rule, self.theta, gradient, self.penalty, self.state, self.numbers)
             return
-        slope = self.objective.batch_slope(self.theta, batch)
-        theta, state = self.rule.update(self.theta, slope, self.state, tuple(self.numbers))
+        gradient = self.objective.batch_gradient(self.theta, batch)
+        theta, state = self.rule.update(self.theta, gradient, self.state, tuple(self.numbers))
         self.theta[...] = theta
         for own, part in zip(self.state, state, strict=True):
             if _is_array(own):
@@ -175,7 +175,7 @@ def recordable(rows: Rows) -> bool:
     """Whether the rows are in the memory of one CUDA GPU, which nobody has bounded: a graph keeps
     the memory that it was recorded with."""
     there = library(namespace(rows.x)) == "cupy" and not isinstance(rows.x, Streamed | Split)
-    return there and rows.room.size is None
+    return there and rows.budget.size is None
 
 
 _gave_up: list[str] = []

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xclf._xp import Array
+from xclf._array_api import Array
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xclf._xp import Array, device, free_memory, namespace, to_host
+from xclf._array_api import Array, device, free_memory, namespace, to_host
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
-from xclf.training._evaluations import Evaluations
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
     AT_ONCE,
@@ -120,7 +119,7 @@ class _Fit:
         self.precondition, self.full_basis_at = _precondition(problem, theta)
         self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp, problem.rows.precision))
         self.lbfgs = LBFGS(
-            Evaluations(problem),
+            problem.value_and_grad,
             theta,
             memory=pairs_for(problem, theta),
             precondition=self.precondition,
@@ -159,7 +158,7 @@ class _Fit:
         if full:
             objective, rows = self.problem.objective, self.problem.rows
             self.precondition = spectral_preconditioner(
-                objective.stack, rows, objective.reg, curvature, full=True
+                objective.network, rows, objective.reg, curvature, full=True
             )
             self.lbfgs.precondition = self.precondition
         elif self.precondition is not None:
@@ -190,7 +189,7 @@ class _Fit:
             for name in ("alive", "n_iter", "idle", "best", "start_norm", "ended"):
                 setattr(self, name, getattr(self, name)[kept])
             self.problem = self.problem.keep(kept)
-            self.lbfgs.value_and_grad = Evaluations(self.problem)
+            self.lbfgs.value_and_grad = self.problem.value_and_grad
             self.lbfgs.keep(kept)
 
     def _count(self, at: Iterate) -> None:
@@ -229,23 +228,23 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     heads, size = int(theta.shape[0]), int(theta.shape[1])
     rows = problem.rows
     itemsize = 8 if rows.dtype == namespace(rows.x).float64 else 4
-    room = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
+    budget = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
     free = free_memory(namespace(rows.x), device(rows.x))
     if free is not None:  # a device's own: a quarter of it
-        room = max(room, free // 4)
-    room = rows.room.for_pairs(room)
-    return Memory(memory_size(heads, size, itemsize, room, MEMORY), rows.dtype)
+        budget = max(budget, free // 4)
+    budget = rows.budget.for_pairs(budget)
+    return Memory(memory_size(heads, size, itemsize, budget, MEMORY), rows.dtype)
 
 
 def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditioner | None, float]:
     """The preconditioner to begin with, and the iteration at which to see all directions."""
-    stack, rows = problem.objective.stack, problem.rows
-    if not problem.linear or stack.widths[1] > MAX_CLASSES:
+    network, rows = problem.objective.network, problem.rows
+    if not problem.linear or network.widths[1] > MAX_CLASSES:
         return None, math.inf
-    cost = passes_for_a_full_basis(rows, stack, int(theta.shape[0]))
+    cost = passes_for_a_full_basis(rows, network, int(theta.shape[0]))
     full = cost <= AT_ONCE
     made = spectral_preconditioner(
-        stack, rows, problem.objective.reg, _curvature(problem, theta), full=full
+        network, rows, problem.objective.reg, _curvature(problem, theta), full=full
     )
     return made, math.inf if full or math.isinf(cost) else float(round(cost / 2))
 
@@ -253,14 +252,14 @@ def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditione
 def _curvature(problem: Problem, theta: Array) -> Array:
     """The class curvature on a sample of the rows: on all of them it costs as much as a pass."""
     each, least = CURVATURE_ROWS
-    most = max(each * problem.objective.stack.widths[-1], least)
+    most = max(each * problem.objective.network.widths[-1], least)
     return replace(problem, rows=sample(problem.rows, most)).curvature(theta)
 
 
 def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:
     """Max-norm of the gradient at zero weights; of a net, where zero is a saddle, at the start."""
     xp = namespace(theta)
-    if len(problem.objective.stack.widths) > 2 or not bool(xp.any(theta != 0.0)):
+    if len(problem.objective.network.widths) > 2 or not bool(xp.any(theta != 0.0)):
         return at.grad_norm
     _, grad = problem.value_and_grad(xp.zeros_like(theta))
     return np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)

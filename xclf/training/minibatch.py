@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, from_host, is_host, namespace, to_host
-from xclf.objectives import Objective, lines_of
+from xclf._array_api import Array, accumulator, device, from_host, is_host, namespace, to_host
+from xclf.objectives import Objective, take_heads
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
 from xclf.training._epoch import MinibatchPlan, is_array, run_epoch
@@ -53,7 +53,7 @@ class _Watch:
 
     def keep(self, kept: np.ndarray) -> None:
         self.best, self.stale = self.best[kept], self.stale[kept]
-        self.theta = lines_of(self.theta, kept)
+        self.theta = take_heads(self.theta, kept)
 
 
 def fit_minibatch(
@@ -80,7 +80,7 @@ def fit_minibatch(
 
     A head that has ended leaves the batch. The monitor hears of the best of those that train.
 
-    problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_slope`)
+    problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_gradient`)
     train : host indices of the rows to train on, all by default
     validation : held-out rows; with them the plateau rule watches their accuracy, and the
         parameters of the best epoch are kept
@@ -168,7 +168,7 @@ class _Run:
         heads = len(self.heads)
         if self.theta.ndim == 1 or not is_host(self.theta):
             return [None]
-        columns = heads * self.problem.objective.stack.widths[1]
+        columns = heads * self.problem.objective.network.widths[1]
         shares = max(1, min(blas_width(), heads, columns // _COLUMNS))
         return [None] if shares == 1 else list(np.array_split(np.arange(heads), shares))
 
@@ -176,7 +176,7 @@ class _Run:
         problem, plan, theta, state = self.problem, self.plan, self.theta, self.state
         if part is not None:
             problem, plan = problem.keep(part), plan.keep(part)
-            theta, state = lines_of(theta, part), tuple(lines_of(p, part) for p in state)
+            theta, state = take_heads(theta, part), tuple(take_heads(p, part) for p in state)
         recorder = self.recorder if part is None else None
         objective, rows = problem.objective, problem.rows
         own = part is not None
@@ -227,8 +227,8 @@ class _Run:
             self.validation = self.validation.keep(kept)
         self.plan = self.plan.keep(kept)
         self.theta, self.state = (
-            lines_of(self.theta, kept),
-            tuple(lines_of(p, kept) for p in self.state),
+            take_heads(self.theta, kept),
+            tuple(take_heads(p, kept) for p in self.state),
         )
         self.watch.keep(kept)
 
@@ -249,8 +249,8 @@ def accuracy(objective: Objective, rows: Rows, theta: Array) -> np.ndarray:
     xp = namespace(rows.x)
     right: Any = 0.0
     heads = 1 if theta.ndim == 1 else int(theta.shape[0])
-    for chunk in rows.chunks(rows.chunk_rows(heads * max(objective.stack.widths[1:]))):
-        scores, _ = objective.stack.forward(theta, chunk.x)
+    for chunk in rows.chunks(rows.chunk_rows(heads * max(objective.network.widths[1:]))):
+        scores, _ = objective.network.forward(theta, chunk.x)
         guess = xp.argmax(scores, axis=-2)
         labels = chunk.labels
         if xp.isdtype(labels.dtype, "bool"):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._xp import Array, eigh, from_host, namespace, to_host
-from xclf.objectives import Stack
+from xclf._array_api import Array, eigh, from_host, namespace, to_host
+from xclf.objectives import Network
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, Rows, sum_over_rows
 from xclf.training.problem import column_moments, covariance
@@ -53,9 +53,9 @@ class Spectrum(NamedTuple):
     rest: float
 
 
-def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
+def passes_for_a_full_basis(rows: Rows, network: Network, heads: int) -> float:
     """What it costs, in passes over the rows; infinite where it does not fit."""
-    n_rows, (n_features, n_classes) = len(rows), stack.widths
+    n_rows, (n_features, n_classes) = len(rows), network.widths
     size = min(n_rows, n_features)
     wide = n_rows < n_features
     copied = 8 * n_rows * n_features if wide else 0
@@ -63,7 +63,7 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
         return float("inf")
     # Of a wide problem the copy and the basis that comes from it.
     needed = 2 * copied + (_FULL_BYTES if wide else _NARROW_BYTES) * size * size
-    if needed > rows.room.for_basis():
+    if needed > rows.budget.for_basis():
         return float("inf")
     if size <= _SMALL:
         return 0.0
@@ -71,9 +71,9 @@ def passes_for_a_full_basis(rows: Rows, stack: Stack, heads: int) -> float:
 
 
 def spectral_preconditioner(
-    stack: Stack, rows: Rows, reg: Any, curvature: Array, full: bool | None = None
+    network: Network, rows: Rows, reg: Any, curvature: Array, full: bool | None = None
 ) -> SpectralPreconditioner | None:
-    """The preconditioner for `stack`, a linear model, with class curvature (C, C) or (K, C, C);
+    """The preconditioner for `network`, a linear model, with class curvature (C, C) or (K, C, C);
     None where there is no room for one.
 
     full : whether to see all directions of the features or the leading ones; by default what is
@@ -83,8 +83,8 @@ def spectral_preconditioner(
     xp = namespace(rows.x)
     rows = _shared_weights(rows)
     if full is None:
-        full = passes_for_a_full_basis(rows, stack, 1) <= AT_ONCE
-    n_features = stack.widths[0]
+        full = passes_for_a_full_basis(rows, network, 1) <= AT_ONCE
+    n_features = network.widths[0]
     rank = 0 if full else _rank(rows, n_features)
     if not full and rank < min(_FEWEST, RANK):
         return None
@@ -92,18 +92,18 @@ def spectral_preconditioner(
     mean, variance = column_moments(rows)
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
-    centre = mean if stack.bias else xp.zeros_like(mean)
+    centre = mean if network.bias else xp.zeros_like(mean)
     if not full and min(len(rows), n_features) > rank + _SPARE:
         second = variance + (mean - centre) ** 2
-        found = _leading(rows, centre, stack.scale, second, rank)
+        found = _leading(rows, centre, network.scale, second, rank)
     elif len(rows) < n_features:
-        found = _thin(rows, centre, stack.scale)
+        found = _thin(rows, centre, network.scale)
     else:
-        if _FULL_BYTES * n_features**2 > rows.room.for_basis():
+        if _FULL_BYTES * n_features**2 > rows.budget.for_basis():
             rows = _narrowed(rows)
-        found = _full(rows, centre, stack.scale)
-    if stack.scale is not None and stack.shift is not None and stack.bias:
-        centre = (centre - stack.shift) / stack.scale
+        found = _full(rows, centre, network.scale)
+    if network.scale is not None and network.shift is not None and network.bias:
+        centre = (centre - network.shift) / network.scale
     return SpectralPreconditioner(
         xp.astype(found.basis, rows.dtype, copy=False),
         # Rounding leaves eigenvalues a little below zero where X has no spread at all.
@@ -111,16 +111,16 @@ def spectral_preconditioner(
         centre,
         curvature,
         reg,
-        stack.bias,
+        network.bias,
         found.rest,
     )
 
 
 def _rank(rows: Rows, n_features: int) -> int:
-    """Leading directions for which there is room, at most RANK."""
-    room = rows.room.for_basis()
-    rank = int(min(RANK, room / (_LEADING_BYTES * n_features) - _SPARE))
-    if 16 * len(rows) * n_features > room:  # none for the copy that few rows would ask for
+    """Leading directions for which there is budget, at most RANK."""
+    budget = rows.budget.for_basis()
+    rank = int(min(RANK, budget / (_LEADING_BYTES * n_features) - _SPARE))
+    if 16 * len(rows) * n_features > budget:  # none for the copy that few rows would ask for
         rank = min(rank, len(rows) - _SPARE - 1)
     return rank
 

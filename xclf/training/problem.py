@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.objectives import Objective
 from xclf.rows import Chunk, Rows, sum_over_rows
 
@@ -26,7 +26,7 @@ class Problem:
     @property
     def linear(self) -> bool:
         """Whether the model has no hidden layer: then the problem is convex."""
-        return len(self.objective.stack.widths) == 2
+        return len(self.objective.network.widths) == 2
 
     @cached_property
     def total(self) -> Array:
@@ -40,7 +40,7 @@ class Problem:
     def width(self, theta: Array) -> int:
         """Widest layer's outputs over all heads, for the size of a chunk."""
         heads = theta.shape[0] if theta.ndim > 1 else 1
-        return int(heads) * max(self.objective.stack.widths[1:])
+        return int(heads) * max(self.objective.network.widths[1:])
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """Objective and its flat gradient over all rows."""
@@ -52,7 +52,7 @@ class Problem:
         """Objective over all rows."""
         loss_at = partial(_loss, self.objective, theta)
         (loss,) = sum_over_rows(loss_at, self.rows, self.width(theta))
-        penalty, _ = self.objective.stack.penalty(theta, self.objective.reg)
+        penalty, _ = self.objective.network.penalty(theta, self.objective.reg)
         return loss / self.total + penalty
 
     def curvature(self, theta: Array) -> Array:
@@ -60,7 +60,7 @@ class Problem:
         curvature_at = partial(_curvature, self.objective, theta)
         width = self.width(theta)
         # A sum for each thread is for small ones: these are of width x C entries.
-        serial = 8 * width * self.objective.stack.widths[-1] > _SUM_EACH
+        serial = 8 * width * self.objective.network.widths[-1] > _SUM_EACH
         (total,) = sum_over_rows(curvature_at, self.rows, width, serial=serial)
         return total / self.total[..., None, None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xclf._xp import Array, place, same_place
+from xclf._array_api import Array, describe_device, same_device
 from xclf.cs231n._arrays import beside, plain, same_float
 from xclf.kernels import affine, affine_grad, l2
 
@@ -13,9 +13,11 @@ from xclf.kernels import affine, affine_grad, l2
 def linear_loss(
     kernel: Callable[[Array, Array], tuple[Array, Array]], W: Array, X: Array, y: Array, reg: float
 ) -> tuple[Any, Array]:
-    """kernel(X W, y) + reg * sum(W^2) and its slope in W; TypeError if X and W live apart."""
-    if not same_place(W, X):
-        raise TypeError(f"W is {place(W)}, but X is {place(X)}: move one of them")
+    """kernel(X W, y) + reg * sum(W^2) and its gradient in W; TypeError if X and W live apart."""
+    if not same_device(W, X):
+        raise TypeError(
+            f"W is {describe_device(W)}, but X is {describe_device(X)}: move one of them"
+        )
     X, W = same_float(X, W)
     data_loss, dscores = kernel(affine(X, W, None), beside(y, X))
     _, dW, _ = affine_grad(dscores, X, W, need_dx=False)
@@ -24,7 +26,7 @@ def linear_loss(
 
 
 def penalty_naive(W: Array, reg: float, dW: Array) -> Any:
-    """reg * sum_k sum_l W[k,l]^2, term by term; adds its slope 2 reg W[k,l] to dW in place."""
+    """reg * sum_k sum_l W[k,l]^2, term by term; adds its gradient 2 reg W[k,l] to dW in place."""
     total = 0.0
     for k in range(W.shape[0]):
         for j in range(W.shape[1]):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xclf import kernels
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n import layers
 from xclf.cs231n._arrays import plain
 
@@ -68,7 +68,7 @@ def forward(
 def backward(
     dout: Array, caches: Sequence[Any], normalization: str | None = None
 ) -> dict[str, Array]:
-    """The slope of the loss in every parameter, given its slope `dout` in the scores."""
+    """The gradient of the loss in every parameter, given its gradient `dout` in the scores."""
     grads: dict[str, Array] = {}
     for k in range(len(caches), 0, -1):
         affine_cache, norm_cache, relu_cache, drop_cache = caches[k - 1]
@@ -80,7 +80,8 @@ def backward(
                 _, normalize_grad = NORMALIZATIONS[normalization]
                 dout, grads[f"gamma{k}"], grads[f"beta{k}"] = normalize_grad(dout, norm_cache)
         x, w, _ = affine_cache
-        # The slope in the images themselves is a third of the work of the first layer, and unused.
+        # The gradient in the images themselves is a third of the work of the first layer, and
+        # unused.
         dout, grads[f"W{k}"], grads[f"b{k}"] = kernels.affine_grad(dout, x, w, need_dx=k > 1)
     return grads
 
@@ -93,11 +94,11 @@ def loss_and_grads(
     strength: float,
     normalization: str | None = None,
 ) -> tuple[Any, dict[str, Array]]:
-    """softmax loss + strength * sum of the squared weights (biases are free), and all slopes."""
+    """softmax loss + strength * sum of the squared weights (biases are free), and all gradients."""
     loss, dscores = layers.softmax_loss(scores, y)
     grads = backward(dscores, caches, normalization)
     for name in params:
         if name.startswith("W"):
-            penalty, slope = kernels.l2(params[name], float(strength))
-            loss, grads[name] = loss + penalty, grads[name] + slope
+            penalty, gradient = kernels.l2(params[name], float(strength))
+            loss, grads[name] = loss + penalty, grads[name] + gradient
     return plain(loss), {name: grads[name] for name in params}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n import layer_utils, layers
 from xclf.cs231n._arrays import load_arrays, save_arrays, settle
 from xclf.cs231n.classifiers import _net

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n.classifiers._linear import linear_loss, penalty_naive
 from xclf.kernels import hinge
 
@@ -15,7 +15,7 @@ __all__ = ["svm_loss_naive", "svm_loss_vectorized"]
 
 
 def svm_loss_naive(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array]:
-    """The loss and its slope, summed term by term.
+    """The loss and its gradient, summed term by term.
 
     For each example i and each wrong class j whose margin is positive,
     dL/dW_j gains x_i / N and dL/dW_{y_i} loses x_i / N.
@@ -40,7 +40,7 @@ def svm_loss_naive(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array
 
 
 def svm_loss_vectorized(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array]:
-    """The same loss and slope as array operations. Arguments and results as in `svm_loss_naive`.
+    """The same loss and gradient as array operations. Arguments and results as in `svm_loss_naive`.
 
     y may be on the host whatever X is. Returns a NumPy scalar, or a 0-d array on other backends.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n._arrays import accuracy, beside, check_rows, floats, settle, take_rows
 from xclf.cs231n.classifiers import _net
 from xclf.cs231n.optim import sgd

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from xclf._xp import Array, namespace
+from xclf._array_api import Array, namespace
 from xclf.cs231n.classifiers._linear import linear_loss, penalty_naive
 from xclf.kernels import cross_entropy
 
@@ -16,7 +16,7 @@ __all__ = ["softmax_loss_naive", "softmax_loss_vectorized"]
 
 
 def softmax_loss_naive(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array]:
-    """The loss and its slope, summed term by term.
+    """The loss and its gradient, summed term by term.
 
     For each example i and each class j, dL/dW_j gains (P_j - [j = y_i]) x_i / N, where
     P_j = e^{s_j} / sum_k e^{s_k}; the largest score is taken off first, or e^{s_j} overflows.
@@ -39,7 +39,7 @@ def softmax_loss_naive(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, A
 
 
 def softmax_loss_vectorized(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array]:
-    """The same loss and slope as array operations. Arguments and results as in the naive form.
+    """The same loss and gradient as array operations. Arguments and results as in the naive form.
 
     y may be on the host whatever X is. Returns a NumPy scalar, or a 0-d array on other backends.
     """

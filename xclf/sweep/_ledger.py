@@ -1,9 +1,10 @@
 """How scikit-learn's own search runs over fits that were trained together.
 
 Splitting, cloning, scoring, routing, failures and the table of results are scikit-learn's business,
-and stay there: `GridSearchCV` runs twice, over row numbers instead of rows and a `StandIn` instead
-of the estimator. The first time the stand-ins write down which fits are asked for; then all of them
-are trained in few passes; the second time each stand-in answers for its fit.
+and stay there: `GridSearchCV` runs twice, over row numbers instead of rows and a
+`RecordingEstimator` instead of the estimator. The first time the stand-ins write down which fits
+are asked for; then all of them are trained in few passes; the second time each stand-in answers for
+its fit.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sklearn.metrics import accuracy_score, get_scorer
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.sweep._scores import Scores, rows_of
 
 #: What makes scorers of scikit-learn's names, and those of `make_scorer`: they ask for predictions
@@ -72,7 +73,7 @@ class Fit:
         self.error, self.trace = error, error.__traceback__
 
 
-class Book:
+class FitLedger:
     """The fits of one search, candidate by candidate, split by split."""
 
     def __init__(
@@ -85,7 +86,9 @@ class Book:
         self.scores = Scores(self)
         self.recording, self.turn = True, 0
 
-    def asked(self, asking: StandIn, rows: np.ndarray, y: Any, params: dict[str, Any]) -> None:
+    def asked(
+        self, asking: RecordingEstimator, rows: np.ndarray, y: Any, params: dict[str, Any]
+    ) -> None:
         """`fit` of a stand-in. One process asks, in a fixed order: candidates, then splits."""
         place, self.turn = self.turn, self.turn + 1
         if self.recording:
@@ -112,14 +115,14 @@ class Book:
         self.recording, self.turn = False, 0
 
 
-class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """An estimator to scikit-learn's search and scorers; X is a column of row numbers.
 
     Parameters, tags and routing are those of `template`; predictions are on the host.
     """
 
-    def __init__(self, template: Any, book: Book) -> None:
-        self.template, self.book = template, book
+    def __init__(self, template: Any, ledger: FitLedger) -> None:
+        self.template, self.ledger = template, ledger
         self.fit_: Fit | None = None
         if hasattr(template, "_metadata_request"):  # older versions ask there what `score` takes
             self._metadata_request = template._metadata_request
@@ -127,15 +130,15 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         return dict(self.template.get_params(deep))
 
-    def set_params(self, **params: Any) -> StandIn:
+    def set_params(self, **params: Any) -> RecordingEstimator:
         self.template.set_params(**params)
         return self
 
     def get_metadata_routing(self) -> Any:
         return self.template.get_metadata_routing()
 
-    def __sklearn_clone__(self) -> StandIn:
-        return type(self)(clone(self.template), self.book)
+    def __sklearn_clone__(self) -> RecordingEstimator:
+        return type(self)(clone(self.template), self.ledger)
 
     def __sklearn_tags__(self) -> Any:
         return get_tags(self.template)
@@ -143,8 +146,8 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def fit(self, X: np.ndarray, y: Any = None, **params: Any) -> StandIn:
-        self.book.asked(self, X, y, params)
+    def fit(self, X: np.ndarray, y: Any = None, **params: Any) -> RecordingEstimator:
+        self.ledger.asked(self, X, y, params)
         return self
 
     @property
@@ -153,7 +156,7 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _answer(self, method: str, X: np.ndarray) -> np.ndarray:
         assert self.fit_ is not None
-        return self.book.scores.answer(self.fit_, method, X[:, 0])
+        return self.ledger.scores.answer(self.fit_, method, X[:, 0])
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return self._answer("predict", X)
@@ -174,25 +177,25 @@ class StandIn(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
 
-def stand_in(template: Any, book: Book) -> StandIn:
+def recording_estimator(template: Any, ledger: FitLedger) -> RecordingEstimator:
     """A stand-in for `template` by whose name messages call it."""
-    kind: type[StandIn] = type(type(template).__name__, (StandIn,), {})
-    return kind(template, book)
+    kind: type[RecordingEstimator] = type(type(template).__name__, (RecordingEstimator,), {})
+    return kind(template, ledger)
 
 
 class OnRows:
     """A scorer that may want anything of a model: it gets the fitted model, and its rows."""
 
-    def __init__(self, scorer: Callable[..., Any], book: Book) -> None:
-        self.scorer, self.book = scorer, book
+    def __init__(self, scorer: Callable[..., Any], ledger: FitLedger) -> None:
+        self.scorer, self.ledger = scorer, ledger
         # The search looks there for `sample_weight`.
         self.__signature__ = inspect.signature(scorer)
 
-    def __call__(self, asked: StandIn, X: np.ndarray, *args: Any, **params: Any) -> Any:
-        return self.scorer(asked.template, rows_of(self.book.X, X[:, 0]), *args, **params)
+    def __call__(self, asked: RecordingEstimator, X: np.ndarray, *args: Any, **params: Any) -> Any:
+        return self.scorer(asked.template, rows_of(self.ledger.X, X[:, 0]), *args, **params)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("scorer", "book"):
+        if name in ("scorer", "ledger"):
             raise AttributeError(name)
         return getattr(self.scorer, name)
 
@@ -202,12 +205,12 @@ def wants_predictions(scorer: Any) -> bool:
     return isinstance(scorer, _Scorer)
 
 
-def on_row_numbers(scoring: Any, book: Book) -> Any:
+def on_row_numbers(scoring: Any, ledger: FitLedger) -> Any:
     """`scoring` as the search takes it, for stand-ins."""
     if isinstance(scoring, dict):
-        return {name: on_row_numbers(scorer, book) for name, scorer in scoring.items()}
+        return {name: on_row_numbers(scorer, ledger) for name, scorer in scoring.items()}
     if callable(scoring) and not wants_predictions(scoring):
-        return OnRows(scoring, book)
+        return OnRows(scoring, ledger)
     return scoring
 
 
@@ -231,7 +234,7 @@ class OnHost:
 
         @functools.wraps(found)  # scorers ask a method for its name
         def on_host(X: Any) -> np.ndarray:
-            return _xp.to_host(found(X))
+            return _array_api.to_host(found(X))
 
         return on_host
 

@@ -1,4 +1,4 @@
-"""Room: how much memory a fit may take beyond X, and how it is shared out."""
+"""MemoryBudget: how much memory a fit may take beyond X, and how it is shared out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def in_words(size: float) -> str:
 
 
 @dataclass
-class Room:
+class MemoryBudget:
     """Memory for what a fit may make larger or smaller: chunks of rows, curvature pairs, an
     eigenbasis. All rows and problems of a fit share one.
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xclf._xp import Array, Namespace, asarray, library
+from xclf._array_api import Array, Namespace, asarray, library
 
 #: Bytes of rows under way in one chunk: some milliseconds of copying, far above what it costs to
 #: launch the work on it.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, accumulator, device, from_host, namespace
+from xclf._array_api import Array, accumulator, device, from_host, namespace
 from xclf.kernels import proximal_hinge
 from xclf.objectives import Layer, Move, ProximalSums, proximal_sums
 from xclf.optim import SpectralPreconditioner
@@ -31,7 +31,7 @@ _RELAXATION = 1.3
 _AT_ONCE = 300
 
 
-class Inner:
+class SmoothedHinge:
     """What L-BFGS minimises between two moves of the multipliers.
 
     problem : of K heads, whose reg it takes as (K,)
@@ -45,22 +45,22 @@ class Inner:
         self.problem, self.margin, self.smoothing = problem, margin, smoothing
         self.anchor = anchor
         self.precondition: SpectralPreconditioner | None = None
-        #: Evaluations after which a fit that is not near its goal should `see_all_directions`.
+        #: Evaluations after which a fit that is not near its goal should `use_full_eigenbasis`.
         self.full_basis_at = math.inf
         self._move: Move | None = None
         self._numbers()
 
     @classmethod
-    def at_zero(cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray) -> Inner:
+    def at_zero(cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray) -> SmoothedHinge:
         """No multipliers yet: the objective is the Huber form of the hinge."""
         rows = problem.rows
-        shape = (len(margin), problem.objective.stack.widths[-1])
+        shape = (len(margin), problem.objective.network.widths[-1])
         return cls(problem, margin, smoothing, rows.zeros(shape, rows.dtype))
 
     @classmethod
     def widened(
         cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, lines: list[PerRow]
-    ) -> Inner:
+    ) -> SmoothedHinge:
         """With a head's multipliers (C, N) for each of `lines`, which is emptied, in the dtype of
         the problem's rows."""
         made = cls.at_zero(problem, margin, smoothing)
@@ -81,8 +81,8 @@ class Inner:
 
         like : one for the same rows, whose spectrum will do
         """
-        stack = self.problem.objective.stack
-        if not self.problem.linear or stack.widths[1] > MAX_CLASSES:
+        network = self.problem.objective.network
+        if not self.problem.linear or network.widths[1] > MAX_CLASSES:
             return
         self._move = Move(self._device(np.zeros(len(self.margin), dtype=bool)), self._smoothing)
         curvature = self._evaluate(theta)[-1]
@@ -92,19 +92,23 @@ class Inner:
             self.precondition = replace(like, curvature=curvature, reg=reg)
             return
         rows = self.problem.rows
-        cost = passes_for_a_full_basis(rows, stack, len(self.margin))
+        cost = passes_for_a_full_basis(rows, network, len(self.margin))
         full = cost <= _AT_ONCE
-        self.precondition = spectral_preconditioner(stack, rows, reg, curvature, full=full)
+        self.precondition = spectral_preconditioner(network, rows, reg, curvature, full=full)
         if not full:
             self.full_basis_at = cost / 3
 
-    def see_all_directions(self) -> None:
+    def use_full_eigenbasis(self) -> None:
         """From now on a full basis of the features, which is dear, shapes the preconditioner."""
         assert self.precondition is not None
-        stack, rows, reg = self.problem.objective.stack, self.problem.rows, self.precondition.reg
+        network, rows, reg = (
+            self.problem.objective.network,
+            self.problem.rows,
+            self.precondition.reg,
+        )
         self.full_basis_at = math.inf
         self.precondition = spectral_preconditioner(
-            stack, rows, reg, self.precondition.curvature, full=True
+            network, rows, reg, self.precondition.curvature, full=True
         )
 
     def value_and_grad(self, theta: Array) -> tuple[Array, ...]:
@@ -116,7 +120,7 @@ class Inner:
         """
         value, grad, slack, plain, *curvature = self._evaluate(theta)
         xp = namespace(theta)
-        (w, b), *_ = self.problem.objective.stack.layers(grad)
+        (w, b), *_ = self.problem.objective.network.layers(grad)
         cost = xp.zeros_like(value)
         if b is not None and self.precondition is not None:
             # Once flows balance the mean of the features has no share in X^T G.
@@ -135,7 +139,7 @@ class Inner:
         """(value, grad, slack, plain objective), and the curvature if there is a move."""
         rows, objective, total = self.problem.rows, self.problem.objective, self.problem.total
         step = proximal_sums(
-            objective.stack,
+            objective.network,
             theta,
             rows.dtype,
             margin=self._margin,
@@ -150,9 +154,9 @@ class Inner:
         more: tuple[Array, ...] = ()
         if self._move is not None and self._move.measure:
             more = (sums[-1] / total[..., None, None],)
-        slopes: list[Any] = list(zip(sums[3::2], sums[4::2], strict=False))
-        slope = objective.stack.flatten(objective.stack.unscaled(slopes))
-        value, grad = objective.complete(theta, (loss, slope), total)
+        gradients: list[Any] = list(zip(sums[3::2], sums[4::2], strict=False))
+        gradient = objective.network.flatten(objective.network.unscaled(gradients))
+        value, grad = objective.complete(theta, (loss, gradient), total)
         return value, grad, slack / total, value + (plain - loss) / total, *more
 
     def move(self, heads: np.ndarray, smoothing: np.ndarray) -> None:
@@ -192,11 +196,11 @@ class Inner:
         """(C, N): those of one head at theta (K, P), which its margins give."""
         problem, margin = self.problem, float(self.margin[head])
         xp, parts = namespace(theta), []
-        layers = problem.objective.stack.prepared(theta[head, :], problem.rows.dtype)
+        layers = problem.objective.network.prepared(theta[head, :], problem.rows.dtype)
         for chunk in problem.rows.chunks(
-            problem.rows.chunk_rows(problem.objective.stack.widths[-1])
+            problem.rows.chunk_rows(problem.objective.network.widths[-1])
         ):
-            scores, _ = problem.objective.stack.apply(layers, chunk.x)
+            scores, _ = problem.objective.network.apply(layers, chunk.x)
             anchor = self.anchor[head, :, chunk.where]
             smoothing = float(self.smoothing[head])
             _, _, _, a, *_ = proximal_hinge(
@@ -211,16 +215,16 @@ class Inner:
         In raw coordinates, where models keep theirs. A vector added to the weights of all classes
         changes no difference of scores: the one for which their penalty is least is added.
         """
-        stack, xp = self.problem.objective.stack, namespace(theta)
-        (w, b) = stack.layers(theta)[0]
+        network, xp = self.problem.objective.network, namespace(theta)
+        (w, b) = network.layers(theta)[0]
         parts = [w - xp.mean(w, axis=-2, keepdims=True)]
         parts.append(None if b is None else b - xp.mean(b, axis=-2, keepdims=True))
-        layers = stack.raw([Layer(*parts)])
+        layers = network.raw([Layer(*parts)])
         back = [
             None if part is None else xp.astype(xp.astype(part, dtype), theta.dtype)
             for part in layers[0]
         ]
-        return stack.flatten([tuple(layer) for layer in stack.fitting([Layer(*back)])])
+        return network.flatten([tuple(layer) for layer in network.fitting([Layer(*back)])])
 
     def _numbers(self) -> None:
         dtype = self.problem.rows.dtype

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _xp
+from xclf import _array_api
 from xclf.estimators._fitting import Job
 from xclf.estimators._settings import FULL_BATCH
 from xclf.training import DIVERGED, FitResult
@@ -16,7 +16,7 @@ from xclf.training import DIVERGED, FitResult
 NO_OPTIMUM = "there is no optimum at finite weights"
 
 
-def judged(job: Job, reg: float, result: FitResult) -> FitResult:
+def diagnose(job: Job, reg: float, result: FitResult) -> FitResult:
     """`result`; not converged where reg is 0 and the softmax separates the classes, as weights t
     times as large then have a smaller objective for every t > 1, whatever the solver's criterion
     says of where rounding ended it."""
@@ -28,7 +28,7 @@ def judged(job: Job, reg: float, result: FitResult) -> FitResult:
     return replace(result, converged=False, reason=NO_OPTIMUM)
 
 
-def unfinished(model: Any, job: Job, result: FitResult) -> str | None:
+def convergence_warning(model: Any, job: Job, result: FitResult) -> str | None:
     """What to warn of: why the fit did not converge, how near it came and what to change; None for
     a fit that did, or that ended as it was asked to."""
     if result.converged or "callback" in result.reason:
@@ -62,7 +62,7 @@ def _advice(model: Any, job: Job, result: FitResult) -> str:
         advice = f"raise tol{scale}"
         if model.precision is not None:
             advice += ", or leave precision at None"
-        elif job.rows.dtype == _xp.namespace(job.rows.x).float32:
+        elif job.rows.dtype == _array_api.namespace(job.rows.x).float32:
             advice += ", or pass float64 data"
     else:
         advice = f"lower learning_rate{scale}"
@@ -83,6 +83,6 @@ def _separates(job: Job, objective: float) -> bool:
     cost = math.log(2.0) if job.loss == "softmax" else job.margin
     lightest = 1.0
     if job.rows.weights is not None:
-        weights = _xp.to_host(job.rows.weights)
+        weights = _array_api.to_host(job.rows.weights)
         lightest = float(np.min(weights[weights > 0.0]) / np.max(weights))
     return objective * len(job.rows) < cost * lightest

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from xclf import _xp
-from xclf._xp import Array
+from xclf import _array_api
+from xclf._array_api import Array
 from xclf.estimators._settings import in_full_batches
 from xclf.rows import Split, Streamed, parse_bytes, split
 
@@ -29,7 +29,7 @@ def _several(device: str | Sequence[str] | None) -> bool:
     return device == "cuda:all" or (device is not None and not isinstance(device, str))
 
 
-def put(
+def move_to_device(
     X: Array,
     device: str | Sequence[str] | None,
     max_memory: Any,
@@ -47,11 +47,11 @@ def put(
     """
     if device is None:
         return X, 0
-    if not _xp.is_host(X):
+    if not _array_api.is_host(X):
         if device != "auto":
             _check_there(X, device)
         return X, 0
-    there = _xp.spots(device)
+    there = _array_api.resolve_devices(device)
     most = parse_bytes(max_memory)
     if there[0].xp is None:
         return X, 0
@@ -64,39 +64,43 @@ def put(
                 stacklevel=4,  # the line that called fit
             )
         return _sent(Streamed(X, there[0].xp, there[0].device), most)
-    lanes = split(X, there[0].xp, [spot.device for spot in there])
-    sent = [_sent(x, most) for _, x in lanes]
-    found = [(where, x) for (where, _), (x, _) in zip(lanes, sent, strict=True)]
+    shards = split(X, there[0].xp, [device_choice.device for device_choice in there])
+    sent = [_sent(x, most) for _, x in shards]
+    found = [(where, x) for (where, _), (x, _) in zip(shards, sent, strict=True)]
     taken = sent[0][1]  # the rest fits where the first's share does
     return Split(X, there[0].xp, there[0].device, found), taken
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
     size = rows.shape[0] * rows.bytes_per_row
-    free = _xp.free_memory(rows.xp, rows.device)
+    free = _array_api.free_memory(rows.xp, rows.device)
     limits = [_OF_BOUND * most] if most is not None else []
     limits += [_COMFORTABLE * free] if free is not None else []
     if size > min(limits, default=size):
         return rows, 0
     try:
-        with _xp.on_device(rows):
+        with _array_api.on_device(rows):
             return rows.resident(), size
     except Exception as error:
         # What is free may lie in pieces, or be taken by another process in the meantime.
-        if not _xp.out_of_memory(error):
+        if not _array_api.out_of_memory(error):
             raise
     return rows, 0
 
 
-def toward(X: Array, model_array: Array, device: Any) -> Array:
+def to_model_device(X: Array, model_array: Array, device: Any) -> Array:
     """X for a model that `device` has put elsewhere: rows in host memory are sent to it, and so
     many that it is worth it to the other devices too."""
-    if device is None or not _xp.is_host(X) or _xp.is_host(model_array):
+    if device is None or not _array_api.is_host(X) or _array_api.is_host(model_array):
         return X
-    xp, home = _xp.namespace(model_array), _xp.device(model_array)
+    xp, home = _array_api.namespace(model_array), _array_api.device(model_array)
     share = X.nbytes // _SHARE
     if share > 1 and _several(device):
-        others = [spot.device for spot in _xp.spots(device) if spot.xp is xp]
+        others = [
+            device_choice.device
+            for device_choice in _array_api.resolve_devices(device)
+            if device_choice.xp is xp
+        ]
         if home in others:
             devices = [home, *(each for each in others if each != home)]
             return Split(X, xp, home, split(X, xp, devices[:share]))
@@ -105,16 +109,16 @@ def toward(X: Array, model_array: Array, device: Any) -> Array:
 
 def _check_there(X: Array, device: str | Sequence[str]) -> None:
     """ValueError unless X, no NumPy array, lives on `device`."""
-    place, name = _xp.device(X), device if isinstance(device, str) else ",".join(device)
+    place, name = _array_api.device(X), device if isinstance(device, str) else ",".join(device)
     head, _, number = name.partition(":")
     kind = str(getattr(place, "type", "cpu" if "cpu" in str(place).lower() else "cuda"))
     index = getattr(place, "id", getattr(place, "index", None)) or 0
-    if name in _xp.SPOTS:
-        if _xp.SPOTS[name][1] == place:
+    if name in _array_api.NAMED_DEVICES:
+        if _array_api.NAMED_DEVICES[name][1] == place:
             return
     elif head == kind and (not number or number == str(index)):
         return
     raise ValueError(
-        f"X is {_xp.place(X)} and device={device!r}: device moves rows in host memory (NumPy) "
+        f"X is {_array_api.describe_device(X)} and device={device!r}: device moves rows in host memory (NumPy) "
         "only; move X yourself, or leave device at None to compute where X is"
     )

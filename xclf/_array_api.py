@@ -60,7 +60,7 @@ def device(array: Array) -> Any:
     return compat.device(array)
 
 
-def same_place(a: Array, b: Array) -> bool:
+def same_device(a: Array, b: Array) -> bool:
     """Whether two arrays share namespace and device, so that one operation may use both."""
     if is_host(a) and is_host(b):
         return True
@@ -73,7 +73,7 @@ def same_place(a: Array, b: Array) -> bool:
     return bool(device(a) == device(b))
 
 
-def place(array: Array) -> str:
+def describe_device(array: Array) -> str:
     """Where `array` lives, for messages: 'numpy on cpu', 'cupy on <CUDA Device 0>'."""
     return f"{library(namespace(array))} on {device(array)}"
 
@@ -301,7 +301,7 @@ def _why_no_device(runtime: Any, error: Exception) -> str:
     return f"CUDA finds no device: {error}"
 
 
-class Spot(NamedTuple):
+class ComputeDevice(NamedTuple):
     """Where to compute: a namespace and its device, both None for NumPy; `text` says why there."""
 
     xp: Namespace | None
@@ -309,49 +309,50 @@ class Spot(NamedTuple):
     text: str
 
 
-#: Places that a name stands for beside those of `spots`: the tests let another library play a GPU.
-SPOTS: dict[str, tuple[Namespace, Any]] = {}
+#: Places that a name stands for beside those of `resolve_devices`: the tests let another library
+#: play a GPU.
+NAMED_DEVICES: dict[str, tuple[Namespace, Any]] = {}
 
 
-def names_a_device(value: object) -> bool:
-    """Whether `value` has the form of a device: a name that `spots` takes, or several of them."""
+def is_device_name(value: object) -> bool:
+    """Whether `value` has the form of a device: a name that `resolve_devices` takes, or several of them."""
     if isinstance(value, tuple | list):
         several = [name for name in value if isinstance(name, str)]
         return 0 < len(value) == len(set(several)) and all(
-            names_a_device(name) and name not in ("auto", "cpu", "cuda:all") for name in several
+            is_device_name(name) and name not in ("auto", "cpu", "cuda:all") for name in several
         )
     if not isinstance(value, str):
         return False
     head, colon, number = value.partition(":")
     number_fits = number.isdecimal() if colon else True
-    return value in ("auto", "cpu", "cuda:all", *SPOTS) or (head == "cuda" and number_fits)
+    return value in ("auto", "cpu", "cuda:all", *NAMED_DEVICES) or (head == "cuda" and number_fits)
 
 
-def spots(name: str | Sequence[str]) -> list[Spot]:
+def resolve_devices(name: str | Sequence[str]) -> list[ComputeDevice]:
     """What "auto", "cpu", "cuda", "cuda:N", "cuda:all" or several names of GPUs stand for.
 
     "auto" is the first GPU if a probe succeeds there, else NumPy. Raises ValueError, with what was
     found, for a GPU that cannot be used. Imports CuPy, unless the name is "cpu".
     """
     if not isinstance(name, str):
-        return [spot for each in name for spot in spots(each)]
-    if name in SPOTS:
-        xp, device = SPOTS[name]
-        return [Spot(xp, device, f"{name} (asked for)")]
+        return [device_choice for each in name for device_choice in resolve_devices(each)]
+    if name in NAMED_DEVICES:
+        xp, device = NAMED_DEVICES[name]
+        return [ComputeDevice(xp, device, f"{name} (asked for)")]
     if name == "cpu":
-        return [Spot(None, None, "numpy on the CPU (asked for)")]
+        return [ComputeDevice(None, None, "numpy on the CPU (asked for)")]
     index = name.partition(":")[2]
     numbers = range(_gpus()) if index == "all" else [int(index or 0)]
     found = []
     for number in numbers or [0]:
         xp, told = cuda(number)
         if xp is None and name == "auto":
-            return [Spot(None, None, f"numpy on the CPU ({told})")]
+            return [ComputeDevice(None, None, f"numpy on the CPU ({told})")]
         if xp is None:
             raise ValueError(f"device {name!r} cannot be used: {told}")
         told = told if name == "auto" else f"{told}; asked for"
         place = loaded("cupy").cuda.Device(number)  # type: ignore[union-attr]
-        found.append(Spot(xp, place, f"cupy on cuda:{number} ({told})"))
+        found.append(ComputeDevice(xp, place, f"cupy on cuda:{number} ({told})"))
     return found
 
 

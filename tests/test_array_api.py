@@ -14,69 +14,71 @@ from device_cases import ProbedDevice as _Device
 from device_cases import probed_cupy as _cupy
 from device_cases import without_cupy
 
-from xclf import _xp
+from xclf import _array_api
 
 
 def test_a_round_trip(backend):
     values = np.arange(6.0).reshape(2, 3)
     there = backend.asarray(values)
-    np.testing.assert_array_equal(_xp.to_host(there), values)
-    back = _xp.from_host(values, there)
-    assert _xp.same_place(back, there)
+    np.testing.assert_array_equal(_array_api.to_host(there), values)
+    back = _array_api.from_host(values, there)
+    assert _array_api.same_device(back, there)
     np.testing.assert_array_equal(backend.to_host(back), values)
-    assert _xp.from_host(values, there, backend.dtype("float32")).dtype == backend.dtype("float32")
+    assert _array_api.from_host(values, there, backend.dtype("float32")).dtype == backend.dtype(
+        "float32"
+    )
 
 
 def test_places(backend):
     there = backend.asarray(np.zeros(2))
     host = backend.value.startswith("numpy")
-    assert _xp.is_host(there) is host
-    assert _xp.same_place(there, np.zeros(1)) is host
-    assert _xp.same_place(there, [1.0]) is host
+    assert _array_api.is_host(there) is host
+    assert _array_api.same_device(there, np.zeros(1)) is host
+    assert _array_api.same_device(there, [1.0]) is host
     name = {"numpy-readonly": "numpy", "torch-cuda": "torch"}.get(str(backend), str(backend))
-    assert _xp.place(there).startswith(f"{name.replace('-', '_')} on ")
+    assert _array_api.describe_device(there).startswith(f"{name.replace('-', '_')} on ")
 
 
 def test_two_libraries_are_two_places():
     strict, torch = (pytest.importorskip(name) for name in ("array_api_strict", "torch"))
-    assert not _xp.same_place(strict.asarray([1.0]), torch.asarray([1.0]))
+    assert not _array_api.same_device(strict.asarray([1.0]), torch.asarray([1.0]))
 
 
 def test_kinds_of_numbers(backend):
     for dtype, whole in (("bool", True), ("uint8", True), ("int64", True), ("float32", False)):
-        assert _xp.is_integer(backend.xp, backend.asarray(np.zeros(2), dtype)) is whole
+        assert _array_api.is_integer(backend.xp, backend.asarray(np.zeros(2), dtype)) is whole
 
 
 def test_read_only_and_foreign_byte_order():
     big = np.arange(3.0).astype(">f8")
-    assert _xp.native(big).dtype == np.float64
-    assert _xp.native(big).dtype.isnative
-    np.testing.assert_array_equal(_xp.native(big), big)
+    assert _array_api.native(big).dtype == np.float64
+    assert _array_api.native(big).dtype.isnative
+    np.testing.assert_array_equal(_array_api.native(big), big)
     native = np.arange(3.0)
-    assert _xp.native(native) is native
+    assert _array_api.native(native) is native
 
 
 def test_eigenvectors_with_and_without_the_extension(backend):
     """array-api-strict has its extensions switched off here: the small matrix goes to the host."""
     half = np.random.default_rng(0).normal(size=(4, 4))
     matrix = half @ half.T
-    values, vectors = _xp.eigh(backend.asarray(matrix))
+    values, vectors = _array_api.eigh(backend.asarray(matrix))
     values, vectors = backend.to_host(values), backend.to_host(vectors)
     np.testing.assert_allclose((vectors * values) @ vectors.T, matrix, atol=1e-12)
     assert np.all(np.diff(values) >= 0)
 
 
 def test_only_what_is_loaded_is_seen():
-    assert _xp.loaded("numpy") is np
-    assert _xp.loaded("a_library_that_nobody_has") is None
+    assert _array_api.loaded("numpy") is np
+    assert _array_api.loaded("a_library_that_nobody_has") is None
 
 
 def test_generators():
     rng = np.random.default_rng(0)
-    assert _xp.generator(rng) is rng
-    assert _xp.generator(3).integers(1 << 40) == np.random.default_rng(3).integers(1 << 40)
-    seeded = _xp.generator(np.random.RandomState(3))
-    assert seeded.integers(9) == _xp.generator(np.random.RandomState(3)).integers(9)
+    assert _array_api.generator(rng) is rng
+    assert _array_api.generator(3).integers(1 << 40) == np.random.default_rng(3).integers(1 << 40)
+    seeded = _array_api.generator(np.random.RandomState(3))
+    assert seeded.integers(9) == _array_api.generator(np.random.RandomState(3)).integers(9)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +93,12 @@ def test_generators():
 )
 def test_a_cupy_that_cannot_be_imported(monkeypatch, error, words):
     without_cupy(monkeypatch, error)
-    namespace, why = _xp.cuda()
+    namespace, why = _array_api.cuda()
     assert namespace is None
     assert words in why
-    (spot,) = _xp.spots("auto")
-    assert spot.xp is None
-    assert words in spot.text
+    (device_choice,) = _array_api.resolve_devices("auto")
+    assert device_choice.xp is None
+    assert words in device_choice.text
 
 
 @pytest.mark.parametrize(
@@ -117,51 +119,54 @@ def test_a_cupy_that_cannot_be_imported(monkeypatch, error, words):
 )
 def test_why_there_is_no_gpu(monkeypatch, cupy, index, word):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    namespace, why = _xp.cuda(index)
+    namespace, why = _array_api.cuda(index)
     assert namespace is None
     assert word in why
 
 
 def test_a_gpu_that_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", _cupy(count=2))
-    namespace, what = _xp.cuda(1)
+    namespace, what = _array_api.cuda(1)
     assert namespace is not None
     assert what == "Some GPU, CuPy 99.0"
 
 
 def test_names_of_devices():
     for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "cuda:all", ("cuda:1", "cuda:0")):
-        assert _xp.names_a_device(name)
+        assert _array_api.is_device_name(name)
     for name in ("cuda:", "cuda:1.0", "CUDA", "gpu", "cpu:0", ("cuda", "auto"), ("cuda:1", 1), []):
-        assert not _xp.names_a_device(name)
+        assert not _array_api.is_device_name(name)
 
 
 def test_spots_on_gpus(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", _cupy(count=3))
-    assert [s.text for s in _xp.spots("cuda:2")] == [
+    assert [s.text for s in _array_api.resolve_devices("cuda:2")] == [
         "cupy on cuda:2 (Some GPU, CuPy 99.0; asked for)"
     ]
-    assert len(_xp.spots("cuda:all")) == 3
-    assert [s.text[8:14] for s in _xp.spots(("cuda:2", "cuda"))] == ["cuda:2", "cuda:0"]
+    assert len(_array_api.resolve_devices("cuda:all")) == 3
+    assert [s.text[8:14] for s in _array_api.resolve_devices(("cuda:2", "cuda"))] == [
+        "cuda:2",
+        "cuda:0",
+    ]
     with pytest.raises(
         ValueError, match="device 'cuda:3' cannot be used: there is no device cuda:3"
     ):
-        _xp.spots(("cuda:0", "cuda:3"))
+        _array_api.resolve_devices(("cuda:0", "cuda:3"))
 
 
 def test_only_cupy_has_a_current_device(backend, monkeypatch):
     """Its arrays are computed with on theirs; for all others nothing is entered."""
     x = backend.asarray(np.ones(2))
     if backend is not Backend.CUPY:
-        with _xp.on_device(x) as entered:
+        with _array_api.on_device(x) as entered:
             assert entered is None
-        _xp.finish(x)
+        _array_api.finish(x)
     place = _Device(1)
     monkeypatch.setitem(sys.modules, "cupy", _cupy())
-    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
-    monkeypatch.setattr(_xp, "device", lambda array: place)
-    if not _xp.is_host(x):
-        entered = _xp.on_device(x)
+    monkeypatch.setattr(_array_api, "library", lambda xp: "cupy")
+    monkeypatch.setattr(_array_api, "device", lambda array: place)
+    if not _array_api.is_host(x):
+        entered = _array_api.on_device(x)
         assert entered.id == 1
         assert entered is not place  # threads enter the same one at a time otherwise
 
@@ -174,14 +179,16 @@ def test_an_array_is_packed_and_awaited_before_and_after_it_moves(monkeypatch):
     fake = _cupy()
     fake.ascontiguousarray = lambda array: (done.append("packed"), array)[1]
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
-    monkeypatch.setattr(_xp, "on_device", lambda array: contextlib.nullcontext())
-    monkeypatch.setattr(_xp, "finish", lambda array: done.append(str(_xp.device(array))[-9:-2]))
-    moved = _xp.to_device(x, like)
-    assert _xp.device(moved) == xp.Device("device2")
+    monkeypatch.setattr(_array_api, "library", lambda xp: "cupy")
+    monkeypatch.setattr(_array_api, "on_device", lambda array: contextlib.nullcontext())
+    monkeypatch.setattr(
+        _array_api, "finish", lambda array: done.append(str(_array_api.device(array))[-9:-2])
+    )
+    moved = _array_api.to_device(x, like)
+    assert _array_api.device(moved) == xp.Device("device2")
     assert done == ["packed", "device1", "device2"]
     done.clear()
-    assert _xp.to_device(x, x) is x
+    assert _array_api.to_device(x, x) is x
     assert done == []
 
 
@@ -189,25 +196,25 @@ def test_arrays_move_between_devices():
     x = Backend.STRICT.asarray(np.arange(3.0))
     xp = Backend.STRICT.xp
     like = xp.zeros(1, device=xp.Device("device2"))
-    moved = _xp.to_device(x, like)
-    assert _xp.device(moved) == xp.Device("device2")
-    np.testing.assert_array_equal(_xp.to_host(moved), [0.0, 1.0, 2.0])
-    assert _xp.to_device(x, x) is x
+    moved = _array_api.to_device(x, like)
+    assert _array_api.device(moved) == xp.Device("device2")
+    np.testing.assert_array_equal(_array_api.to_host(moved), [0.0, 1.0, 2.0])
+    assert _array_api.to_device(x, x) is x
 
 
 def test_free_memory_is_what_the_device_says(backend, monkeypatch):
     if backend not in (Backend.CUPY, Backend.TORCH_CUDA):
-        assert _xp.free_memory(backend.xp, backend.device) is None
+        assert _array_api.free_memory(backend.xp, backend.device) is None
     fake = _cupy()
     fake.cuda.runtime.memGetInfo = lambda: (700, 1000)
     pool = types.SimpleNamespace(free_bytes=lambda: 50, used_bytes=lambda: 300, get_limit=lambda: 0)
     fake.get_default_memory_pool = lambda: pool
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(_xp, "library", lambda xp: "cupy")
-    assert _xp.free_memory(backend.xp, _Device(0)) == 750
+    monkeypatch.setattr(_array_api, "library", lambda xp: "cupy")
+    assert _array_api.free_memory(backend.xp, _Device(0)) == 750
     for limit, free in ((2000, 750), (400, 100), (200, 0)):  # what the user lets CuPy take
         pool.get_limit = lambda limit=limit: limit
-        assert _xp.free_memory(backend.xp, _Device(0)) == free
+        assert _array_api.free_memory(backend.xp, _Device(0)) == free
 
 
 class OutOfMemoryError(RuntimeError):
@@ -231,7 +238,7 @@ class CUDADriverError(RuntimeError):
     ids=str,
 )
 def test_what_says_that_there_is_no_memory(error):
-    assert _xp.out_of_memory(error)
+    assert _array_api.out_of_memory(error)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +251,7 @@ def test_what_says_that_there_is_no_memory(error):
     ids=repr,
 )
 def test_what_does_not(error):
-    assert not _xp.out_of_memory(error)
+    assert not _array_api.out_of_memory(error)
 
 
 @pytest.mark.parametrize("size", [3, 300])
@@ -254,7 +261,7 @@ def test_eigh_of_numpy_leaves_the_matrix(size):
     matrix = a @ a.T
     before = matrix.copy()
     tracemalloc.start()
-    values, vectors = _xp.eigh(matrix)
+    values, vectors = _array_api.eigh(matrix)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(matrix, before)

@@ -50,11 +50,11 @@ def balance(flow: np.ndarray, inside: np.ndarray, weight: np.ndarray) -> Repair:
     route, _ = _route(flow, -inside, inside, limit)
     inner = _share(route, inside)
     flow = np.clip(flow + route, 0.0, weight)
-    room = np.where(open_, weight - flow, 0.0)
-    route, rest = _route(flow, -flow, room, limit)
+    budget = np.where(open_, weight - flow, 0.0)
+    route, rest = _route(flow, -flow, budget, limit)
     if rest > 1e3 * limit:
         route = np.minimum(flow, flow.T) - flow
-    outer = np.where(route < 0.0, _share(route, flow), _share(route, room))
+    outer = np.where(route < 0.0, _share(route, flow), _share(route, budget))
     # The own class has no multiplier; those towards a class without weight go to 0.
     outer = np.where(open_ | np.eye(len(weight), dtype=bool), outer, -1.0)
     return Repair(inner, outer)

@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from xclf._xp import Array, from_host, namespace, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
 from xclf.rows import PerRow
-from xclf.training._exact import exact_hinge, is_small
-from xclf.training._inner import Inner, widest
+from xclf.training._active_set import exact_hinge, is_small
+from xclf.training._smoothed_hinge import SmoothedHinge, widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
 _BALANCE = 0.2
-# Inner solves this short allow half the smoothing; this long, they are cut and get so much more.
+# SmoothedHinge solves this short allow half the smoothing; this long, they are cut and get so much
+# more.
 _SHORT, _LONG, _MORE = 15, 80, 10.0
 # Outer rounds in a row without a smaller gap, after which rounding is to blame: where the gap is
 # that small, and where it is not (progress is not monotone, and hard problems make slow progress).
@@ -43,7 +44,7 @@ _FAR = 10.0
 _SHARPER = 0.3
 # A round that ends this near the optimum, relative, may know who is at a margin: small problems are
 # solved exactly from there. If not, it is tried again at a tenth of that.
-_RIPE, _RIPER = 1e-2, 0.1
+_EXACT_SOLVE_GAP, _EXACT_SOLVE_RETRY = 1e-2, 0.1
 # A relative gap that is rounding.
 _EXACT = 1e-11
 # Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
@@ -121,13 +122,13 @@ class _Fit:
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
         self.n_iter, self.steps = np.zeros(heads, dtype=int), 0
         self.reg, self.alive = reg, np.arange(heads)
-        self._begin(Inner.at_zero(problem, margin, smoothing), theta, self.alive)
+        self._begin(SmoothedHinge.at_zero(problem, margin, smoothing), theta, self.alive)
         self.first_norm = self.lbfgs.at.grad_norm
         self.whole_norm, self.whole_reg = self.first_norm, reg
 
     def _begin(
         self,
-        inner: Inner,
+        inner: SmoothedHinge,
         theta: Array,
         alive: np.ndarray,
         like: SpectralPreconditioner | None = None,
@@ -152,7 +153,7 @@ class _Fit:
         self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
         self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
         self.dual, self.ended = np.zeros(heads), np.zeros(heads, dtype=bool)
-        self.aim, self.ripe = np.full(heads, self.tol), np.full(heads, _RIPE)
+        self.aim, self.ripe = np.full(heads, self.tol), np.full(heads, _EXACT_SOLVE_GAP)
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
@@ -160,7 +161,9 @@ class _Fit:
         xp, alive = namespace(thetas[0]), np.asarray(heads)
         problem = widest(self.whole.keep(alive))
         self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `lines`
-        inner = Inner.widened(problem, self.margin[alive], np.asarray(smoothing), self.lines)
+        inner = SmoothedHinge.widened(
+            problem, self.margin[alive], np.asarray(smoothing), self.lines
+        )
         self._begin(inner, xp.stack(thetas), alive, self.spectral)
         self.first_norm, self.reg = self.whole_norm[alive], self.whole_reg[alive]
         before = [result for k in heads if (result := self.results[k]) is not None]
@@ -196,7 +199,7 @@ class _Fit:
             self._certify_where_due(over, plain, near)
             ripe = over & (near <= self.ripe * plain) & self._certain & ~self._proven
             self._polish(ripe)
-            self.ripe = np.where(ripe, _RIPER * self.ripe, self.ripe)
+            self.ripe = np.where(ripe, _EXACT_SOLVE_RETRY * self.ripe, self.ripe)
             self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
             self.least = np.where(over, np.minimum(self.least, near), self.least)
             going = self.end(self._reasons(at, near <= self.tol * plain, asked))
@@ -205,7 +208,7 @@ class _Fit:
             self._move(over[going] & ~self.ended, tight[going])
             far = near[going] > _FAR * self.tol * plain[going]
             if evaluations >= self.inner.full_basis_at and far.any():
-                self.inner.see_all_directions()
+                self.inner.use_full_eigenbasis()
                 self.lbfgs.precondition = self.spectral = self.inner.precondition
             at, evaluations = self.lbfgs.advance(), evaluations + 1
             self.n_iter = self.n_iter + (at.moved & ~self.ended)

@@ -13,12 +13,21 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from xclf._xp import Array, device, finish, is_array, is_host, namespace, on_device, to_device
+from xclf._array_api import (
+    Array,
+    device,
+    finish,
+    is_array,
+    is_host,
+    namespace,
+    on_device,
+    to_device,
+)
 
 Result = TypeVar("Result")
 
 
-class _Lane(Protocol):
+class _Shard(Protocol):
     @property
     def x(self) -> Array: ...
     def __len__(self) -> int: ...
@@ -35,16 +44,16 @@ class PerRow:
         self.parts = list(parts)
 
     @classmethod
-    def zeros(cls, lanes: Sequence[_Lane], shape: tuple[int, ...], dtype: Any) -> PerRow:
-        """(*shape, n) zeros beside the rows of each lane."""
+    def zeros(cls, shards: Sequence[_Shard], shape: tuple[int, ...], dtype: Any) -> PerRow:
+        """(*shape, n) zeros beside the rows of each shard."""
         parts = []
-        for lane in lanes:
-            with on_device(lane.x):
-                size, place = (*shape, len(lane)), device(lane.x)
-                parts.append(namespace(lane.x).zeros(size, dtype=dtype, device=place))
+        for shard in shards:
+            with on_device(shard.x):
+                size, place = (*shape, len(shard)), device(shard.x)
+                parts.append(namespace(shard.x).zeros(size, dtype=dtype, device=place))
         return cls(parts)
 
-    def lane(self, number: int) -> PerRow:
+    def shard(self, number: int) -> PerRow:
         """What is beside the rows of one device."""
         return PerRow([self.parts[number]])
 
@@ -70,13 +79,13 @@ def movable(f: object) -> bool:
     return isinstance(f, functools.partial) or is_dataclass(f)
 
 
-def moved(value: Any, like: Array, lane: int) -> Any:
+def moved(value: Any, like: Array, shard: int) -> Any:
     """`value` with every array in it on the device of `like`: in tuples, lists, dicts, partials
-    and dataclasses, whatever their depth. Of a `PerRow` the part of that lane. The rest is shared,
+    and dataclasses, whatever their depth. Of a `PerRow` the part of that shard. The rest is shared,
     arrays on the host too."""
-    move = functools.partial(moved, like=like, lane=lane)
+    move = functools.partial(moved, like=like, shard=shard)
     if isinstance(value, PerRow):
-        return value.lane(lane)
+        return value.shard(shard)
     if is_array(value):
         return value if is_host(value) else to_device(value, like)
     if isinstance(value, functools.partial):
@@ -93,24 +102,24 @@ def moved(value: Any, like: Array, lane: int) -> Any:
     return value
 
 
-def in_lanes(
-    work: Callable[[Any, Any], Result], f: Any, lanes: Sequence[_Lane]
+def on_each_device(
+    work: Callable[[Any, Any], Result], f: Any, shards: Sequence[_Shard]
 ) -> Sequence[Result]:
-    """work(f, lane) of every lane, each in a thread of its own, with f `moved` there."""
-    functions = [moved(f, lane.x, k) for k, lane in enumerate(lanes)]
-    for lane in lanes:
-        finish(lane.x)
+    """work(f, shard) of every shard, each in a thread of its own, with f `moved` there."""
+    functions = [moved(f, shard.x, k) for k, shard in enumerate(shards)]
+    for shard in shards:
+        finish(shard.x)
 
     def there(k: int) -> Result:
-        with on_device(lanes[k].x):
-            found = work(functions[k], lanes[k])
-            finish(lanes[k].x)
+        with on_device(shards[k].x):
+            found = work(functions[k], shards[k])
+            finish(shards[k].x)
         return found
 
-    pool = _pool(len(lanes))
+    pool = _pool(len(shards))
     running: list[Future[Result]] = []
     try:
-        running += [pool.submit(there, k) for k in range(len(lanes))]
+        running += [pool.submit(there, k) for k in range(len(shards))]
         return [future.result() for future in running]
     finally:
         # An error, or Ctrl-C: nothing may go on writing to the caller's arrays.
@@ -120,7 +129,7 @@ def in_lanes(
 
 
 def together(found: Sequence[list[Array]], like: Array) -> tuple[Array, ...]:
-    """The sums of all lanes added up, in their order, on the device of `like`."""
+    """The sums of all shards added up, in their order, on the device of `like`."""
     totals = [to_device(part, like) for part in found[0]]
     with on_device(like):
         for sums in found[1:]:
@@ -131,8 +140,8 @@ def together(found: Sequence[list[Array]], like: Array) -> tuple[Array, ...]:
 
 # Kept: every thread of its own makes CuPy's library handles anew.
 @functools.cache
-def _pool(lanes: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(lanes, thread_name_prefix="xclf-device")
+def _pool(shards: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(shards, thread_name_prefix="xclf-device")
 
 
 # A forked child has none of its parent's threads.

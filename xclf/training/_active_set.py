@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from xclf._xp import Array, is_host, to_host
+from xclf._array_api import Array, is_host, to_host
 from xclf.objectives import true_index
 from xclf.training.problem import Problem
 
@@ -42,24 +42,24 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
     """
     if not is_small(problem):
         return None
-    rows, stack = problem.rows, problem.objective.stack
+    rows, network = problem.rows, problem.objective.network
     chunk = rows.chunk(slice(0, len(rows)))
     share = np.ones(len(rows)) if chunk.weights is None else chunk.weights.reshape(-1)
-    z = stack.shifted(chunk.x)
-    z = z if stack.scale is None else z / stack.scale
+    z = network.shifted(chunk.x)
+    z = z if network.scale is None else z / network.scale
     reg = float(np.reshape(to_host(problem.objective.reg), ()))
-    system = _System(z, true_index(chunk.labels), share / share.sum(), margin, reg, stack.bias)
+    system = _System(z, true_index(chunk.labels), share / share.sum(), margin, reg, network.bias)
     found = system.solve(np.asarray(to_host(multipliers), dtype=np.float64))
     if found is None:
         return None
     v, b, a = found
-    return Exact(np.asarray(stack.flatten([(v, b if stack.bias else None)])), a)
+    return Exact(np.asarray(network.flatten([(v, b if network.bias else None)])), a)
 
 
 def is_small(problem: Problem) -> bool:
     """Whether `exact_hinge` would try: float64 rows on the host, and not too many."""
-    rows, stack = problem.rows, problem.objective.stack
-    size = len(rows) * max(stack.widths)
+    rows, network = problem.rows, problem.objective.network
+    size = len(rows) * max(network.widths)
     return bool(is_host(rows.x) and rows.dtype == np.float64 and size <= _ENTRIES)
 
 
@@ -113,8 +113,8 @@ class _System:
         j, i = np.nonzero(free)
         if len(i) > _PAIRS:
             return None
-        slope = self._slope(upper.astype(np.float64))
-        v0 = -(slope @ self.z) / (2.0 * self.reg)
+        gradient = self._gradient(upper.astype(np.float64))
+        v0 = -(gradient @ self.z) / (2.0 * self.reg)
         ways = np.zeros((len(i), classes))
         ways[np.arange(len(i)), j] += 1.0
         ways[np.arange(len(i)), self.labels[i]] -= 1.0
@@ -124,7 +124,7 @@ class _System:
         if self.bias:
             none = np.zeros((classes, classes))
             matrix = np.block([[matrix, -ways], [-ways.T, none]])
-            right = np.concatenate([right, slope.sum(axis=1)])
+            right = np.concatenate([right, gradient.sum(axis=1)])
         # Of many pairs more than there are directions the equations are dependent.
         flows, *_ = scipy.linalg.lstsq(matrix, right, lapack_driver="gelsy", check_finite=False)
         if np.abs(matrix @ flows - right).max(initial=0.0) > _ROUNDING * np.abs(right).max(
@@ -134,11 +134,11 @@ class _System:
         b = flows[len(i) :] if self.bias else np.zeros(classes)
         a = upper.astype(np.float64)
         a[j, i] = flows[: len(i)] / self.share[i]
-        return -(self._slope(a) @ self.z) / (2.0 * self.reg), b, a
+        return -(self._gradient(a) @ self.z) / (2.0 * self.reg), b, a
 
-    def _slope(self, a: np.ndarray) -> np.ndarray:
+    def _gradient(self, a: np.ndarray) -> np.ndarray:
         """G^T (C, N): what pushes the others down pulls the true class up."""
         pushes = a * self.share
-        slope: np.ndarray = pushes.copy()
-        np.put_along_axis(slope, self.labels[None, :], -pushes.sum(axis=0)[None, :], axis=0)
-        return slope
+        gradient: np.ndarray = pushes.copy()
+        np.put_along_axis(gradient, self.labels[None, :], -pushes.sum(axis=0)[None, :], axis=0)
+        return gradient

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from xclf._xp import Array, device, is_host, namespace
+from xclf._array_api import Array, device, is_host, namespace
 from xclf.kernels import affine, affine_grad, l2
-from xclf.objectives._hidden import relu_of, slope_through_relu
+from xclf.objectives._hidden import hidden_grad
 
 
 class Layer(NamedTuple):
@@ -26,15 +26,15 @@ class Tape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stack:
+class Network:
     """A linear model (D, C) or a net (D, H, C): widths from features to classes.
 
     Parameters are one vector theta (*heads, P), P = `size`: per layer the weights (M, D) row-major,
     then the biases (M,) unless bias is False. Rows of weights are rows of `coef_`.
 
     shift, scale : (D,) or None. With them the first layer sees (x - shift) / scale, without a copy
-    of x: its weights are mapped to raw coordinates, and slopes back. Without biases only the scale
-    applies, since a shift needs one.
+    of x: its weights are mapped to raw coordinates, and gradients back. Without biases only the
+    scale applies, since a shift needs one.
     """
 
     widths: tuple[int, ...]
@@ -140,55 +140,55 @@ class Stack:
             )
         # The losses want scores with rows last in memory; a hidden layer does not mind.
         hidden = _rows_first(xp, x, w) if is_host(x) else affine(inputs[0], w, None, axis=-2)
-        hidden = relu_of(hidden, b)
+        hidden = hidden(hidden, b)
         inputs.append(_unstacked(xp, hidden, layers[0].w))
         for layer in layers[1:-1]:
-            inputs.append(relu_of(affine(inputs[-1], layer.w, None, axis=-2), layer.b))
+            inputs.append(hidden(affine(inputs[-1], layer.w, None, axis=-2), layer.b))
         last = layers[-1]
         return affine(inputs[-1], last.w, last.b, axis=-2), Tape(layers, inputs)
 
     def backward(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
-        """Slopes (dw, db) of every layer in fitting coordinates, from the slope in the scores."""
-        return self.unscaled(self.slopes(dscores, tape))
+        """Gradients (dw, db) of every layer in fitting coordinates, from the gradient in the scores."""
+        return self.unscaled(self.gradients(dscores, tape))
 
-    def slopes(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
+    def gradients(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
         """`backward` before the scale is taken into account, which may wait until all is summed."""
         xp = namespace(dscores)
-        slopes: list[tuple[Array, Array | None]] = []
+        gradients: list[tuple[Array, Array | None]] = []
         dout = dscores
         for layer, x in zip(reversed(tape.layers[1:]), reversed(tape.inputs[1:]), strict=True):
             dx, dw, db = affine_grad(dout, x, layer.w, axis=-2)
-            slopes.append((dw, db))
-            dout = slope_through_relu(dx, x)
+            gradients.append((dw, db))
+            dout = hidden_grad(dx, x)
         w = tape.layers[0].w
         flat = dout if w.ndim == 2 else xp.reshape(dout, (-1, dout.shape[-1]))
         _, dw, db = affine_grad(flat, tape.inputs[0], w, need_dx=False, axis=-2)
         if w.ndim > 2:
             dw, db = xp.reshape(dw, w.shape), xp.reshape(db, w.shape[:-1])
-        slopes.append((dw, db))
-        return slopes[::-1]
+        gradients.append((dw, db))
+        return gradients[::-1]
 
     def unscaled(
-        self, slopes: list[tuple[Array, Array | None]]
+        self, gradients: list[tuple[Array, Array | None]]
     ) -> list[tuple[Array, Array | None]]:
-        """The first layer's slope in fitting coordinates."""
+        """The first layer's gradient in fitting coordinates."""
         if self.scale is None:
-            return slopes
-        dw, db = slopes[0]
-        return [(dw / cast(self.scale, dw.dtype), db), *slopes[1:]]
+            return gradients
+        dw, db = gradients[0]
+        return [(dw / cast(self.scale, dw.dtype), db), *gradients[1:]]
 
     def penalty(self, theta: Array, reg: Any) -> tuple[Array, Array]:
-        """reg times the sum of squared weights, biases free: value (*heads,) and flat slope."""
+        """reg times the sum of squared weights, biases free: value (*heads,) and flat gradient."""
         xp = namespace(theta)
         if theta.ndim > 1 and not getattr(reg, "ndim", 0):
             reg = xp.full(theta.shape[:-1], reg, dtype=theta.dtype, device=device(theta))
         value: Array = 0.0
-        slopes: list[tuple[Array, Array | None]] = []
+        gradients: list[tuple[Array, Array | None]] = []
         for w, b in self.layers(theta):
             loss, dw = l2(w, reg)
             value = value + loss
-            slopes.append((dw, None if b is None else xp.zeros_like(b)))
-        return value, self.flatten(slopes)
+            gradients.append((dw, None if b is None else xp.zeros_like(b)))
+        return value, self.flatten(gradients)
 
 
 def cast(a: Array | None, dtype: Any) -> Array | None:
