@@ -315,7 +315,7 @@ NAMED_DEVICES: dict[str, tuple[Namespace, Any]] = {}
 
 
 def is_device_name(value: object) -> bool:
-    """Whether `value` has the form of a device: a name that `resolve_devices` takes, or several of them."""
+    """Whether `value` has the form of a device: a name for `resolve_devices`, or several."""
     if isinstance(value, tuple | list):
         several = [name for name in value if isinstance(name, str)]
         return 0 < len(value) == len(set(several)) and all(

@@ -102,7 +102,7 @@ class GradientReport:
         ]
         if self.kinks:
             lines.append(
-                f"  {self.kinks} more on a corner of f: the claimed gradient lies between both sides"
+                f"  {self.kinks} more on a corner of f: the claimed gradient is between both sides"
             )
         return "\n".join(lines)
 

@@ -223,8 +223,8 @@ def check_same_device(X: Any, other: Any, name: str) -> None:
         _array_api.describe_device(X) if _array_api.is_array(X) else "numpy on cpu"
     )  # lists count as NumPy
     raise ValueError(
-        f"X is {where} but {name} is {_array_api.describe_device(other)}: move {name} to where X is, or "
-        f"pass it as a NumPy array"
+        f"X is {where} but {name} is {_array_api.describe_device(other)}: move {name} to where X "
+        "is, or pass it as a NumPy array"
     )
 
 
@@ -232,7 +232,8 @@ def check_same_as_model(model_array: Array, X: Array) -> None:
     """X must live where the model does."""
     if not _array_api.same_device(model_array, X):
         raise ValueError(
-            f"the model is {_array_api.describe_device(model_array)} but X is {_array_api.describe_device(X)}: move X there, or "
+            f"the model is {_array_api.describe_device(model_array)} but X is "
+            f"{_array_api.describe_device(X)}: move X there, or "
             "move the model with model = model.to_namespace(xp, device)"
         )
 

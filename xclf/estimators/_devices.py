@@ -119,6 +119,6 @@ def _check_there(X: Array, device: str | Sequence[str]) -> None:
     elif head == kind and (not number or number == str(index)):
         return
     raise ValueError(
-        f"X is {_array_api.describe_device(X)} and device={device!r}: device moves rows in host memory (NumPy) "
-        "only; move X yourself, or leave device at None to compute where X is"
+        f"X is {_array_api.describe_device(X)} and device={device!r}: device moves rows in host "
+        "memory (NumPy) only; move X yourself, or leave device at None to compute where X is"
     )

@@ -124,7 +124,7 @@ def sum_classes(xp: Namespace, values: Array, axis: int) -> Array:
 def row_factor(
     xp: Namespace, scores: Array, weights: Array | None, reduction: str, axis: int
 ) -> Any:
-    """What multiplies each row's gradient: 1, 1/N, w_i or w_i / sum(w), to broadcast with scores."""
+    """The factor of each row's gradient, 1, 1/N, w_i or w_i / sum(w), broadcasting with scores."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if weights is None:

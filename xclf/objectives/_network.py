@@ -148,7 +148,7 @@ class Network:
         return affine(inputs[-1], last.w, last.b, axis=-2), Tape(layers, inputs)
 
     def backward(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:
-        """Gradients (dw, db) of every layer in fitting coordinates, from the gradient in the scores."""
+        """Gradients (dw, db) of every layer in fitting coordinates, given that of the scores."""
         return self.unscaled(self.gradients(dscores, tape))
 
     def gradients(self, dscores: Array, tape: Tape) -> list[tuple[Array, Array | None]]:

@@ -69,13 +69,13 @@ def product_precision(
     capability = None if is_host(x) else _capability(library_, device(x))
     if capability is None:
         raise ValueError(
-            f"precision={precision!r} needs a CUDA GPU, and the fit runs on {describe_device(x)}: leave "
-            "precision at None, or see the parameter device"
+            f"precision={precision!r} needs a CUDA GPU, and the fit runs on {describe_device(x)}: "
+            "leave precision at None, or see the parameter device"
         )
     if capability < _CAPABLE:
         raise ValueError(
-            f"precision={precision!r} needs a GPU of compute capability 8.0 or later, {describe_device(x)} "
-            f"has {capability / 10}"
+            f"precision={precision!r} needs a GPU of compute capability 8.0 or later, "
+            f"{describe_device(x)} has {capability / 10}"
         )
     if library_ not in _SWITCHES:
         _SWITCHES[library_] = _cupy_switch() if library_ == "cupy" else _torch_switch()
