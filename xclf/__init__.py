@@ -12,6 +12,7 @@ from types import ModuleType
 
 from xclf import kernels
 from xclf._version import __version__
+from xclf.accelerate import accelerators
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
 from xclf.gradcheck import GradientReport, check_gradient
 from xclf.sweep import SweepCV
@@ -25,6 +26,7 @@ __all__ = [
     "SweepCV",
     "TwoLayerClassifier",
     "__version__",
+    "accelerators",
     "check_gradient",
     "kernels",
     "load",

@@ -19,7 +19,7 @@ from xclf.cli._console import FitProgress, UserError, facts
 from xclf.cli._devices import Place
 from xclf.cli._results import class_labels, measure, show
 from xclf.cli._source import Split, check_columns
-from xclf.estimators import check_model_path, check_parameters, in_full_batches
+from xclf.estimators import check_model_path, check_parameters, uses_full_batches
 from xclf.estimators import load as load_model
 
 #: Estimator parameters that an option of the same name sets.
@@ -81,7 +81,7 @@ def make_estimator(kind: Any, options: dict[str, Any], start: Path | None) -> An
         if options.get(name) is not None and name not in known:
             raise UserError(f"--{name} is for --model {owner} only")
     given = {name: value for name, value in options.items() if name in known and value is not None}
-    check_parameters(kind.__name__, given)
+    check_parameters(kind, given)
     if start is None:
         return kind(**given)
     model = load_model(start)
@@ -267,7 +267,7 @@ class Run:
 
     def _show_fit(self) -> None:
         model, last = self.model, self.progress.last
-        unit = "iteration" if in_full_batches(model) else "epoch"
+        unit = "iteration" if uses_full_batches(model) else "epoch"
         most = "" if last is None else f" of at most {last.total}"
         if unit == "iteration" or model.converged_:
             most += ", converged" if model.converged_ else ", not converged"

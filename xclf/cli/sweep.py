@@ -113,7 +113,7 @@ def sweep(
     for name, values in grid.items():
         make_estimator(kind, {name: values[0]}, None)  # whether the model has such a parameter
         for value in values:
-            check_parameters(kind.__name__, {name: value})
+            check_parameters(kind, {name: value})
     estimator = make_estimator(kind, options, None)
     _check_outputs(data, out_path, plot_path, scoring)
     place = choose(device)

@@ -16,7 +16,7 @@ from xclf._version import __version__
 from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import choose
 from xclf.gradcheck import check_gradient
-from xclf.objectives import LOSSES, Network, Objective, data_loss
+from xclf.objectives import LOSSES, Network, Objective, loss_named
 from xclf.report.worked_example import worked_example
 from xclf.rows import Rows
 from xclf.training import Problem
@@ -90,7 +90,7 @@ def gradcheck(
         network = Network((features, hidden, classes) if net else (features, classes))
         theta = place.put(rng.standard_normal(network.size))
         for loss in LOSSES:
-            objective = Objective(network, data_loss(loss), 1e-2)
+            objective = Objective(network, loss_named(loss), 1e-2)
             problem = Problem(objective, Rows(x, true, None, x.dtype))
             report = check_gradient(problem.value, theta, problem.value_and_grad(theta)[1])
             title = f"{'two-layer net' if net else 'linear model'}, {loss}"

@@ -1,17 +1,52 @@
-"""The classifiers, as scikit-learn estimators."""
+"""The classifiers, as scikit-learn estimators, and what trains several of them together."""
 
+from xclf.estimators._base import BaseClassifier
+from xclf.estimators._border import (
+    check_same_device,
+    check_sample_weight,
+    check_x,
+    check_y,
+    encode,
+    host_values,
+)
+from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
 from xclf.estimators._files import ModelFileError, check_model_path, load
+from xclf.estimators._fitted import fitted_shape, stacked_scores
+from xclf.estimators._fitting import (
+    Head,
+    TooManyHeadsError,
+    fit_heads,
+    heads_at_once,
+    make_head,
+)
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
-from xclf.estimators._settings import check_parameters, in_full_batches
+from xclf.estimators._settings import check_parameters, uses_full_batches
 from xclf.estimators._two_layer import TwoLayerClassifier
 
 __all__ = [
+    "BaseClassifier",
+    "Head",
     "ModelFileError",
+    "PlacedRows",
     "SVMClassifier",
     "SoftmaxClassifier",
+    "TooManyHeadsError",
     "TwoLayerClassifier",
     "check_model_path",
     "check_parameters",
-    "in_full_batches",
+    "check_same_device",
+    "check_sample_weight",
+    "check_x",
+    "check_y",
+    "encode",
+    "fit_heads",
+    "fitted_shape",
+    "heads_at_once",
+    "host_values",
     "load",
+    "make_head",
+    "place_rows",
+    "shares_rows",
+    "stacked_scores",
+    "uses_full_batches",
 ]

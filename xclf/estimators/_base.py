@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -16,33 +14,30 @@ from sklearn.utils.metaestimators import available_if
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._warnings import warn_caller
 from xclf.estimators import _border as border
 from xclf.estimators._convergence import convergence_warning, diagnose
-from xclf.estimators._devices import move_to_device, shares_rows
+from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._fitting import (
-    Job,
-    computing_dtype,
-    make_rows,
+    Head,
+    fit_heads,
+    loss_of,
+    make_head,
     row_weights,
-    standardized,
 )
-from xclf.estimators._memory import FitShape, count_weight_vectors, memory_budget
 from xclf.estimators._printer import Printer
 from xclf.estimators._settings import (
-    FULL_BATCH,
-    Settings,
     check_parameters,
-    resolve,
     resolve_in_parts,
 )
 from xclf.objectives import Layer, Network
-from xclf.rows import product_precision
-from xclf.training import Callback, FitResult, Monitor
+from xclf.optim import SOLVERS
+from xclf.training import Callback, FitResult, FitSpec
 
 
 def _learns_in_parts(model: BaseClassifier) -> bool:
-    if model.solver in FULL_BATCH:
+    if model.solver != "auto" and SOLVERS[model.solver].full_batch:
         raise AttributeError(
             f"partial_fit needs a minibatch solver or 'auto', got solver={model.solver!r}"
         )
@@ -77,34 +72,23 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
-        self.reg = reg
-        self.fit_intercept = fit_intercept
-        self.standardize = standardize
-        self.solver = solver
-        self.max_iter = max_iter
-        self.tol = tol
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.lr_schedule = lr_schedule
-        self.class_weight = class_weight
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.device = device
-        self.precision = precision
-        self.max_memory = max_memory
+        self._set_parameters(locals())
 
-    # What a subclass tells.
+    def _set_parameters(self, given: dict[str, Any]) -> None:
+        """Keep the arguments of `__init__`, its `locals()`, as they are."""
+        for name, value in given.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    # What a subclass says.
+
+    #: Names that the parameter `loss` takes; of a model without it, its one loss.
+    _losses: ClassVar[tuple[str, ...]]
 
     @property
-    @abstractmethod
     def _loss_name(self) -> str:
-        """ "softmax" or "hinge"."""
+        """The name of the loss, as `LOSSES` has it."""
+        return str(getattr(self, "loss", self._losses[0]))
 
     @property
     @abstractmethod
@@ -142,29 +126,20 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        check_parameters(type(self).__name__, self._own_parameters())
-        X = border.check_x(self, X, reset=True)
-        X, taken = move_to_device(X, self.device, self.max_memory, several=shares_rows(self))
-        settings = self._settings(X, self._auto_solver)
-        with _array_api.on_device(X), product_precision(X, computing_dtype(X), self.precision):
-            self._fit_rows(X, y, sample_weight, settings, taken)
-
-    def _fit_rows(
-        self, X: Array, y: Any, sample_weight: Any, settings: Settings, taken: int
-    ) -> None:
-        classes, index = border.encode(border.check_y(self, X, y))
-        weights = border.check_sample_weight(X, sample_weight)
-        weights = row_weights(index, classes, self.class_weight, weights)
-        if weights is not None:
-            weights = weights / weights.max()  # first: the sum of large weights overflows
-            weights = weights / weights[weights > 0.0].mean()  # rows without weight are not drawn
-        start = self._warm_layers(X, classes) if self.warm_start else None
-        self.classes_ = classes
-        job = self._job(X, index, weights, settings, start, taken=taken)
-        if self.standardize:
-            job.network = standardized(job.network, job.rows, job.theta_dtype())
+        check_parameters(type(self), self.get_params(deep=False))
+        placed = place_rows(self, border.check_x(self, X, reset=True))
+        with _array_api.on_device(placed.X):
+            labels = border.encode(border.check_y(self, placed.X, y))
+            weights = border.check_sample_weight(placed.X, sample_weight)
+        head = make_head(self, placed, labels, weights)
+        with _array_api.on_device(placed.X):
+            if self.warm_start:
+                head.start = self._warm_layers(placed.X, head.classes)
+        self.classes_ = head.classes
         self.__dict__.pop("_resume", None)
-        self._finish(job, job.run())
+        (result,) = fit_heads(placed, [head])
+        if result.interrupted:
+            raise Interrupted
 
     @available_if(_learns_in_parts)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -189,42 +164,32 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         return self
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
-        check_parameters(type(self).__name__, self._own_parameters())
-        settings = resolve_in_parts(self)
+        check_parameters(type(self), self.get_params(deep=False))
+        settings = resolve_in_parts(self, type(loss_of(self)))
         first = not hasattr(self, "classes_")
         known = self._check_classes(classes, first)
         X = border.check_x(self, X, reset=first)
-        X, taken = move_to_device(X, self.device, self.max_memory, several=False, tell=False)
-        with _array_api.on_device(X), product_precision(X, computing_dtype(X), self.precision):
-            self._partial_rows(X, y, known, sample_weight, settings, taken)
-
-    def _partial_rows(
-        self,
-        X: Array,
-        y: Any,
-        known: np.ndarray,
-        sample_weight: Any,
-        settings: Settings,
-        taken: int,
-    ) -> None:
-        first = not hasattr(self, "classes_")
+        placed = place_rows(self, X, several=False, tell=False)
         if not first:
-            self._check_resumable(X)
-        index = border.encode_known(border.check_y(self, X, y), known)
-        weights = border.check_sample_weight(X, sample_weight)
-        weights = row_weights(index, known, self.class_weight, weights)
+            self._check_resumable(placed.X)
+        with _array_api.on_device(placed.X):
+            index = border.encode_known(border.check_y(self, placed.X, y), known)
+            given = border.check_sample_weight(placed.X, sample_weight)
+        weights = row_weights(index, known, self.class_weight, given)
+        head = Head(self, settings, loss_of(self), known, index, weights=weights)
+        head.start = None if first else self._layers()
         self.classes_ = known
         resume = self.__dict__.get("_resume") or {}
-        start = None if first else self._layers()
-        job = self._job(X, index, weights, settings, start, resume.get("rng"), taken)
-        if not first:
-            # A copy: a part that fails must leave the history as it was.
-            job.monitor.history = {key: list(line) for key, line in self.history_.items()}
-        job.monitor.total = 1
-        result = job.run(one_epoch=True, state=resume.get(settings.solver))
-        result.n_iter += 0 if first else self.n_iter_
-        self._resume = {"rng": job.rng, settings.solver: result.state}
-        self._finish(job, result)
+        rng = resume.get("rng") or _array_api.generator(self.random_state)
+        epochs = 0 if first else self.n_iter_
+        # A copy: a part that fails must leave the history as it was.
+        history = None if first else {key: list(line) for key, line in self.history_.items()}
+        state = resume.get(settings.solver.name)
+        (result,) = fit_heads(placed, [head], rng=rng, state=state, one_epoch=True, history=history)
+        self.n_iter_ += epochs
+        self._resume = {"rng": rng, settings.solver.name: result.state}
+        if result.interrupted:
+            raise Interrupted
 
     def _check_resumable(self, X: Array) -> None:
         layers = self._layers()
@@ -242,24 +207,17 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         before = dict(self.__dict__)
         try:
             yield
-        except _Interrupted:
+        except Interrupted:
             raise KeyboardInterrupt from None  # the best parameters so far are in place
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
 
-    def _own_parameters(self) -> dict[str, Any]:
-        return dict(self.get_params(deep=False))
-
-    def _settings(self, X: Array, auto: str) -> Settings:
-        xp = _array_api.namespace(X)
-        return resolve(
-            self,
-            auto=auto,
-            hinge=self._loss_name == "hinge",
-            single=computing_dtype(X) == xp.float32,
-        )
+    def _callbacks(self) -> list[Callback]:
+        """The user's, and what prints for `verbose`."""
+        callbacks: list[Callback] = list(self.callbacks or ())
+        return [*callbacks, Printer(int(self.verbose))] if self.verbose else callbacks
 
     def _check_classes(self, classes: Any, first: bool) -> np.ndarray:
         if classes is None:
@@ -277,67 +235,28 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             )
         return known
 
-    def _job(
-        self,
-        X: Array,
-        index: np.ndarray,
-        weights: np.ndarray | None,
-        settings: Settings,
-        start: list[Layer] | None,
-        rng: np.random.Generator | None = None,
-        taken: int = 0,
-    ) -> Job:
-        widths = self._widths(len(self.classes_))
-        network = Network(widths, bias=bool(self.fit_intercept))
-        if start is not None and not network.bias:
-            start = [Layer(w, None) for w, _ in start]
-        rng = _array_api.generator(self.random_state) if rng is None else rng
-        unit = "iteration" if settings.solver in FULL_BATCH else "epoch"
-        callbacks: list[Callback] = list(self.callbacks or ())
-        if self.verbose:
-            callbacks.append(Printer(int(self.verbose)))
-        rows = make_rows(X, index, widths[-1], weights, computing_dtype(X))
-        kind = FitShape.of(self, settings, network, rows.x, count_weight_vectors(rows.weights))
-        budget = memory_budget(kind, self.max_memory, taken=taken)
-        return Job(
-            settings=settings,
-            network=network,
-            rows=replace(rows, budget=budget, precision=self.precision),
-            loss=self._loss_name,
-            margin=float(getattr(self, "margin", 1.0)),
-            reg=float(self.reg),
-            init=self._initial(network, rng) if start is None else None,
-            rng=rng,
-            monitor=Monitor(callbacks, unit, settings.max_iter),
-            start=start,
-        )
-
-    def _finish(self, job: Job, result: FitResult) -> None:
-        result = diagnose(job, self.reg, result)
+    def _take(
+        self, head: Head, spec: FitSpec, result: FitResult, history: dict[str, list[float]]
+    ) -> None:
+        """Keep a fit's result as fitted attributes; warns where it did not converge."""
+        result = diagnose(head, spec, result)
+        network, dtype = spec.network, spec.rows.dtype
         xp = _array_api.namespace(result.theta)
-        layers = job.network.raw(job.network.layers(result.theta))
-        dtype = job.rows.dtype
         self._set_layers(
             [
-                Layer(
-                    xp.astype(w, dtype, copy=False),
-                    None if b is None else xp.astype(b, dtype, copy=False),
-                )
-                for w, b in layers
+                Layer(*(None if a is None else xp.astype(a, dtype, copy=False) for a in layer))
+                for layer in network.raw(network.layers(result.theta))
             ]
         )
         self.n_iter_ = result.n_iter
         self.objective_ = result.objective
         self.converged_ = result.converged
         self.grad_norm_ = result.grad_norm
-        self.history_ = job.monitor.history
+        self.history_ = history
         self._set_extras(result)
-        if result.interrupted:
-            raise _Interrupted
-        told = convergence_warning(self, job, result)
-        if told is not None:
-            # The line that called fit or partial_fit.
-            warnings.warn(told, ConvergenceWarning, stacklevel=5)
+        message = convergence_warning(head, spec, result)
+        if message is not None and not result.interrupted:
+            warn_caller(message, ConvergenceWarning)
 
     def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:
         """The fitted layers for these classes: kept ones go on, new ones start at zero."""
@@ -361,5 +280,5 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         return [*layers[:-1], Layer(xp.concat(weights, axis=0), xp.concat(biases, axis=0))]
 
 
-class _Interrupted(BaseException):
+class Interrupted(BaseException):
     """A fit that Ctrl-C ended, after its best parameters were put in place."""

@@ -1,39 +1,37 @@
-"""What a fit came to: whether it is an optimum, and what to say where it is not."""
+"""Convergence diagnosis and warning text of a fit."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from xclf import _array_api
-from xclf.estimators._fitting import Job
-from xclf.estimators._settings import FULL_BATCH
-from xclf.training import DIVERGED, FitResult
+from xclf.estimators._fitting import Head
+from xclf.training import DIVERGED, FitResult, FitSpec
 
 NO_OPTIMUM = "there is no optimum at finite weights"
 
 
-def diagnose(job: Job, reg: float, result: FitResult) -> FitResult:
-    """`result`; not converged where reg is 0 and the softmax separates the classes, as weights t
-    times as large then have a smaller objective for every t > 1, whatever the solver's criterion
-    says of where rounding ended it."""
-    if reg > 0.0 or job.loss != "softmax" or job.settings.solver not in FULL_BATCH:
+def diagnose(head: Head, spec: FitSpec, result: FitResult) -> FitResult:
+    """`result`; not converged where reg is 0, the classes are separated, and the loss then has no
+    optimum at finite weights: weights t times as large have a smaller objective for every t > 1,
+    whatever the solver's criterion says of where rounding ended it."""
+    if head.model.reg > 0.0 or head.loss.attained or not head.full_batch:
         return result
     asked = result.interrupted or "callback" in result.reason
-    if asked or not _separates(job, result.objective):
+    if asked or not _separates(head, spec, result.objective):
         return result
     return replace(result, converged=False, reason=NO_OPTIMUM)
 
 
-def convergence_warning(model: Any, job: Job, result: FitResult) -> str | None:
-    """What to warn of: why the fit did not converge, how near it came and what to change; None for
-    a fit that did, or that ended as it was asked to."""
+def convergence_warning(head: Head, spec: FitSpec, result: FitResult) -> str | None:
+    """Why the fit did not converge, how near it came and what to change; None for a fit that did,
+    or that ended as it was asked to."""
     if result.converged or "callback" in result.reason:
         return None
-    if job.settings.solver not in FULL_BATCH and DIVERGED not in result.reason:
+    if not head.full_batch and DIVERGED not in result.reason:
         return None  # running its epochs is the ordinary end of a minibatch fit
     reached = f"objective {result.objective:.6g}"
     if not math.isnan(result.grad_norm):
@@ -41,13 +39,13 @@ def convergence_warning(model: Any, job: Job, result: FitResult) -> str | None:
     if not math.isnan(result.dual_gap):
         reached += f", at most {result.dual_gap:.3g} above the optimum"
     return (
-        f"{type(model).__name__} did not converge: {result.reason} ({reached}, tol "
-        f"{job.settings.tol:g}): {_advice(model, job, result)}"
+        f"{type(head.model).__name__} did not converge: {result.reason} ({reached}, tol "
+        f"{spec.tol:g}): {_advice(head, spec, result)}"
     )
 
 
-def _advice(model: Any, job: Job, result: FitResult) -> str:
-    separates = _separates(job, result.objective)
+def _advice(head: Head, spec: FitSpec, result: FitResult) -> str:
+    model, separates = head.model, _separates(head, spec, result.objective)
     if separates and model.reg == 0:
         return (
             "set reg above 0: the model separates the classes, and without a penalty larger "
@@ -62,7 +60,7 @@ def _advice(model: Any, job: Job, result: FitResult) -> str:
         advice = f"raise tol{scale}"
         if model.precision is not None:
             advice += ", or leave precision at None"
-        elif job.rows.dtype == _array_api.namespace(job.rows.x).float32:
+        elif spec.rows.dtype == _array_api.namespace(spec.rows.x).float32:
             advice += ", or pass float64 data"
     else:
         advice = f"lower learning_rate{scale}"
@@ -74,15 +72,14 @@ def _advice(model: Any, job: Job, result: FitResult) -> str:
     return advice
 
 
-def _separates(job: Job, objective: float) -> bool:
+def _separates(head: Head, spec: FitSpec, objective: float) -> bool:
     """Whether the objective alone shows that each row's own class has the largest score.
 
-    A row of which it has not costs log 2 or the margin at least, times its share of the weights,
-    which is the lightest row's at least, and N times the heaviest row's at most for all.
+    A row of which it has not costs the loss's `error_cost` at least, times its share of the
+    weights, which is the lightest row's at least, and N times the heaviest row's at most for all.
     """
-    cost = math.log(2.0) if job.loss == "softmax" else job.margin
-    lightest = 1.0
-    if job.rows.weights is not None:
-        weights = _array_api.to_host(job.rows.weights)
-        lightest = float(np.min(weights[weights > 0.0]) / np.max(weights))
-    return objective * len(job.rows) < cost * lightest
+    cost, lightest = float(head.loss.error_cost()), 1.0
+    if head.weights is not None:
+        weights = head.weights[head.weights > 0.0]
+        lightest = float(np.min(weights) / np.max(weights))
+    return objective * len(spec.rows) < cost * lightest

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf.estimators._settings import in_full_batches
+from xclf._warnings import warn_caller
+from xclf.estimators._settings import uses_full_batches
 from xclf.rows import Split, Streamed, parse_bytes, split
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
@@ -19,56 +20,68 @@ _COMFORTABLE, _OF_BOUND = 0.6, 0.5
 _SHARE = 64 << 20
 
 
+@dataclass(frozen=True)
+class PlacedRows:
+    """X, checked, where it is computed with.
+
+    taken : bytes of a device's memory that it was moved there with
+    """
+
+    X: Array
+    taken: int = 0
+
+    @property
+    def dtype(self) -> Any:
+        """In which products run: float64 for float64 data, float32 for all else."""
+        xp = _array_api.namespace(self.X)
+        return xp.float64 if self.X.dtype == xp.float64 else xp.float32
+
+
 def shares_rows(model: Any) -> bool:
     """Whether a fit of `model` shares its rows among several devices, where its `device` names
     several: full-batch solvers do, a minibatch is too little work to share."""
-    return _several(model.device) and in_full_batches(model)
+    return _several(model.device) and uses_full_batches(model)
 
 
 def _several(device: str | Sequence[str] | None) -> bool:
     return device == "cuda:all" or (device is not None and not isinstance(device, str))
 
 
-def move_to_device(
-    X: Array,
-    device: str | Sequence[str] | None,
-    max_memory: Any,
-    *,
-    several: bool,
-    tell: bool = True,
-) -> tuple[Array, int]:
-    """(X where `device` says to compute, bytes that it takes there).
+def place_rows(
+    model: Any, X: Array, *, several: bool | None = None, tell: bool = True
+) -> PlacedRows:
+    """X where the model's `device` says to compute.
 
     X in host memory is moved, or `Streamed` where it is too large. Any other X stays where it is;
     ValueError if that is not `device`.
 
-    several : whether to use all of several devices, or the first one only
+    several : whether to use all of several devices, or the first one only; by default what the
+        model's solver does
     tell : whether to warn of others that are not used
     """
+    device, most = model.device, parse_bytes(model.max_memory)
     if device is None:
-        return X, 0
+        return PlacedRows(X)
     if not _array_api.is_host(X):
         if device != "auto":
             _check_there(X, device)
-        return X, 0
+        return PlacedRows(X)
     there = _array_api.resolve_devices(device)
-    most = parse_bytes(max_memory)
     if there[0].xp is None:
-        return X, 0
+        return PlacedRows(X)
+    several = shares_rows(model) if several is None else several
     if len(there) == 1 or not several:
         if len(there) > 1 and tell:
-            warnings.warn(
+            warn_caller(
                 f"minibatches are computed on one device, the first of device={device!r}: all of "
-                "them are for full-batch solvers",
-                UserWarning,
-                stacklevel=4,  # the line that called fit
+                "them are for full-batch solvers"
             )
-        return _sent(Streamed(X, there[0].xp, there[0].device), most)
+        return PlacedRows(*_sent(Streamed(X, there[0].xp, there[0].device), most))
     shards = split(X, there[0].xp, [device_choice.device for device_choice in there])
     sent = [_sent(x, most) for _, x in shards]
     found = [(where, x) for (where, _), (x, _) in zip(shards, sent, strict=True)]
     taken = sent[0][1]  # the rest fits where the first's share does
-    return Split(X, there[0].xp, there[0].device, found), taken
+    return PlacedRows(Split(X, there[0].xp, there[0].device, found), taken)
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:

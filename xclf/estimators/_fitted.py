@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -151,6 +151,31 @@ class ProbabilityMixin:
     def predict_proba(self, X: Any) -> Array:
         """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
         return self._map_scores(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
+
+
+def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
+    """(widths, dtype) of a fitted model: `stacked_scores` takes models that share both."""
+    layers = model._layers()
+    return fitted_widths(layers), layers[0].w.dtype
+
+
+def stacked_scores(models: Sequence[FittedModel], X: Any) -> np.ndarray:
+    """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
+    layers = [model._layers() for model in models]
+    first = layers[0][0].w
+    X = to_model_device(border.check_x(models[0], X, reset=False), first, models[0].device)
+    border.check_same_as_model(first, X)
+    network = Network(fitted_widths(layers[0]))
+    xp = _array_api.namespace(first)
+    budget = MemoryBudget(parse_bytes(models[0].max_memory))
+    with _array_api.on_device(X):
+        theta = xp.stack([network.flatten([(w, b) for w, b in some]) for some in layers])
+
+        def finish(x: Array) -> Array:
+            return xp.permute_dims(network.forward(theta, x)[0], (2, 0, 1))
+
+        width = len(models) * max(network.widths[1:])
+        return _array_api.to_host(map_rows(finish, X, theta.dtype, width, budget))
 
 
 def _scores(network: Network, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:

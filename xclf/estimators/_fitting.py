@@ -1,38 +1,377 @@
-"""From checked input to a trained parameter vector: what `fit` and `partial_fit` have in common."""
+"""From checked input to fitted parameters: one path for a single model and for many together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf.estimators._settings import MINIBATCH, Settings
+from xclf._heads import is_per_head, per_head
+from xclf.estimators._devices import PlacedRows
+from xclf.estimators._settings import Settings, resolve
 from xclf.kernels import one_hot
-from xclf.objectives import Layer, Network, Objective, data_loss
+from xclf.objectives import Layer, Loss, Network, loss_named
 from xclf.optim import State
-from xclf.rows import MASK_CLASSES, Rows, blas_threads
+from xclf.rows import MASK_CLASSES, MemoryBudget, Rows, parse_bytes, product_precision
 from xclf.training import (
+    METHODS,
+    Callback,
+    Event,
     FitResult,
+    FitShape,
+    FitSpec,
     MinibatchPlan,
     Monitor,
-    Problem,
     column_moments,
-    fit_lbfgs,
-    fit_minibatch,
-    fit_proximal,
+    empty_history,
+    fit,
+    memory_budget,
     subset,
 )
+from xclf.training.memory import TOGETHER, count_weight_vectors
+
+if TYPE_CHECKING:
+    from xclf.estimators._base import BaseClassifier
 
 
-def computing_dtype(X: Array) -> Any:
-    """float64 for float64 data; float32 for everything else, integers included."""
-    xp = _array_api.namespace(X)
-    return xp.float64 if X.dtype == xp.float64 else xp.float32
+@dataclass(eq=False)
+class Head:
+    """One model that is to be fitted, checked, with what it is trained on.
+
+    loss : the model's, with its parameters bound
+    classes, index : the sorted distinct labels, and the place of each training row's among them
+    train : host numbers of the training rows in X, or None for all of them
+    weights : host float64 (N,) for all rows of X, 0 for those that are not trained on; None for 1
+    weight_key : equal for heads with equal weights
+    start : raw layers to go on from, or None
+    """
+
+    model: BaseClassifier
+    settings: Settings
+    loss: Loss
+    classes: np.ndarray
+    index: np.ndarray
+    train: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    weight_key: Hashable = None
+    start: list[Layer] | None = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Layer widths from features to classes."""
+        return self.model._widths(len(self.classes))
+
+    @property
+    def full_batch(self) -> bool:
+        return self.settings.solver.full_batch
+
+    def shape(self, network: Network, x: Array, dtype: Any, weight_vectors: int) -> FitShape:
+        """The fit as memory planning sees it."""
+        settings = self.settings
+        return FitShape(
+            network,
+            x,
+            dtype,
+            weight_vectors,
+            multipliers=self.full_batch and METHODS[self.loss.full_batch.method].multipliers,
+            batch=0 if self.full_batch else settings.batch_size,
+            held_out=settings.validation_fraction or 0.0,
+            standardize=bool(self.model.standardize),
+        )
+
+
+def loss_of(model: BaseClassifier) -> Loss:
+    """The loss of a model with its parameters, those that the model has, bound."""
+    own = {"margin": float(model.margin)} if hasattr(model, "margin") else {}
+    return loss_named(model._loss_name, **own)
+
+
+def make_head(
+    model: BaseClassifier,
+    placed: PlacedRows,
+    labels: tuple[np.ndarray, np.ndarray],
+    sample_weight: np.ndarray | None,
+) -> Head:
+    """A model that is to be fitted to rows whose (classes, index) are `labels`."""
+    loss, (classes, index) = loss_of(model), labels
+    single = placed.dtype == _array_api.namespace(placed.X).float32
+    settings = resolve(model, auto=model._auto_solver, loss=type(loss), single=single)
+    weights = row_weights(index, classes, model.class_weight, sample_weight)
+    if weights is not None:
+        weights = mean_one(weights)
+    return Head(model, settings, loss, classes, index, weights=weights)
+
+
+def fit_heads(
+    placed: PlacedRows,
+    heads: Sequence[Head],
+    *,
+    callbacks: Sequence[Callable[[Event], Any]] = (),
+    rng: np.random.Generator | None = None,
+    state: State | None = None,
+    one_epoch: bool = False,
+    history: dict[str, list[float]] | None = None,
+) -> list[FitResult]:
+    """Train the models of `heads` together and put the results into them.
+
+    They may differ by what is per head: reg, parameters of the loss and of the update rule, weights
+    and rate; minibatch heads have the same training rows and random state.
+
+    callbacks : beside the first model's own;  rng, state, history : of a fit that goes on
+    one_epoch : a single pass over the rows as they are, as `partial_fit` makes
+    Raises TooManyHeadsError if several heads are too many for the memory that they may take.
+    """
+    first = heads[0]
+    model, X = first.model, placed.X
+    rng = _array_api.generator(model.random_state) if rng is None else rng
+    unit = "iteration" if first.full_batch else "epoch"
+    total = 1 if one_epoch else first.settings.max_iter
+    own: list[Callback] = [*model._callbacks(), *callbacks]
+    monitor = Monitor(own, unit, total, empty_history() if history is None else history)
+    with _array_api.on_device(X), product_precision(X, placed.dtype, model.precision):
+        network = Network(first.widths, bias=bool(model.fit_intercept))
+        inits = _initial(network, heads, rng)
+        rows = _rows(placed, heads, network)
+        if model.standardize:
+            network = standardized(network, rows, _theta_dtype(first, rows))
+        spec = _spec(network, heads, rows, rng, one_epoch)
+        start = partial(_theta, network, first, inits, rows)
+        results = fit(spec, start, monitor, rng, state=state)
+        for head, result in zip(heads, results, strict=True):
+            head.model._take(head, spec, result, monitor.history)
+    return results
+
+
+class TooManyHeadsError(ValueError):
+    """Several heads do not fit into the memory that they may take; fewer may."""
+
+
+def heads_at_once(placed: PlacedRows, head: Head) -> int:
+    """Heads like `head` that can be trained together within the memory that they may take; one at
+    least."""
+    network = Network(head.widths, bias=bool(head.model.fit_intercept))
+    shape = head.shape(network, placed.X, placed.dtype, 1)
+    bound = parse_bytes(head.model.max_memory)
+    return shape.heads_within(shape.needed(0) + TOGETHER if bound is None else bound)
+
+
+def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
+    """X with labels and weights of all heads beside it, and the memory budget of the fit."""
+    first, X = heads[0], placed.X
+    index = first.index
+    if first.train is not None:
+        index = np.zeros(int(X.shape[0]), dtype=np.int64)
+        for head in heads:
+            index[head.train] = head.index
+    labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
+    if first.widths[-1] <= MASK_CLASSES:
+        labels = one_hot(_array_api.namespace(X), labels, first.widths[-1])
+    rows = Rows(X, labels, None, placed.dtype, precision=first.model.precision)
+    vectors = {head.weight_key: head.weights for head in heads}
+    if not (len(vectors) == 1 and _weights_are_implied(first)):
+        lines = [np.ones(len(index)) if w is None else w for w in vectors.values()]
+        weights = np.stack(lines)
+        drawn = np.flatnonzero(weights.any(axis=0))
+        if first.train is not None and _worth_a_copy(first, X, len(drawn)):
+            rows, weights = rows.only(drawn), weights[:, drawn]
+        rows = _weighted(rows, weights, [list(vectors).index(head.weight_key) for head in heads])
+    return replace(rows, budget=_budget(placed, heads, network, rows))
+
+
+def _weights_are_implied(head: Head) -> bool:
+    """Whether all training rows weigh the same, and the others are not drawn."""
+    if head.weights is None:
+        return True
+    return (
+        head.train is not None
+        and not head.full_batch
+        and bool((head.weights[head.train] == 1).all())
+    )
+
+
+def _weighted(rows: Rows, weights: np.ndarray, which: list[int]) -> Rows:
+    """`rows` with weights (G, N); head k has those of line which[k]."""
+    if len(weights) > 1:
+        lines = _array_api.from_host(np.asarray(which), rows.x)
+        return replace(rows, weights=_array_api.from_host(weights, rows.x, rows.dtype), heads=lines)
+    if (weights == 1.0).all():
+        return rows
+    return replace(rows, weights=_array_api.from_host(weights[0], rows.x, rows.dtype))
+
+
+def _worth_a_copy(head: Head, X: Array, rows: int) -> bool:
+    """Whether to take the rows that have weight out of X, rather than pass over all of them."""
+    if not head.full_batch:
+        return False
+    every, features = (int(size) for size in X.shape)
+    itemsize = getattr(X.dtype, "itemsize", 8)
+    most = parse_bytes(head.model.max_memory) or TOGETHER
+    return rows <= 0.95 * every and 4 * rows * features * itemsize <= most
+
+
+def _budget(
+    placed: PlacedRows, heads: Sequence[Head], network: Network, rows: Rows
+) -> MemoryBudget:
+    first, many = heads[0], len(heads) > 1
+    most = first.model.max_memory
+    if most is None and many and _array_api.is_host(placed.X):
+        most = TOGETHER
+    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(rows.weights))
+    try:
+        return memory_budget(shape, most, taken=placed.taken, heads=len(heads))
+    except ValueError as error:
+        if many:
+            raise TooManyHeadsError(str(error)) from None
+        raise
+
+
+def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
+    """`network` in coordinates with (weighted) mean 0 and deviation 1; constant features keep
+    theirs.
+
+    Without biases nothing can absorb a shift, and features are only scaled.
+    """
+    xp = _array_api.namespace(rows.x)
+    mean, variance = column_moments(rows)
+    # A deviation at rounding level of the mean is a constant feature, whose scale stays 1.
+    tiny = (10.0 * xp.finfo(rows.dtype).eps * xp.abs(mean)) ** 2
+    scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
+    shift = xp.astype(mean, dtype) if network.bias else None
+    return replace(network, shift=shift, scale=xp.astype(scale, dtype))
+
+
+def _theta_dtype(head: Head, rows: Rows) -> Any:
+    """Full-batch solvers keep parameters in float64 where they can; products stay narrow."""
+    if not head.full_batch:
+        return rows.dtype
+    return _array_api.accumulator(_array_api.namespace(rows.x), _array_api.device(rows.x))
+
+
+def _initial(network: Network, heads: Sequence[Head], rng: np.random.Generator) -> list[np.ndarray]:
+    """Host float64 (P,) that each head starts from; none for one that goes on from its layers.
+
+    Minibatch heads share a random state, and linear models start from zero.
+    """
+    first = heads[0]
+    if first.start is not None:
+        return []
+    inits = [first.model._initial(network, rng)]
+    for head in heads[1:]:
+        shared = not head.full_batch or len(network.widths) == 2
+        own = None if shared else _array_api.generator(head.model.random_state)
+        inits.append(inits[0] if own is None else head.model._initial(network, own))
+    return inits
+
+
+def _theta(network: Network, head: Head, inits: list[np.ndarray], rows: Rows) -> Array:
+    """(K, P): where each head starts, in fitting coordinates; uses up `inits`."""
+    dtype, start = _theta_dtype(head, rows), head.start
+    if start is None:
+        host = np.stack(inits)
+        inits.clear()  # they take as much memory as the parameters
+        return _array_api.from_host(host, rows.x, dtype)
+    xp = _array_api.namespace(rows.x)
+    layers = [
+        Layer(xp.astype(w, dtype), None if b is None or not network.bias else xp.astype(b, dtype))
+        for w, b in start
+    ]
+    return network.flatten([(w, b) for w, b in network.fitting(layers)])[None, :]
+
+
+def _spec(
+    network: Network,
+    heads: Sequence[Head],
+    rows: Rows,
+    rng: np.random.Generator,
+    one_epoch: bool,
+) -> FitSpec:
+    first = heads[0]
+    settings = first.settings
+    beside = partial(per_head, like=rows.x, dtype=_theta_dtype(first, rows))
+    losses = [vars(head.loss) for head in heads]
+    parameters = {name: beside([own[name] for own in losses]) for name in losses[0]}
+    plan: MinibatchPlan | None = None
+    train: np.ndarray | None = None
+    validation: Rows | None = None
+    if not first.full_batch:
+        plan = _plan(heads, beside, one_epoch)
+        train, validation = _training_rows(first, rows, rng, one_epoch)
+    return FitSpec(
+        len(heads),
+        network,
+        loss_named(first.loss.name, **parameters),
+        beside([float(head.model.reg) for head in heads]),
+        rows,
+        settings.solver,
+        settings.tol,
+        settings.max_iter,
+        plan,
+        train,
+        validation,
+        measure_all=first.train is None and not one_epoch,
+    )
+
+
+def _plan(
+    heads: Sequence[Head], beside: Callable[[list[float]], Any], one_epoch: bool
+) -> MinibatchPlan:
+    settings = heads[0].settings
+
+    def column(values: list[float]) -> Any:
+        each = beside(values)
+        return each[:, None] if is_per_head(each) else each
+
+    rules = [head.settings.rule_parameters for head in heads]
+    return MinibatchPlan(
+        rule=settings.solver.make_rule(
+            **{name: column([own[name] for own in rules]) for name in rules[0]}
+        ),
+        rate=column([head.settings.learning_rate for head in heads]),
+        batch_size=min(settings.batch_size, len(heads[0].index)),
+        epochs=1 if one_epoch else settings.max_iter,
+        schedule=settings.lr_schedule,
+        tol=settings.tol,
+        patience=None if one_epoch else settings.patience,
+    )
+
+
+def _training_rows(
+    head: Head, rows: Rows, rng: np.random.Generator, one_epoch: bool
+) -> tuple[np.ndarray | None, Rows | None]:
+    """(numbers of the rows to train on, held-out rows): those with weight, and a stratified share
+    of them. A part takes its weights as they are: rows without weight count in its batches."""
+    if one_epoch:
+        return None, None
+    numbers = np.arange(len(head.index)) if head.train is None else head.train
+    places = np.arange(len(numbers))
+    if head.weights is not None:
+        places = np.flatnonzero(head.weights[numbers])
+    fraction = head.settings.validation_fraction
+    if fraction is None:
+        return numbers[places], None
+    train, held = hold_out(places, head.index[places], fraction, rng)
+    return numbers[train], subset(rows, numbers[held])
+
+
+def hold_out(
+    rows: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held): row numbers `rows` shared out, stratified by their labels, each in order."""
+    seed = int(rng.integers(2**31))
+    try:
+        train, held = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping cannot hold out validation_fraction={fraction} of "
+            f"{len(labels)} rows: {error}"
+        ) from None
+    return np.sort(train), np.sort(held)
 
 
 def row_weights(
@@ -67,164 +406,7 @@ def row_weights(
     return np.asarray(weights, dtype=np.float64)
 
 
-def make_rows(
-    X: Array, index: np.ndarray, n_classes: int, weights: np.ndarray | None, dtype: Any
-) -> Rows:
-    """X with its encoded labels and weights beside it, on its device."""
-    labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
-    if n_classes <= MASK_CLASSES:
-        labels = one_hot(_array_api.namespace(X), labels, n_classes)
-    return Rows(
-        X, labels, None if weights is None else _array_api.from_host(weights, X, dtype), dtype
-    )
-
-
-def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
-    """`network` in coordinates with (weighted) mean 0 and deviation 1; constant features keep
-    theirs.
-
-    Without biases nothing can absorb a shift, and features are only scaled.
-    """
-    xp = _array_api.namespace(rows.x)
-    mean, variance = column_moments(rows)
-    # A deviation at rounding level of the mean is a constant feature, whose scale stays 1.
-    tiny = (10.0 * xp.finfo(rows.dtype).eps * xp.abs(mean)) ** 2
-    scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
-    shift = xp.astype(mean, dtype) if network.bias else None
-    return replace(network, shift=shift, scale=xp.astype(scale, dtype))
-
-
-@dataclass
-class Job:
-    """One call of fit or partial_fit, everything checked and in place.
-
-    start : raw layers to go on from (a warm start), or None
-    init : host float64 (P,), the parameters to start from otherwise, until they are taken up
-    """
-
-    settings: Settings
-    network: Network
-    rows: Rows
-    loss: str
-    margin: float
-    reg: float
-    init: np.ndarray | None
-    rng: np.random.Generator
-    monitor: Monitor
-    start: list[Layer] | None = None
-
-    def run(self, *, one_epoch: bool = False, state: State | None = None) -> FitResult:
-        """Train; the result's theta is in fitting coordinates of `network`.
-
-        one_epoch : a single pass, going on with an update rule's `state`
-        """
-        with blas_threads(self.rows.x, self._largest_product()):
-            return self._train(one_epoch, state)
-
-    def _largest_product(self) -> int:
-        """Multiply-adds of the largest product of a chunk or a minibatch."""
-        rows = min(len(self.rows), self.rows.chunk_rows(max(self.network.widths[1:])))
-        if self.settings.solver in MINIBATCH:
-            rows = min(len(self.rows), self.settings.batch_size)
-        pairs = zip(self.network.widths[:-1], self.network.widths[1:], strict=True)
-        return rows * max(d * m for d, m in pairs)
-
-    def _train(self, one_epoch: bool, state: State | None) -> FitResult:
-        problem = Problem(
-            Objective(self.network, data_loss(self.loss, self.margin), self.reg), self.rows
-        )
-        s = self.settings
-        if s.solver in MINIBATCH:
-            plan = self._plan()
-            if one_epoch:
-                plan = replace(plan, epochs=1, patience=None)
-            # A part takes its weights as they are: rows without weight count in its batches.
-            train, validation = (None, None) if one_epoch else self._split()
-            (result,) = fit_minibatch(
-                problem,
-                self._theta()[None, :],
-                plan,
-                self.rng,
-                self.monitor,
-                train=train,
-                validation=validation,
-                state=state,
-                measure_all=not one_epoch,
-            )
-            return result
-        if self.loss == "hinge":
-            (result,) = fit_proximal(
-                problem,
-                self._theta()[None, :],
-                margin=self.margin,
-                tol=s.tol,
-                max_iter=s.max_iter,
-                monitor=self.monitor,
-            )
-            return result
-        (result,) = fit_lbfgs(
-            problem, self._theta()[None, :], tol=s.tol, max_iter=s.max_iter, monitor=self.monitor
-        )
-        return result
-
-    def _plan(self) -> MinibatchPlan:
-        s = self.settings
-        return MinibatchPlan(
-            rule=s.rule,
-            rate=s.learning_rate,
-            batch_size=min(s.batch_size, len(self.rows)),
-            epochs=s.max_iter,
-            schedule=s.lr_schedule,
-            tol=s.tol,
-            patience=s.patience,
-        )
-
-    def _theta(self) -> Array:
-        dtype = self.theta_dtype()
-        if self.start is None:
-            theta = _array_api.from_host(self.init, self.rows.x, dtype)
-            self.init = None  # it takes as much memory as the parameters
-            return theta
-        xp = _array_api.namespace(self.rows.x)
-        layers = [
-            Layer(xp.astype(w, dtype), None if b is None else xp.astype(b, dtype))
-            for w, b in self.start
-        ]
-        return self.network.flatten([(w, b) for w, b in self.network.fitting(layers)])
-
-    def theta_dtype(self) -> Any:
-        """Full-batch solvers keep parameters in float64 where they can; products stay narrow."""
-        if self.settings.solver in MINIBATCH:
-            return self.rows.dtype
-        x = self.rows.x
-        return _array_api.accumulator(_array_api.namespace(x), _array_api.device(x))
-
-    def _split(self) -> tuple[np.ndarray, Rows | None]:
-        """(rows to train on, held-out rows): those with weight, and a stratified share of them."""
-        fraction = self.settings.validation_fraction
-        rows = np.arange(len(self.rows))
-        if self.rows.weights is not None:
-            rows = np.flatnonzero(_array_api.to_host(self.rows.weights))
-        if fraction is None:
-            return rows, None
-        train, held = hold_out(rows, self._host_labels()[rows], fraction, self.rng)
-        return train, subset(self.rows, held)
-
-    def _host_labels(self) -> np.ndarray:
-        labels = _array_api.to_host(self.rows.labels)
-        return labels.argmax(axis=0) if labels.ndim == 2 else labels
-
-
-def hold_out(
-    rows: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(train, held): row numbers `rows` shared out, stratified by their labels, each in order."""
-    seed = int(rng.integers(2**31))
-    try:
-        train, held = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise ValueError(
-            f"early_stopping cannot hold out validation_fraction={fraction} of "
-            f"{len(labels)} rows: {error}"
-        ) from None
-    return np.sort(train), np.sort(held)
+def mean_one(weights: np.ndarray) -> np.ndarray:
+    """Weights divided by the mean of those above zero: rows without weight are not drawn."""
+    weights = weights / weights.max()  # first: the sum of large weights overflows
+    return np.asarray(weights / weights[weights > 0.0].mean())

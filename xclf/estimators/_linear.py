@@ -11,7 +11,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import ProbabilityMixin
-from xclf.objectives import Layer, Network
+from xclf.objectives import LOSSES, Layer, Network, loss_parameters
 from xclf.training import FitResult
 
 
@@ -119,9 +119,7 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     ['up', 'right']
     """
 
-    @property
-    def _loss_name(self) -> str:
-        return "softmax"
+    _losses = ("softmax",)
 
 
 class SVMClassifier(LinearClassifier):
@@ -150,6 +148,7 @@ class SVMClassifier(LinearClassifier):
         self,
         reg: float = 1e-4,
         *,
+        loss: str = "hinge",
         margin: float = 1.0,
         fit_intercept: bool = True,
         standardize: bool = False,
@@ -172,34 +171,9 @@ class SVMClassifier(LinearClassifier):
         precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
-        super().__init__(
-            reg,
-            fit_intercept=fit_intercept,
-            standardize=standardize,
-            solver=solver,
-            max_iter=max_iter,
-            tol=tol,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            lr_schedule=lr_schedule,
-            class_weight=class_weight,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            warm_start=warm_start,
-            random_state=random_state,
-            callbacks=callbacks,
-            verbose=verbose,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-        )
-        self.margin = margin
+        self._set_parameters(locals())
 
-    @property
-    def _loss_name(self) -> str:
-        return "hinge"
+    _losses = tuple(name for name in LOSSES if "margin" in loss_parameters(name))
 
     def _set_extras(self, result: FitResult) -> None:
         self.__dict__.pop("dual_gap_", None)

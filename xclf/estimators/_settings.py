@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import is_device_name
-from xclf.optim import SCHEDULES, SGD, Adam, Momentum, RMSProp, Rule
+from xclf._warnings import warn_caller
+from xclf.objectives import Loss
+from xclf.optim import SCHEDULES, SOLVERS, Solver
 from xclf.rows import PRECISIONS, parse_bytes
 
-FULL_BATCH = ("lbfgs",)
-MINIBATCH = ("sgd", "momentum", "rmsprop", "adam")
-SOLVERS = ("auto", *FULL_BATCH, *MINIBATCH)
-
-#: Learning rate of each minibatch solver when none is given.
-LEARNING_RATES = {"sgd": 1e-2, "momentum": 1e-2, "rmsprop": 1e-3, "adam": 1e-3}
+#: Values of the parameter `solver`.
+SOLVER_NAMES = ("auto", *SOLVERS)
 
 # Parameters that only some solvers read; None (or False) means "not set".
 _FOR_MINIBATCH = (
@@ -93,10 +90,9 @@ CHECKS: dict[str, Check] = {
     "reg": _real(lambda v: v >= 0.0, "a finite number >= 0"),
     "margin": _real(lambda v: v > 0.0, "a finite number > 0"),
     "hidden": _integer(1),
-    "loss": _one_of("softmax", "hinge"),
     "fit_intercept": _FLAG,
     "standardize": _FLAG,
-    "solver": _one_of(*SOLVERS),
+    "solver": _one_of(*SOLVER_NAMES),
     "max_iter": _or_none(_integer(1)),
     "tol": _or_none(_real(lambda v: v >= 0.0, "a finite number >= 0")),
     "batch_size": _or_none(_integer(1)),
@@ -120,12 +116,13 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def check_parameters(name: str, params: Mapping[str, Any]) -> None:
-    """ValueError for the first hyperparameter that is out of its range."""
+def check_parameters(kind: Any, params: Mapping[str, Any]) -> None:
+    """ValueError for the first hyperparameter of an estimator class that is out of its range."""
+    name, checks = kind.__name__, CHECKS | {"loss": _one_of(*kind._losses)}
     for key, value in params.items():
-        if key not in CHECKS:
+        if key not in checks:
             continue  # a parameter of a subclass, which checks it itself
-        good, words = CHECKS[key]
+        good, words = checks[key]
         if good(value):
             continue
         raise ValueError(f"{name}: {key} must be {words}, got {value!r}")
@@ -133,61 +130,58 @@ def check_parameters(name: str, params: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The hyperparameters of one fit, every default filled in."""
+    """The hyperparameters of one fit that are not part of its objective, every default filled in.
 
-    solver: str
+    rule_parameters : of the solver's update rule, such as momentum, by name
+    """
+
+    solver: Solver
     max_iter: int
     tol: float
     batch_size: int
-    rule: Rule
     learning_rate: float
+    rule_parameters: dict[str, float]
     lr_schedule: str
     patience: int
     validation_fraction: float | None
 
 
-def resolve(est: Any, *, auto: str, hinge: bool, single: bool) -> Settings:
+def resolve(est: Any, *, auto: str, loss: type[Loss], single: bool) -> Settings:
     """Settings of a fit; warns about parameters that the solver does not use.
 
-    auto : what "auto" stands for;  hinge : whether the loss is the hinge
-    single : whether products run in float32
+    auto : the solver that "auto" stands for;  single : whether products run in float32
     """
-    solver = auto if est.solver == "auto" else est.solver
+    solver = SOLVERS[auto if est.solver == "auto" else est.solver]
     _warn_unused(est, solver)
-    if solver in FULL_BATCH:
-        # The hinge's figure is a duality gap, the other a gradient relative to zero weights:
-        # DEFAULTS in the README. float32 cannot reach the float64 figure.
-        max_iter = 5000 if hinge else 1000
-        tol = (1e-4 if single else 1e-6) if hinge else (1e-6 if single else 1e-8)
+    if solver.full_batch:
+        defaults = loss.full_batch
+        max_iter, tol = defaults.max_iter, defaults.tol32 if single else defaults.tol64
     else:
         max_iter, tol = 100, 1e-4
-    momentum = 0.9 if est.momentum is None else float(est.momentum)
-    rules: dict[str, Rule] = {
-        "sgd": SGD(),
-        "momentum": Momentum(momentum),
-        "rmsprop": RMSProp(),
-        "adam": Adam(),
-    }
     fraction = 0.1 if est.validation_fraction is None else float(est.validation_fraction)
+    given = {name: getattr(est, name) for name in solver.parameters}
+    default = {} if solver.full_batch else vars(solver.make_rule())
     return Settings(
         solver=solver,
         max_iter=max_iter if est.max_iter is None else int(est.max_iter),
         tol=tol if est.tol is None else float(est.tol),
         batch_size=200 if est.batch_size is None else int(est.batch_size),
-        rule=rules.get(solver, SGD()),
-        learning_rate=float(est.learning_rate or LEARNING_RATES.get(solver, 0.0)),
+        learning_rate=float(est.learning_rate or solver.learning_rate),
+        rule_parameters={
+            name: float(default[name] if value is None else value) for name, value in given.items()
+        },
         lr_schedule=est.lr_schedule or "constant",
         patience=10 if est.n_iter_no_change is None else int(est.n_iter_no_change),
         validation_fraction=fraction if est.early_stopping else None,
     )
 
 
-def in_full_batches(est: Any) -> bool:
+def uses_full_batches(est: Any) -> bool:
     """Whether `fit` counts iterations over all rows, not epochs of minibatches."""
-    return (est._auto_solver if est.solver == "auto" else est.solver) in FULL_BATCH
+    return SOLVERS[est._auto_solver if est.solver == "auto" else est.solver].full_batch
 
 
-def resolve_in_parts(est: Any) -> Settings:
+def resolve_in_parts(est: Any, loss: type[Loss]) -> Settings:
     """Settings of a `partial_fit`; ValueError for what it cannot do, as it sees some rows only."""
     for name in ("standardize", "early_stopping"):
         if getattr(est, name):
@@ -202,24 +196,24 @@ def resolve_in_parts(est: Any) -> Settings:
             f"partial_fit does not support lr_schedule={est.lr_schedule!r}: it needs the number "
             "of epochs; leave it at None, and set learning_rate between calls"
         )
-    return resolve(est, auto="adam", hinge=False, single=True)
+    return resolve(est, auto="adam", loss=loss, single=True)
 
 
-def _warn_unused(est: Any, solver: str) -> None:
+def _warn_unused(est: Any, solver: Solver) -> None:
     unused = [
         key
         for key in _FOR_MINIBATCH
-        if solver in FULL_BATCH and getattr(est, key) not in (None, False)
+        if solver.full_batch and getattr(est, key) not in (None, False)
     ]
-    if est.momentum is not None and solver != "momentum":
-        unused.append("momentum")
+    of_rules = {name for one in SOLVERS.values() for name in one.parameters}
+    unused += [
+        name for name in sorted(of_rules - set(solver.parameters)) if getattr(est, name) is not None
+    ]
     if est.validation_fraction is not None and not est.early_stopping:
         unused.append("validation_fraction")
     if unused:
         what = "without early_stopping=True" if unused == ["validation_fraction"] else ""
-        warnings.warn(
-            f"{type(est).__name__}: solver {solver!r} does not use {', '.join(unused)}"
-            + (f" {what}" if what else ""),
-            UserWarning,
-            stacklevel=6,  # the line that called fit or partial_fit
+        warn_caller(
+            f"{type(est).__name__}: solver {solver.name!r} does not use {', '.join(unused)}"
+            + (f" {what}" if what else "")
         )

@@ -11,7 +11,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import ProbabilityMixin
-from xclf.objectives import Layer, Network
+from xclf.objectives import LOSSES, Layer, Network
 
 
 def _has_probabilities(net: TwoLayerClassifier) -> bool:
@@ -82,35 +82,9 @@ class TwoLayerClassifier(BaseClassifier):
         precision: str | None = None,
         max_memory: Any = None,
     ) -> None:
-        super().__init__(
-            reg,
-            fit_intercept=fit_intercept,
-            standardize=standardize,
-            solver=solver,
-            max_iter=max_iter,
-            tol=tol,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            lr_schedule=lr_schedule,
-            class_weight=class_weight,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            warm_start=warm_start,
-            random_state=random_state,
-            callbacks=callbacks,
-            verbose=verbose,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-        )
-        self.hidden = hidden
-        self.loss = loss
+        self._set_parameters(locals())
 
-    @property
-    def _loss_name(self) -> str:
-        return str(self.loss)
+    _losses = tuple(LOSSES)
 
     @property
     def _auto_solver(self) -> str:

@@ -6,9 +6,9 @@ checks values, holds state, draws random numbers or reads anything on the host.
 """
 
 from xclf.kernels._cross_entropy import cross_entropy, log_softmax
-from xclf.kernels._hinge import hinge, proximal_hinge
+from xclf.kernels._hinge import hinge, proximal_hinge, squared_hinge
 from xclf.kernels._layers import affine, affine_grad, l2, relu, relu_grad
-from xclf.kernels._rows import one_hot
+from xclf.kernels._reductions import one_hot
 
 __all__ = [
     "affine",
@@ -21,4 +21,5 @@ __all__ = [
     "proximal_hinge",
     "relu",
     "relu_grad",
+    "squared_hinge",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xclf._array_api import Array, namespace
-from xclf.kernels._rows import class_axis, reduce_rows, row_factor, sum_classes, true_class
+from xclf.kernels._reductions import class_axis, reduce_rows, row_factor, sum_classes, true_class
 
 
 def cross_entropy(

@@ -1,11 +1,11 @@
-"""Multiclass hinge loss, Weston-Watkins sum form, its gradient, and its proximal smoothing."""
+"""Multiclass hinge losses, Weston-Watkins sum form, with gradients: plain, squared, smoothed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from xclf._array_api import Array, Namespace, namespace
-from xclf.kernels._rows import (
+from xclf.kernels._reductions import (
     class_axis,
     per_head,
     reduce_rows,
@@ -72,6 +72,36 @@ def hinge(
     if not need_loss:
         return None, dscores
     losses = sum_classes(xp, violation, axis)
+    return reduce_rows(xp, losses, factor, reduction, axis), dscores
+
+
+def squared_hinge(
+    scores: Array,
+    labels: Array,
+    *,
+    margin: Any = 1.0,
+    weights: Array | None = None,
+    reduction: str = "mean",
+    axis: int = -1,
+    need_loss: bool = True,
+) -> tuple[Array | None, Array]:
+    """Multiclass squared hinge loss, Weston-Watkins sum form, and its gradient in `scores`.
+
+        L_i = sum_{j != y_i} max(0, m[i,j])^2,   m[i,j] = s[i,j] - s[i,y_i] + margin
+        dL_i/ds[i,j] = 2 max(0, m[i,j]),         dL_i/ds[i,y_i] = -2 sum_{j != y_i} max(0, m[i,j])
+
+    Continuously differentiable. Parameters, results and errors are those of `hinge`. Source: Weston
+    & Watkins (1999) with squared slacks.
+    """
+    xp = namespace(scores)
+    axis = class_axis(scores, axis)
+    factor = row_factor(xp, scores, weights, reduction, axis)
+    m, true = _margins(xp, scores, labels, margin, axis)
+    violation = xp.where(true, 0.0, xp.maximum(m, 0.0))
+    dscores = _pull(xp, 2.0 * violation, true, factor, axis)
+    if not need_loss:
+        return None, dscores
+    losses = sum_classes(xp, violation * violation, axis)
     return reduce_rows(xp, losses, factor, reduction, axis), dscores
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from xclf._array_api import Array, accumulator, device, namespace
-from xclf.kernels._rows import plain
+from xclf.kernels._reductions import plain
 
 
 def affine(x: Array, w: Array, b: Array | None, *, axis: int = -1) -> Array:

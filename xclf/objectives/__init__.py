@@ -1,27 +1,37 @@
 """Objectives: flat parameters and some rows in, loss and gradient out."""
 
-from xclf.objectives._host import true_index
-from xclf.objectives._host_proximal import proximal_sums
-from xclf.objectives._network import Layer, Network
-from xclf.objectives._objective import LOSSES, Objective, data_loss, take_heads
-from xclf.objectives._protocols import DataLoss, RowChunk
-from xclf.objectives._proximal import Move, ProximalSums, class_flows, true_mask
-from xclf.objectives._sums import RowSums
+from xclf.objectives._hinge import Hinge
+from xclf.objectives._loss import FullBatch, Loss, RowChunk
+from xclf.objectives._losses import LOSSES, loss_named, loss_parameters
+from xclf.objectives._network import Layer, Network, Tape
+from xclf.objectives._objective import Objective
+from xclf.objectives._operations import FORMULAS, Operations
+from xclf.objectives._proximal_sums import Move, ProximalSums
+from xclf.objectives._row_sums import RowSums
+from xclf.objectives._softmax import Softmax
+from xclf.objectives._squared_hinge import SquaredHinge
+from xclf.objectives._true_class import class_flows, pair_laplacian, true_mask
 
 __all__ = [
+    "FORMULAS",
     "LOSSES",
-    "DataLoss",
+    "FullBatch",
+    "Hinge",
     "Layer",
+    "Loss",
     "Move",
     "Network",
     "Objective",
+    "Operations",
     "ProximalSums",
     "RowChunk",
     "RowSums",
+    "Softmax",
+    "SquaredHinge",
+    "Tape",
     "class_flows",
-    "data_loss",
-    "proximal_sums",
-    "take_heads",
-    "true_index",
+    "loss_named",
+    "loss_parameters",
+    "pair_laplacian",
     "true_mask",
 ]

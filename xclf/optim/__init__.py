@@ -4,16 +4,11 @@ They know flat parameter vectors and a function that gives values and gradients;
 data or estimators.
 """
 
-from xclf.optim.in_place import (
-    can_update_in_place,
-    can_update_on_host,
-    update_in_place,
-    update_on_host,
-)
 from xclf.optim.lbfgs import LBFGS, Iterate
 from xclf.optim.memory import LEAST_PAIRS, Memory, memory_size
-from xclf.optim.rules import SGD, Adam, Momentum, RMSProp, Rule, State
+from xclf.optim.rules import SGD, Adam, Momentum, Nesterov, RMSProp, Rule, State
 from xclf.optim.schedules import EPOCH_DECAY, SCHEDULES, rate_factor
+from xclf.optim.solvers import SOLVERS, Solver
 from xclf.optim.spectral import SpectralPreconditioner
 from xclf.optim.wolfe import Accepted, Trial, wolfe_search
 
@@ -23,21 +18,20 @@ __all__ = [
     "LEAST_PAIRS",
     "SCHEDULES",
     "SGD",
+    "SOLVERS",
     "Accepted",
     "Adam",
     "Iterate",
     "Memory",
     "Momentum",
+    "Nesterov",
     "RMSProp",
     "Rule",
+    "Solver",
     "SpectralPreconditioner",
     "State",
     "Trial",
-    "can_update_in_place",
-    "can_update_on_host",
     "memory_size",
     "rate_factor",
-    "update_in_place",
-    "update_on_host",
     "wolfe_search",
 ]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from xclf._array_api import Array, accumulator, device, library, namespace
+from xclf._array_api import Array, accumulator, device, namespace
 
 Apply: TypeAlias = Callable[[Array], Array]
 
-# Bytes of a head's pairs from which a product for each head costs less than CuPy's stacked one, for
-# which all that is not contiguous is copied: the pairs in use of several heads.
+# Bytes of a head's pairs from which one product for each head is no dearer than a stacked one: some
+# libraries copy for that all that is not contiguous, as the pairs in use of several heads.
 _LARGE = 1 << 20
 
 #: Pairs that are kept even where there is no room for them: with fewer the method is another one.
@@ -136,8 +136,10 @@ def dots(a: Array, b: Array) -> Array:
 def _products(a: Array, b: Array) -> Array:
     """a @ b for each of K heads, (K, M, N) and (K, N, P)."""
     xp = namespace(a)
-    if library(xp) == "cupy" and max(a.nbytes, b.nbytes) >= _LARGE * a.shape[0]:
-        return xp.stack([xp.matmul(a[k, ...], b[k, ...]) for k in range(a.shape[0])])
+    heads = int(a.shape[0])
+    size = max(math.prod(a.shape), math.prod(b.shape)) * (8 if a.dtype == xp.float64 else 4)
+    if heads > 1 and size >= _LARGE * heads:
+        return xp.stack([xp.matmul(a[k, ...], b[k, ...]) for k in range(heads)])
     return xp.matmul(a, b)
 
 

@@ -74,6 +74,22 @@ class Momentum(Rule):
 
 
 @dataclass(frozen=True)
+class Nesterov(Momentum):
+    """v <- momentum * v - rate * gradient; theta <- theta + momentum * v - rate * gradient.
+
+    Nesterov's accelerated gradient in the form of Sutskever, Martens, Dahl & Hinton (2013); theta
+    here is their point ahead, theta + momentum * v, at which the gradient is taken.
+    """
+
+    def update(
+        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
+    ) -> tuple[Array, State]:
+        step = numbers[0] * gradient
+        velocity = self.momentum * state[0] - step
+        return theta + self.momentum * velocity - step, (velocity,)
+
+
+@dataclass(frozen=True)
 class RMSProp(Rule):
     """c <- decay c + (1 - decay) gradient^2; theta <- theta - rate * gradient / (sqrt(c) +
     epsilon).

@@ -31,7 +31,7 @@ _Scorer = type(get_scorer("accuracy"))
 
 
 @dataclass
-class Split:
+class Fold:
     """One fold: host row numbers; the labels and the parameters of `fit` of its training rows."""
 
     train: np.ndarray
@@ -44,7 +44,7 @@ class Split:
 class Folds:
     """Splits that are known, as a splitter."""
 
-    splits: list[Split] = field(repr=False)
+    splits: list[Fold] = field(repr=False)
 
     def get_n_splits(self, *_: Any, **__: Any) -> int:
         return len(self.splits)
@@ -77,7 +77,7 @@ class FitLedger:
     """The fits of one search, candidate by candidate, split by split."""
 
     def __init__(
-        self, X: Any, y: Any, candidates: list[Any], splits: list[Split], refit: Callable[..., None]
+        self, X: Any, y: Any, candidates: list[Any], splits: list[Fold], refit: Callable[..., None]
     ) -> None:
         self.X, self.y = X, y
         self.candidates, self.splits = candidates, splits

@@ -9,10 +9,9 @@ import numpy as np
 from sklearn import get_config
 from sklearn.utils.metadata_routing import process_routing
 
-from xclf.estimators._base import BaseClassifier
-from xclf.estimators._devices import shares_rows
+from xclf.estimators import BaseClassifier, shares_rows
 from xclf.sweep._heads import Context
-from xclf.sweep._ledger import Fit, FitLedger, Split
+from xclf.sweep._ledger import Fit, FitLedger, Fold
 from xclf.sweep._progress import NullProgress
 from xclf.sweep._scores import first_steps, last_step, rows_of
 from xclf.sweep._train import train_heads
@@ -34,7 +33,7 @@ def train_fits(ledger: FitLedger, watch: NullProgress) -> None:
         _train_behind_steps(ledger.X, fits, ledger.splits[fits[0].split], watch)
 
 
-def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: NullProgress) -> None:
+def _train_together(X: Any, fits: list[Fit], splits: list[Fold], watch: NullProgress) -> None:
     try:
         context = _context(X, fits)
     except Exception as error:
@@ -50,7 +49,7 @@ def _train_together(X: Any, fits: list[Fit], splits: list[Split], watch: NullPro
     train_heads(context, heads, watch)
 
 
-def _train_behind_steps(X: Any, fits: list[Fit], split: Split, watch: NullProgress) -> None:
+def _train_behind_steps(X: Any, fits: list[Fit], split: Fold, watch: NullProgress) -> None:
     """Fit the first steps once, and train all last steps on what they give."""
     steps = fits[0].template[:-1]
     try:
@@ -100,7 +99,7 @@ def _steps_key(fit: Fit) -> Any:
         return id(fit)
 
 
-def _last_params(fit: Fit, split: Split) -> dict[str, Any]:
+def _last_params(fit: Fit, split: Fold) -> dict[str, Any]:
     """What `fit` of the last step is called with, of the parameters of the whole fit."""
     if last_step(fit.template) is fit.template:
         return split.params
@@ -110,7 +109,7 @@ def _last_params(fit: Fit, split: Split) -> dict[str, Any]:
     return _of_step(split.params, (name,))[name]
 
 
-def _first_params(fit: Fit, split: Split) -> dict[str, Any]:
+def _first_params(fit: Fit, split: Fold) -> dict[str, Any]:
     """What `fit_transform` of the steps before the last one is called with."""
     names = tuple(name for name, _ in fit.template.steps)
     if get_config()["enable_metadata_routing"]:

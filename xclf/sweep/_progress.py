@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from xclf.sweep._heads import Head
+from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import Fit, FitLedger
 from xclf.sweep._scores import scores_of
 from xclf.training import Event
@@ -32,11 +32,11 @@ class NullProgress:
     ) -> None:
         return None
 
-    def begin(self, heads: list[Head]) -> Callable[[Event], Any]:
+    def begin(self, heads: list[SweepHead]) -> Callable[[Event], Any]:
         """A pass begins with these heads; returns what hears its events."""
         return lambda event: None
 
-    def end(self, heads: list[Head]) -> None:
+    def end(self, heads: list[SweepHead]) -> None:
         """The pass is over: the models of its heads are trained, or have failed."""
 
 
@@ -67,7 +67,7 @@ class Progress(NullProgress):
         if self.bar is not None:
             self.bar.stop()
 
-    def begin(self, heads: list[Head]) -> Callable[[Event], Any]:
+    def begin(self, heads: list[SweepHead]) -> Callable[[Event], Any]:
         def hear(event: Event) -> None:
             ended = len(heads) - event.heads
             # Epochs are counted, iterations are not known beforehand.
@@ -79,7 +79,7 @@ class Progress(NullProgress):
 
         return hear
 
-    def end(self, heads: list[Head]) -> None:
+    def end(self, heads: list[SweepHead]) -> None:
         self.done += len(heads)
         self._measure([head.fit for head in heads if head.fit.error is None])
         self._show(self.done, float(self.done), "")

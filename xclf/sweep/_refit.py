@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf.estimators import SoftmaxClassifier
-from xclf.estimators._settings import FULL_BATCH
+from xclf.estimators import SoftmaxClassifier, uses_full_batches
 from xclf.sweep._ledger import FitLedger
 
 
@@ -40,7 +39,7 @@ def _fold_models(ledger: FitLedger, template: Any) -> list[Any]:
     """The candidate's models on the folds, if they make a start."""
     if not isinstance(template, SoftmaxClassifier) or template.warm_start:
         return []
-    if template.solver not in ("auto", *FULL_BATCH):
+    if not uses_full_batches(template):
         return []
     folds = len(ledger.splits)
     for first in range(0, len(ledger.fits), folds):

@@ -9,25 +9,19 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 
 from xclf import _array_api
-from xclf._array_api import Array
-from xclf.estimators import _border as border
-from xclf.estimators._base import BaseClassifier
-from xclf.estimators._devices import to_model_device
-from xclf.estimators._fitted import fitted_widths
+from xclf.estimators import fitted_shape, stacked_scores
 from xclf.kernels import log_softmax
-from xclf.objectives import Network
-from xclf.rows import MemoryBudget, map_rows, parse_bytes
 
 #: Bytes of scores that are kept on the host at a time.
 BUDGET = 256 << 20
 
 
-class _Split(Protocol):
+class _FoldLike(Protocol):
     train: np.ndarray
     test: np.ndarray
 
 
-class _Fit(Protocol):
+class _FitLike(Protocol):
     split: int
     template: Any
     error: Exception | None
@@ -66,12 +60,12 @@ class Scores:
             done += fits
         return done
 
-    def _window(self, fit: _Fit) -> int:
+    def _window(self, fit: _FitLike) -> int:
         """Candidates whose scores on all folds fit in the budget; one at least."""
         rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.ledger.splits)
         return int(max(1, BUDGET // (8 * rows * len(fit.template.classes_))))
 
-    def answer(self, fit: _Fit, method: str, rows: np.ndarray) -> np.ndarray:
+    def answer(self, fit: _FitLike, method: str, rows: np.ndarray) -> np.ndarray:
         """What `method` of the fit's model gives for the rows of these numbers, on the host."""
         split = self.ledger.splits[fit.split]
         for train, own in ((False, split.test), (True, split.train)):
@@ -105,10 +99,8 @@ def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
     """id(fit) -> scores; without those whose rows cannot be scored."""
     alike: dict[Any, list[Any]] = {}
     for fit in fits:
-        model = last_step(fit.template)
-        layers = model._layers()
         steps = tuple(id(step) for _, step in first_steps(fit.template))
-        alike.setdefault((steps, fitted_widths(layers), layers[0].w.dtype), []).append(fit)
+        alike.setdefault((steps, fitted_shape(last_step(fit.template))), []).append(fit)
     plain = rows_of(X, rows)
     held: dict[int, np.ndarray] = {}
     for some in alike.values():
@@ -119,25 +111,6 @@ def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
             continue
         held |= {id(fit): scores[:, k, :] for k, fit in enumerate(some)}
     return held
-
-
-def stacked_scores(models: list[BaseClassifier], X: Any) -> np.ndarray:
-    """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
-    layers = [model._layers() for model in models]
-    first = layers[0][0].w
-    X = to_model_device(border.check_x(models[0], X, reset=False), first, models[0].device)
-    border.check_same_as_model(first, X)
-    network = Network(fitted_widths(layers[0]))
-    xp = _array_api.namespace(first)
-    budget = MemoryBudget(parse_bytes(models[0].max_memory))
-    with _array_api.on_device(X):
-        theta = xp.stack([network.flatten([(w, b) for w, b in some]) for some in layers])
-
-        def finish(x: Array) -> Array:
-            return xp.permute_dims(network.forward(theta, x)[0], (2, 0, 1))
-
-        width = len(models) * max(network.widths[1:])
-        return _array_api.to_host(map_rows(finish, X, theta.dtype, width, budget))
 
 
 def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:

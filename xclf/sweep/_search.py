@@ -16,13 +16,12 @@ from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf import _array_api
-from xclf.estimators._base import BaseClassifier
-from xclf.estimators._border import check_same_device, host_values
+from xclf.estimators import BaseClassifier, check_same_device, host_values
 from xclf.sweep._ledger import (
     FitLedger,
+    Fold,
     Folds,
     OnHost,
-    Split,
     on_row_numbers,
     on_rows,
     recording_estimator,
@@ -127,7 +126,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         rows = np.arange(len(X) if _array_api.is_host(X) else int(X.shape[0]))
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
-            Split(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
+            Fold(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
         ]
         ledger = FitLedger(X, y, list(ParameterGrid(self.param_grid)), splits, refit)
         record = self._search(ledger, scoring=_no_score, refit=False, error_score="raise")

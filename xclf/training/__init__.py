@@ -1,33 +1,35 @@
-"""Training: full-batch and minibatch fits of an objective over rows."""
+"""Training: one engine for K heads over the same rows, and its methods."""
 
-from xclf.training._epoch import MinibatchPlan, minibatch_step
-from xclf.training.augmented_lagrangian import fit_proximal
+from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
+from xclf.training.engine import METHODS, FitSpec, Method, fit
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
-from xclf.training.minibatch import (
-    DIVERGED,
-    accuracy,
-    fit_minibatch,
-    probe_rows,
-    subset,
-)
+from xclf.training.memory import FitShape, memory_budget
+from xclf.training.minibatch import DIVERGED, accuracy, fit_minibatch, probe_rows, subset
 from xclf.training.problem import Problem, column_moments
+from xclf.training.steps import MinibatchPlan, plain_steps
 
 __all__ = [
     "DIVERGED",
+    "METHODS",
     "Callback",
     "Event",
     "FitResult",
+    "FitShape",
+    "FitSpec",
+    "Method",
     "MinibatchPlan",
     "Monitor",
     "Problem",
     "accuracy",
     "column_moments",
     "empty_history",
+    "fit",
+    "fit_augmented_lagrangian",
     "fit_lbfgs",
     "fit_minibatch",
-    "fit_proximal",
-    "minibatch_step",
+    "memory_budget",
+    "plain_steps",
     "probe_rows",
     "subset",
 ]

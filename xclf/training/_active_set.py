@@ -8,7 +8,6 @@ import numpy as np
 import scipy.linalg
 
 from xclf._array_api import Array, is_host, to_host
-from xclf.objectives import true_index
 from xclf.training.problem import Problem
 
 # The system has a row for every pair of a row and a class at its margin; features are copied.
@@ -48,12 +47,17 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
     z = network.shifted(chunk.x)
     z = z if network.scale is None else z / network.scale
     reg = float(np.reshape(to_host(problem.objective.reg), ()))
-    system = _System(z, true_index(chunk.labels), share / share.sum(), margin, reg, network.bias)
+    system = _System(z, _class_index(chunk.labels), share / share.sum(), margin, reg, network.bias)
     found = system.solve(np.asarray(to_host(multipliers), dtype=np.float64))
     if found is None:
         return None
     v, b, a = found
     return Exact(np.asarray(network.flatten([(v, b if network.bias else None)])), a)
+
+
+def _class_index(labels: np.ndarray) -> np.ndarray:
+    """Integers (n,) of labels that may be a boolean mask (C, n)."""
+    return np.asarray(labels.argmax(axis=0)) if labels.ndim == 2 else labels
 
 
 def is_small(problem: Problem) -> bool:

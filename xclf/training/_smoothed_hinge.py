@@ -11,7 +11,7 @@ import numpy as np
 
 from xclf._array_api import Array, accumulator, device, from_host, namespace
 from xclf.kernels import proximal_hinge
-from xclf.objectives import Layer, Move, ProximalSums, proximal_sums
+from xclf.objectives import Layer, Move, ProximalSums
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, PerRow, sum_over_rows
 from xclf.training._certificate import Certificate
@@ -138,16 +138,9 @@ class SmoothedHinge:
     def _evaluate(self, theta: Array) -> tuple[Array, ...]:
         """(value, grad, slack, plain objective), and the curvature if there is a move."""
         rows, objective, total = self.problem.rows, self.problem.objective, self.problem.total
-        step = proximal_sums(
-            objective.network,
-            theta,
-            rows.dtype,
-            margin=self._margin,
-            smoothing=self._smoothing,
-            anchor=self.anchor,
-            move=self._move,
-            rows=len(rows),
-        )
+        network = objective.network
+        layers = network.prepared(theta, rows.dtype)
+        step = ProximalSums(network, layers, self._margin, self._smoothing, self.anchor, self._move)
         width = self.problem.width(theta)
         sums = sum_over_rows(partial(_at_its_place, step), rows, width)
         loss, slack, plain = sums[:3]
@@ -170,7 +163,7 @@ class SmoothedHinge:
     def keep(self, kept: np.ndarray) -> None:
         """Go on with the heads that host integers `kept` name, in increasing order; not while a
         move is due. Anchors close ranks in the memory they have."""
-        self.problem = self.problem.keep(kept)
+        self.problem = self.problem.take_heads(kept)
         self.margin, self.smoothing = self.margin[kept], self.smoothing[kept]
 
         def close(part: Array) -> Array:
@@ -188,7 +181,7 @@ class SmoothedHinge:
 
     def certify(self, theta: Array, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(objective, gap), host (k,), of the heads that integers `heads` name, at theta (k, P)."""
-        problem = widest(self.problem.keep(heads))
+        problem = widest(self.problem.take_heads(heads))
         margin, smoothing = self.margin[heads], self.smoothing[heads]
         return Certificate(problem, theta, margin, smoothing, self.anchor, heads).bound()
 

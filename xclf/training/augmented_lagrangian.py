@@ -51,15 +51,14 @@ _EXACT = 1e-11
 _WAIT, _MOST_WAIT = 5, 10
 
 
-def fit_proximal(
-    problem: Problem, theta: Array, *, margin: Any, tol: float, max_iter: int, monitor: Monitor
+def fit_augmented_lagrangian(
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     """Minimise K hinge objectives from theta (K, P); one result a head.
 
     Heads share the rows and nothing else: each has its own smoothing, moves its multipliers when
     its own inner solve is good enough, and leaves the batch at its own end.
 
-    margin : float, or (K,)
     max_iter : inner L-BFGS iterations of a head in all
 
     A linear model with reg > 0 has converged when `dual_gap` is at most `tol` times the objective.
@@ -71,8 +70,9 @@ def fit_proximal(
     below `tol` times its first value.
     """
     heads = int(theta.shape[0])
-    margins = np.zeros(heads) + to_host(margin)
-    fit = _Fit(problem, theta, margins, tol, max_iter, monitor)
+    loss: Any = problem.objective.loss  # a hinge, with its margin
+    margins = np.zeros(heads) + to_host(loss.margin)
+    fit = _AugmentedLagrangianFit(problem, theta, margins, tol, max_iter, monitor)
     del theta  # the start is not needed any more
     try:
         fit.run()
@@ -85,7 +85,7 @@ def fit_proximal(
     return [result for result in fit.results if result is not None]
 
 
-class _Fit:
+class _AugmentedLagrangianFit:
     """K heads on their way. `alive` are the original numbers of those still in the batch; all else
     is in their order, but for `results` and what __init__ keeps of the whole.
 
@@ -159,7 +159,7 @@ class _Fit:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
         heads, thetas, smoothing = zip(*self.waiting, strict=True)
         xp, alive = namespace(thetas[0]), np.asarray(heads)
-        problem = widest(self.whole.keep(alive))
+        problem = widest(self.whole.take_heads(alive))
         self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `lines`
         inner = SmoothedHinge.widened(
             problem, self.margin[alive], np.asarray(smoothing), self.lines
@@ -283,7 +283,7 @@ class _Fit:
     def _polish(self, heads: np.ndarray) -> None:
         """Where the problem is small try to put the optimum itself in the place of what is near."""
         for k in np.flatnonzero(heads).tolist():
-            one = self.whole.keep(self.alive[[k]])
+            one = self.whole.take_heads(self.alive[[k]])
             if not is_small(one):
                 return
             near = self.inner.multipliers(self.lbfgs.at.theta, k)
@@ -365,7 +365,7 @@ class _Fit:
         theta = self.kept[k, :] if linear else at.theta[k, :]
         theta = namespace(theta).asarray(theta, copy=True)  # a view would keep all heads
         if not linear:
-            problem = self.inner.problem.keep(np.asarray([k]))
+            problem = self.inner.problem.take_heads(np.asarray([k]))
             objective, gap = float(to_host(problem.value(theta[None, :]))[0]), math.nan
         return FitResult(
             theta=theta,

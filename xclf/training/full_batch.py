@@ -98,7 +98,7 @@ def fit_lbfgs(
     leaves the batch. For a linear model the Hessian's structure is known, and used as a
     preconditioner.
     """
-    fit = _Fit(problem, theta, tol, max_iter, monitor)
+    fit = _LBFGSFit(problem, theta, tol, max_iter, monitor)
     del theta  # the start is not needed any more, and may be as large as X
     try:
         fit.run()
@@ -107,7 +107,7 @@ def fit_lbfgs(
     return [result for result in fit.results if result is not None]
 
 
-class _Fit:
+class _LBFGSFit:
     """K heads on their way: `alive` are the original numbers of those still in the batch, `ended`
     says which of them only wait to leave it."""
 
@@ -188,7 +188,7 @@ class _Fit:
         if len(kept) and len(kept) <= (1.0 - LEAVING) * len(self.alive):
             for name in ("alive", "n_iter", "idle", "best", "start_norm", "ended"):
                 setattr(self, name, getattr(self, name)[kept])
-            self.problem = self.problem.keep(kept)
+            self.problem = self.problem.take_heads(kept)
             self.lbfgs.value_and_grad = self.problem.value_and_grad
             self.lbfgs.keep(kept)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from xclf._array_api import Array, accumulator, device, from_host, is_host, namespace, to_host
-from xclf.objectives import Objective, take_heads
+from xclf._heads import is_per_head, take_heads
+from xclf.objectives import Objective
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
-from xclf.training._epoch import MinibatchPlan, is_array, run_epoch
-from xclf.training._recorded import Recorder
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
+from xclf.training.steps import MinibatchPlan, plain_steps
 
 # An epoch ends by evaluating the objective on a fixed sample of training rows: all of them when
 # they are few, else this share. Reading the loss of every step instead would cost eight launches
@@ -28,17 +28,17 @@ _COLUMNS = 128
 DIVERGED = "the objective is not finite"
 
 
-class _Watch:
-    """The plateau rule of every head: the best figure so far, the parameters that gave it, and for
-    how many epochs it has stood."""
+@dataclass
+class _Plateau:
+    """The plateau rule of every head: the best figure so far, the parameters that gave it, and the
+    number of epochs since."""
 
-    def __init__(self, tol: float, theta: Array, heads: int) -> None:
-        self.tol, self.theta = tol, theta
-        self.best = np.full(heads, math.inf)
-        self.stale = np.zeros(heads, dtype=np.int64)
+    best: np.ndarray
+    stale: np.ndarray
+    theta: Array
 
-    def see(self, figures: np.ndarray, theta: Array, relative: bool) -> None:
-        needed = np.full_like(self.best, self.tol)
+    def update(self, figures: np.ndarray, theta: Array, tol: float, relative: bool) -> None:
+        needed = np.full_like(self.best, tol)
         if relative:
             needed *= np.abs(self.best, out=np.ones_like(self.best), where=np.isfinite(self.best))
         # A figure that is not finite is no improvement.
@@ -51,9 +51,22 @@ class _Watch:
             mask = from_host(better[:, None], theta)
             self.theta = namespace(theta).where(mask, theta, self.theta)
 
-    def keep(self, kept: np.ndarray) -> None:
-        self.best, self.stale = self.best[kept], self.stale[kept]
-        self.theta = take_heads(self.theta, kept)
+
+@dataclass
+class _Heads:
+    """What belongs to the heads that still train; `number` is their place among all of them."""
+
+    number: np.ndarray
+    loss: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    theta: Array
+    state: State
+    plateau: _Plateau
+    plan: MinibatchPlan
+    problem: Problem
+    probe: Problem
+    validation: Problem | None
 
 
 def fit_minibatch(
@@ -67,18 +80,19 @@ def fit_minibatch(
     validation: Rows | None = None,
     state: State | None = None,
     measure_all: bool = True,
+    steps: Any = None,
 ) -> list[FitResult]:
     """Train K heads from theta (K, P), one result each.
 
     All heads see the same batches: those that a single fit with the same `rng` and `train` draws,
     so that a head is that fit, up to rounding. (A single fit to some of the rows is `train`: rows
-    without weight would take up room in the batches.) Heads differ by reg and margin (K,), rate and
+    without weight would take places in the batches.) Heads differ by reg and margin (K,), rate and
     momentum (K, 1) and row weights; they never meet, and each ends on its own:
 
     - diverged: its objective is not finite. It ends with its best parameters.
     - converged: the plateau rule of `plan`.
 
-    A head that has ended leaves the batch. The monitor hears of the best of those that train.
+    A head that has ended leaves the batch. The monitor receives the best of those that train.
 
     problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_gradient`)
     train : host indices of the rows to train on, all by default
@@ -87,27 +101,23 @@ def fit_minibatch(
     state : the rule's, to go on with
     measure_all : whether the results' objectives are those of all rows, or of the sample that the
         history describes
+    steps : what takes the steps of an epoch, `plain_steps` by default
     """
     train = np.arange(len(problem.rows)) if train is None else train
     if _is_plain(problem, plan, theta):
         theta = theta[0, :]  # every step then does without reshaping to and from one head
     probe = Problem(problem.objective, _probe(problem.rows, train, rng))
-    if state is None:
-        state = plan.rule.init(theta)
-    elif is_host(theta):  # epochs write into it
-        state = tuple(part.copy() if is_array(part) else part for part in state)
-    steps = plan.epochs * (len(train) // plan.batch_size)
-    run = _Run(problem, probe, validation, plan, theta, state, steps)
+    run = _Run(problem, probe, validation, plan, theta, state, steps or plain_steps)
     try:
         for epoch in range(plan.epochs):
             run.advance(train[rng.permutation(len(train))], epoch)
             run.end(run.diverged(), DIVERGED)
-            if not len(run.heads):
+            if not len(run.heads.number):
                 break
             if run.record(monitor, epoch + 1):
                 run.end(run.everyone(), "a callback stopped the fit")
             if plan.patience is not None:
-                run.end(run.watch.stale >= plan.patience, "converged")
+                run.end(run.heads.plateau.stale >= plan.patience, "converged")
         run.end(run.everyone(), f"ran max_iter={plan.epochs} epochs")
     except KeyboardInterrupt:
         run.end(run.everyone(), "interrupted")
@@ -115,7 +125,7 @@ def fit_minibatch(
 
 
 class _Run:
-    """The heads that still train: `heads` are their numbers among all of them."""
+    """The epochs of a fit: `heads` still train, `results` have ended."""
 
     def __init__(
         self,
@@ -124,119 +134,110 @@ class _Run:
         validation: Rows | None,
         plan: MinibatchPlan,
         theta: Array,
-        state: State,
-        steps: int,
+        state: State | None,
+        steps: Any,
     ) -> None:
-        self.whole = self.problem = problem
-        self.probe, self.plan = probe, plan
-        self.validation: Problem | None = None
+        self.whole, self.steps = problem, steps
+        held: Problem | None = None
         if validation is not None:
-            plain = replace(problem.objective, reg=0.0)
-            self.validation = Problem(plain, validation)
-        self.theta, self.state = theta, state
-        self.heads = np.arange(theta.shape[0] if theta.ndim > 1 else 1)
-        self.watch = _Watch(plan.tol, theta, len(self.heads))
-        self.loss = np.full(len(self.heads), math.nan)
-        self.val_loss, self.val_accuracy = self.loss, self.loss
+            held = Problem(replace(problem.objective, reg=0.0), validation)
+        count = int(theta.shape[0]) if theta.ndim > 1 else 1
+        unknown = np.full(count, math.nan)
+        plateau = _Plateau(np.full(count, math.inf), np.zeros(count, dtype=np.int64), theta)
+        state = plan.rule.init(theta) if state is None else state
+        self.heads = _Heads(
+            np.arange(count), unknown, unknown, unknown, theta, state, plateau, plan, problem,
+            probe, held,
+        )  # fmt: skip
         self.done = 0
         self.results: dict[int, FitResult] = {}
-        self.recorder = Recorder(steps)
 
     def everyone(self) -> np.ndarray:
-        return np.ones(len(self.heads), dtype=bool)
+        return np.ones(len(self.heads.number), dtype=bool)
 
     def diverged(self) -> np.ndarray:
-        return np.asarray(~np.isfinite(self.loss))
+        return np.asarray(~np.isfinite(self.heads.loss))
 
     def advance(self, order: np.ndarray, epoch: int) -> None:
         """Train for an epoch and measure."""
-        parts = self._parts()
-        done = list(in_threads(lambda part: self._epoch(part, order, epoch), parts))
-        self.theta, self.state = done[0] if len(done) == 1 else _joined(done)
+        heads = self.heads
+        done = list(in_threads(lambda part: self._epoch(part, order, epoch), self._parts()))
+        heads.theta, heads.state = done[0] if len(done) == 1 else _joined(done)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.loss = np.atleast_1d(to_host(self.probe.value(self.theta)))
-            if self.validation is not None:
-                held = self.validation
-                self.val_loss = np.atleast_1d(to_host(held.value(self.theta)))
-                self.val_accuracy = accuracy(held.objective, held.rows, self.theta)
+            heads.loss = np.atleast_1d(to_host(heads.probe.value(heads.theta)))
+            if heads.validation is not None:
+                held = heads.validation
+                heads.val_loss = np.atleast_1d(to_host(held.value(heads.theta)))
+                heads.val_accuracy = accuracy(held.objective, held.rows, heads.theta)
 
     def _parts(self) -> list[np.ndarray | None]:
         """Heads in shares for the threads of a CPU, or None for all of them together.
 
         Their products are shared out well by BLAS itself, all that is elementwise only so.
         """
-        heads = len(self.heads)
-        if self.theta.ndim == 1 or not is_host(self.theta):
+        count, theta = len(self.heads.number), self.heads.theta
+        if theta.ndim == 1 or not is_host(theta):
             return [None]
-        columns = heads * self.problem.objective.network.widths[1]
-        shares = max(1, min(blas_width(), heads, columns // _COLUMNS))
-        return [None] if shares == 1 else list(np.array_split(np.arange(heads), shares))
+        columns = count * self.whole.objective.network.widths[1]
+        shares = max(1, min(blas_width(), count, columns // _COLUMNS))
+        return [None] if shares == 1 else list(np.array_split(np.arange(count), shares))
 
     def _epoch(self, part: np.ndarray | None, order: np.ndarray, epoch: int) -> tuple[Array, State]:
-        problem, plan, theta, state = self.problem, self.plan, self.theta, self.state
-        if part is not None:
-            problem, plan = problem.keep(part), plan.keep(part)
-            theta, state = take_heads(theta, part), tuple(take_heads(p, part) for p in state)
-        recorder = self.recorder if part is None else None
-        objective, rows = problem.objective, problem.rows
-        own = part is not None
-        return run_epoch(objective, rows, plan, theta, state, order, epoch, recorder, own, True)
+        heads = self.heads if part is None else take_heads(self.heads, part)
+        rows, plan = heads.problem.rows, heads.plan
+        batches = list(plan.batches(rows.numbers(order), epoch))
+        # A head that diverges overflows; the end of the epoch sees and says so.
+        with np.errstate(over="ignore", invalid="ignore"):
+            taken: tuple[Array, State] = self.steps(
+                heads.problem.objective, plan.rule, rows, heads.theta, heads.state, batches
+            )
+        return taken
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
         """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
-        self.done = epoch
-        figures = self.loss if self.validation is None else -self.val_accuracy
-        self.watch.see(figures, self.theta, relative=self.validation is None)
+        self.done, heads = epoch, self.heads
+        held = heads.validation is not None
+        figures = -heads.val_accuracy if held else heads.loss
+        heads.plateau.update(figures, heads.theta, heads.plan.tol, relative=not held)
         best = int(np.argmin(figures))
-        held = self.validation is not None
         return monitor.record(
             epoch,
-            float(self.loss[best]),
-            val_loss=float(self.val_loss[best]) if held else math.nan,
-            val_accuracy=float(self.val_accuracy[best]) if held else math.nan,
-            heads=len(self.heads),
+            float(heads.loss[best]),
+            val_loss=float(heads.val_loss[best]) if held else math.nan,
+            val_accuracy=float(heads.val_accuracy[best]) if held else math.nan,
+            heads=len(heads.number),
         )
 
     def end(self, mask: np.ndarray, reason: str) -> None:
         """The heads of `mask` have ended; the others go on without them."""
         if not mask.any():
             return
+        heads = self.heads
         bad = reason == DIVERGED or (self.done and reason == "interrupted")
-        best = bad or (self.done and self.validation is not None)
-        theta = self.watch.theta if best else self.theta
+        best = bad or (self.done and heads.validation is not None)
+        theta = heads.plateau.theta if best else heads.theta
         for k in np.flatnonzero(mask).tolist():
-            self.results[int(self.heads[k])] = FitResult(
-                theta=_line(theta, k),
+            self.results[int(heads.number[k])] = FitResult(
+                theta=_head(theta, k),
                 n_iter=max(self.done, 1),
-                objective=float(self.loss[k]),
+                objective=float(heads.loss[k]),
                 converged=reason == "converged",
                 reason=reason,
-                state=tuple(_line(part, k) for part in self.state),
+                state=tuple(_head(part, k) for part in heads.state),
                 interrupted=reason == "interrupted",
             )
-        self._keep(np.flatnonzero(~mask))
-
-    def _keep(self, kept: np.ndarray) -> None:
-        self.heads = self.heads[kept]
-        self.loss, self.val_loss = self.loss[kept], self.val_loss[kept]
-        self.val_accuracy = self.val_accuracy[kept]
-        if not len(kept):
-            return
-        self.problem, self.probe = self.problem.keep(kept), self.probe.keep(kept)
-        if self.validation is not None:
-            self.validation = self.validation.keep(kept)
-        self.plan = self.plan.keep(kept)
-        self.theta, self.state = (
-            take_heads(self.theta, kept),
-            tuple(take_heads(p, kept) for p in self.state),
-        )
-        self.watch.keep(kept)
+        kept = np.flatnonzero(~mask)
+        if len(kept):
+            self.heads = take_heads(heads, kept)
+        else:
+            heads.number = heads.loss = kept
 
     def finish(self, measure_all: bool) -> list[FitResult]:
         results = [self.results[k] for k in range(len(self.results))]
         if measure_all:
-            lines = [result.theta for result in results]
-            theta = lines[0] if self.theta.ndim == 1 else namespace(self.theta).stack(lines)
+            thetas = [result.theta for result in results]
+            one = self.heads.theta.ndim == 1
+            theta = thetas[0] if one else namespace(self.heads.theta).stack(thetas)
             with np.errstate(over="ignore", invalid="ignore"):
                 values = np.atleast_1d(to_host(self.whole.value(theta)))
             for result, value in zip(results, values.tolist(), strict=True):
@@ -283,12 +284,11 @@ def subset(rows: Rows, index: np.ndarray) -> Rows:
 
 def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
     """Whether there is one head, and nothing is given per head."""
-    momentum = getattr(plan.rule, "momentum", None)
-    weights = problem.rows.weights
+    weights, objective = problem.rows.weights, problem.objective
+    given = (plan.rate, objective.reg, *vars(plan.rule).values(), *vars(objective.loss).values())
     return (
         int(theta.shape[0]) == 1
-        and not any(map(is_array, (plan.rate, momentum, problem.objective.reg)))
-        and not is_array(getattr(problem.objective.loss, "keywords", {}).get("margin"))
+        and not any(map(is_per_head, given))
         and (weights is None or weights.ndim == 1)
     )
 
@@ -298,11 +298,11 @@ def _joined(parts: list[tuple[Array, State]]) -> tuple[Array, State]:
     xp = namespace(parts[0][0])
     states = zip(*(state for _, state in parts), strict=True)
     return xp.concat([theta for theta, _ in parts], axis=0), tuple(
-        xp.concat(list(part), axis=0) if is_array(part[0]) else part[0] for part in states
+        xp.concat(list(part), axis=0) if is_per_head(part[0]) else part[0] for part in states
     )
 
 
-def _line(value: Any, k: int) -> Any:
+def _head(value: Any, k: int) -> Any:
     """Head k's part of an array (K, P), in memory of its own; all of an array (P,); a number as
     it is."""
     if getattr(value, "ndim", 0) < 2:

@@ -33,9 +33,9 @@ class Problem:
         """Sum of the row weights, () or (K,), in float64 where the device has it."""
         return self.rows.total_weight()
 
-    def keep(self, kept: np.ndarray) -> Problem:
+    def take_heads(self, kept: np.ndarray) -> Problem:
         """The problem of the heads that host integers `kept` name."""
-        return Problem(self.objective.keep(kept), self.rows.keep(kept))
+        return Problem(self.objective.take_heads(kept), self.rows.keep(kept))
 
     def width(self, theta: Array) -> int:
         """Widest layer's outputs over all heads, for the size of a chunk."""
@@ -44,7 +44,7 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """Objective and its flat gradient over all rows."""
-        pass_ = self.objective.sums_at(theta, self.rows.dtype, len(self.rows))
+        pass_ = self.objective.sums_at(theta, self.rows.dtype)
         sums = pass_.finish(sum_over_rows(pass_, self.rows, self.width(theta)))
         return self.objective.complete(theta, sums, self.total)
 
@@ -56,7 +56,7 @@ class Problem:
         return loss / self.total + penalty
 
     def curvature(self, theta: Array) -> Array:
-        """Softmax's mean curvature in the scores, (*heads, C, C)."""
+        """The loss's mean curvature in the scores, (*heads, C, C)."""
         curvature_at = partial(_curvature, self.objective, theta)
         width = self.width(theta)
         # A sum for each thread is for small ones: these are of width x C entries.
@@ -70,7 +70,9 @@ def _loss(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
 
 
 def _curvature(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
-    return (objective.curvature_sum(theta, chunk),)
+    found = objective.curvature_sum(theta, chunk)
+    assert found is not None, f"{objective.loss.name} has no curvature"
+    return (found,)
 
 
 def column_moments(rows: Rows) -> tuple[Array, Array]:

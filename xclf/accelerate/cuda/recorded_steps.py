@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from xclf._array_api import Array, device, library, namespace, out_of_memory
 from xclf._cuda_graph import Graph, record
+
+from xclf._array_api import Array, device, library, namespace, out_of_memory
 from xclf.objectives import Objective
 from xclf.optim import Rule, State, can_update_in_place, update_in_place
 from xclf.rows import Rows, Split, Streamed, bytes_per_row

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from xclf._array_api import Array, accumulator, device, namespace
-from xclf.objectives._fused import scored
+from xclf._array_api import Array
+from xclf.objectives._loss import Loss, RowChunk
 from xclf.objectives._network import Layer, Network
-from xclf.objectives._protocols import DataLoss, RowChunk
 
 
 @dataclass(frozen=True)
@@ -19,24 +18,14 @@ class RowSums:
     """
 
     network: Network
-    loss: DataLoss
+    loss: Loss
     layers: list[Layer]
 
-    def __call__(self, rows: RowChunk) -> tuple[Array, ...]:
+    def __call__(self, chunk: RowChunk) -> tuple[Array, ...]:
         """(loss (*heads,), dw, db, dw, db, ...): sums over the chunk's rows, layer by layer."""
-        losses, dscores, tape = scored(
-            self.network, self.layers, self.loss, rows, weights=rows.weights
-        )
-        gradients = self.network.gradients(dscores, tape)
-        return (sum_last(losses), *(part for pair in gradients for part in pair))
+        return self.network.operations.row_sums(self, chunk)
 
     def finish(self, sums: tuple[Array, ...]) -> tuple[Array, Array]:
         """(loss (*heads,), flat gradient (*heads, P)) from the sums over all chunks."""
         gradients: list[Any] = list(zip(sums[1::2], sums[2::2], strict=True))
         return sums[0], self.network.flatten(self.network.unscaled(gradients))
-
-
-def sum_last(losses: Array) -> Array:
-    """Sum over rows, in float64 where the device has it."""
-    xp = namespace(losses)
-    return xp.sum(losses, axis=-1, dtype=accumulator(xp, device(losses)))

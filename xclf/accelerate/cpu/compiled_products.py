@@ -1,4 +1,4 @@
-"""The two products of a linear model over rows, W X^T and E X, by BLAS or compiled.
+"""The two products of a linear model over rows, W X^T and E X, compiled by numba.
 
 BLAS packs its operands as large products want it. With ten columns that is most of its work:
 compiled tiles reach three times its speed there on rows in cache, twice with all that a pass takes.
@@ -12,11 +12,14 @@ import functools
 import importlib.util
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
+
+from xclf.accelerate._registry import Accelerated, Accelerator, Request
+from xclf.accelerate.cpu.products import BLAS, InPlaceSums, Products
 
 # Columns, heads times classes, up to which tiles are faster than BLAS, by the bytes of a register;
 # and where OpenBLAS uses registers half as wide as the processor's, as it does on those that are
@@ -32,21 +35,6 @@ _WORTH_COMPILING = 200_000_000
 
 # Columns of a tile.
 _TILES = (5, 4, 3, 2)
-
-
-class Products:
-    """The products by BLAS: of w (M, D), x (n, D) and e (M, n), all of one float dtype."""
-
-    def scores(self, w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
-        """out (M, n) = w x^T"""
-        np.matmul(w, x.T, out=out)
-
-    def gradient(self, e: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """e x, (M, D)"""
-        return np.asarray(e @ x)
-
-
-BLAS = Products()
 
 
 @dataclass(frozen=True)
@@ -80,22 +68,57 @@ def _address(a: np.ndarray) -> int:
     return int(a.ctypes.data)
 
 
-def products(w: np.ndarray, rows: int) -> Products:
-    """What multiplies w (*heads, C, D) with so many rows in one pass, 0: not known how many.
+@dataclass(frozen=True)
+class CompiledChoice:
+    """Chooses the products of a pass: compiled ones where they are faster, else BLAS.
 
-    A function of shapes and the dtype alone, in one environment: so are the bits of a pass over
-    rows that are contiguous, or that are not.
+    n_rows : of a pass over all rows: few are not worth waiting for a compiler
     """
-    columns, features = math.prod(w.shape[:-1]), w.shape[-1]
-    if columns * features * rows < _WORTH_COMPILING or columns > _MOST_COLUMNS_TWICE_AS_WIDE:
-        return BLAS
-    tiles = _module()
-    if tiles is None or columns > _most_columns(tiles.VECTOR):
-        return BLAS
-    if features < tiles.SPAN * tiles.VECTOR // w.dtype.itemsize:
-        return BLAS
-    made = CompiledProducts(tiles, tile_columns(columns))
-    return made if _works(made, w.dtype) else BLAS
+
+    n_rows: int
+
+    def __call__(self, w: np.ndarray) -> Products:
+        """The products with w (*heads, C, D).
+
+        A function of shapes and the dtype alone, in one environment: so are the bits of a pass over
+        rows that are contiguous, or that are not.
+        """
+        columns, features = math.prod(w.shape[:-1]), w.shape[-1]
+        if columns * features * self.n_rows < _WORTH_COMPILING:
+            return BLAS
+        tiles = _module() if columns <= _MOST_COLUMNS_TWICE_AS_WIDE else None
+        if tiles is None or columns > _most_columns(tiles.VECTOR):
+            return BLAS
+        if features < tiles.SPAN * tiles.VECTOR // w.dtype.itemsize:
+            return BLAS
+        made = CompiledProducts(tiles, tile_columns(columns))
+        return made if _works(made, w.dtype) else BLAS
+
+
+def missing() -> str | None:
+    """Why there are no compiled products here, None if there are."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed: python -m pip install numba"
+    return None if _module() is not None else "numba does not know this processor, or this NumPy"
+
+
+def accelerate(chosen: Accelerated, request: Request) -> Accelerated:
+    """Put compiled products into the in-place sums, where those take part."""
+    own: dict[str, Any] = {}
+    for name in ("row_sums", "proximal_sums"):
+        sums = getattr(chosen.operations, name)
+        if isinstance(sums, InPlaceSums):
+            own[name] = replace(sums, products=CompiledChoice(request.n_rows))
+    return chosen._replace(operations=replace(chosen.operations, **own))
+
+
+COMPILED_PRODUCTS = Accelerator(
+    "compiled_products",
+    "the products of in_place_sums for few columns, by numba (pip install 'xclf[fast]')",
+    default=True,
+    missing=missing,
+    accelerate=accelerate,
+)
 
 
 def tile_columns(columns: int) -> int:
@@ -112,7 +135,7 @@ def _module() -> Any | None:
     try:
         from numba import config
 
-        from xclf.objectives import _tiles
+        from xclf.accelerate.cpu import _tiles
     except ImportError:
         return None  # a numba that is not for this NumPy, and may have come with something else
     except Exception as error:

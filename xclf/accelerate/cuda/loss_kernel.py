@@ -16,9 +16,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from xclf._array_api import Array, accumulator, device, library, namespace, to_host
-from xclf.kernels import cross_entropy, hinge
 from xclf.objectives._cuda import (
     NULL,
     Trust,
@@ -28,8 +25,11 @@ from xclf.objectives._cuda import (
     source_of,
     strides_of,
 )
-from xclf.objectives._network import Layer, Network, Tape
 from xclf.objectives._protocols import DataLoss, RowChunk
+
+from xclf._array_api import Array, accumulator, device, library, namespace, to_host
+from xclf.kernels import cross_entropy, hinge
+from xclf.objectives._network import Layer, Network, Tape
 
 
 def scored(

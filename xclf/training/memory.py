@@ -1,4 +1,4 @@
-"""max_memory: what fits need in any case, how much room that leaves for the rest, and how many are
+"""Memory planning: what fits need in any case, what that leaves for the rest, and how many fits are
 trained at a time."""
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from typing import Any
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf.estimators._fitting import computing_dtype
-from xclf.estimators._settings import FULL_BATCH, Settings
 from xclf.objectives import Network
 from xclf.optim import LEAST_PAIRS
 from xclf.rows import (
@@ -22,8 +20,8 @@ from xclf.rows import (
     in_words,
     parse_bytes,
 )
-from xclf.training import probe_rows
 from xclf.training.full_batch import MEMORY, PAIRS_FREE
+from xclf.training.minibatch import probe_rows
 
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
 FREE, SHARE = 200_000_000, 10
@@ -51,38 +49,23 @@ TOGETHER = 2 << 30
 
 @dataclass(frozen=True)
 class FitShape:
-    """What fits need memory for: all that there is to know of a kind of fit but its numbers.
+    """What decides how much memory a fit takes.
 
-    lines : of row weights, 0 without any
-    batch, held_out : where the method is not full_batch, the rows of a minibatch and the share of
-        rows that validation takes
-    centred : whether features get mean 0 and deviation 1
+    weight_vectors : vectors of row weights, 0 without any
+    multipliers : whether the method keeps a number for each class of each row
+    batch, held_out : of a minibatch fit, the rows of a batch, and the share of rows that is held
+        out; batch 0 stands for a full-batch fit
+    standardize : whether features get mean 0 and deviation 1
     """
 
     network: Network
     x: Array
     dtype: Any
-    lines: int = 0
-    full_batch: bool = True
-    hinge: bool = False
+    weight_vectors: int = 0
+    multipliers: bool = False
     batch: int = 0
     held_out: float = 0.0
-    centred: bool = False
-
-    @classmethod
-    def of(cls, model: Any, settings: Settings, network: Network, x: Array, lines: int) -> FitShape:
-        """The kind of fit that `model`, an estimator with these settings, makes."""
-        return cls(
-            network,
-            x,
-            computing_dtype(x),
-            lines,
-            full_batch=settings.solver in FULL_BATCH,
-            hinge=model._loss_name == "hinge",
-            batch=settings.batch_size,
-            held_out=settings.validation_fraction or 0.0,
-            centred=bool(model.standardize),
-        )
+    standardize: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -94,11 +77,13 @@ class FitShape:
         n_rows, width = int(x.shape[0]), heads * max(widths[1:])
         workers, labels, needed = self._workers(), self._label(), self._beside_rows()
         size = heads * self.network.size
-        if not self.full_batch:
+        if self.batch:
             # Parameters, gradients and an update rule's state, in the dtype of the rows.
             needed += size * (8 + _VECTORS * itemsize)
             needed += 0 if _array_api.is_host(x) else n_rows * _ORDER
-            needed += self._copies() * (widths[0] * _itemsize(x) + labels + self.lines * itemsize)
+            needed += self._copies() * (
+                widths[0] * _itemsize(x) + labels + self.weight_vectors * itemsize
+            )
             # A minibatch, or a pass between two epochs: the buffers of one serve the other.
             most = max(min(self.batch, n_rows), workers * min(_ROWS, n_rows))
             return needed + most * self._row_of_batch(width)
@@ -106,17 +91,17 @@ class FitShape:
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
         each = bytes_per_row(x, self.dtype, width)
-        if self.hinge:
+        if self.multipliers:
             # Multipliers, and again while heads that float32 cannot finish go on in float64, which
             # takes weights along; a certificate is computed in float64, from rows and two copies.
-            needed += 8 * n_rows * (heads * widths[-1] + self.lines)
+            needed += 8 * n_rows * (heads * widths[-1] + self.weight_vectors)
             needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
             each = 3 * 8 * widths[0] + 2 * each
         return needed + workers * min(_ROWS, n_rows) * each
 
     def needed_before(self) -> int:
         """Bytes for the moments of all features, which are there before anything of a model is."""
-        if not self.centred:
+        if not self.standardize:
             return 0
         each = bytes_per_row(self.x, self.dtype, self.network.widths[0])
         return self._beside_rows() + self._workers() * min(_ROWS, int(self.x.shape[0])) * each
@@ -129,7 +114,9 @@ class FitShape:
 
     def _beside_rows(self) -> int:
         """Bytes for the labels and weights of all rows."""
-        return int(self.x.shape[0]) * (_LABELS + self._label() + self.lines * (8 + self.itemsize))
+        return int(self.x.shape[0]) * (
+            _LABELS + self._label() + self.weight_vectors * (8 + self.itemsize)
+        )
 
     def _row_of_batch(self, width: int) -> int:
         """Bytes of one row of a minibatch, which is there as it was gathered, widened and
@@ -138,7 +125,7 @@ class FitShape:
         each = bytes_per_row(x, self.dtype, width)  # with one copy of them
         if x.dtype != self.dtype and not isinstance(x, Streamed):
             each += features * _itemsize(x)
-        return each + (features * self.itemsize if self.centred and self.network.bias else 0)
+        return each + (features * self.itemsize if self.standardize and self.network.bias else 0)
 
     def _copies(self) -> int:
         """Rows that a minibatch fit copies: those of its watched sample and those held out.
@@ -149,14 +136,14 @@ class FitShape:
         held = math.ceil(count * self.held_out)
         watched = probe_rows(count - held)
         # All rows are watched as they are, unless there are some that are not trained on.
-        return held + (watched if watched < count or self.lines else 0)
+        return held + (watched if watched < count or self.weight_vectors else 0)
 
     def heads_within(self, most: int) -> int:
-        """Heads for which there is room in `most` bytes, with as many curvature pairs as are worth
+        """Heads that fit into `most` bytes, with as many curvature pairs as are worth
         having, of which there is a bound too; one at least."""
         shared = self.needed(0)
         each = self.needed(1) - shared
-        if not self.full_batch:
+        if self.batch:
             return max(1, (most - shared) // each)
         pair = 2 * self.network.size * self.itemsize
         each += (MEMORY - LEAST_PAIRS) * pair
@@ -164,9 +151,9 @@ class FitShape:
 
 
 def memory_budget(
-    kind: FitShape, max_memory: Any, *, taken: int = 0, heads: int = 1
+    shape: FitShape, max_memory: Any, *, taken: int = 0, heads: int = 1
 ) -> MemoryBudget:
-    """The room of a fit of `heads` models of a kind.
+    """The room of a fit of `heads` models of a shape.
 
     max_memory : the estimator's parameter; where it is None a CPU has FREE bytes and a share of X,
         and a device no bound
@@ -174,14 +161,14 @@ def memory_budget(
 
     Raises ValueError if max_memory is less than the fit needs in any case, and says what that is.
     """
-    most, x = parse_bytes(max_memory), kind.x
+    most, x = parse_bytes(max_memory), shape.x
     if most is None and not _array_api.is_host(x):
         return MemoryBudget()
-    needed = kind.needed(heads) + taken
+    needed = shape.needed(heads) + taken
     if most is None:
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return MemoryBudget(max(_LEAST, size - needed))
-    least = max(needed, kind.needed_before() + taken)
+    least = max(needed, shape.needed_before() + taken)
     if most < least:
         raise ValueError(
             f"max_memory={max_memory!r} cannot be kept: this fit takes at least "
@@ -196,5 +183,5 @@ def _itemsize(x: Array) -> int:
 
 
 def count_weight_vectors(weights: Array | None) -> int:
-    """One for weights (N,), K for (K, N), 0 for none."""
+    """One for weights (N,), G for (G, N), 0 for none."""
     return 0 if weights is None else math.prod(weights.shape[:-1])

@@ -1,0 +1,24 @@
+"""Accelerators: optional, faster ways to compute some formulas, asked for in one place."""
+
+from xclf.accelerate._registry import (
+    Accelerated,
+    Accelerator,
+    AcceleratorState,
+    Request,
+    accelerators,
+    register,
+    select,
+)
+from xclf.accelerate.cpu import CPU
+
+__all__ = [
+    "Accelerated",
+    "Accelerator",
+    "AcceleratorState",
+    "Request",
+    "accelerators",
+    "register",
+    "select",
+]
+
+register(*CPU)

@@ -1,0 +1,8 @@
+"""Accelerators of fits on NumPy rows."""
+
+from xclf.accelerate.cpu.compiled_products import COMPILED_PRODUCTS
+from xclf.accelerate.cpu.in_place_sums import IN_PLACE_SUMS
+from xclf.accelerate.cpu.in_place_updates import IN_PLACE_UPDATES
+
+#: In the order in which they are applied.
+CPU = (IN_PLACE_SUMS, COMPILED_PRODUCTS, IN_PLACE_UPDATES)

@@ -1,0 +1,85 @@
+"""What a data loss is to the rest of the library: one record, which answers for itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from xclf._array_api import Array
+
+
+class RowChunk(Protocol):
+    """Rows as an objective reads them: x (n, D), and raw, the same in the dtype that it is kept in;
+    labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and weights are as
+    the kernels take them with class axis -2."""
+
+    @property
+    def x(self) -> Array: ...
+    @property
+    def raw(self) -> Array: ...
+    @property
+    def labels(self) -> Array: ...
+    @property
+    def weights(self) -> Array | None: ...
+
+
+class FullBatch(NamedTuple):
+    """How a loss is minimised over all rows at a time.
+
+    method : name of the method in `xclf.training.METHODS`
+    max_iter : default number of its iterations
+    tol32, tol64 : default tolerance for data computed in float32, in float64
+    """
+
+    method: str
+    max_iter: int
+    tol32: float
+    tol64: float
+
+
+@dataclass(frozen=True)
+class Loss(ABC):
+    """A data loss L(s, y) of a row's scores s and its class y, with its parameters bound.
+
+    The fields of a subclass are its parameters: numbers, or arrays (K,) with one for each head.
+    Estimators have a parameter of the same name.
+
+    name : as estimators, model files and the shell spell it
+    full_batch : how it is minimised over all rows
+    probabilistic : whether the softmax of the scores estimates class probabilities
+    attained : whether classes that can be separated have an optimum at finite weights without a
+        penalty
+    """
+
+    name: ClassVar[str]
+    full_batch: ClassVar[FullBatch]
+    probabilistic: ClassVar[bool]
+    attained: ClassVar[bool]
+
+    def __init_subclass__(cls) -> None:
+        for answer in ("name", "full_batch", "probabilistic", "attained"):
+            if not hasattr(cls, answer):
+                raise TypeError(f"the loss {cls.__name__} must say what its {answer} is")
+
+    @abstractmethod
+    def __call__(
+        self,
+        scores: Array,
+        labels: Array,
+        *,
+        weights: Array | None = None,
+        reduction: str = "mean",
+        axis: int = -1,
+        need_loss: bool = True,
+    ) -> tuple[Array | None, Array]:
+        """(loss, dscores), as the kernels of `xclf.kernels` return them."""
+
+    @abstractmethod
+    def error_cost(self) -> Any:
+        """The least loss of a row whose own class does not have the largest score."""
+
+    @abstractmethod
+    def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array | None:
+        """sum_i w_i H_i (*heads, C, C), with H_i the Hessian of L in the scores (*heads, C, n), or
+        a positive semidefinite stand-in; None where the loss has no useful curvature."""

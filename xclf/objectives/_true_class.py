@@ -1,0 +1,40 @@
+"""Sums over pairs of classes, by each row's true class."""
+
+from __future__ import annotations
+
+from xclf._array_api import Array, device, namespace
+from xclf.kernels import one_hot
+from xclf.objectives._loss import RowChunk
+
+
+def true_mask(labels: Array, n_classes: int) -> Array:
+    """The boolean mask (C, n) of labels that may be integers (n,)."""
+    xp = namespace(labels)
+    return labels if xp.isdtype(labels.dtype, "bool") else one_hot(xp, labels, n_classes)
+
+
+def class_flows(values: Array, labels: Array) -> Array:
+    """(*heads, C, C): values (*heads, C, n) summed over the rows of each true class, which is the
+    last axis.
+
+    labels : as the rows of a chunk have them
+    """
+    xp = namespace(values)
+    mask = xp.astype(true_mask(labels, values.shape[-2]), values.dtype)
+    return xp.matmul(values, xp.matrix_transpose(mask))
+
+
+def pair_laplacian(active: Array, chunk: RowChunk) -> Array:
+    """sum_i w_i sum_{j != y} active_ij (e_j - e_y)(e_j - e_y)^T, (*heads, C, C): the Laplacian of
+    the graph whose edges are pairs of a class and the true class.
+
+    active : (*heads, C, n), the weight of each pair; entries at the true class are ignored
+    """
+    xp = namespace(active)
+    active = xp.where(true_mask(chunk.labels, active.shape[-2]), 0.0, active)
+    if chunk.weights is not None:
+        active = active * chunk.weights[..., None, :]
+    flow = class_flows(active, chunk.labels)
+    flow = flow + xp.matrix_transpose(flow)
+    eye = xp.eye(active.shape[-2], dtype=active.dtype, device=device(active))
+    return xp.sum(flow, axis=-1)[..., None] * eye - flow

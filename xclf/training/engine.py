@@ -1,0 +1,130 @@
+"""The one engine: a specification of K fits to the same rows goes in, K results come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclf._array_api import Array
+from xclf.accelerate import Request, select
+from xclf.objectives import Loss, Network, Objective
+from xclf.optim import Solver, State
+from xclf.rows import Rows, blas_threads, own_threads
+from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
+from xclf.training.events import FitResult, Monitor
+from xclf.training.full_batch import fit_lbfgs
+from xclf.training.minibatch import fit_minibatch
+from xclf.training.problem import Problem
+from xclf.training.steps import MinibatchPlan
+
+
+class Method(NamedTuple):
+    """A way to minimise over all rows at a time.
+
+    fit : (problem, theta (K, P), tol=, max_iter=, monitor=) -> K results
+    multipliers : whether it keeps a number for each class of each row and head
+    """
+
+    fit: Callable[..., list[FitResult]]
+    multipliers: bool
+
+
+#: Full-batch methods by the name that `Loss.full_batch` gives.
+METHODS = {
+    "lbfgs": Method(fit_lbfgs, multipliers=False),
+    "augmented_lagrangian": Method(fit_augmented_lagrangian, multipliers=True),
+}
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """K fits to the same rows: everything but where they start.
+
+    heads : K;  network, loss, reg : the objective; parameters of the loss and reg are numbers, or
+        (K,)
+    rows : X, labels, and weights (N,), or a line for each head
+    solver, tol, max_iter : the method, its tolerance, and its most iterations
+    plan : of a minibatch solver, whose learning rate and rule may hold (K, 1)
+    train, validation : of a minibatch solver, host numbers of the rows to train on (None: all) and
+        the rows that are held out (None: none)
+    measure_all : of a minibatch solver, whether objectives are those of all rows in the end
+    """
+
+    heads: int
+    network: Network
+    loss: Loss
+    reg: Any
+    rows: Rows
+    solver: Solver
+    tol: float
+    max_iter: int
+    plan: MinibatchPlan | None = None
+    train: np.ndarray | None = None
+    validation: Rows | None = None
+    measure_all: bool = True
+
+    @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest product of a chunk or a minibatch of one head."""
+        widths = self.network.widths
+        rows = len(self.rows)
+        size = self.rows.chunk_rows(max(widths[1:])) if self.plan is None else self.plan.batch_size
+        return min(rows, size) * max(d * m for d, m in pairwise(widths))
+
+    def request(self) -> Request:
+        """The fit as accelerators see it."""
+        n_rows, steps = len(self.rows), 0
+        if self.plan is not None:
+            trained = n_rows if self.train is None else len(self.train)
+            steps = self.plan.epochs * (trained // self.plan.batch_size)
+        return Request(
+            x=self.rows.x,
+            dtype=self.rows.dtype,
+            network=self.network,
+            loss=self.loss,
+            n_rows=n_rows,
+            rule=None if self.plan is None else self.plan.rule,
+            steps=steps,
+            bounded=self.rows.budget.size is not None,
+        )
+
+
+def fit(
+    spec: FitSpec,
+    start: Callable[[], Array],
+    monitor: Monitor,
+    rng: np.random.Generator,
+    *,
+    state: State | None = None,
+) -> list[FitResult]:
+    """Fit K heads from the parameters (K, P) that `start` returns, in fitting coordinates; one
+    result a head. (A function: they may be as large as X, and nothing holds them beside the fit.)
+
+    rng : draws minibatches;  state : an update rule's, to go on with
+    """
+    chosen = select(spec.request())
+    network = replace(spec.network, operations=chosen.operations)
+    problem = Problem(Objective(network, spec.loss, spec.reg), spec.rows)
+    # Many heads: what is not shared out by rows is done head by head, in small products.
+    threads = own_threads() if spec.heads > 1 else nullcontext()
+    with blas_threads(spec.rows.x, spec.largest_product), threads:
+        if spec.plan is not None:
+            return fit_minibatch(
+                problem,
+                start(),
+                spec.plan,
+                rng,
+                monitor,
+                train=spec.train,
+                validation=spec.validation,
+                state=state,
+                measure_all=spec.measure_all,
+                steps=chosen.steps,
+            )
+        method = METHODS[spec.loss.full_batch.method]
+        return method.fit(problem, start(), tol=spec.tol, max_iter=spec.max_iter, monitor=monitor)
