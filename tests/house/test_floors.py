@@ -8,29 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors import FLOORS
 
 import xclf
 
 HOUSE = Path(xclf.__file__).parent
-FLOORS = {
-    "_version": 0,
-    "_array_api": 0,
-    "_warnings": 0,
-    "_heads": 1,
-    "kernels": 1,
-    "gradcheck": 1,
-    "objectives": 2,
-    "rows": 2,
-    "optim": 2,
-    "accelerate": 3,
-    "training": 4,
-    "estimators": 5,
-    "data": 5,
-    "report": 5,
-    "sweep": 6,
-    "cs231n": 7,
-    "cli": 7,
-}
 ROOF = {"__init__.py", "__main__.py"}  # the public names: may import from every floor
 DEVICE_LIBRARIES = {"cupy", "cupyx", "torch", "tensorflow", "jax"}
 MOST_LINES_OF_A_FILE = 400
