@@ -40,9 +40,10 @@ class Tolerance:
     Both the gradient's max-norm has fallen to `tol` times its value at zero weights, and the
     quasi-Newton model's estimate of the distance to the optimum to `tol` times the objective. The
     second guards problems whose features differ by orders of magnitude, where the first alone is
-    met far from the optimum. Where rounding keeps the gradient up the estimate decides alone: for
-    a fit that has stopped falling (`idle` steps), or that stands still with an estimate below the
-    rounding error of the objective. It is as close as its precision allows: converged too.
+    met far from the optimum. Rounding keeps the gradient up in two cases, for a fit that has stopped
+    falling (`idle` steps), and for one that stands still with an estimate below the rounding error
+    of the objective: there the root of that error takes the place of `tol`, as a gradient that is
+    larger would still lower the objective by more than rounding.
     """
 
     tol: float
@@ -54,7 +55,9 @@ class Tolerance:
         small = at.grad_norm <= self.tol * start_norm
         close = at.decrement <= self.tol * value
         still = at.stalled & (at.decrement <= min(self.noise, self.tol) * value)
-        done = ((small | (idle >= IDLE)) & close) | still | (at.grad_norm == 0.0)
+        fallen = at.grad_norm <= math.sqrt(self.noise) * start_norm
+        ended = fallen & (((idle >= IDLE) & close) | still)
+        done = (small & close) | ended | (at.grad_norm == 0.0)
         return np.asarray(done & np.isfinite(value))
 
 
