@@ -58,14 +58,34 @@ def test_read_only_and_foreign_byte_order():
     assert _array_api.native(native) is native
 
 
-def test_eigenvectors_with_and_without_the_extension(backend):
-    """array-api-strict has its extensions switched off here: the small matrix goes to the host."""
-    half = np.random.default_rng(0).normal(size=(4, 4))
-    matrix = half @ half.T
-    values, vectors = _array_api.eigh(backend.asarray(matrix))
+@pytest.mark.parametrize("shape", [(4, 4), (3, 4, 4), (2, 65, 65)], ids=str)
+def test_eigh_is_right_with_and_without_the_extension(backend, shape):
+    """array-api-strict has its extensions switched off here: the matrices go to the host."""
+    half = np.random.default_rng(0).normal(size=shape)
+    matrix = half @ np.swapaxes(half, -1, -2)
+    there = backend.asarray(matrix)
+    values, vectors = _array_api.eigh(there)
+    assert _array_api.same_device(values, there)
+    assert _array_api.same_device(vectors, there)
     values, vectors = backend.to_host(values), backend.to_host(vectors)
-    np.testing.assert_allclose((vectors * values) @ vectors.T, matrix, atol=1e-12)
+    back = (vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    # LAPACK's bound is a modest multiple of D u |A|: here 16 of them.
+    np.testing.assert_allclose(back, matrix, rtol=0, atol=16 * shape[-1] * 2.2e-16 * values.max())
     assert np.all(np.diff(values) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "calls"), [((3, 64, 64), 0), ((3, 65, 65), 3), ((8, 8), 1)], ids=str
+)
+def test_a_stack_of_small_matrices_costs_no_call_each(backend, shape, calls, monkeypatch):
+    """Of the library's own solver: on a GPU such a call takes longer than the work."""
+    if backend not in (Backend.TORCH, Backend.TORCH_CUDA, Backend.CUPY):
+        return  # NumPy is the host, and array-api-strict has no solver here
+    linalg, solved = backend.xp.linalg, []
+    plain = linalg.eigh
+    monkeypatch.setattr(linalg, "eigh", lambda a: solved.append(a.shape) or plain(a))
+    _array_api.eigh(backend.asarray(np.zeros(shape)))
+    assert len(solved) == calls
 
 
 def test_only_what_is_loaded_is_seen():
@@ -101,6 +121,12 @@ def test_a_cupy_that_cannot_be_imported(monkeypatch, error, words):
     assert words in device_choice.text
 
 
+# What CuPy 14 says at its first kernel where only a driver is installed.
+_NO_HEADERS = RuntimeError(
+    "Failed to find CUDA headers. Please install the CUDA Toolkit or the [ctk] extra"
+)
+
+
 @pytest.mark.parametrize(
     "cupy, index, word",
     [
@@ -115,6 +141,9 @@ def test_a_cupy_that_cannot_be_imported(monkeypatch, error, words):
         (_cupy(broken=RuntimeError("no kernel image")), 0, "on cuda:0 failed: no kernel image"),
         (_cupy(broken=MemoryError("512 bytes")), 0, "there is no memory left on cuda:0: 512"),
         (_cupy(entry=2.0), 0, "a probe on cuda:0 gave a wrong product"),
+        (_cupy(broken=_NO_HEADERS), 0, "no CUDA headers to compile kernels with: pip install 'c"),
+        (_cupy(broken=_NO_HEADERS), 0, "pip install 'cupy-cuda13x[ctk]'"),
+        (_cupy(broken=_NO_HEADERS, cuda=12090), 0, "pip install 'cupy-cuda12x[ctk]'"),
     ],
 )
 def test_why_there_is_no_gpu(monkeypatch, cupy, index, word):

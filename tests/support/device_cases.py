@@ -41,7 +41,12 @@ class ProbedDevice:
 
 
 def probed_cupy(
-    *, driver: Any = 13000, count: int | None = 1, entry: float = 1.0, broken: Any = None
+    *,
+    driver: Any = 13000,
+    cuda: int = 13020,
+    count: int | None = 1,
+    entry: float = 1.0,
+    broken: Any = None,
 ) -> types.ModuleType:
     """What the probe touches of CuPy, on NumPy. No devices (count None) is an error, as there."""
 
@@ -59,7 +64,7 @@ def probed_cupy(
         getDeviceCount=devices,
         getDeviceProperties=lambda index: {"name": b"Some GPU"},
         driverGetVersion=lambda: int(driver),
-        runtimeGetVersion=lambda: 13020,
+        runtimeGetVersion=lambda: cuda,
     )
     module: Any = types.ModuleType("cupy")
     module.ndarray, module.__spec__ = type("ndarray", (), {}), ModuleSpec("cupy", None)
