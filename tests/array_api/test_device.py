@@ -13,7 +13,7 @@ from estimator_cases import CLASSES, blobs, quick, small
 from sklearn.model_selection import cross_val_score
 
 from xclf import SoftmaxClassifier, TwoLayerClassifier, _array_api, load
-from xclf.rows import Split, Streamed
+from xclf.rows import Sharded, Streamed
 
 rows_of_a_chunk = "xclf.rows._rows._chunk_rows"
 X, Y = blobs(150, 6, 3)
@@ -79,7 +79,7 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
     _assert_same_fit(model, want)
     (x,) = asked[1:]
     if several and cls is not TwoLayerClassifier:
-        assert type(x) is Split
+        assert type(x) is Sharded
     else:  # minibatches, on the first of several
         plain = type(Backend.STRICT.asarray([1.0]))
         assert type(x) is (Streamed if "streamed" in way else plain)
@@ -96,13 +96,13 @@ def test_rows_travel_as_they_are(cls, dtype, asked, full, monkeypatch):
     x = (X > 0 if dtype == "bool" else np.abs(X)).astype(dtype)
     x.flags.writeable = False
     sent = []
-    plain = Streamed._fill
+    plain = Streamed._writer
 
     def watched(self, where):
         sent.append(self.sent)
         return plain(self, where)
 
-    monkeypatch.setattr(Streamed, "_fill", watched)
+    monkeypatch.setattr(Streamed, "_writer", watched)
     want = small(cls, max_iter=5).fit(x, Y)
     got = small(cls, max_iter=5, device="gpu").fit(x, Y)
     assert isinstance(asked[-1], Streamed)

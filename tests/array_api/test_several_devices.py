@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
 from xclf.estimators import _devices
-from xclf.rows import PerRow, Rows, Split, Streamed, map_rows, split, sum_over_rows
-from xclf.training import proximal
+from xclf.rows import PerRow, Rows, Sharded, Streamed, map_rows, shard_rows, sum_over_rows
+from xclf.training import augmented_lagrangian
 from xclf.training._smoothed_hinge import SmoothedHinge
 
 X, Y = blobs(150, 6, 3)
@@ -47,14 +46,14 @@ def way(request):
 def widened(monkeypatch):
     """Where chunks were computed with, (device, rows) each; chunks are of 20 rows."""
     seen = []
-    plain = Rows._beside
+    plain = Rows._picked
 
     def watched(self, x, where):
         seen.append((str(_array_api.device(x)), int(x.shape[0])))
         return plain(self, x, where)
 
     monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda *_: 20)
-    monkeypatch.setattr(Rows, "_beside", watched)
+    monkeypatch.setattr(Rows, "_picked", watched)
     return seen
 
 
@@ -137,7 +136,7 @@ def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
 
     monkeypatch.setattr(SmoothedHinge, "widened", watched)
     for patience in ("_PATIENCE", "_HARD"):  # rounding is soon blamed
-        monkeypatch.setattr(proximal, patience, 1)
+        monkeypatch.setattr(augmented_lagrangian, patience, 1)
     x = np.round(X[:60], 1).astype(np.float32)
     want = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=300).fit(x, Y[:60])
     got = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=300, device=BOTH).fit(x, Y[:60])
@@ -200,7 +199,7 @@ def test_fewer_rows_than_devices():
 
 def test_a_device_without_memory_for_its_chunks(monkeypatch):
     """Only the second is short of it: both go on with what fits there, after one warning."""
-    plain = Rows._beside
+    plain = Rows._picked
 
     def limited(self, part, where):
         if "device2" in str(_array_api.device(part)) and part.shape[0] > 30:
@@ -208,7 +207,7 @@ def test_a_device_without_memory_for_its_chunks(monkeypatch):
         return plain(self, part, where)
 
     want = _fit("hinge")
-    monkeypatch.setattr(Rows, "_beside", limited)
+    monkeypatch.setattr(Rows, "_picked", limited)
     with pytest.warns(RuntimeWarning, match="out of memory") as caught:
         got = _fit("hinge", device=BOTH)
     assert sum("out of memory" in str(w.message) for w in caught) == 1
@@ -233,12 +232,12 @@ def test_no_room_after_all_is_no_error(monkeypatch):
 # --- the rows themselves ---------------------------------------------------------------------
 
 
-def _split(resident=False):
+def _sharded(resident=False):
     xp, first = _array_api.NAMED_DEVICES["gpu"]
-    shards = split(HOST, xp, [first, _array_api.NAMED_DEVICES["gpu2"][1]])
+    shards = shard_rows(HOST, xp, [first, _array_api.NAMED_DEVICES["gpu2"][1]])
     if resident:
         shards = [(where, x.resident()) for where, x in shards]
-    return Split(HOST, xp, first, shards)
+    return Sharded(HOST, xp, first, shards)
 
 
 def _rows(x):
@@ -261,7 +260,7 @@ COLUMNS = functools.partial(_columns)
     "index", [np.arange(0, 20, 3), np.arange(4), np.arange(10, 20), [3, 3, 12, 12, 19], [12, 3]]
 )
 def test_some_of_the_rows_stay_where_they_are(resident, index):
-    rows, index = _rows(_split(resident)), np.asarray(index)
+    rows, index = _rows(_sharded(resident)), np.asarray(index)
     some = rows.only(index)
     total, beside = (_array_api.to_host(part) for part in sum_over_rows(COLUMNS, some))
     np.testing.assert_array_equal(total, HOST[index].sum(axis=0))
@@ -278,7 +277,7 @@ def test_some_of_the_rows_stay_where_they_are(resident, index):
 
 
 def test_sums_and_maps_come_back_in_order():
-    x = _split()
+    x = _sharded()
     got = map_rows(functools.partial(_double), x, x.dtype, 1)
     np.testing.assert_array_equal(got, 2.0 * HOST)
     got = map_rows(lambda part: part * 2.0, x, x.dtype, 1)  # a closure: the first device does it
@@ -291,8 +290,8 @@ def _double(part):
     return part * 2.0
 
 
-def test_numbers_beside_the_rows():
-    rows = _rows(_split())
+def test_zeros_lie_on_the_devices_of_their_rows():
+    rows = _rows(_sharded())
     made = rows.zeros((2,), rows.dtype)
     assert [str(_array_api.device(part)) for part in made.parts] == [
         str(_array_api.NAMED_DEVICES[name][1]) for name in BOTH
@@ -336,17 +335,17 @@ def test_an_error_ends_all_before_it_is_raised():
         return (chunk.x,)
 
     with pytest.raises(KeyError, match="a chunk"):
-        sum_over_rows(functools.partial(step), _rows(_split()))
+        sum_over_rows(functools.partial(step), _rows(_sharded()))
     assert done == [10]
 
 
 def test_what_does_not_change_does_not_travel_again(monkeypatch):
     """Labels of the second device are copied there once, whatever heads leave."""
-    x = _split()
+    x = _sharded()
     weights = _array_api.from_host(np.ones((3, 20)), x)
     rows = Rows(x, _array_api.from_host(np.arange(20), x), weights, x.dtype)
     labels = [shard.labels for shard in rows.shards]
-    fewer = rows.keep(np.array([0, 2])).widened(_array_api.namespace(x).float32)
+    fewer = rows.take_heads(np.array([0, 2])).widened(_array_api.namespace(x).float32)
     assert [shard.labels for shard in fewer.shards] == labels
     assert [shard.weights.shape for shard in fewer.shards] == [(2, 10)] * 2
     assert all(shard.weights.dtype == _array_api.namespace(x).float32 for shard in fewer.shards)
@@ -361,12 +360,27 @@ def test_a_per_row_array_maps_part_by_part():
     assert [part.tolist() for part in total.parts] == [[2.0, 2.0], [1.0, 1.0, 1.0]]
 
 
-def test_host_arrays_are_shared_as_they_are():
-    host = np.arange(3.0)
-    assert Backend.STRICT.xp is _array_api.NAMED_DEVICES["gpu"][0]
-    from xclf.rows._shards import moved
+@dataclass(frozen=True)
+class _Holder:
+    """Arrays in everything that is searched for them."""
 
-    like = _split().shards[1][1]
-    one, two = moved((host, [host]), like, 1)
-    assert one is host
-    assert two[0] is host
+    host: np.ndarray
+    named: dict[str, Any]
+    several: Any
+
+    def __call__(self, chunk):
+        xp, x = _array_api.namespace(chunk.x), chunk.x
+        assert _array_api.is_host(self.host)
+        assert self.several[0][0] is self.host
+        arrays = [self.named["there"], self.several[1]]
+        assert all(_array_api.same_device(array, x) for array in arrays)
+        return (xp.sum(x) + 0.0 * (arrays[0] + arrays[1]),)
+
+
+def test_arrays_that_a_function_holds_are_where_its_rows_are():
+    """In dataclasses, dicts, tuples and lists; those on the host are shared."""
+    rows, host = _rows(_sharded()), np.arange(3.0)
+    there = _array_api.from_host(np.asarray(1.0), rows.x)
+    holder = _Holder(host, {"there": there}, ([host], there))
+    (total,) = sum_over_rows(holder, rows)
+    assert float(_array_api.to_host(total)) == HOST.sum()

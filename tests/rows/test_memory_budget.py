@@ -178,14 +178,14 @@ def test_a_fit_without_memory_for_its_chunks(cls, streamed, monkeypatch):
         monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
     with pytest.warns(UserWarning, match="did not converge"):
         want = small(cls, **options).fit(x, y)
-    plain = Rows._beside
+    plain = Rows._picked
 
     def limited(self, part, where):
         if part.shape[0] > 40:
             raise MemoryError
         return plain(self, part, where)
 
-    monkeypatch.setattr(Rows, "_beside", limited)
+    monkeypatch.setattr(Rows, "_picked", limited)
     with pytest.warns() as caught:
         got = small(cls, **options).fit(x, y)
     assert sum("out of memory" in str(w.message) for w in caught) == 1

@@ -37,8 +37,8 @@ class Setting:
 def setting(monkeypatch, gpus):  # noqa: F811
     """array-api-strict plays a GPU that has TF32."""
     made = Setting("plain")
-    switch = module._Switch(lambda: made.value, made.write, "tf32")
-    monkeypatch.setitem(module._SWITCHES, "array_api_strict", switch)
+    switch = module._setting(lambda: made.value, made.write, "tf32")
+    monkeypatch.setitem(module._SETTINGS, "array_api_strict", switch)
     monkeypatch.setattr(module, "_capability", lambda *_: 90)
     return made
 
@@ -168,7 +168,7 @@ def test_how_cupy_is_told(monkeypatch):
     core._routines_linalg = SimpleNamespace(COMPUTE_TYPE_TF32=7)
     monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
     monkeypatch.setitem(sys.modules, "cupy._core", core)
-    switch = module._cupy_switch()
+    switch = module._cupy_setting()
     with switch:
         assert kept == {"float32": 7}
         with switch:
@@ -180,7 +180,7 @@ def test_how_cupy_is_told(monkeypatch):
 def test_how_torch_is_told():
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
-    with module._torch_switch():
+    with module._torch_setting():
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
 

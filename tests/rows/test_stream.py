@@ -1,4 +1,4 @@
-"""Rows in host memory for a device: what arrives there. How they travel: test_rows_channel."""
+"""Rows in host memory for a device: what arrives there. How: test_transfer.py."""
 
 from __future__ import annotations
 

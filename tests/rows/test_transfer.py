@@ -1,4 +1,4 @@
-"""The pinned channel, on a machine that does its work as late as it may: what arrives, in which
+"""The pinned transfer, on a machine that does its work as late as it may: what arrives, in which
 order of events, and what is under way."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def machine(request, monkeypatch):
     return made
 
 
-@pytest.fixture(params=[False, True], ids=["at once", "by threads"])
+@pytest.fixture(params=[False, True], ids=["at once", "in threads"])
 def copying(request, monkeypatch):
     """Rows are copied by the thread that asks, or by those of their own."""
     if request.param:
@@ -36,20 +36,20 @@ def copying(request, monkeypatch):
 
 
 def _transfer(machine):
-    return module._Pinned(Device(machine), 3, np.dtype("float64"))
+    return module.open_transfer(sys.modules["cupy"], Device(machine), 3, np.dtype("float64"))
 
 
-def _fill(start, stop):
+def _write(start, stop):
     return lambda out: module.begin_copy(HOST, slice(start, stop), out)
 
 
 def _pieces(sizes):
     starts = np.cumsum([0, *sizes])
-    return [(n, _fill(at, at + n)) for at, n in zip(starts, sizes, strict=False)]
+    return [(n, _write(at, at + n)) for at, n in zip(starts, sizes, strict=False)]
 
 
-def _many(channel, sizes):
-    return channel.many(_pieces(sizes), max(sizes))
+def _stream(transfer, sizes):
+    return transfer.stream(_pieces(sizes), max(sizes))
 
 
 def _finish(machine):
@@ -66,23 +66,23 @@ def _assert_all_rows(reads):
 @seeds
 @pytest.mark.usefixtures("copying")
 def test_every_chunk_is_computed_with_as_it_was_sent(machine):
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     for sizes in ([4] * 5, [7, 7, 6], [20], [10, 10], [1] * 20):  # buffers grow, and stay
-        reads = [buffer.later() for buffer in _many(channel, sizes)]
+        reads = [buffer.later() for buffer in _stream(transfer, sizes)]
         _finish(machine)
         _assert_all_rows(reads)
     assert machine.devices == []
-    assert list(channel.many([], 0)) == []
+    assert list(transfer.stream([], 0)) == []
 
 
 @seeds
 @pytest.mark.usefixtures("copying")
 def test_rows_asked_for_in_between_are_kept(machine):
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     reads, kept = [], []
-    for buffer in _many(channel, [4] * 5):
+    for buffer in _stream(transfer, [4] * 5):
         reads.append(buffer.later())
-        kept.append(channel.one(2, _fill(18, 20)))
+        kept.append(transfer.copy(2, _write(18, 20)))
     found = [one.later() for one in kept]
     _finish(machine)
     _assert_all_rows(reads)
@@ -95,12 +95,12 @@ def test_rows_asked_for_in_between_are_kept(machine):
 def test_epochs_of_minibatches_with_passes_between(machine):
     """What a fit asks for: batches of an order anew, the last one shorter, then all rows in chunks
     for a probe, without waiting for the device."""
-    x = Streamed(HOST, np, "cpu", channel=_transfer(machine))
+    x = Streamed(HOST, np, "cpu", transfer=_transfer(machine))
     rng, reads, want = np.random.default_rng(0), [], []
     for _ in range(4):
         order = rng.permutation(20)
         batches = [order[at : at + 6] for at in range(0, 20, 6)]
-        reads += [part.later() for part in x.batches(batches)]
+        reads += [part.later() for part in x.parts(batches)]
         few = np.sort(order[:9])
         reads += [part.later() for part in x.at(few).parts([slice(0, 5), slice(5, 9)])]
         want += [HOST[batch] for batch in batches] + [HOST[few[:5]], HOST[few[5:]]]
@@ -111,7 +111,7 @@ def test_epochs_of_minibatches_with_passes_between(machine):
 
 
 def test_epochs_use_the_same_buffers(machine, monkeypatch):
-    """A short last batch, whichever place it comes to, takes those of the others; so do the chunks
+    """A short last batch, whichever buffer it comes to, takes those of the others; so do the chunks
     of a probe."""
     monkeypatch.setattr(module, "CHUNK", 0)
     cupy, cupyx = sys.modules["cupy"], sys.modules["cupyx"]
@@ -121,9 +121,9 @@ def test_epochs_use_the_same_buffers(machine, monkeypatch):
         monkeypatch.setattr(
             owner, name, lambda *a, plain=plain, name=name: made.append(name) or plain(*a)
         )
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     for sizes in ([9, 9, 2], [9, 9, 1, 1], [5, 5, 5, 5], [9, 9, 2], [9, 2, 9]):
-        reads = [buffer.later() for buffer in _many(channel, sizes)]
+        reads = [buffer.later() for buffer in _stream(transfer, sizes)]
         _finish(machine)
         _assert_all_rows(reads)
     assert sorted(made) == ["empty"] * 2 + ["empty_pinned"] * 3
@@ -132,18 +132,18 @@ def test_epochs_use_the_same_buffers(machine, monkeypatch):
 def test_a_buffer_that_is_much_too_large_is_given_back(machine, monkeypatch):
     """As where chunks were halved for want of memory."""
     monkeypatch.setattr(module, "CHUNK", 0)
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     for sizes in ([10, 10], [4] * 5):
-        list(_many(channel, sizes))
-    assert [held.nbytes for held in channel.buffers] == [4 * 24] * 2
+        list(_stream(transfer, sizes))
+    assert [held.nbytes for held in transfer.buffers] == [4 * 24] * 2
 
 
 def test_a_buffer_that_finds_no_memory_can_be_asked_for_again(machine):
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     machine.fail_above = 4 * 24
     with pytest.raises(MemoryError):
-        next(_many(channel, [5] * 4))
-    reads = [buffer.later() for buffer in _many(channel, [4] * 5)]
+        next(_stream(transfer, [5] * 4))
+    reads = [buffer.later() for buffer in _stream(transfer, [4] * 5)]
     _finish(machine)
     _assert_all_rows(reads)
 
@@ -157,9 +157,9 @@ def test_memory_of_the_pool_may_still_be_computed_with(machine, monkeypatch):
         own[size] = [plain((size,), np.uint8) for _ in range(2)]
     before = [block.later() for blocks in own.values() for block in blocks]
     monkeypatch.setattr(cupy, "empty", lambda shape, dtype: own[shape[0]].pop())
-    channel = _transfer(machine)
-    reads = [buffer.later() for buffer in _many(channel, [4] * 5)]
-    reads += [buffer.later() for buffer in _many(channel, [5] * 4)]
+    transfer = _transfer(machine)
+    reads = [buffer.later() for buffer in _stream(transfer, [4] * 5)]
+    reads += [buffer.later() for buffer in _stream(transfer, [5] * 4)]
     _finish(machine)
     assert all((read[0] == 99).all() for read in before)
     _assert_all_rows(reads[:5])
@@ -172,21 +172,21 @@ def test_memory_of_the_pool_may_still_be_computed_with(machine, monkeypatch):
 def test_the_next_chunks_are_on_their_way_while_one_is_computed_with(machine):
     """When a chunk is handed out, the copy of the one after it has been asked for, and the one
     after that is being gathered."""
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     begun, sent = [], []
     pieces = [
-        (size, lambda out, fill=fill, k=k: begun.append(k) or fill(out))
-        for k, (size, fill) in enumerate(_pieces([4] * 5))
+        (size, lambda out, write=write, k=k: begun.append(k) or write(out))
+        for k, (size, write) in enumerate(_pieces([4] * 5))
     ]
-    send = module._Slot.send
-    for slot in channel.slots:
-        slot.send = lambda *a, slot=slot: sent.append(1) or send(slot, *a)
-    seen = [(len(begun), len(sent)) for _ in channel.many(pieces, 4)]
+    send = module._PinnedBuffer.send
+    for buffer in transfer.pinned:
+        buffer.send = lambda *a, buffer=buffer: sent.append(1) or send(buffer, *a)
+    seen = [(len(begun), len(sent)) for _ in transfer.stream(pieces, 4)]
     assert seen == [(3, 2), (4, 3), (5, 4), (5, 5), (5, 5)]
 
 
 class Gathered:
-    """Fills of chunks: one of them is not done until it is told to be."""
+    """Writers of chunks: one of them waits for `gate`."""
 
     def __init__(self, slow, error=None):
         self.slow, self.error = slow, error
@@ -195,15 +195,18 @@ class Gathered:
         self.running: list[Future[None]] = []
 
     def pieces(self, sizes):
-        for k, (size, fill) in enumerate(_pieces(sizes)):
-            yield size, fill if k != self.slow else lambda out, fill=fill: self._slowly(fill, out)
+        for k, (size, write) in enumerate(_pieces(sizes)):
+            yield (
+                size,
+                write if k != self.slow else lambda out, write=write: self._slowly(write, out),
+            )
 
-    def _slowly(self, fill, out):
+    def _slowly(self, write, out):
         def work():
             assert self.gate.wait(60)
             if self.error is not None:
                 raise self.error
-            fill(out)
+            write(out)
 
         self.running.append(self.pool.submit(work))
         return self.running
@@ -214,8 +217,8 @@ class Gathered:
 
 def test_work_is_launched_while_a_later_chunk_is_gathered(machine):
     """And that one is sent only when all of it is there."""
-    channel, gathered = _transfer(machine), Gathered(slow=2)
-    chunks = channel.many(gathered.pieces([4] * 5), 4)
+    transfer, gathered = _transfer(machine), Gathered(slow=2)
+    chunks = transfer.stream(gathered.pieces([4] * 5), 4)
     reads = [next(chunks).later()]
     assert not gathered.running[0].done()
     gathered.soon()
@@ -229,8 +232,8 @@ def test_work_is_launched_while_a_later_chunk_is_gathered(machine):
 def test_a_pass_that_was_given_up_leaves_nothing_under_way(machine, how):
     """No thread goes on gathering, no copy is left, and the buffers hold what the next pass
     sends."""
-    channel, gathered = _transfer(machine), Gathered(slow=2)
-    chunks = channel.many(gathered.pieces([4] * 5), 4)
+    transfer, gathered = _transfer(machine), Gathered(slow=2)
+    chunks = transfer.stream(gathered.pieces([4] * 5), 4)
     first = next(chunks).later()
     gathered.soon()
     if how == "interrupt":
@@ -240,8 +243,8 @@ def test_a_pass_that_was_given_up_leaves_nothing_under_way(machine, how):
         chunks.close()
     del chunks
     assert gathered.running[0].done()
-    assert all(slot.copied.last["done"] for slot in channel.slots if slot.copied.last)
-    reads = [buffer.later() for buffer in _many(channel, [5] * 4)]
+    assert all(buffer.copied.last["done"] for buffer in transfer.pinned if buffer.copied.last)
+    reads = [buffer.later() for buffer in _stream(transfer, [5] * 4)]
     _finish(machine)
     np.testing.assert_array_equal(first[0], HOST[:4])
     _assert_all_rows(reads)
@@ -250,10 +253,10 @@ def test_a_pass_that_was_given_up_leaves_nothing_under_way(machine, how):
 
 def test_nobody_waits_for_a_pass_whose_last_chunk_was_taken(machine, monkeypatch):
     """A loop that knows how many there are asks for no more."""
-    channel = _transfer(machine)
-    monkeypatch.setattr(channel, "_give_up", lambda: pytest.fail("waited"))
+    transfer = _transfer(machine)
+    monkeypatch.setattr(transfer, "_finish_all", lambda: pytest.fail("waited"))
     for sizes in ([20], [10, 10], [4] * 5):
-        chunks = _many(channel, sizes)
+        chunks = _stream(transfer, sizes)
         reads = [next(chunks).later() for _ in sizes]
         chunks.close()
         _finish(machine)
@@ -261,12 +264,12 @@ def test_nobody_waits_for_a_pass_whose_last_chunk_was_taken(machine, monkeypatch
 
 
 def test_what_a_copying_thread_raises_is_raised(machine):
-    """A page of a file that cannot be read, say; the channel can be used again."""
-    channel, gathered = _transfer(machine), Gathered(slow=1, error=OSError("no such page"))
+    """A page of a file that cannot be read, say; the transfer can be used again."""
+    transfer, gathered = _transfer(machine), Gathered(slow=1, error=OSError("no such page"))
     gathered.gate.set()
     with pytest.raises(OSError, match="no such page"):
-        list(channel.many(gathered.pieces([4] * 5), 4))
-    reads = [buffer.later() for buffer in _many(channel, [4] * 5)]
+        list(transfer.stream(gathered.pieces([4] * 5), 4))
+    reads = [buffer.later() for buffer in _stream(transfer, [4] * 5)]
     _finish(machine)
     _assert_all_rows(reads)
 
@@ -275,19 +278,19 @@ def test_what_a_copying_thread_raises_is_raised(machine):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_pinned_memory_is_given_back_once_nothing_is_copied_from_it(machine, keeps):
     """The pool hands it to the next who asks, which would then be what arrives."""
-    channel = _transfer(machine)
+    transfer = _transfer(machine)
     if keeps:
-        for rows, fill in _pieces([4] * 3):
-            channel.one(rows, fill)
+        for rows, write in _pieces([4] * 3):
+            transfer.copy(rows, write)
     else:
-        for _ in _many(channel, [4] * 5):
+        for _ in _stream(transfer, [4] * 5):
             pass
-    slots = channel.slots + channel.apart
-    assert any(slot.memory.nbytes for slot in slots)
-    del channel
+    buffers = transfer.pinned + transfer.apart
+    assert any(buffer.memory.nbytes for buffer in buffers)
+    del transfer
     gc.collect()
-    assert not any(slot.memory.nbytes or slot.rows.nbytes for slot in slots)
-    assert all(slot.copied.last["done"] for slot in slots if slot.copied.last)
+    assert not any(buffer.memory.nbytes or buffer.rows.nbytes for buffer in buffers)
+    assert all(buffer.copied.last["done"] for buffer in buffers if buffer.copied.last)
 
 
 # --- the tests, tested -----------------------------------------------------------------------
@@ -298,13 +301,13 @@ def test_pinned_memory_is_given_back_once_nothing_is_copied_from_it(machine, kee
     [
         "self.copied.synchronize()\n        each",
         "self.copied.record(stream)",
-        "self.stream.wait_event(self.used[place])",
-        "self.used[place].record(self.cupy.cuda.get_current_stream())",
-        "self.cupy.cuda.get_current_stream().wait_event(slot.copied)",
+        "self.copying.wait_event(self.used[k])",
+        "self.used[k].record(self.cupy.cuda.get_current_stream())",
+        "self.cupy.cuda.get_current_stream().wait_event(pinned.copied)",
     ],
 )
 def test_the_machine_notices_an_event_that_is_forgotten(forgotten, monkeypatch):
-    """Without any one of its events the channel delivers something wrong."""
+    """Without any one of its events the transfer delivers something wrong."""
     source = inspect.getsource(module)
     assert forgotten in source
     scope = {"__name__": "without_an_event"}
@@ -315,8 +318,8 @@ def test_the_machine_notices_an_event_that_is_forgotten(forgotten, monkeypatch):
         machine = Machine(seed)
         for name, fake in modules(machine).items():
             monkeypatch.setitem(sys.modules, name, fake)
-        channel = scope["_Pinned"](Device(machine), 3, np.dtype("float64"))
-        reads = [buffer.later() for buffer in _many(channel, [4] * 5)]
+        transfer = scope["PinnedTransfer"](Device(machine), 3, np.dtype("float64"))
+        reads = [buffer.later() for buffer in _stream(transfer, [4] * 5)]
         _finish(machine)
         wrong += not np.array_equal(np.concatenate([read[0] for read in reads]), HOST)
     assert wrong

@@ -1,4 +1,4 @@
-"""A CuPy of lists: streams whose work waits in a queue and is done late, in any order allowed.
+"""A CuPy whose streams queue their work and do it late, in any order that events allow.
 
 What a program enqueues on one stream is done in order; between streams only events order it. So a
 forgotten event shows: a copy reads pinned memory that has been written to since, or an array is
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Machine:
-    """All streams of a device, and the generator that picks whose work is done next."""
+    """The streams of a device, and the generator that picks whose work is done next."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -88,10 +88,10 @@ class Buffer:
         stream.add(lambda: np.copyto(self.base, source))
 
     def later(self) -> list[np.ndarray]:
-        """What work on the computing stream reads here: filled in when that work is done."""
-        found: list[np.ndarray] = []
-        self.machine.default.add(lambda: found.append(self.base.copy()))
-        return found
+        """A list for what queued work on the computing stream reads here, once it is done."""
+        read: list[np.ndarray] = []
+        self.machine.default.add(lambda: read.append(self.base.copy()))
+        return read
 
 
 class Device:
@@ -106,14 +106,14 @@ class Device:
 
 
 def modules(machine: Machine) -> dict[str, ModuleType]:
-    """What `import cupy` and `import cupyx` shall find."""
+    """Modules for `import cupy` and `import cupyx`."""
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
 
     def empty(shape: Any, dtype: Any) -> Buffer:
-        made = np.full(shape, 99, dtype)  # the pool hands out what was used before
-        if machine.fail_above is not None and made.nbytes > machine.fail_above:
-            raise MemoryError(f"out of memory allocating {made.nbytes} bytes")
-        return Buffer(machine, made)
+        memory = np.full(shape, 99, dtype)  # as that of a pool: used before
+        if machine.fail_above is not None and memory.nbytes > machine.fail_above:
+            raise MemoryError(f"out of memory allocating {memory.nbytes} bytes")
+        return Buffer(machine, memory)
 
     cupy.empty = empty
     cupy.cuda = SimpleNamespace(

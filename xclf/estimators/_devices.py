@@ -10,7 +10,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import warn_caller
 from xclf.estimators._settings import uses_full_batches
-from xclf.rows import Split, Streamed, parse_bytes, split
+from xclf.rows import Sharded, Streamed, parse_bytes, shard_rows
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
@@ -77,11 +77,11 @@ def place_rows(
                 "them are for full-batch solvers"
             )
         return PlacedRows(*_sent(Streamed(X, there[0].xp, there[0].device), most))
-    shards = split(X, there[0].xp, [device_choice.device for device_choice in there])
+    shards = shard_rows(X, there[0].xp, [device_choice.device for device_choice in there])
     sent = [_sent(x, most) for _, x in shards]
     found = [(where, x) for (where, _), (x, _) in zip(shards, sent, strict=True)]
     taken = sent[0][1]  # the rest fits where the first's share does
-    return PlacedRows(Split(X, there[0].xp, there[0].device, found), taken)
+    return PlacedRows(Sharded(X, there[0].xp, there[0].device, found), taken)
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
@@ -116,7 +116,7 @@ def to_model_device(X: Array, model_array: Array, device: Any) -> Array:
         ]
         if home in others:
             devices = [home, *(each for each in others if each != home)]
-            return Split(X, xp, home, split(X, xp, devices[:share]))
+            return Sharded(X, xp, home, shard_rows(X, xp, devices[:share]))
     return Streamed(X, xp, home)
 
 

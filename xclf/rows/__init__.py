@@ -4,7 +4,7 @@ from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
 from xclf.rows._shards import PerRow
-from xclf.rows._stream import Split, Streamed, split
+from xclf.rows._stream import Sharded, Streamed, shard_rows
 from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "MemoryBudget",
     "PerRow",
     "Rows",
-    "Split",
+    "Sharded",
     "Streamed",
     "blas_threads",
     "blas_width",
@@ -25,6 +25,6 @@ __all__ = [
     "own_threads",
     "parse_bytes",
     "product_precision",
-    "split",
+    "shard_rows",
     "sum_over_rows",
 ]

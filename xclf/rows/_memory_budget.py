@@ -1,4 +1,4 @@
-"""MemoryBudget: how much memory a fit may take beyond X, and how it is shared out."""
+"""The memory that a fit may take beyond X, and its shares."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?) ?([kmgt]?)(i?b)?", re.IGNORECASE)
 
 
 def parse_bytes(size: int | str | None) -> int | None:
-    """A size in bytes: a whole number, or a string such as "500MB" or "2.5 GiB"; None stays None.
+    """The number of bytes of an integer or a string such as "500MB" or "2.5 GiB"; None stays None.
 
-    K, M, G and T are powers of 1024, with B, with iB or with neither. Raises ValueError for what is
-    no such size, or not positive.
+    K, M, G and T are powers of 1024, with B, with iB or with neither. Raises ValueError for
+    anything else, and unless positive.
     """
     if size is None:
         return None
-    found = -1.0
+    count = -1.0
     if isinstance(size, int | np.integer) and not isinstance(size, bool):
-        found = float(size)
+        count = float(size)
     elif isinstance(size, str) and (match := _SIZE.fullmatch(size.strip())):
-        found = float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
-    if not 1 <= found < 2**62:
+        count = float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
+    if not 1 <= count < 2**62:
         raise ValueError(f"not a size in bytes: {size!r}")
-    return int(found)
+    return int(count)
 
 
 def in_words(size: float) -> str:
-    """A number of bytes for people, rounded up: '12.4 MB'. Units are those of `parse_bytes`."""
+    """A number of bytes as text, rounded up: '12.4 MB'. Units are those of `parse_bytes`."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if size < 1024:
             break
@@ -41,11 +41,11 @@ def in_words(size: float) -> str:
 
 @dataclass
 class MemoryBudget:
-    """Memory for what a fit may make larger or smaller: chunks of rows, curvature pairs, an
+    """Memory for the parts of a fit whose size is free: chunks of rows, curvature pairs, an
     eigenbasis. All rows and problems of a fit share one.
 
-    size : bytes for all of it together; None: no bound but each part's own
-    chunk : bytes of the largest chunk that fitted, once one did not: see `halve`
+    size : bytes for all of them together; None: no bound but each part's own
+    chunk : bytes that a chunk may take since one did not fit, see `halve`; None before
     """
 
     size: int | None = None
@@ -54,26 +54,25 @@ class MemoryBudget:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def for_chunks(self, workers: int) -> int:
-        """Bytes of one chunk, beside those of its first few rows; only where there is a bound."""
+        """Bytes of one chunk of each worker, where there is a bound."""
         return 0 if self.size is None else self.size // (4 * workers)
 
-    def for_pairs(self, suits: int) -> int:
-        """Bytes for curvature pairs, at most `suits`."""
-        return suits if self.size is None else min(suits, self.size // 4)
+    def for_pairs(self, wanted: int) -> int:
+        """Bytes for curvature pairs, at most `wanted`."""
+        return wanted if self.size is None else min(wanted, self.size // 4)
 
     def for_basis(self) -> float:
-        """Bytes for an eigenbasis while it is made, beside the pairs."""
+        """Bytes for computing an eigenbasis, beside the pairs."""
         return float("inf") if self.size is None else 0.8 * self.size
 
     def halve(self, rows: int, bytes_per_row: int, error: BaseException) -> int:
-        """A chunk of so many rows did not fit: the number to go on with. Warns, once a fit.
-
-        Raises MemoryError, with what was needed, if it was a single row.
+        """The rows of a chunk after one of `rows` rows did not fit. Warns once a fit; raises
+        MemoryError, with the bytes needed, if `rows` is 1.
         """
         if rows <= 1:
             raise MemoryError(
                 f"a single row does not fit into memory: it takes about "
-                f"{in_words(bytes_per_row)} with all that is made from it ({error})"
+                f"{in_words(bytes_per_row)} with its intermediate arrays ({error})"
             ) from error
         fewer = rows // 2
         with self._lock:  # several devices may be short of memory at a time

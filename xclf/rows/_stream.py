@@ -1,8 +1,4 @@
-"""Rows in host memory for a computation on a device: sent there a chunk at a time.
-
-`Streamed` stands for X there: it has the shape, dtype, namespace and device that X would have, and
-sends the rows that are asked for, through a channel of its own.
-"""
+"""Rows in host memory for a computation on a device: sent there a chunk at a time."""
 
 from __future__ import annotations
 
@@ -25,15 +21,20 @@ from xclf._array_api import (
     on_device,
 )
 from xclf.rows import _transfer
-from xclf.rows._transfer import Channel, Fill, begin_copy, open_channel
+from xclf.rows._transfer import Transfer, WriteRows, begin_copy, open_transfer
+
+
+def slices(n: int, size: int, start: int = 0) -> list[slice]:
+    """Consecutive slices of at most `size` from `start` to n."""
+    return [slice(first, min(first + size, n)) for first in range(start, n, size)]
 
 
 class Streamed:
-    """X (N, D) in host memory, as arrays on `device` see it.
+    """X (N, D) in host memory, with the shape, dtype, namespace and device of an array on `device`.
 
-    host : (N, D) NumPy, read-only or not; float16 where `xp` has none is widened on the host,
-        everything else travels as it is
-    index : (n,) host integers: only these rows of `host`, in this order; gathered when asked for
+    host : (N, D) NumPy, read-only or not; float16 is widened on the host if `xp` lacks it,
+        everything else is sent as it is
+    index : (n,) host integers: only these rows of `host`, in this order; gathered when sent
     """
 
     ndim = 2
@@ -44,57 +45,53 @@ class Streamed:
         xp: Namespace,
         device: Any,
         index: np.ndarray | None = None,
-        channel: Channel | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         self.host, self.xp, self.device, self.index = host, xp, device, index
         known = getattr(xp, host.dtype.name, None) is not None
         self.sent = host.dtype if known else np.dtype(np.float32)
         self.dtype = asarray(xp, np.zeros(1, self.sent), device=device).dtype
         self.shape = (len(host) if index is None else len(index), host.shape[1])
-        self.channel = channel or open_channel(xp, device, host.shape[1], self.sent)
+        self.transfer = transfer or open_transfer(xp, device, host.shape[1], self.sent)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Namespace:
         return self.xp
 
     @property
     def bytes_per_row(self) -> int:
-        """Of what travels."""
+        """Bytes sent for one row."""
         return int(self.shape[1]) * self.sent.itemsize
 
     @property
     def bytes_under_way(self) -> int:
-        """What one row of a chunk takes while a pass is sent, pinned and on the device: there are
-        several chunks at a time."""
+        """Bytes for one row of a chunk in all the buffers of a pass."""
         return _transfer.UNDER_WAY * self.bytes_per_row
 
     def __getitem__(self, key: tuple[slice, slice]) -> Array:
-        """`x[start:stop, :]`: consecutive rows as an array on the device, for keeps."""
+        """`x[start:stop, :]`: consecutive rows as an array on the device."""
         where, columns = key
         start, stop, step = where.indices(self.shape[0])
         if step != 1 or columns != slice(None):
             raise IndexError(f"only consecutive rows with all columns can be sent, got {key}")
-        return self.channel.one(max(0, stop - start), self._fill(slice(start, stop)))
+        return self.transfer.copy(max(0, stop - start), self._writer(slice(start, stop)))
 
     def take(self, index: np.ndarray) -> Array:
-        """The rows that host integers name, gathered on the host."""
-        return self.channel.one(len(index), self._fill(index))
-
-    def batches(self, indices: Sequence[np.ndarray]) -> Generator[Array]:
-        """`take` of each of the indices, the next ones on their way already; good until the
-        next."""
-        pieces = ((len(index), self._fill(index)) for index in indices)
-        return self.channel.many(pieces, max(map(len, indices), default=0))
+        """The rows numbered by host integers, gathered on the host, as an array on the device."""
+        return self.transfer.copy(len(index), self._writer(index))
 
     def at(self, index: np.ndarray) -> Streamed:
-        """The same for the rows that host integers name; nothing is copied yet."""
+        """The rows numbered by host integers, still streamed; copies nothing yet."""
         index = index if self.index is None else self.index[index]
-        return Streamed(self.host, self.xp, self.device, index, self.channel)
+        return Streamed(self.host, self.xp, self.device, index, self.transfer)
 
-    def parts(self, slices: Sequence[slice]) -> Generator[Array]:
-        """The rows of each slice, the next one on its way already; good until the next."""
-        sizes = [each.stop - each.start for each in slices]
-        pieces = ((size, self._fill(each)) for size, each in zip(sizes, slices, strict=True))
-        return self.channel.many(pieces, max(sizes, default=0))
+    def parts(self, where: Sequence[slice | np.ndarray]) -> Generator[Array]:
+        """The rows of each slice, or numbered by each array of host integers, one after the other.
+
+        Each array is valid until the next; the next one is on its way while one is in use.
+        """
+        sizes = [w.stop - w.start if isinstance(w, slice) else len(w) for w in where]
+        pieces = ((size, self._writer(w)) for size, w in zip(sizes, where, strict=True))
+        return self.transfer.stream(pieces, max(sizes, default=0))
 
     def resident(self) -> Array:
         """All rows as one array on the device."""
@@ -103,26 +100,24 @@ class Streamed:
         # Chunk by chunk: CuPy would stage all of it in pinned memory.
         out = self.xp.empty(self.shape, dtype=self.dtype, device=self.device)
         size = max(1, _transfer.CHUNK // self.bytes_per_row)
-        starts = range(0, self.shape[0], size)
-        slices = [slice(start, min(start + size, self.shape[0])) for start in starts]
-        with closing(self.parts(slices)) as parts:
-            for where, part in zip(slices, parts, strict=True):
+        pieces = slices(self.shape[0], size)
+        with closing(self.parts(pieces)) as parts:
+            for where, part in zip(pieces, parts, strict=True):
                 out[where, :] = part
         finish(out)
         return out
 
-    def _fill(self, where: slice | np.ndarray) -> Fill:
+    def _writer(self, where: slice | np.ndarray) -> WriteRows:
         which = where if self.index is None else self.index[where]
         return functools.partial(begin_copy, self.host, which)
 
 
-class Split(Streamed):
-    """X shared out among several devices of one library: consecutive rows to each.
+class Sharded(Streamed):
+    """X shared among several devices of one library: consecutive rows to each.
 
     shards : (rows, X of those rows on their device) of each device that has some
 
-    Whatever is asked of it as a whole `device`, one of them, answers, as `Streamed` rows. The loop
-    over rows works on `shards` instead.
+    As an array it is `Streamed` rows on `device`, one of them; the loop over rows uses `shards`.
     """
 
     def __init__(
@@ -132,35 +127,36 @@ class Split(Streamed):
         device: Any,
         shards: Sequence[tuple[slice, Array]],
         index: np.ndarray | None = None,
-        channel: Channel | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
-        super().__init__(host, xp, device, index, channel)
+        super().__init__(host, xp, device, index, transfer)
         self.shards = list(shards)
 
     def at(self, index: np.ndarray) -> Streamed:
-        """The same for the rows that host integers name, each where it was; of rows that are not in
-        order, one device sees all."""
+        """The rows numbered by host integers, each on its device; all on one if not in order."""
         whole = super().at(index)
         if len(index) == 0 or np.any(np.diff(index) < 0):
             return whole
         shards: list[tuple[slice, Array]] = []
         for where, x in self.shards:
             first, last = np.searchsorted(index, (where.start, where.stop))
-            mine = index[first:last] - where.start
-            if len(mine):
-                shards.append((slice(int(first), int(last)), _picked(x, mine)))
-        return Split(self.host, self.xp, self.device, shards, whole.index, self.channel)
+            own = index[first:last] - where.start
+            if len(own):
+                shards.append((slice(int(first), int(last)), _take(x, own)))
+        return Sharded(self.host, self.xp, self.device, shards, whole.index, self.transfer)
 
 
-def split(host: np.ndarray, xp: Namespace, devices: Sequence[Any]) -> list[tuple[slice, Streamed]]:
-    """Consecutive rows for each of the devices, to be sent there; for no more of them than rows."""
+def shard_rows(
+    host: np.ndarray, xp: Namespace, devices: Sequence[Any]
+) -> list[tuple[slice, Streamed]]:
+    """Consecutive rows for each device, to be streamed there; at most one device a row."""
     n, count = len(host), min(len(devices), len(host))
     ends = [n * k // count for k in range(count + 1)]
-    shares = [slice(*pair) for pair in pairwise(ends)]
-    return [(where, Streamed(host[where], xp, devices[k])) for k, where in enumerate(shares)]
+    pieces = [slice(*pair) for pair in pairwise(ends)]
+    return [(where, Streamed(host[where], xp, devices[k])) for k, where in enumerate(pieces)]
 
 
-def _picked(x: Array, index: np.ndarray) -> Array:
+def _take(x: Array, index: np.ndarray) -> Array:
     if isinstance(x, Streamed):
         return x.at(index)
     with on_device(x):

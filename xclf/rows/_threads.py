@@ -8,13 +8,16 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from xclf._array_api import Array, is_host
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 # Products of fewer multiply-adds gain nothing from a second thread, and lose by orders of magnitude
 # where other processes keep the cores busy: every product then waits for a thread that is not
@@ -24,94 +27,121 @@ _WORTH_THREADS = 4_000_000
 
 
 @functools.cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def thread_pool(workers: int, name: str) -> ThreadPoolExecutor:
+    """A pool that lives as long as the process: starting threads, and what libraries set up in
+    each, costs more than the work of a pass."""
+    return ThreadPoolExecutor(workers, thread_name_prefix=name)
 
 
-class _OneThread:
-    """BLAS held to one thread while any fit asks for it: the limit belongs to the whole process."""
+# A forked child has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=thread_pool.cache_clear)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit: Any = None
+
+def cancel(running: Iterable[Future[Any]]) -> None:
+    """Cancel what has not begun and wait for the rest. After an error or Ctrl-C nothing may go on
+    writing to the caller's arrays."""
+    begun = [future for future in running if not future.cancel()]
+    wait(begun)
+
+
+class SharedSetting:
+    """A context with a setting of the whole process, which ends with its last user.
+
+    apply : changes the setting, and returns the function that restores it
+    """
+
+    def __init__(self, apply: Callable[[], Callable[[], Any]]) -> None:
+        self._apply, self._lock, self._users = apply, threading.Lock(), 0
+        self._restore: Callable[[], Any]
 
     def __enter__(self) -> None:
         with self._lock:
+            if self._users == 0:
+                self._restore = self._apply()
             self._users += 1
-            if self._users == 1:
-                self._limit = _controller().limit(limits=1, user_api="blas")
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._users -= 1
-            if self._users == 0 and self._limit is not None:
-                self._limit.restore_original_limits()
-                self._limit = None
+            if self._users == 0:
+                self._restore()
 
 
-_ONE_THREAD = _OneThread()
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+_ONE_BLAS_THREAD = SharedSetting(
+    lambda: _controller().limit(limits=1, user_api="blas").restore_original_limits
+)
 
 
 def blas_threads(x: Array, multiply_adds: int) -> contextlib.AbstractContextManager[None]:
-    """A context in which NumPy's products run in one thread if `multiply_adds` is small.
+    """A context in which NumPy's products run in one thread if they are small.
 
-    multiply_adds : of the largest product of the fit;  x : its data, on the host or not
+    x : the data of the fit;  multiply_adds : those of its largest product
     """
     if not is_host(x) or multiply_adds >= _WORTH_THREADS:
         return contextlib.nullcontext()
-    return _ONE_THREAD
+    return _ONE_BLAS_THREAD
+
+
+# The threads that BLAS had before `own_threads`.
+_width: contextvars.ContextVar[int | None] = contextvars.ContextVar("_width", default=None)
 
 
 @contextlib.contextmanager
 def own_threads() -> Iterator[None]:
     """A context in which BLAS has one thread, and `in_threads` as many as BLAS had before.
 
-    For many heads: what is not shared out by rows is done head by head, in products so small that
-    the threads of BLAS mostly wait for each other.
+    For many heads: work that is not shared among rows is done head by head, in products so small
+    that the threads of BLAS mostly wait for each other.
     """
     width = _width.set(blas_width())
     try:
-        with _ONE_THREAD:
+        with _ONE_BLAS_THREAD:
             yield
     finally:
         _width.reset(width)
 
 
-_width: contextvars.ContextVar[int | None] = contextvars.ContextVar("_width", default=None)
+def blas_width() -> int:
+    """The number of threads that BLAS may use now, among which rows are shared."""
+    kept = _width.get()
+    if kept is not None:
+        return kept
+    libraries = _controller().lib_controllers
+    return max((int(lib.num_threads) for lib in libraries if lib.user_api == "blas"), default=1)
 
-Part = TypeVar("Part")
-Result = TypeVar("Result")
+
+_inside = threading.local()
 
 
 def in_threads(f: Callable[[Part], Result], parts: Sequence[Part]) -> Generator[Result, None, None]:
-    """f of every part, in their order, by as many threads as BLAS may use now.
+    """f of every part, in their order, in as many threads as BLAS may use now.
 
-    So a limit on BLAS, by its environment variables or by threadpoolctl, is one on these threads
-    too. While they run BLAS has one thread in each. Few results wait to be fetched at a time.
+    A limit on BLAS, by its environment variables or by threadpoolctl, thus limits these threads
+    too. While they run, BLAS has one thread in each, and f's own calls of `in_threads` stay in
+    theirs. At most one result a thread waits to be fetched.
     """
     workers = min(blas_width(), len(parts))
     if workers < 2 or getattr(_inside, "yes", False):
         yield from map(f, parts)
         return
-    with _ONE_THREAD:
-        todo = iter(parts)
+    with _ONE_BLAS_THREAD:
         running: deque[Future[Result]] = deque()
-        pool = _pool(workers)
+        pool = thread_pool(workers, "xclf")
         try:
-            for part in todo:
+            for part in parts:
                 running.append(pool.submit(_worker, f, part))
                 if len(running) > workers:
                     yield _first(running)
             while running:
                 yield _first(running)
         finally:
-            # An error, or Ctrl-C: nothing may go on writing to the caller's arrays.
-            for future in running:
-                future.cancel()
-            for future in running:
-                if not future.cancelled():
-                    future.exception()
+            cancel(running)
 
 
 def _first(running: deque[Future[Result]]) -> Result:
@@ -121,28 +151,6 @@ def _first(running: deque[Future[Result]]) -> Result:
     return result
 
 
-_inside = threading.local()
-
-
 def _worker(f: Callable[[Part], Result], part: Part) -> Result:
-    _inside.yes = True  # what f calls runs in this thread
+    _inside.yes = True
     return f(part)
-
-
-def blas_width() -> int:
-    """How many threads BLAS may use now, and so how many rows are shared among."""
-    kept = _width.get()
-    if kept is not None:
-        return kept
-    libraries = _controller().lib_controllers
-    return max((int(lib.num_threads) for lib in libraries if lib.user_api == "blas"), default=1)
-
-
-@functools.cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="xclf")
-
-
-# A forked child has none of its parent's threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -35,7 +35,7 @@ class Problem:
 
     def take_heads(self, kept: np.ndarray) -> Problem:
         """The problem of the heads that host integers `kept` name."""
-        return Problem(self.objective.take_heads(kept), self.rows.keep(kept))
+        return Problem(self.objective.take_heads(kept), self.rows.take_heads(kept))
 
     def width(self, theta: Array) -> int:
         """Widest layer's outputs over all heads, for the size of a chunk."""

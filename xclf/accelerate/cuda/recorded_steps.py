@@ -12,7 +12,7 @@ from xclf._cuda_graph import Graph, record
 from xclf._array_api import Array, device, library, namespace, out_of_memory
 from xclf.objectives import Objective
 from xclf.optim import Rule, State, can_update_in_place, update_in_place
-from xclf.rows import Rows, Split, Streamed, bytes_per_row
+from xclf.rows import Rows, Streamed, bytes_per_row
 
 #: Steps from which on a recording is worth what it takes: three steps and a few milliseconds.
 WORTH = 50
@@ -175,7 +175,7 @@ class Recorder:
 def recordable(rows: Rows) -> bool:
     """Whether the rows are in the memory of one CUDA GPU, which nobody has bounded: a graph keeps
     the memory that it was recorded with."""
-    there = library(namespace(rows.x)) == "cupy" and not isinstance(rows.x, Streamed | Split)
+    there = library(namespace(rows.x)) == "cupy" and not isinstance(rows.x, Streamed)
     return there and rows.budget.size is None
 
 
