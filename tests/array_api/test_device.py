@@ -13,7 +13,7 @@ from estimator_cases import CLASSES, blobs, quick, small
 from sklearn.model_selection import cross_val_score
 
 from xclf import SoftmaxClassifier, TwoLayerClassifier, _array_api, load
-from xclf.rows import Sharded, Streamed
+from xclf.rows import Rows, Sharded, Streamed
 
 rows_of_a_chunk = "xclf.rows._rows._chunk_rows"
 X, Y = blobs(150, 6, 3)
@@ -37,13 +37,12 @@ def full(monkeypatch):
 def asked(monkeypatch):
     """What X the fits work with."""
     seen = []
-    make = __import__("xclf.estimators._base", fromlist=["x"]).make_rows
 
-    def watched(x, *args):
+    def watched(x, *args, **options):
         seen.append(x)
-        return make(x, *args)
+        return Rows(x, *args, **options)
 
-    monkeypatch.setattr("xclf.estimators._base.make_rows", watched)
+    monkeypatch.setattr("xclf.estimators._fitting.Rows", watched)
     return seen
 
 

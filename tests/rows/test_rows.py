@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_close_max_norm, assert_same_kind
 
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import MASK_CLASSES, Chunk, Rows, map_rows, sum_over_rows
 from xclf.training import Problem
 
@@ -125,7 +125,7 @@ def test_objective_and_gradient_do_not_depend_on_the_chunks(backend, chunk_size,
     theta = rng.normal(size=(() if k is None else (k,)) + (network.size,))
     weights = rng.uniform(size=N)
     rows = _rows(backend, weights=weights)
-    problem = Problem(Objective(network, data_loss(loss), 0.01), rows)
+    problem = Problem(Objective(network, loss_named(loss), 0.01), rows)
     whole = Rows(*(backend.to_host(a) for a in (rows.x, rows.labels, rows.weights)), np.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_module, "_chunk_rows", lambda *_: N)
@@ -186,7 +186,7 @@ def test_a_device_takes_larger_chunks(backend):
 def test_heads_shrink_the_chunks():
     network = Network((D, 6, C))
     rows = Rows(np.zeros((1, D)), np.zeros(1, int), None, np.dtype("float64"))
-    problem = Problem(Objective(network, data_loss("softmax"), 0.0), rows)
+    problem = Problem(Objective(network, loss_named("softmax"), 0.0), rows)
     assert problem.width(np.zeros(network.size)) == 6
     assert problem.width(np.zeros((20, network.size))) == 120
 

@@ -118,16 +118,16 @@ def test_no_step_over_streamed_rows_reads_the_device():
     """Neither a minibatch nor a full pass: rows go there, and nothing comes back."""
     from counting import NAMESPACE, counted, counting
 
-    from xclf.objectives import Network, Objective, data_loss
+    from xclf.objectives import Network, Objective, loss_named
     from xclf.optim import SGD
-    from xclf.training import Problem, minibatch_step
+    from xclf.training import Problem, plain_steps
 
     x = Streamed(HOST, NAMESPACE, "cpu")
     rows = Rows(x, counted(np.arange(20) % 4), None, x.dtype)
-    objective = Objective(Network((3, 4)), data_loss("softmax"), 1e-3)
+    objective = Objective(Network((3, 4)), loss_named("softmax"), 1e-3)
     theta = counted(np.zeros(16))
     with counting() as tally:
-        minibatch_step(objective, SGD(), rows, theta, (), rows.numbers(np.array([1, 5])), 0.1)
+        plain_steps(objective, SGD(), rows, theta, (), [(rows.numbers(np.array([1, 5])), 0.1)])
         Problem(objective, rows).value_and_grad(theta)
     assert tally.reads == 0, tally
     assert tally.operations > 0

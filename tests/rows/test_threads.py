@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows, sum_over_rows
 from xclf.training import Problem
 
@@ -40,7 +40,7 @@ def _rows(dtype="float64"):
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 def test_the_bits_do_not_depend_on_the_threads(workers, loss, dtype):
     network = Network((D, C))
-    problem = Problem(Objective(network, data_loss(loss), 0.1), _rows(dtype))
+    problem = Problem(Objective(network, loss_named(loss), 0.1), _rows(dtype))
     theta = np.random.default_rng(1).normal(size=(2, network.size))
     seen = []
     for number in (1, 2, 3, 8, 3):
