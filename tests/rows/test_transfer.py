@@ -318,7 +318,7 @@ def test_the_machine_notices_an_event_that_is_forgotten(forgotten, monkeypatch):
         machine = Machine(seed)
         for name, fake in modules(machine).items():
             monkeypatch.setitem(sys.modules, name, fake)
-        transfer = scope["PinnedTransfer"](Device(machine), 3, np.dtype("float64"))
+        transfer = scope["PinnedTransfer"](None, Device(machine), 3, np.dtype("float64"))
         reads = [buffer.later() for buffer in _stream(transfer, [4] * 5)]
         _finish(machine)
         wrong += not np.array_equal(np.concatenate([read[0] for read in reads]), HOST)

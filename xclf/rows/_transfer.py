@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from itertools import cycle
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -35,23 +35,6 @@ _COPIERS, _BLOCK = 8, 1 << 20
 
 #: Begins to write rows of X into an array (rows, D); they are written once the futures are done.
 WriteRows = Callable[[np.ndarray], Sequence[Future[None]]]
-
-
-class Transfer(Protocol):
-    """Transfer from host memory to one device."""
-
-    def copy(self, rows: int, write: WriteRows) -> Array:
-        """A new array of `rows` rows."""
-
-    def stream(self, pieces: Iterable[tuple[int, WriteRows]], most: int) -> Generator[Array]:
-        """Arrays of at most `most` rows one after the other, each valid until the next."""
-
-
-def open_transfer(xp: Namespace, device: Any, features: int, dtype: np.dtype) -> Transfer:
-    """The fastest transfer of rows of so many features of `dtype`."""
-    if library(xp) == "cupy":
-        return PinnedTransfer(device, features, dtype)
-    return PlainTransfer(xp, device, features, dtype)
 
 
 def begin_copy(host: np.ndarray, which: slice | np.ndarray, out: np.ndarray) -> list[Future[None]]:
@@ -83,20 +66,28 @@ def finish_copy(writing: Sequence[Future[None]]) -> None:
         part.result()
 
 
-class PlainTransfer:
-    """Each chunk by the library's own `asarray`."""
+class Transfer:
+    """Transfer from host memory to one device, each chunk by the library's own `asarray`."""
 
     def __init__(self, xp: Namespace, device: Any, features: int, dtype: np.dtype) -> None:
         self.xp, self.device, self.features, self.dtype = xp, device, features, dtype
 
     def copy(self, rows: int, write: WriteRows) -> Array:
+        """A new array of `rows` rows."""
         out = np.empty((rows, self.features), self.dtype)
         finish_copy(write(out))
         return asarray(self.xp, out, device=self.device)
 
     def stream(self, pieces: Iterable[tuple[int, WriteRows]], most: int) -> Generator[Array]:
+        """Arrays of at most `most` rows one after the other, each valid until the next."""
         for rows, write in pieces:
             yield self.copy(rows, write)
+
+
+def open_transfer(xp: Namespace, device: Any, features: int, dtype: np.dtype) -> Transfer:
+    """The fastest transfer of rows of so many features of `dtype`."""
+    kind = PinnedTransfer if library(xp) == "cupy" else Transfer
+    return kind(xp, device, features, dtype)
 
 
 class _PinnedBuffer:
@@ -136,22 +127,18 @@ class _PinnedBuffer:
         self.memory = self.rows = np.empty(0, np.uint8)
 
 
-def _release(buffers: Sequence[_PinnedBuffer]) -> None:
-    for buffer in buffers:
-        buffer.release()
-
-
-class PinnedTransfer:
+class PinnedTransfer(Transfer):
     """Pinned buffers, two buffers on the device, a copying stream, and events between them.
 
     A buffer on the device may be written to once its event in `used`, recorded on the computing
     stream after the work on it, is done.
     """
 
-    def __init__(self, device: Any, features: int, dtype: np.dtype) -> None:
+    def __init__(self, xp: Namespace, device: Any, features: int, dtype: np.dtype) -> None:
         import cupy
 
-        self.cupy, self.device, self.features, self.dtype = cupy, device, features, dtype
+        super().__init__(xp, device, features, dtype)
+        self.cupy = cupy
 
         def event() -> Any:
             return cupy.cuda.Event(disable_timing=True)
@@ -164,8 +151,9 @@ class PinnedTransfer:
         self.buffers: list[Any] = [None] * _ON_DEVICE
         self._turn = cycle(self.apart)
         # CuPy's pool hands freed pinned memory out again while copies from it are pending.
-        end = weakref.finalize(self, _release, self.pinned + self.apart)
-        end.atexit = False  # the driver may be gone by then
+        for pinned in self.pinned + self.apart:
+            # Not at exit: the driver may be gone by then.
+            weakref.finalize(self, pinned.release).atexit = False
 
     def copy(self, rows: int, write: WriteRows) -> Array:
         """In order with the computing stream; returns once the rows are pinned."""
