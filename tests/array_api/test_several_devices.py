@@ -113,9 +113,10 @@ def test_it_repeats_bit_for_bit(model, way):
 @pytest.mark.parametrize("reg", [1e-1, 1e-2])
 def test_the_gap_of_the_hinge_is_certified_over_all_rows(reg, widened):
     """To the optimum: multipliers have moved many times, on both devices."""
-    want = SVMClassifier(reg=reg).fit(X, Y)
+    x, y = X[:80], Y[:80]
+    want = SVMClassifier(reg=reg).fit(x, y)
     widened.clear()
-    got = SVMClassifier(reg=reg, device=BOTH).fit(X, Y)
+    got = SVMClassifier(reg=reg, device=BOTH).fit(x, y)
     assert want.converged_
     assert got.converged_
     assert 0.4 <= _share(widened) <= 0.6
@@ -137,9 +138,9 @@ def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
     monkeypatch.setattr(SmoothedHinge, "widened", watched)
     for patience in ("_PATIENCE", "_HARD"):  # rounding is soon blamed
         monkeypatch.setattr(augmented_lagrangian, patience, 1)
-    x = np.round(X[:60], 1).astype(np.float32)
-    want = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=300).fit(x, Y[:60])
-    got = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=300, device=BOTH).fit(x, Y[:60])
+    x = np.round(X[:30], 1).astype(np.float32)
+    want = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=200).fit(x, Y[:30])
+    got = SVMClassifier(reg=1e-1, tol=1e-9, max_iter=200, device=BOTH).fit(x, Y[:30])
     assert len(wide[-1]) == 2
     assert all(f"device{k + 1}" in one for k, one in enumerate(wide[-1]))
     assert got.objective_ == pytest.approx(want.objective_, rel=1e-4)
@@ -149,10 +150,10 @@ def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_the_heads_of_a_sweep_are_shared(cls, way, widened):
     """Fold weights (G, N) and their heads too; heads that are done leave on both devices."""
-    grid = {"reg": [1.0, 1e-1, 3e-2]}
-    want = SweepCV(small(cls), grid, cv=2).fit(X, Y)
+    grid, x, y = {"reg": [1.0, 1e-1, 5e-2]}, X[:80], Y[:80]
+    want = SweepCV(small(cls), grid, cv=2).fit(x, y)
     widened.clear()
-    got = SweepCV(small(cls, device=BOTH), grid, cv=2).fit(X, Y)
+    got = SweepCV(small(cls, device=BOTH), grid, cv=2).fit(x, y)
     assert 0.4 <= _share(widened) <= 0.6
     for key in ("mean_test_score", "std_test_score"):
         np.testing.assert_allclose(got.cv_results_[key], want.cv_results_[key], rtol=1e-12)
