@@ -1,4 +1,4 @@
-"""The ground floor: places, copies to the host and back, the probe for a GPU."""
+"""The ground floor: devices, copies to the host and back, the probe for a GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_round_trip(backend):
     )
 
 
-def test_places(backend):
+def test_hosts_and_devices(backend):
     there = backend.asarray(np.zeros(2))
     host = backend.value.startswith("numpy")
     assert _array_api.is_host(there) is host
@@ -39,12 +39,12 @@ def test_places(backend):
     assert _array_api.describe_device(there).startswith(f"{name.replace('-', '_')} on ")
 
 
-def test_two_libraries_are_two_places():
+def test_two_libraries_are_two_devices():
     strict, torch = (pytest.importorskip(name) for name in ("array_api_strict", "torch"))
     assert not _array_api.same_device(strict.asarray([1.0]), torch.asarray([1.0]))
 
 
-def test_kinds_of_numbers(backend):
+def test_integers_and_floats(backend):
     for dtype, whole in (("bool", True), ("uint8", True), ("int64", True), ("float32", False)):
         assert _array_api.is_integer(backend.xp, backend.asarray(np.zeros(2), dtype)) is whole
 
@@ -167,7 +167,7 @@ def test_names_of_devices():
         assert not _array_api.is_device_name(name)
 
 
-def test_spots_on_gpus(monkeypatch):
+def test_several_gpus_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", _cupy(count=3))
     assert [s.text for s in _array_api.resolve_devices("cuda:2")] == [
         "cupy on cuda:2 (Some GPU, CuPy 99.0; asked for)"

@@ -29,13 +29,13 @@ pytestmark = [
 
 @pytest.fixture
 def full(monkeypatch):
-    """Devices on which X finds no room."""
+    """Devices without memory for X."""
     monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What X the fits work with."""
+    """The X of each fit."""
     seen = []
 
     def watched(x, *args, **options):

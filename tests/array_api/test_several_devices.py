@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """Devices on which X finds no room."""
+    """Devices without memory for X."""
     monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
 
 
@@ -215,8 +215,8 @@ def test_a_device_without_memory_for_its_chunks(monkeypatch):
     assert got.objective_ == pytest.approx(want.objective_, rel=1e-10)
 
 
-def test_no_room_after_all_is_no_error(monkeypatch):
-    """What was free when it was asked may be gone, or in pieces: rows are then sent each pass."""
+def test_memory_taken_in_the_meantime_is_no_error(monkeypatch):
+    """Free memory may be gone, or in pieces, by the time X is moved: it is then streamed."""
 
     def full(self):
         raise MemoryError("out of memory")

@@ -52,14 +52,14 @@ def test_sizes_in_words_are_rounded_up(size, words):
     assert in_words(size) == words
 
 
-def test_shares_of_the_room():
+def test_shares_of_the_budget():
     assert (MemoryBudget().for_pairs(99), MemoryBudget().for_basis()) == (99, float("inf"))
     budget = MemoryBudget(1000)
     assert (budget.for_chunks(1), budget.for_chunks(5), budget.for_pairs(99)) == (250, 50, 99)
     assert (budget.for_pairs(999), budget.for_basis()) == (250, 800)
 
 
-def test_chunks_keep_to_the_room():
+def test_chunks_keep_to_the_budget():
     """At least 64 rows, which every fit needs; fewer only once they did not fit."""
     rows = Rows(np.zeros((4000, 100)), np.zeros(4000, np.int64), None, np.dtype("float64"))
     each = 8 * (100 + 6)

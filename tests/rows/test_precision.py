@@ -1,4 +1,4 @@
-"""`precision`: a switch of the array library, thrown for as long as a fit runs, or an error."""
+"""`precision`: a setting of the array library while a fit runs, or an error."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_rounding_errors_are_those_of_the_products():
     assert rounding(np.float64, np, "tf32") == rounding(np.float64, np)
 
 
-def test_how_cupy_is_told(monkeypatch):
+def test_the_setting_of_cupy(monkeypatch):
     """The functions that its products read: cupy._core.get_compute_type, set_compute_type."""
     kept = {"float32": 1}
     core = ModuleType("cupy._core")
@@ -177,7 +177,7 @@ def test_how_cupy_is_told(monkeypatch):
     assert kept == {"float32": 1}
 
 
-def test_how_torch_is_told():
+def test_the_setting_of_torch():
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     with module._torch_setting():
@@ -185,7 +185,7 @@ def test_how_torch_is_told():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_what_a_device_can():
+def test_compute_capability():
     cupy_like = SimpleNamespace(compute_capability="90")
     assert module._capability("cupy", cupy_like) == 90
     assert module._capability("torch", "cpu") is None
