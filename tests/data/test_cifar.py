@@ -7,44 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_cases import CIFAR_BATCHES, CIFAR_NAMES, CIFAR_ROWS, cifar_batch, write_cifar
 
 from xclf.data import DataError, load, read_cifar10
 
-NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()  # noqa: SIM905
-BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-ROWS = 3
 
-
-def batch(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (ROWS, 3072)).astype(np.uint8), rng.integers(0, 10, ROWS)
-
-
-def write_binary(home: Path) -> Path:
-    home.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate([*BATCHES, "test_batch"]):
-        x, y = batch(seed)
-        (home / f"{name}.bin").write_bytes(np.c_[y.astype(np.uint8), x].tobytes())
-    (home / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n")  # as the archive has it
-    return home
-
-
-def write_python(home: Path, protocol: int = 2) -> Path:
-    home.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate([*BATCHES, "test_batch"]):
-        x, y = batch(seed)
-        value = {b"data": x, b"labels": y.tolist(), b"filenames": [b"a.png"] * ROWS}
-        (home / name).write_bytes(pickle.dumps(value, protocol=protocol))
-    (home / "batches.meta").write_bytes(pickle.dumps({b"label_names": [*map(str.encode, NAMES)]}))
-    return home
-
-
-WRITERS = {"bin": write_binary, "py": write_python}
-
-
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=["bin", "py"])
 def archive(request, tmp_path) -> Path:
-    return WRITERS[request.param](tmp_path / f"cifar-10-batches-{request.param}")
+    home = tmp_path / f"cifar-10-batches-{request.param}"
+    return write_cifar(home, python=request.param == "py")
 
 
 @pytest.mark.parametrize("given", ["folder", "parent", "text", "load"])
@@ -52,7 +23,7 @@ def test_both_layouts(archive, given):
     reader = load if given == "load" else read_cifar10
     source = {"parent": archive.parent, "text": str(archive)}.get(given, archive)
     data = reader(source)
-    expected = [batch(seed) for seed in range(6)]
+    expected = [cifar_batch(name) for name in CIFAR_BATCHES]
     np.testing.assert_array_equal(data.x, np.concatenate([x for x, _ in expected[:5]]))
     np.testing.assert_array_equal(data.y, np.concatenate([y for _, y in expected[:5]]))
     np.testing.assert_array_equal(data.test.x, expected[5][0])
@@ -61,7 +32,7 @@ def test_both_layouts(archive, given):
     assert data.y.dtype == data.test.y.dtype == np.int64
     assert data.x.flags.c_contiguous
     assert data.x.flags.writeable
-    assert data.class_names == data.test.class_names == tuple(NAMES)
+    assert data.class_names == data.test.class_names == CIFAR_NAMES
     assert data.image_shape == (32, 32, 3)
     assert data.pixel_layout == "channel_first"
     assert data.source == str(archive)
@@ -70,15 +41,15 @@ def test_both_layouts(archive, given):
 def test_images_puts_the_channel_last(archive):
     data = read_cifar10(archive)
     images = data.images()
-    assert images.shape == (5 * ROWS, 32, 32, 3)
+    assert images.shape == (5 * CIFAR_ROWS, 32, 32, 3)
     for channel, row, column in [(0, 0, 0), (1, 0, 5), (2, 7, 31)]:
         pixel = data.x[:, channel * 1024 + row * 32 + column]
         np.testing.assert_array_equal(images[:, row, column, channel], pixel)
 
 
 def test_binary_goes_before_python(tmp_path):
-    write_python(tmp_path / "cifar-10-batches-py")
-    home = write_binary(tmp_path / "cifar-10-batches-bin")
+    write_cifar(tmp_path / "cifar-10-batches-py", python=True)
+    home = write_cifar(tmp_path / "cifar-10-batches-bin")
     assert read_cifar10(tmp_path).source == str(home)
 
 
@@ -86,17 +57,17 @@ def test_binary_goes_before_python(tmp_path):
 def test_one_batch(archive, name):
     path = archive / (name + (".bin" if archive.name.endswith("bin") else ""))
     data = load(path)
-    x, y = batch([*BATCHES, "test_batch"].index(name))
+    x, y = cifar_batch(name)
     np.testing.assert_array_equal(data.x, x)
     np.testing.assert_array_equal(data.y, y)
     assert data.test is None
-    assert data.class_names == tuple(NAMES)
+    assert data.class_names == CIFAR_NAMES
 
 
 def test_names_are_known_without_their_file(archive):
     for path in archive.glob("batches.meta*"):
         path.unlink()
-    assert read_cifar10(archive).class_names == tuple(NAMES)
+    assert read_cifar10(archive).class_names == CIFAR_NAMES
 
 
 def test_missing_batches_are_named(archive):
@@ -126,15 +97,16 @@ RECORD = bytes(3073)
     ],
 )
 def test_broken_binary(tmp_path, content, message):
-    home = write_binary(tmp_path)
+    home = write_cifar(tmp_path)
     (home / "data_batch_4.bin").write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
         read_cifar10(home)
     assert str(caught.value).startswith(str(home / "data_batch_4.bin"))
 
 
-X, Y = batch(0)
+X, Y = cifar_batch("data_batch_1")
 LABELS = Y.tolist()
+NINE = CIFAR_NAMES[:9]
 
 
 @pytest.mark.parametrize(
@@ -145,21 +117,21 @@ LABELS = Y.tolist()
         ({"data": X.tolist(), "labels": LABELS}, "not a table of bytes"),
         ({"data": X.astype(float), "labels": LABELS}, "not a table of bytes"),
         ({"data": X[0], "labels": LABELS}, "not a table of bytes"),
-        ({"data": X[:, :-1], "labels": LABELS}, r"shape \(3, 3071\)"),
+        ({"data": X[:, :-1], "labels": LABELS}, r"shape \(4, 3071\)"),
         ({"data": X[:0], "labels": []}, r"shape \(0, 3072\)"),
-        ({"data": X, "labels": LABELS[:-1]}, "3 images but 2 labels"),
-        ({"data": X, "labels": [0, 1, 10]}, r"outside 0\.\.9"),
-        ({"data": X, "labels": [0, 1, -1]}, r"outside 0\.\.9"),
-        ({"data": X, "labels": [0, 1, 2**70]}, r"outside 0\.\.9"),
-        ({"data": X, "labels": [0, 1, "2"]}, "not a list of integers"),
-        ({"data": X, "labels": [0, 1, True]}, "not a list of integers"),
+        ({"data": X, "labels": LABELS[:-1]}, "4 images but 3 labels"),
+        ({"data": X, "labels": [0, 0, 1, 10]}, r"outside 0\.\.9"),
+        ({"data": X, "labels": [0, 0, 1, -1]}, r"outside 0\.\.9"),
+        ({"data": X, "labels": [0, 0, 1, 2**70]}, r"outside 0\.\.9"),
+        ({"data": X, "labels": [0, 0, 1, "2"]}, "not a list of integers"),
+        ({"data": X, "labels": [0, 0, 1, True]}, "not a list of integers"),
         ({"data": X, "labels": "012"}, "not a list of integers"),
         ({"data": X, "labels": Y.astype(float)}, "not a list of integers"),
         ([1], "holds a list, not a dictionary"),
     ],
 )
 def test_broken_python(tmp_path, value, message):
-    home = write_python(tmp_path)
+    home = write_cifar(tmp_path, python=True)
     (home / "data_batch_4").write_bytes(pickle.dumps(value))
     with pytest.raises(DataError, match=message) as caught:
         read_cifar10(home)
@@ -175,14 +147,14 @@ def test_labels_may_be_an_array(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "ok"),
-    [(NAMES, True), (NAMES[:9], False), ([*NAMES[:9], ""], False), ([*NAMES[:9], 1], False)],
+    [(CIFAR_NAMES, True), (NINE, False), ([*NINE, ""], False), ([*NINE, 1], False)],
 )
 def test_class_names(tmp_path, names, ok):
-    home = write_python(tmp_path)
-    for label_names in (names, None if not ok else names):
+    home = write_cifar(tmp_path, python=True)
+    for label_names in (list(names), None if not ok else list(names)):
         (home / "batches.meta").write_bytes(pickle.dumps({"label_names": label_names}))
         if ok:
-            assert read_cifar10(home).class_names == tuple(NAMES)
+            assert read_cifar10(home).class_names == CIFAR_NAMES
         else:
             with pytest.raises(DataError, match="does not hold 10 class names"):
                 read_cifar10(home)
@@ -190,7 +162,7 @@ def test_class_names(tmp_path, names, ok):
 
 @pytest.mark.parametrize("content", [b"cat\ndog\n", b"", b"\xff\xfe"])
 def test_class_names_of_binary(tmp_path, content):
-    home = write_binary(tmp_path)
+    home = write_cifar(tmp_path)
     (home / "batches.meta.txt").write_bytes(content)
     with pytest.raises(DataError, match=r"batches\.meta\.txt"):
         read_cifar10(home)

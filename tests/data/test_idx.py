@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_cases import refused
 
-from xclf.data import DataError, load
+from xclf.data import load
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 5)).astype(np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
@@ -32,12 +33,6 @@ def write_set(folder: Path, packed: bool = False, sep: str = "-", test: bool = T
         write(folder, "t10k-images-idx3-ubyte", idx(IMAGES[:3]), packed, sep)
         write(folder, "t10k-labels-idx1-ubyte", idx(LABELS[:3]), packed, sep)
     return folder
-
-
-def fails(source, message: str, **options) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        load(source, **options)
-    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -75,12 +70,12 @@ def test_single_file(tmp_path, packed):
     data = load(tmp_path / f"t10k-images-idx3-ubyte{suffix}")
     np.testing.assert_array_equal(data.y, LABELS[:3])
     assert data.test is None
-    fails(tmp_path / f"train-labels-idx1-ubyte{suffix}", "give the images file")
+    refused(tmp_path / f"train-labels-idx1-ubyte{suffix}", "give the images file")
 
 
 def test_names_of_other_sets(tmp_path):
     path = write(tmp_path, "emnist-train-images-idx3-ubyte", idx(IMAGES), packed=True)
-    fails(path, r"emnist-train-labels-idx1-ubyte\.gz: no such file")
+    refused(path, r"emnist-train-labels-idx1-ubyte\.gz: no such file")
     assert load(path, need_labels=False).y is None
     write(tmp_path, "emnist-train-labels-idx1-ubyte", idx(LABELS))
     np.testing.assert_array_equal(load(path).y, LABELS)
@@ -89,12 +84,9 @@ def test_names_of_other_sets(tmp_path):
 @pytest.mark.parametrize("name", ["train-images-idx3", "train-labels-idx1", "t10k-labels-idx1"])
 def test_missing_file_is_named(tmp_path, name):
     (write_set(tmp_path) / f"{name}-ubyte").unlink()
-    fails(tmp_path, name.replace("idx", "idx"))
-
-
-def test_rows_without_labels(tmp_path):
-    (write_set(tmp_path, test=False) / "train-labels-idx1-ubyte").unlink()
-    assert load(tmp_path, need_labels=False).y is None
+    refused(tmp_path, name)
+    if name.startswith("train-labels"):
+        assert load(tmp_path, need_labels=False).y is None
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -111,15 +103,15 @@ def test_rows_without_labels(tmp_path):
         (idx(IMAGES)[:12], "cut short inside its header"),
         (idx(IMAGES)[:-1], r"cut short: its header says shape \(7, 4, 5\), 140 bytes, but 139"),
         (idx(IMAGES)[:16], "but 0 follow"),
-        (idx(IMAGES) + b"\0", "longer than the 140 bytes"),
-        (idx(IMAGES[:0]), r"holds nothing: its header says shape \(0, 4, 5\)"),
+        (idx(IMAGES) + b"\0", r"too long: its header says shape \(7, 4, 5\), 140 bytes, but 141"),
+        (idx(IMAGES[:0]), r"holds no data: its header says shape \(0, 4, 5\)"),
         (idx(IMAGES[:6]), "6 rows but 7 labels"),
     ],
 )
 def test_broken_images(tmp_path, packed, images, message):
     write_set(tmp_path, packed)
     write(tmp_path, "train-images-idx3-ubyte", images, packed)
-    fails(tmp_path, message)
+    refused(tmp_path, message)
 
 
 @pytest.mark.parametrize(
@@ -134,35 +126,35 @@ def test_broken_images(tmp_path, packed, images, message):
 def test_broken_labels(tmp_path, labels, message):
     write_set(tmp_path)
     write(tmp_path, "train-labels-idx1-ubyte", labels)
-    fails(tmp_path, message)
+    refused(tmp_path, message)
 
 
 def test_images_of_another_size_in_the_test_part(tmp_path):
     write_set(tmp_path)
     write(tmp_path, "t10k-images-idx3-ubyte", idx(IMAGES[:3, :3]))
-    fails(tmp_path, "test rows have 15 columns, training rows 20")
+    refused(tmp_path, "test rows have 15 columns, training rows 20")
 
 
 def test_broken_gz(tmp_path):
     path = write_set(tmp_path, packed=True) / "train-images-idx3-ubyte.gz"
     whole = path.read_bytes()
-    for length in range(2, len(whole)):
+    for length in range(2, len(whole), 3):
         path.write_bytes(whole[:length])
-        fails(tmp_path, r"train-images-idx3-ubyte\.gz")
+        refused(tmp_path, r"train-images-idx3-ubyte\.gz")
     flipped = bytearray(whole)
     flipped[-6] ^= 1  # the checksum
     path.write_bytes(flipped)
-    fails(tmp_path, "CRC")
+    refused(tmp_path, "CRC")
     path.write_bytes(whole + b"garbage")
-    fails(tmp_path, r"train-images-idx3-ubyte\.gz")
+    refused(tmp_path, r"train-images-idx3-ubyte\.gz")
 
 
-def test_announced_sizes_are_not_allocated(tmp_path):
+def test_sizes_in_a_header_are_not_allocated(tmp_path):
     huge = b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" + b"\0\0\x10\0" * 2
     for packed in (False, True):
         write(write_set(tmp_path, packed), "train-images-idx3-ubyte", huge, packed)
-        fails(tmp_path, "max_memory = 4.0 GiB" if packed else "cut short")
+        refused(tmp_path, "max_memory = 4.0 GiB" if packed else "cut short")
         for path in tmp_path.iterdir():
             path.unlink()
     write(write_set(tmp_path, True), "train-images-idx3-ubyte", huge, True)
-    fails(tmp_path, "cut short", max_memory=2**60)
+    refused(tmp_path, "cut short", max_memory=2**60)

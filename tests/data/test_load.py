@@ -1,4 +1,4 @@
-"""The door `load`: what a source is, svmlight files, and what is told when nothing fits."""
+"""`load`: the kinds of source, svmlight files, and the messages when nothing fits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_cases import refused
 from sklearn.datasets import load_digits
 
 import xclf.data
-from xclf.data import DataError, Dataset, load
+from xclf.data import DataError, Dataset, Split, load
 from xclf.data._dataset import listing, reading, size
-
-
-def fails(source, message: str, **options) -> str:
-    with pytest.raises(DataError, match=message) as caught:
-        load(source, **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def test_all_is_exact():
@@ -61,15 +55,44 @@ def test_dataset_checks_its_shapes():
         Dataset(x, y, "here").images()
 
 
-def test_nothing_there(tmp_path):
-    assert "did you mean digits?" in fails("digit", "no such file or folder")
+@pytest.mark.parametrize("layout", ["channel_first", "channel_last"])
+def test_mirrored_rows_are_left_to_right_in_both_layouts(layout):
+    x = np.arange(24, dtype=np.uint8).reshape(2, 12)
+    data = Dataset(x, np.array([0, 1]), "here", image_shape=(2, 2, 3), pixel_layout=layout)
+    twice = data.mirrored()
+    np.testing.assert_array_equal(twice.y, [0, 1, 0, 1])
+    np.testing.assert_array_equal(twice.x[:2], x)
+    np.testing.assert_array_equal(twice.images()[2:, :, ::-1], data.images())
+    assert twice.x.dtype == np.uint8
+    with pytest.raises(DataError, match="not known to be images"):
+        Dataset(x, None, "here").mirrored()
+
+
+def test_a_split_holds_out_a_stratified_share_that_the_seed_repeats():
+    y = np.arange(40) % 4
+    data = Dataset(np.arange(80.0).reshape(40, 2), y, "here", class_names=tuple("abcd"))
+    split = Split.hold_out(data, 0.2, seed=3)
+    assert split.origin == "20% held out, stratified, seed 3"
+    assert split.train.class_names == split.test.class_names == data.class_names
+    np.testing.assert_array_equal(np.bincount(split.test.y), [2, 2, 2, 2])
+    parts = np.concatenate([split.train.x, split.test.x])
+    np.testing.assert_array_equal(parts[parts[:, 0].argsort()], data.x)
+    for part in (split.train, split.test):
+        np.testing.assert_array_equal(part.y, part.x[:, 0] // 2 % 4)
+    again, other = (Split.hold_out(data, 0.2, seed).test.x for seed in (3, 4))
+    np.testing.assert_array_equal(split.test.x, again)
+    assert (split.test.x != other).any()
+
+
+def test_no_such_source(tmp_path):
+    assert "did you mean digits?" in refused("digit", "no such file or folder")
     (tmp_path / "train.csv").touch()
-    assert "did you mean train.csv?" in fails(tmp_path / "trian.csv", "no such file")
-    assert ".parquet" in fails(tmp_path / "quite-another-name", "DATA can be digits, ")
-    fails(tmp_path / "no" / "such" / "a.csv", "no such file or folder$")
-    fails(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: no such file")
-    fails(f"{tmp_path}/a.npy,{tmp_path}/b.csv", "no such file or folder")
-    fails("", "no data set in this folder|no such file")
+    assert "did you mean train.csv?" in refused(tmp_path / "trian.csv", "no such file")
+    assert ".parquet" in refused(tmp_path / "quite-another-name", "DATA can be digits, ")
+    refused(tmp_path / "no" / "such" / "a.csv", "no such file or folder$")
+    refused(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: no such file")
+    refused(f"{tmp_path}/a.npy,{tmp_path}/b.csv", "no such file or folder")
+    refused("", "no data set in this folder|no such file")
 
 
 @pytest.mark.parametrize(
@@ -84,19 +107,19 @@ def test_nothing_there(tmp_path):
 )
 def test_files_of_other_kinds(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"abc")
-    fails(tmp_path / name, message)
+    refused(tmp_path / name, message)
 
 
 def test_folder_of_other_things(tmp_path):
     (tmp_path / "a.png").touch()
-    fails(tmp_path, "no data set in this folder; looked for X.npy and y.npy, CIFAR-10")
+    refused(tmp_path, "no data set in this folder; looked for X.npy and y.npy, CIFAR-10")
 
 
 def test_a_folder_named_like_a_file(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    fails(tmp_path / "a.csv", "no data set in this folder")
+    refused(tmp_path / "a.csv", "no data set in this folder")
     (tmp_path / "data_batch_1").mkdir()
-    fails(tmp_path, "no data set in this folder")
+    refused(tmp_path, "no data set in this folder")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
@@ -104,12 +127,12 @@ def test_a_file_that_may_not_be_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,label\n1,2\n")
     path.chmod(0)
-    fails(path, "cannot be read: Permission denied")
+    refused(path, "cannot be read: Permission denied")
 
 
-def test_what_the_system_says_is_passed_on(tmp_path):
+def test_the_reason_of_the_system_is_passed_on(tmp_path):
     (tmp_path / "a.npy").mkdir()
-    fails(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: cannot be read: Is a directory$")
+    refused(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: cannot be read: Is a directory$")
     with (
         pytest.raises(DataError, match=r"^a\.csv: does not fit in memory$"),
         reading(Path("a.csv")),
@@ -118,10 +141,10 @@ def test_what_the_system_says_is_passed_on(tmp_path):
 
 
 def test_max_memory_must_be_positive():
-    fails("digits", "max_memory must be a positive number", max_memory=0)
+    refused("digits", "max_memory must be a positive number", max_memory=0)
 
 
-def test_sizes_and_lists_for_people():
+def test_sizes_and_lists_in_messages():
     assert [size(n) for n in (0, 1023, 1024, 4 * 2**30, 2**60)] == [
         "0 bytes",
         "1023 bytes",
@@ -155,7 +178,7 @@ def test_svmlight_columns(tmp_path):
     data = load(path, n_features=5)
     np.testing.assert_array_equal(data.x[:, 3:], 0)
     assert data.x.shape == (3, 5)
-    fails(path, "has 3 columns, more than the 2 expected", n_features=2)
+    refused(path, "has 3 columns, more than the 2 expected", n_features=2)
     path.write_text("1 0:1 2:5\n2 1:3\n")
     np.testing.assert_array_equal(load(path).x, [[1, 0, 5], [0, 3, 0]])
 
@@ -163,11 +186,11 @@ def test_svmlight_columns(tmp_path):
 def test_svmlight_dense_only_if_it_fits(tmp_path):
     path = tmp_path / "a.svm"
     path.write_text("1 1:1\n2 2000000000:1\n")
-    text = fails(path, "2 rows of 2,000,000,000 columns take 29.8 GiB dense")
+    text = refused(path, "2 rows of 2,000,000,000 columns, dense: 29.8 GiB in memory")
     assert "more than max_memory = 4.0 GiB" in text
     path.write_text(SVMLIGHT)
     assert load(path, max_memory=72).x.nbytes == 72
-    fails(path, re.escape("72 bytes dense, more than max_memory = 71 bytes"), max_memory=71)
+    refused(path, re.escape("72 bytes in memory, more than max_memory = 71 bytes"), max_memory=71)
 
 
 @pytest.mark.parametrize(
@@ -190,4 +213,4 @@ def test_svmlight_dense_only_if_it_fits(tmp_path):
 def test_broken_svmlight(tmp_path, text, message):
     path = tmp_path / "a.svm"
     path.write_text(text)
-    fails(path, message)
+    refused(path, message)

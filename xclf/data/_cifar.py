@@ -1,4 +1,4 @@
-"""CIFAR-10 as its authors ship it, binary or python batches."""
+"""CIFAR-10 as its authors ship it, in binary or python batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from xclf.data._dataset import DataError, Dataset, count, listing, reading, size
 from xclf.data._pickles import read_pickle
 
-_SHAPE = (32, 32, 3)
 _PIXELS = 32 * 32 * 3
 _RECORD = 1 + _PIXELS  # one label byte, then the pixels
 _CLASSES = 10
@@ -27,36 +26,49 @@ _FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
 def read_cifar10(folder: str | PathLike[str]) -> Dataset:
-    """CIFAR-10: 50,000 training rows, with the 10,000 test rows in `.test`.
+    """Read the CIFAR-10 archive: 50,000 training rows, with the 10,000 test rows in `.test`.
 
-    folder : the unpacked cifar-10-batches-bin or cifar-10-batches-py, or the folder that holds it
+    Parameters
+    ----------
+    folder : str or path
+        The unpacked cifar-10-batches-bin or cifar-10-batches-py, or the folder that holds it.
 
-    Returns a Dataset: `x` (50000, 3072) uint8, each row 1,024 red, then green, then blue values of
-    32 x 32 pixels, row-major ("channel_first"; `images()` gives (N, 32, 32, 3)); `y` (50000,) int64
-    in 0..9; `class_names` the ten names; `test.x`, `test.y` the same for the test batch.
+    Returns
+    -------
+    Dataset
+        `x` (50000, 3072) uint8, each row 1,024 red, then green, then blue values of 32 x 32 pixels,
+        row-major ("channel_first"; `images()` gives (N, 32, 32, 3)); `y` (50000,) int64 in 0..9;
+        `class_names`; and the test batch as `test`.
 
-    Raises DataError, one line, for a missing, short or corrupt file. The python batches are pickles
-    and are read without executing them.
+    Raises
+    ------
+    DataError
+        If a file is missing, short or corrupt.
+
+    Notes
+    -----
+    The python batches are pickles and are read without executing them.
     Format: https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    found = _find(Path(folder))
-    if found is None:
+    archive = _find(Path(folder))
+    if archive is None:
         raise DataError(
             f"{folder}: no CIFAR-10 batches; give the folder that holds data_batch_1.bin (binary) "
             "or data_batch_1 (python)"
         )
-    home, suffix = found
-    missing = [name + suffix for name in (*_TRAIN, _TEST) if not (home / (name + suffix)).is_file()]
+    home, suffix = archive
+    paths = [home / (name + suffix) for name in (*_TRAIN, _TEST)]
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataError(f"{home}: missing {listing(missing)}; unpack the archive again")
     names = _class_names(home, suffix)
-    test = _read([home / (_TEST + suffix)], names)
-    return _read([home / (name + suffix) for name in _TRAIN], names, test, source=str(home))
+    test = _read(paths[-1:], names, source=str(paths[-1]))
+    return _read(paths[:-1], names, source=str(home), test=test)
 
 
 def read_cifar10_file(path: Path) -> Dataset:
-    """One CIFAR-10 batch, binary (.bin) or python: its rows alone, no test part."""
-    return _read([path], _class_names(path.parent, path.suffix))
+    """The rows of one CIFAR-10 batch, binary (.bin) or python."""
+    return _read([path], _class_names(path.parent, path.suffix), source=str(path))
 
 
 def is_cifar10_folder(path: Path) -> bool:
@@ -66,9 +78,7 @@ def is_cifar10_folder(path: Path) -> bool:
 
 def is_cifar10_file(path: Path) -> bool:
     """Whether the name of `path` is that of a batch: any .bin, data_batch_1, test_batch."""
-    return (
-        path.suffix == ".bin" or re.fullmatch(r"data_batch_\d+|test_batch", path.name) is not None
-    )
+    return path.suffix == ".bin" or bool(re.fullmatch(r"data_batch_\d+|test_batch", path.name))
 
 
 def _find(path: Path) -> tuple[Path, str] | None:
@@ -82,15 +92,15 @@ def _find(path: Path) -> tuple[Path, str] | None:
 
 
 def _read(
-    paths: list[Path], names: tuple[str, ...], test: Dataset | None = None, source: str = ""
+    paths: list[Path], names: tuple[str, ...], source: str, test: Dataset | None = None
 ) -> Dataset:
     parts = [_read_binary(path) if path.suffix == ".bin" else _read_python(path) for path in paths]
     return Dataset(
         x=np.concatenate([x for x, _ in parts]),  # of maps, for binary files: one copy in memory
         y=np.concatenate([y for _, y in parts]),
-        source=source or str(paths[0]),
+        source=source,
         class_names=names,
-        image_shape=_SHAPE,
+        image_shape=(32, 32, 3),
         pixel_layout="channel_first",
         test=test,
     )
@@ -99,15 +109,13 @@ def _read(
 def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with reading(path):
         length = path.stat().st_size
-        if length == 0:
-            raise DataError(f"{path}: the file is empty")
         if length % _RECORD:
             raise DataError(
                 f"{path}: {size(length)} is not a whole number of {_RECORD}-byte CIFAR-10 records; "
                 "the file is cut short, or not CIFAR-10"
             )
         records = np.memmap(path, np.uint8, "r", shape=(length // _RECORD, _RECORD))
-        return records[:, 1:], _in_range(path, records[:, 0].astype(np.int64))
+        return records[:, 1:], _labels(path, records[:, 0])
 
 
 def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -133,14 +141,9 @@ def _labels(path: Path, values: Any) -> np.ndarray:
         values = values.tolist()
     if type(values) is not list or not all(type(value) is int for value in values):
         raise DataError(f"{path}: 'labels' is not a list of integers; not CIFAR-10")
-    bad = [value for value in values if not 0 <= value < _CLASSES]
-    return _in_range(path, np.array(values if not bad else [-1], dtype=np.int64))
-
-
-def _in_range(path: Path, y: np.ndarray) -> np.ndarray:
-    if y.min(initial=0) < 0 or y.max(initial=0) >= _CLASSES:
+    if not all(0 <= value < _CLASSES for value in values):
         raise DataError(f"{path}: labels outside 0..{_CLASSES - 1}; corrupt, or not CIFAR-10")
-    return y
+    return np.array(values, dtype=np.int64)
 
 
 def _class_names(home: Path, suffix: str) -> tuple[str, ...]:

@@ -1,50 +1,59 @@
-"""What every reader returns, and the one exception it raises."""
+"""What every reader returns, the exception it raises, and helpers that the readers share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 PixelLayout: TypeAlias = Literal["channel_first", "channel_last"]
 
-DEFAULT_MEMORY = 4 * 2**30  # bytes of one dense array that a reader may make without being asked
+DEFAULT_MEMORY = 4 * 2**30  # bytes of one dense array
 
 
 class DataError(ValueError):
-    """A file that cannot be used; the message is one line: what was wrong, where, what to do."""
+    """A file that cannot be used; the message is one line: what is wrong, where, what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
-
-
-def printable(text: str) -> str:
-    """`text` on one line: names found in files may hold line breaks or terminal codes."""
-    return "".join(char if char.isprintable() else " " for char in text)
+        # Names in files may hold line breaks or terminal codes.
+        super().__init__("".join(char if char.isprintable() else " " for char in message))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows and labels, as read.
 
-    x : (N, D) numeric NumPy array, native byte order, N and D at least 1; uint8 for images; may be
-        a read-only memory map. Values are NOT checked for NaN (that would read a mapped file
-        whole): the estimators do it.
-    y : (N,) int64 or str, or None if the source holds no labels
-    source : what was read, for people
-    class_names : name of class k at position k, where the format ships names
-    image_shape : (height, width, channels) with height * width * channels = D, if rows are images
-    pixel_layout : how a row holds its pixels: "channel_first" is (channels, height, width), as
-        CIFAR ships it, "channel_last" is (height, width, channels); None if rows are no images
-    feature_names : one name per column, where the format has them
-    test : the held-out part, where the source ships one (CIFAR test_batch, MNIST t10k, X_test)
+    Parameters
+    ----------
+    x : ndarray of shape (N, D)
+        Numbers in native byte order, N and D at least 1; uint8 for images; may be a read-only
+        memory map. NOT checked for NaN, which would read a mapped file whole: the estimators do it.
+    y : ndarray of shape (N,) or None
+        int64 or str; None if the source holds no labels.
+    source : str
+        Name of what was read, for messages.
+    class_names : tuple of str, optional
+        The name of class k at position k, if the format has names.
+    image_shape : tuple of int, optional
+        (height, width, channels) with product D, if rows are images.
+    pixel_layout : {"channel_first", "channel_last"}, optional
+        The order of a row's pixels: (channels, height, width), as CIFAR ships it, or
+        (height, width, channels).
+    feature_names : tuple of str, optional
+        One name per column, if the format has names.
+    test : Dataset, optional
+        The held-out part, if the source ships one (CIFAR test_batch, MNIST t10k, X_test).
 
-    Raises DataError if these shapes do not fit each other.
+    Raises
+    ------
+    DataError
+        If these shapes do not fit each other.
     """
 
     x: np.ndarray
@@ -79,9 +88,12 @@ class Dataset:
             )
 
     def images(self) -> np.ndarray:
-        """The rows as pictures, (N, height, width, channels): a view, nothing is copied.
+        """View of the rows as images, (N, height, width, channels).
 
-        Raises DataError if the rows are not images.
+        Raises
+        ------
+        DataError
+            If the rows are not images.
         """
         if self.image_shape is None:
             raise DataError(f"{self.source}: its rows are not known to be images")
@@ -90,6 +102,64 @@ class Dataset:
             return self.x.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
         return self.x.reshape(-1, height, width, channels)
 
+    def mirrored(self) -> Dataset:
+        """The rows, then their left-to-right mirror images, with the labels repeated.
+
+        Raises
+        ------
+        DataError
+            If the rows are not images.
+        """
+        flipped = self.images()[:, :, ::-1]
+        if self.pixel_layout == "channel_first":
+            flipped = flipped.transpose(0, 3, 1, 2)
+        x = np.concatenate([self.x, flipped.reshape(self.x.shape)])
+        return replace(self, x=x, y=None if self.y is None else np.concatenate([self.y, self.y]))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows to train on and rows to test on.
+
+    Parameters
+    ----------
+    train, test : Dataset
+        The two parts, both with labels.
+    origin : str
+        Where the test rows come from, for messages.
+    """
+
+    train: Dataset
+    test: Dataset
+    origin: str
+
+    @classmethod
+    def hold_out(cls, data: Dataset, test_size: float, seed: int) -> Split:
+        """Draw the share `test_size` of the rows for testing, stratified by label.
+
+        Raises
+        ------
+        ValueError
+            If a class has too few rows for that.
+        """
+        x, x_test, y, y_test = train_test_split(
+            data.x, data.y, test_size=test_size, stratify=data.y, random_state=seed
+        )
+        origin = f"{test_size:.0%} held out, stratified, seed {seed}"
+        return cls(replace(data, x=x, y=y), replace(data, x=x_test, y=y_test, test=None), origin)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The options of `load`, which documents them."""
+
+    label: str | None = None
+    x_name: str = "X"
+    y_name: str = "y"
+    max_memory: int = DEFAULT_MEMORY
+    need_labels: bool = True
+    n_features: int | None = None
+
 
 def count(number: int, noun: str) -> str:
     """'1 row', '1,797 rows'."""
@@ -97,26 +167,43 @@ def count(number: int, noun: str) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes for people: '512 bytes', '4.0 GiB'."""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
+    """Bytes in a readable unit: '512 bytes', '4.0 GiB'."""
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while number >= 1024 and unit != "TiB":
+        number, unit = number / 1024, next(units)
     return f"{number:.0f} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
 
 
-def listing(names: Any, limit: int = 12) -> str:
-    """Names for a message: the first `limit`, each cut to a readable length, and how many more."""
-    names = [str(name) for name in names]
-    shown = ", ".join(name if len(name) <= 60 else name[:57] + "..." for name in names[:limit])
-    more = len(names) - limit
+def listing(names: Iterable[object], limit: int = 12) -> str:
+    """Names for a message: the first `limit`, each cut to 60 characters, and how many more."""
+    texts = [str(name) for name in names]
+    shown = ", ".join(name if len(name) <= 60 else name[:57] + "..." for name in texts[:limit])
+    more = len(texts) - limit
     return f"{shown} and {more:,} more" if more > 0 else shown or "none"
+
+
+def check_memory(array: str, nbytes: int, max_memory: int, advice: str) -> None:
+    """DataError if an array, described for the message, takes more than `max_memory` bytes."""
+    if nbytes > max_memory:
+        raise DataError(
+            f"{array}: {size(nbytes)} in memory, more than max_memory = {size(max_memory)}; "
+            f"raise it, or {advice}"
+        )
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the content of a file is gzipped: browsers unpack files and keep the name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a library raises on a bad file into one DataError that names the file."""
+    """Turn an empty file, and whatever a library raises on a bad one, into a DataError."""
     try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
         yield
     except DataError:
         raise
@@ -127,5 +214,5 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # a damaged file meets zlib.error, TokenError, ArrowException, ...
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise DataError(f"{path}: damaged, cut short or of another format: {said}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{path}: damaged, cut short or of another format: {reason}") from error

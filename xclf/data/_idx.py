@@ -10,37 +10,39 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-from xclf.data._dataset import DataError, Dataset, reading, size
+from xclf.data._dataset import (
+    DataError,
+    Dataset,
+    ReadOptions,
+    check_memory,
+    is_gzip,
+    reading,
+)
 
 _IMAGES, _LABELS = 3, 1  # axes of an images file (N, H, W) and of a labels file (N,)
+_CONTENTS = {_IMAGES: "images (idx3)", _LABELS: "labels (idx1)"}
 _BYTE = 0x08  # the IDX code of unsigned bytes, the only type these sets use
-_PIECE = 2**20
+_BLOCK = 2**20
+_SUFFIX = re.compile(r"[-.]idx\d-ubyte(\.gz)?$")
 
 BytesFile: TypeAlias = IO[bytes] | gzip.GzipFile
 
-_KINDS = {_IMAGES: "images (idx3)", _LABELS: "labels (idx1)"}
 
-
-def read_idx_folder(folder: Path, need_labels: bool, max_memory: int) -> Dataset:
+def read_idx_folder(folder: Path, options: ReadOptions) -> Dataset:
     """train-images and train-labels of a folder, with t10k-* in `.test` if the folder has them."""
     images = _find(folder, "train-images", _IMAGES)
     if images is None:
         raise DataError(f"{folder}: no train-images-idx3-ubyte, with or without .gz")
     test_images = _find(folder, "t10k-images", _IMAGES)
-    test = None
-    if test_images is not None:
-        test = _read(test_images, _find(folder, "t10k-labels", _LABELS), True, max_memory)
-    labels = _find(folder, "train-labels", _LABELS)
-    return _read(images, labels, need_labels, max_memory, test, source=str(folder))
+    test = None if test_images is None else _read(test_images, options, need_labels=True)
+    return _read(images, options, options.need_labels, str(folder), test)
 
 
-def read_idx_file(path: Path, need_labels: bool, max_memory: int) -> Dataset:
-    """One images file with the labels file beside it; no test part."""
-    stem = re.sub(r"[-.]idx\d-ubyte(\.gz)?$", "", path.name)
-    if "images" not in stem:
+def read_idx_file(path: Path, options: ReadOptions) -> Dataset:
+    """One images file with the labels file beside it."""
+    if "images" not in _SUFFIX.sub("", path.name):
         raise DataError(f"{path}: give the images file, or the folder that holds it")
-    labels = _find(path.parent, stem.replace("images", "labels"), _LABELS)
-    return _read(path, labels, need_labels, max_memory)
+    return _read(path, options, options.need_labels)
 
 
 def is_idx_folder(path: Path) -> bool:
@@ -50,30 +52,29 @@ def is_idx_folder(path: Path) -> bool:
 
 def is_idx_file(path: Path) -> bool:
     """Whether the name of `path` is that of an IDX file of bytes, gz or not."""
-    return re.search(r"[-.]idx\d-ubyte(\.gz)?$", path.name) is not None
+    return _SUFFIX.search(path.name) is not None
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path | None:
-    for name in (f"{stem}-idx{axes}-ubyte", f"{stem}.idx{axes}-ubyte"):
-        for suffix in ("", ".gz"):
-            if (folder / (name + suffix)).is_file():
-                return folder / (name + suffix)
-    return None
+    names = (f"{stem}{dot}idx{axes}-ubyte{gz}" for dot in "-." for gz in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _read(
     images: Path,
-    labels: Path | None,
+    options: ReadOptions,
     need_labels: bool,
-    max_memory: int,
-    test: Dataset | None = None,
     source: str = "",
+    test: Dataset | None = None,
 ) -> Dataset:
+    """The rows of an images file, with the labels of the file named like it."""
+    stem = _SUFFIX.sub("", images.name).replace("images", "labels")
+    labels = _find(images.parent, stem, _LABELS)
     if labels is None and need_labels:
-        wanted = images.name.replace("images", "labels").replace("idx3", "idx1")
-        raise DataError(f"{images.parent / wanted}: no such file; the labels are expected there")
-    x = _array(images, _IMAGES, max_memory)
-    y = None if labels is None else _array(labels, _LABELS, max_memory).astype(np.int64)
+        expected = images.name.replace("images", "labels").replace("idx3", "idx1")
+        raise DataError(f"{images.parent / expected}: no such file; the labels are expected there")
+    x = _array(images, _IMAGES, options.max_memory)
+    y = None if labels is None else _array(labels, _LABELS, options.max_memory).astype(np.int64)
     return Dataset(
         x=x.reshape(len(x), -1),
         y=y,
@@ -87,24 +88,17 @@ def _read(
 def _array(path: Path, axes: int, max_memory: int) -> np.ndarray:
     """The bytes of one IDX file in its shape: a memory map, or an array if the file is gzipped."""
     with reading(path):
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"  # by content: browsers unpack and keep the name
-        if not zipped:
-            length = path.stat().st_size
+        if not is_gzip(path):
             with path.open("rb") as file:
                 shape = _header(file, path, axes)
-            offset = 4 + 4 * axes
-            _check_length(path, shape, length - offset)
+                offset = file.tell()
+            _check_length(path, shape, path.stat().st_size - offset)
             return np.memmap(path, np.uint8, "r", offset, shape)
         with gzip.open(path) as file:
             shape = _header(file, path, axes)
-            expected = math.prod(shape)
-            if expected > max_memory:
-                raise DataError(
-                    f"{path}: {size(expected)} unpacked, more than max_memory = "
-                    f"{size(max_memory)}; raise it, or gunzip the file, which is then mapped"
-                )
-            data = _take(file, expected + 1)
+            length = math.prod(shape)
+            check_memory(f"{path}", length, max_memory, "gunzip the file, which is then mapped")
+            data = _read_up_to(file, length + 1)
             _check_length(path, shape, len(data))
             return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -119,34 +113,32 @@ def _header(file: BytesFile, path: Path, axes: int) -> tuple[int, ...]:
     if start[2] != _BYTE:
         raise DataError(f"{path}: IDX type 0x{start[2]:02x}; only bytes (0x08) are read")
     if start[3] != axes:
-        found = _KINDS.get(start[3], f"{start[3]} axes")
-        raise DataError(f"{path}: holds {found} where {_KINDS[axes]} are expected")
+        actual = _CONTENTS.get(start[3], f"{start[3]} axes")
+        raise DataError(f"{path}: holds {actual} where {_CONTENTS[axes]} are expected")
     sizes = file.read(4 * axes)
     if len(sizes) < 4 * axes:
         raise DataError(f"{path}: cut short inside its header; download it again")
-    shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * axes, 4))
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     if 0 in shape:
-        raise DataError(f"{path}: holds nothing: its header says shape {shape}")
+        raise DataError(f"{path}: holds no data: its header says shape {shape}")
     return shape
 
 
-def _check_length(path: Path, shape: tuple[int, ...], got: int) -> None:
+def _check_length(path: Path, shape: tuple[int, ...], actual: int) -> None:
     expected = math.prod(shape)
-    if got < expected:
+    if actual != expected:
         raise DataError(
-            f"{path}: cut short: its header says shape {shape}, {expected:,} bytes, "
-            f"but {got:,} follow; download it again"
-        )
-    if got > expected:
-        raise DataError(
-            f"{path}: longer than the {expected:,} bytes that its header says, shape {shape}; "
-            "download it again"
+            f"{path}: {'cut short' if actual < expected else 'too long'}: its header says shape "
+            f"{shape}, {expected:,} bytes, but {actual:,} follow; download it again"
         )
 
 
-def _take(file: BytesFile, length: int) -> bytearray:
-    """Up to `length` bytes, in pieces: a length that a broken header claims is not allocated."""
+def _read_up_to(file: BytesFile, length: int) -> bytearray:
+    """Up to `length` bytes, block by block: a length that a broken header claims is not allocated.
+
+    The one byte more that is asked for shows whether the file goes on.
+    """
     data = bytearray()
-    while len(data) < length and (piece := file.read(min(_PIECE, length - len(data)))):
-        data += piece
+    while len(data) < length and (block := file.read(min(_BLOCK, length - len(data)))):
+        data += block
     return data

@@ -1,13 +1,13 @@
 """The values in a pickle, read without unpickling it.
 
 A pickle is a program, and Python's unpickler runs it. Here `pickletools` splits the file into
-instructions, which executes nothing, and the few that build plain data are carried out below. A
-global name is only compared with a list: nothing is imported and nothing named in the file is
-called. Arrays are made from raw bytes that lie in the file, once their type and shape are checked.
+instructions, which executes nothing, and the few that build plain data are carried out below.
+Global names are only compared with a list: nothing is imported or called. Arrays are built from
+raw bytes in the file, once their type and shape are checked.
 
 Memory and time stay in proportion to the file: sizes announced in it are never allocated ahead,
-dictionary keys are strings (hashing nested tuples may take for ever), and no value is walked
-through, so one that contains itself does no harm.
+dictionary keys are strings (hashing nested tuples may take for ever), and no value is traversed,
+so one that contains itself does no harm.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import numpy as np
 
 from xclf.data._dataset import DataError, listing, reading, size
 
-_MAX_BYTES = 2**30  # a CIFAR batch has 31 MB
-_MAX_STEPS = 4_000_000  # and some 60,000 instructions
+# A batch of CIFAR has 31 MB and some 60,000 instructions.
+_MAX_BYTES = 2**30
+_MAX_STEPS = 4_000_000
 _MAX_DIMS = 8
 
 
@@ -63,7 +64,7 @@ _LITERALS = ("NONE", "FLOAT", "BINFLOAT", *_INTEGERS, *_STRINGS, *_UNICODE, *_BY
 
 
 class _Pending:
-    """An array or dtype that was announced and gets its content by a later BUILD."""
+    """An array or dtype whose content a later BUILD instruction gives."""
 
     def __init__(self, code: str | None = None) -> None:
         self.code = code  # of a dtype; None for an array
@@ -81,8 +82,6 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     with reading(path):
         length = path.stat().st_size
-        if length == 0:
-            raise DataError(f"{path}: the file is empty")
         if length > _MAX_BYTES:
             raise DataError(f"{path}: {size(length)} is too large for a batch of images")
         data = path.read_bytes()
@@ -156,26 +155,27 @@ class _Machine:
         return self.stack[0]
 
     def pop(self, number: int) -> list[Any]:
-        floor = self.marks[-1] if self.marks else 0
-        if len(self.stack) - number < floor:
-            raise _RefusedError("the pickle takes a value that it never made")
+        self.require(number)
         items = self.stack[-number:]
         del self.stack[-number:]
         return items
 
     def pop_mark(self) -> list[Any]:
         if not self.marks:
-            raise _RefusedError("the pickle closes a list that it never opened")
+            raise _RefusedError("the pickle closes a list that it did not open")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def top(self) -> Any:
-        floor = self.marks[-1] if self.marks else 0
-        if len(self.stack) <= floor:
-            raise _RefusedError("the pickle takes a value that it never made")
+        self.require(1)
         return self.stack[-1]
+
+    def require(self, number: int) -> None:
+        """Refuse a pickle with fewer values than `number` above the last mark."""
+        if len(self.stack) - number < (self.marks[-1] if self.marks else 0):
+            raise _RefusedError("the pickle uses a value that it does not define")
 
     def extend(self, items: list[Any]) -> None:
         target = self.top()
@@ -206,7 +206,7 @@ class _Machine:
 
     def get(self, key: int) -> None:
         if key not in self.memo:
-            raise _RefusedError("the pickle refers to a value that it never made")
+            raise _RefusedError("the pickle refers to a value that it does not define")
         self.stack.append(self.memo[key])
 
     def stack_name(self) -> None:
@@ -241,7 +241,7 @@ class _Machine:
 
     def build(self, target: Any, state: Any) -> None:
         if type(target) is not _Pending or type(state) is not tuple:
-            raise _RefusedError("the pickle sets the state of something that is no array")
+            raise _RefusedError("the pickle sets the state of something other than an array")
         value: Any
         if target.code is None:
             if len(state) != 5:
@@ -260,16 +260,15 @@ class _Machine:
             data = self.encode(data)
         if not isinstance(dtype, np.dtype) or type(data) not in (bytes, bytearray):
             raise _RefusedError("the pickle has an array that is not plain numbers")
-        if type(shape) is not tuple or len(shape) > _MAX_DIMS:
-            raise _RefusedError("the pickle has an array without a usable shape")
-        if not all(type(n) is int and 0 <= n < 2**62 for n in shape):
+        sizes = shape if type(shape) is tuple and len(shape) <= _MAX_DIMS else (None,)
+        if not all(type(n) is int and 0 <= n < 2**62 for n in sizes):
             raise _RefusedError("the pickle has an array without a usable shape")
         if math.prod(shape) * dtype.itemsize != len(data):
             raise _RefusedError(f"the pickle has an array of shape {shape} in {size(len(data))}")
         order: Literal["F", "C"] = "F" if type(fortran) in (bool, int) and fortran else "C"
-        made = np.ndarray(shape, dtype, buffer=data, order=order)
-        made.flags.writeable = False
-        return made
+        array = np.ndarray(shape, dtype, buffer=data, order=order)
+        array.flags.writeable = False
+        return array
 
     def encode(self, text: str) -> bytes:
         self.encodable -= len(text)

@@ -1,4 +1,4 @@
-"""svmlight / libsvm text files, made dense where that fits."""
+"""svmlight / libsvm text files, as dense rows."""
 
 from __future__ import annotations
 
@@ -7,34 +7,25 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_svmlight_file
 
-from xclf.data._arrays import tidy_labels
-from xclf.data._dataset import DataError, Dataset, count, reading, size
+from xclf.data._arrays import as_labels
+from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count, reading
 
 
-def read_svmlight(path: Path, max_memory: int, n_features: int | None = None) -> Dataset:
-    """Rows (N, D) float64 and labels from a text file of `label index:value ...` lines.
+def read_svmlight(path: Path, options: ReadOptions) -> Dataset:
+    """Rows (N, D) float64 and labels from a text file of lines `label index:value ...`.
 
-    max_memory : bytes; DataError if the dense rows would take more
-    n_features : D, where it is known: the file itself only shows the largest index used
-
-    Indices start at 1 or 0: at 0 if any is 0 (scikit-learn's "auto").
-    Format: https://www.csie.ntu.edu.tw/~cjlin/libsvm/
+    D is `n_features`, or the largest index in the file. Indices start at 0 if any is 0, else at 1
+    (scikit-learn's "auto"). Format: https://www.csie.ntu.edu.tw/~cjlin/libsvm/
     """
     with reading(path):
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
         sparse, y = load_svmlight_file(str(path), dtype=np.float64)
         rows, used = sparse.shape
-        columns = used if n_features is None else n_features
+        columns = used if options.n_features is None else options.n_features
         if used > columns:
             raise DataError(
                 f"{path}: has {count(used, 'column')}, more than the {columns:,} expected"
             )
-        needed = rows * columns * 8
-        if needed > max_memory:
-            raise DataError(
-                f"{path}: {count(rows, 'row')} of {count(columns, 'column')} take {size(needed)} "
-                f"dense, more than max_memory = {size(max_memory)}; raise it, or use fewer rows"
-            )
+        dense = f"{path}: {count(rows, 'row')} of {count(columns, 'column')}, dense"
+        check_memory(dense, rows * columns * 8, options.max_memory, "use fewer rows")
         sparse.resize(rows, columns)
-        return Dataset(x=sparse.toarray(), y=tidy_labels(y, str(path)), source=str(path))
+        return Dataset(x=sparse.toarray(), y=as_labels(y, str(path)), source=str(path))

@@ -1,61 +1,58 @@
 """CSV and Parquet tables: one column holds the label, the others the numbers.
 
-pyarrow reads both; without it pandas reads CSV. Either gives columns as NumPy arrays, and all
-rules are below that point, the same for both.
+pyarrow reads both; without it pandas reads CSV. Either gives columns as NumPy arrays, to which the
+same rules apply.
 """
 
 from __future__ import annotations
 
 import gzip
 import warnings
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from xclf.data._arrays import tidy_labels
-from xclf.data._dataset import DataError, Dataset, count, listing, reading
+from xclf.data._arrays import as_labels
+from xclf.data._dataset import DataError, Dataset, ReadOptions, count, is_gzip, listing, reading
 from xclf.data._idx import BytesFile
 
 Columns: TypeAlias = dict[str, np.ndarray]
 
-LABEL_NAMES = ("label", "target", "y", "class")
-_NAMING = "label=, in the shell --label"
+_LABEL_NAMES = ("label", "target", "y", "class")
+_LABEL_OPTION = "label=, in the shell --label"
 
-# What counts as missing in CSV text, whichever library reads it.
+# Missing values in CSV text, whichever library reads it.
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
 
 
-def read_csv(path: Path, label: str | None, need_labels: bool) -> Dataset:
+def read_csv(path: Path, options: ReadOptions) -> Dataset:
     """A .csv (commas) or .tsv (tabs) file with a header line, gz or not; see `_dataset`.
 
     A first column without a name is the row index that pandas writes, and is left out.
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     with reading(path):
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
-        with _open(path) as file:
+        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
             columns = _csv_columns(path, file, separator)
         first = next(iter(columns), "-")
-        if first == "" or first.startswith("Unnamed: "):  # as pandas calls it
+        if first == "" or first.startswith("Unnamed: "):  # the name that pandas gives
             del columns[first]
-        return _dataset(path, columns, label, need_labels)
+        return _dataset(path, columns, options)
 
 
-def read_parquet(path: Path, label: str | None, need_labels: bool) -> Dataset:
-    """A .parquet file; a row index that pandas stored in it is left out; see `_dataset`."""
+def read_parquet(path: Path, options: ReadOptions) -> Dataset:
+    """A .parquet file without the row index that pandas stores; see `_dataset`."""
     parquet = _library("pyarrow.parquet")
     if parquet is None:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow")
     with reading(path):
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
         with path.open("rb") as file:
             columns = _from_arrow(path, parquet.read_table(file))
         kept = {k: v for k, v in columns.items() if not k.startswith("__index_level_")}
-        return _dataset(path, kept, label, need_labels)
+        return _dataset(path, kept, options)
 
 
 def _library(name: str) -> Any:
@@ -63,12 +60,6 @@ def _library(name: str) -> Any:
         return import_module(name)
     except ImportError:
         return None
-
-
-def _open(path: Path) -> BytesFile:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if zipped else path.open("rb")
 
 
 def _csv_columns(path: Path, file: BytesFile, separator: str) -> Columns:
@@ -104,11 +95,11 @@ def _from_pandas(path: Path, pandas: Any, file: BytesFile, separator: str) -> Co
 
 
 def _from_arrow(path: Path, table: Any) -> Columns:
-    """Columns as NumPy has them: nulls as NaN among numbers and None among objects."""
+    """Columns as NumPy arrays, with nulls as NaN among numbers and None among objects."""
     names = [str(name) for name in table.column_names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: several columns have the same name: {listing(twice)}")
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise DataError(f"{path}: several columns have the same name: {listing(repeated)}")
     columns = {}
     for name, column in zip(names, table.columns, strict=True):
         if hasattr(column.type, "value_type") and hasattr(column.type, "index_type"):
@@ -117,18 +108,18 @@ def _from_arrow(path: Path, table: Any) -> Columns:
     return columns
 
 
-def _dataset(path: Path, columns: Columns, label: str | None, need_labels: bool) -> Dataset:
-    """Labels from the column `label`, numbers from all others.
+def _dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset:
+    """Labels from the column `options.label`, numbers from all others.
 
-    label : if None, the one column among LABEL_NAMES (any case); several are an error, and none,
-        unless labels are not needed. Labels are int64 or str; booleans count as 0 and 1.
+    Without that option it is the one column named in _LABEL_NAMES (any case); several are an
+    error, and none, unless labels are not needed. Labels are int64 or str; booleans count as 0 and
+    1. Rows take the common dtype of their columns; whole numbers that all lie in 0..255 are uint8.
 
-    Rows take the common dtype of their columns; whole numbers that all lie in 0..255 are uint8.
     DataError, naming the columns, for text among the numbers and for missing values.
     """
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{path}: no rows; columns: {listing(columns)}")
-    name = _label_column(path, columns, label, need_labels)
+    name = _label_column(path, columns, options)
     y = None if name is None else _labels(path, name, columns[name])
     features = {key: values for key, values in columns.items() if key != name}
     if not features:
@@ -136,30 +127,31 @@ def _dataset(path: Path, columns: Columns, label: str | None, need_labels: bool)
     return Dataset(x=_matrix(path, features), y=y, source=str(path), feature_names=tuple(features))
 
 
-def _label_column(path: Path, columns: Columns, label: str | None, need_labels: bool) -> str | None:
-    if label is not None:
-        if label not in columns:
-            raise DataError(f"{path}: no column {label!r}; columns: {listing(columns)}")
-        return label
-    found = [name for name in columns if name.lower() in LABEL_NAMES]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"{path}: {listing(found)} could each be the label; say which ({_NAMING})")
-    if need_labels:
+def _label_column(path: Path, columns: Columns, options: ReadOptions) -> str | None:
+    if options.label is not None:
+        if options.label not in columns:
+            raise DataError(f"{path}: no column {options.label!r}; columns: {listing(columns)}")
+        return options.label
+    names = [name for name in columns if name.lower() in _LABEL_NAMES]
+    if len(names) > 1:
         raise DataError(
-            f"{path}: which column is the label? Name it ({_NAMING}); columns: {listing(columns)}"
+            f"{path}: {listing(names)} could each be the label; name one ({_LABEL_OPTION})"
         )
-    return None
+    if not names and options.need_labels:
+        raise DataError(
+            f"{path}: which column is the label? Name it ({_LABEL_OPTION}); "
+            f"columns: {listing(columns)}"
+        )
+    return names[0] if names else None
 
 
 def _labels(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    where = f"{path}, column {name}"
+    source = f"{path}, column {name}"
     if values.dtype.kind == "O":
         missing = _missing(values)
         if missing.any():
             raise DataError(
-                f"{where}: {count(int(missing.sum()), 'missing label')}, the first in row "
+                f"{source}: {count(int(missing.sum()), 'missing label')}, the first in row "
                 f"{int(missing.argmax()) + 1:,}; fill in, or drop such rows"
             )
         kinds = {type(value) for value in values}
@@ -168,39 +160,30 @@ def _labels(path: Path, name: str, values: np.ndarray) -> np.ndarray:
         elif kinds <= {bool, int}:
             values = values.astype(np.int64)
         else:
-            raise DataError(f"{where}: labels must be all integers or all strings")
-    return tidy_labels(values, where)
+            raise DataError(f"{source}: labels must be all integers or all strings")
+    return as_labels(values, source)
 
 
 def _missing(values: np.ndarray) -> np.ndarray:
     """Where values are None or NaN; only NaN differs from itself."""
     if values.dtype.kind == "O":
-        gaps = (v is None or (isinstance(v, float) and v != v) for v in values)
-        return np.fromiter(gaps, dtype=bool, count=len(values))
+        return np.array([v is None or (isinstance(v, float) and v != v) for v in values], bool)
     if values.dtype.kind == "f":
         return np.asarray(np.isnan(values))
     return np.zeros(len(values), dtype=bool)
 
 
 def _matrix(path: Path, columns: Columns) -> np.ndarray:
-    text: list[str] = []
-    gaps: list[str] = []
-    for name, values in columns.items():
-        if values.dtype.kind not in "biufO":
-            text.append(name)
-        elif values.dtype.kind == "O":
-            kinds = {type(v) for v in values[~_missing(values)]}
-            (gaps if kinds <= {bool} else text).append(name)
-        elif _missing(values).any():
-            gaps.append(name)
+    text = [name for name, values in columns.items() if _is_text(values)]
     if text:
         raise DataError(
             f"{path}: these columns are not numbers: {listing(text)}; remove them, turn them into "
-            f"numbers, or name one as the label ({_NAMING})"
+            f"numbers, or name one as the label ({_LABEL_OPTION})"
         )
-    if gaps:
+    incomplete = [name for name, values in columns.items() if _missing(values).any()]
+    if incomplete:
         raise DataError(
-            f"{path}: values are missing in {listing(gaps)}; fill them in, or drop those rows"
+            f"{path}: values are missing in {listing(incomplete)}; fill them in, or drop those rows"
         )
     dtype = np.result_type(*(_narrow(values) for values in columns.values()))
     x = np.empty((len(next(iter(columns.values()))), len(columns)), dtype)
@@ -209,8 +192,15 @@ def _matrix(path: Path, columns: Columns) -> np.ndarray:
     return x
 
 
+def _is_text(values: np.ndarray) -> bool:
+    """Whether a column holds anything but numbers; objects are booleans with gaps, or text."""
+    if values.dtype.kind == "O":
+        return not {type(value) for value in values[~_missing(values)]} <= {bool}
+    return values.dtype.kind not in "biuf"
+
+
 def _narrow(values: np.ndarray) -> np.dtype:
-    """uint8 for whole numbers in 0..255, which is what pixels are; else the dtype as it is."""
+    """uint8 for whole numbers in 0..255, such as pixels; else the dtype as it is."""
     kind = values.dtype.kind
     if kind == "b" or (kind in "iu" and values.min() >= 0 and values.max() <= 255):
         return np.dtype(np.uint8)
