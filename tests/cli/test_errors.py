@@ -1,4 +1,4 @@
-"""The shell and its slips: one line that says what was wrong and what to do, exit status 2."""
+"""Mistakes in the shell: one line that says what is wrong and what to do, exit status 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cli_cases import Shell, blobs, write_csv, write_npz
 
 import xclf
-from xclf.cli import _fit, run
+from xclf.cli import run
 from xclf.cli.plot import parse_shape
 
 
@@ -35,7 +35,7 @@ def shell(capsys, tmp_path, monkeypatch, files) -> Shell:
     return Shell(capsys, tmp_path, monkeypatch)
 
 
-# What was typed, and what must be told.
+# A command, and a part of its message.
 SLIPS = [
     ("trian digits", "Did you mean 'train'?"),
     ("--versoin", "No such option: --versoin"),
@@ -54,7 +54,8 @@ SLIPS = [
     ("train digits --model two-layer --loss mse", "'softmax', 'hinge'"),
     ("train digits --model two-layer --hidden 0", "hidden must be an integer >= 1"),
     ("train digits --hidden 9", "--hidden is for --model two-layer only"),
-    ("train digits --loss hinge", "--loss is for --model two-layer only"),
+    ("train digits --loss hinge", "--loss is for --model svm or two-layer only"),
+    ("train digits --model svm --loss softmax", "loss must be one of 'hinge'"),
     ("train digits --margin 1", "--margin is for --model svm only"),
     ("train digits --test-size 2", "--test-size must be between 0 and 1, got 2"),
     ("train digits --test-size 0.00001", "cannot hold out 1e-05 of 1797 rows of digits"),
@@ -81,7 +82,7 @@ SLIPS = [
     ("train digits --out t.npz/m", "there is no folder t.npz"),
     ("train digits --out /dev/null", "is not an ordinary file"),
     (f"train digits --out {'m' * 250}", "cannot be written"),
-    ("train t.npz --out t.npz", "is what is read here"),
+    ("train t.npz --out t.npz", "is an input of this command"),
     ("train digits --out m.pkl", "its name must end in .safetensors, got 'm.pkl'"),
     ("sweep digits --out m.pkl", "--out: a model file is safetensors: its name must end in"),
     ("sweep digits --out m.png --plot m.png", "must end in .safetensors, got 'm.png'"),
@@ -92,12 +93,12 @@ SLIPS = [
     ("predict linear t.npz", "Missing option '--out'; see: xclf predict --help"),
     ("predict linear t.npz --out p.txt", "--out must end in .npy, .csv, .parquet, got 'p.txt'"),
     ("predict linear t.npz --out p", "--out must end in"),
-    ("predict linear t.csv --out t.csv --label species", "is what is read here"),
+    ("predict linear t.csv --out t.csv --label species", "is an input of this command"),
     ("predict svm t.npz --out p.csv --proba", "has no probabilities; --top-k"),
     ("plot nowhere", "no model file at nowhere"),
     ("plot t.npz", "is not an xclf model file"),
     ("plot linear --out p.gif", "--out must end in .png, .pdf, .svg, got 'p.gif'"),
-    ("plot linear --out linear", "is what is read here"),
+    ("plot linear --out linear", "is an input of this command"),
     ("plot linear --shape 2x2x3", "does not fit rows of 4 features"),
     ("plot linear --shape four", "--shape must be like 48x64 or 32x32x3"),
     ("plot linear --shape 2x1x2", "(1 or 3 channels), got '2x1x2'"),
@@ -108,10 +109,10 @@ SLIPS = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "told"), SLIPS, ids=[typed[:60] for typed, _ in SLIPS])
-def test_a_slip_is_one_line_and_leaves_nothing(shell, typed, told):
+@pytest.mark.parametrize(("command", "message"), SLIPS, ids=[c[:60] for c, _ in SLIPS])
+def test_a_slip_is_one_line_and_leaves_nothing(shell, command, message):
     before = sorted(shell.home.iterdir())
-    assert told in shell.fails(*typed.split())
+    assert message in shell.fails(*command.split())
     assert sorted(shell.home.iterdir()) == before
 
 
@@ -125,16 +126,17 @@ def test_a_file_that_is_there_is_not_touched_by_a_slip(shell):
 
 
 def test_a_model_to_start_from_that_is_of_other_data(shell):
-    """The estimator would pass it over and begin anew; nothing would be left of the model."""
+    """The estimator would start anew, and the model would be lost."""
     shell.good("train", "t.csv", "--label", "species", "--out", "m")
     before = (shell.home / "m").read_bytes()
     start = ("--start", "m", "--out", "m")
-    told = "--start knows ['a', 'b', 'c'], and none of the labels of t.npz: [0, 1, 2]"
-    assert shell.fails("train", "t.npz", *start) == told
+    message = shell.fails("train", "t.npz", *start)
+    assert message.startswith("--start was trained on the classes ['a', 'b', 'c'], none of which")
+    assert message.endswith("is a label of t.npz: [0, 1, 2]")
     text = (shell.home / "t.csv").read_text()
     (shell.home / "t.csv").write_text(text.replace("a,b,c,d", "b,a,c,d", 1))
-    told = "t.csv: feature column 1 is 'b', the model was trained with 'a' there"
-    assert told in shell.fails("train", "t.csv", "--label", "species", *start)
+    message = "t.csv: feature column 1 is 'b', the model was trained with 'a' there"
+    assert message in shell.fails("train", "t.csv", "--label", "species", *start)
     assert (shell.home / "m").read_bytes() == before
     (shell.home / "t.csv").write_text(text.replace(",c\n", ",new\n"))  # some classes persist
     shell.good("train", "t.csv", "--label", "species", *start)
@@ -156,13 +158,13 @@ def test_a_damaged_model(shell, cut):
         assert ("altered" if cut == "changed" else "cut short") in message
 
 
-def test_rows_that_cannot_be_learnt_from(shell):
+def test_rows_that_cannot_be_trained_on(shell):
     x, y = blobs()
     np.savez("one.npz", X=x, y=np.zeros_like(y))
     for command in ("train", "sweep"):
-        told = shell.fails(command, "one.npz", "--out", "m")
-        assert told == "one.npz holds one class only, 0: a classifier needs two"
-        assert shell(command, "one.npz").out == ""  # told before a fit is announced
+        message = shell.fails(command, "one.npz", "--out", "m")
+        assert message == "one.npz holds one class only, 0: a classifier needs two"
+        assert shell(command, "one.npz").out == ""  # before a fit is announced
     x[3, 1] = np.inf
     np.savez("inf.npz", X=x, y=y)
     place = "inf.npz holds inf in row 3, column 1 (counted from 0)"
@@ -177,11 +179,11 @@ def test_rows_that_cannot_be_learnt_from(shell):
     assert not (shell.home / "m").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(shell, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(shell, monkeypatch):
     def refuse(self, **options):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(_fit.Path, "touch", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     for command in (
         ("train", "digits", "--out", "m"),
         ("predict", "linear", "t.npz", "--out", "p.csv"),
@@ -196,7 +198,7 @@ def test_a_model_is_kept_whatever_happens_after_the_fit(shell, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_fit, "measure", full)
+    monkeypatch.setattr("xclf.cli._training.measure", full)
     found = shell("train", "t.npz", "--out", "m")
     assert found.status == 2
     assert "No space left on device" in found.err
@@ -215,7 +217,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing(shell, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [
         (MemoryError("3 TiB"), 2, "out of memory: 3 TiB"),
         (ImportError("no such\nlibrary"), 2, "no such library"),
@@ -223,23 +225,23 @@ def test_a_model_that_cannot_be_written_leaves_nothing(shell, monkeypatch):
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_what_commands_raise_is_one_line(shell, monkeypatch, error, status, told):
+def test_errors_of_commands_are_one_line(shell, monkeypatch, error, status, message):
     def fails(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(sys.modules["xclf.cli.train"], "read_split", fails)
-    assert shell.fails("train", "digits", status=status) == told
+    monkeypatch.setattr("xclf.cli._training.read_split", fails)
+    assert shell.fails("train", "digits", status=status) == message
 
 
-def test_a_fault_of_our_own_keeps_its_traceback(shell, monkeypatch):
-    monkeypatch.setattr(sys.modules["xclf.cli.train"], "read_split", lambda *_, **__: None)
+def test_an_internal_error_keeps_its_traceback(shell, monkeypatch):
+    monkeypatch.setattr("xclf.cli._training.read_split", lambda *_, **__: None)
     with pytest.raises(AttributeError):
         run(["train", "digits"])
 
 
-def test_nobody_reads_our_pipe(shell, monkeypatch, tmp_path):
+def test_a_closed_pipe(shell, monkeypatch, tmp_path):
     class Closed:
-        """A pipe whose reader has left."""
+        """A pipe without a reader."""
 
         def __init__(self) -> None:
             self.file = (tmp_path / "pipe").open("w")
@@ -257,7 +259,7 @@ def test_nobody_reads_our_pipe(shell, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdout", closed)
     assert run(["version"]) == 1
     monkeypatch.undo()
-    # What is still to come goes nowhere.
+    # Later output is discarded.
     os.write(closed.fileno(), b"late")
     closed.file.close()
     assert (tmp_path / "pipe").read_bytes() == b""

@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from cli_cases import NAMES, ROWS, Shell, blobs, write_csv, write_npz
+from cli_cases import NAMES, ROWS, blobs, write_csv, write_npz
 
 import xclf
 
 predicting = sys.modules["xclf.cli.predict"]
-
-
-@pytest.fixture
-def shell(capsys, tmp_path, monkeypatch) -> Shell:
-    return Shell(capsys, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +98,7 @@ def test_a_hinge_has_scores_in_place_of_probabilities(shell, models):
     assert "has no probabilities; --top-k" in message
 
 
-def test_labels_of_no_fixed_size(shell, models):
+def test_labels_of_variable_length(shell, models):
     data = write_npz(shell.home / "t.npz")
     assert "use .csv or" in shell.fails("predict", models / "object-svm", data, "--out", "p.npy")
     shell.good("predict", models / "object-svm", data, "--out", "p.csv")
@@ -112,7 +107,7 @@ def test_labels_of_no_fixed_size(shell, models):
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
 @pytest.mark.parametrize("error", [ValueError("row 77 is odd"), KeyboardInterrupt()])
-def test_what_fails_midway_leaves_the_old_file(shell, models, monkeypatch, suffix, error):
+def test_a_failure_midway_leaves_the_old_file(shell, models, monkeypatch, suffix, error):
     monkeypatch.setattr(predicting, "_ROWS", 50)
     data, out = write_npz(shell.home / "t.npz"), shell.home / f"p{suffix}"
     calls = []
@@ -146,7 +141,7 @@ def test_not_a_number_among_the_rows(shell, models, monkeypatch):
     assert not (shell.home / "p.csv").exists()
 
 
-def test_the_test_part_is_what_counts(shell, models):
+def test_the_test_part_is_used(shell, models):
     x, y = blobs(30, seed=1)
     write_npz(shell.home / "t.npz", y=blobs()[1] * 10, X_test=x, y_test=y * 10)
     model = models / "int-svm"
@@ -177,7 +172,7 @@ def test_evaluate_can_be_a_check(shell, models):
         assert f"│ {name} " in shell.good(*options)
 
 
-def test_labels_that_the_model_does_not_know(shell, models):
+def test_unknown_labels(shell, models):
     text = write_csv(shell.home / "t.csv", ["10", "20", "0"], label="label")
     assert shell.good("evaluate", models / "int-svm", text)
     unknown = write_npz(shell.home / "t.npz")
@@ -220,3 +215,26 @@ def test_no_more_of_the_best_than_there_are(shell, models, top_k):
     data = write_npz(shell.home / "t.npz")
     options = ("predict", models / "int-svm", data, "--out", "p.csv", "--top-k", top_k)
     assert f"--top-k must be between 0 and the 3 classes, got {top_k}" in shell.fails(*options)
+
+
+def test_columns_in_another_order_are_refused(shell):
+    """Tables: a model trained on named columns refuses them in another order."""
+    good = write_csv(shell.home / "good.csv", NAMES)
+    lines = [line.split(",") for line in good.read_text().splitlines()]
+    swapped = shell.home / "swapped.csv"
+    swapped.write_text("\n".join(",".join([a, c, b, *rest]) for a, b, c, *rest in lines))
+    label = ("--label", "species")
+    shell.good("train", good, *label, "--out", "model.safetensors")
+    model = xclf.load(shell.home / "model.safetensors")
+    assert model.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    shell.good("evaluate", "model.safetensors", good, *label)
+    np.save(shell.home / "rows.npy", blobs()[0])
+    shell.good("predict", "model.safetensors", "rows.npy", "--out", "labels.csv")
+    for command in (
+        ["evaluate", "model.safetensors", swapped, *label],
+        ["predict", "model.safetensors", swapped, "--out", "p.csv", *label],
+        ["train", good, "--test", swapped, *label],
+    ):
+        line = shell.fails(*command)
+        assert "column 2 is 'c'" in line
+        assert "'b'" in line

@@ -16,18 +16,12 @@ from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 import xclf
 from xclf.cli import sweep as sweep_command
 from xclf.cli import train as train_command
-from xclf.cli._grid import SWEPT, parse_values, tell
-from xclf.report.scores import draw_scores, swept
+from xclf.cli._grid import SWEPT, describe_grid, parse_values
 from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import Progress
 from xclf.training import Event
 
 QUICK = ("--reg", "1e-3,1e-1", "--solver", "adam", "--max-iter", "3")
-
-
-@pytest.fixture
-def shell(capsys, tmp_path, monkeypatch) -> Shell:
-    return Shell(capsys, tmp_path, monkeypatch)
 
 
 def figures(shell: Shell, *arguments) -> dict:
@@ -163,9 +157,9 @@ def test_whole_numbers():
     assert all(isinstance(value, int) for value in parse_values("hidden", "10:1000:3"))
 
 
-def test_what_is_swept_in_a_line():
+def test_a_grid_in_a_line():
     grid = {"reg": [1e-3, 1.0], "hidden": [1, 2, 3, 4, 5]}
-    assert tell(grid) == "reg 0.001, 1; hidden 1 .. 5 (5 values)"
+    assert describe_grid(grid) == "reg 0.001, 1; hidden 1 .. 5 (5 values)"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +195,7 @@ def test_mistakes_are_one_line(shell, arguments, message):
 def test_a_scorer_that_needs_probabilities(shell):
     write_npz("t.npz")
     said = shell.fails("sweep", "t.npz", "--model", "svm", "--scoring", "neg_log_loss")
-    told = "--scoring neg_log_loss cannot be had of this model and data: SVMClassifier has"
+    told = "--scoring neg_log_loss cannot be computed for this model and data: SVMClassifier has"
     assert said.startswith(told)
 
 
@@ -209,10 +203,10 @@ def test_a_scorer_that_needs_probabilities(shell):
 def test_a_scorer_that_is_not_for_these_labels(shell, scoring):
     write_csv(shell.home / "t.csv", list("abc"))
     said = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--scoring", scoring)
-    assert said.startswith(f"--scoring {scoring} cannot be had of this model and data: ")
+    assert said.startswith(f"--scoring {scoring} cannot be computed for this model and data: ")
 
 
-def test_what_fails_in_the_fit_is_not_blamed_on_the_scorer(shell):
+def test_an_error_of_the_fit_is_not_blamed_on_the_scorer(shell):
     x, y = blobs()
     np.savez(shell.home / "huge.npz", X=x * 1e300, y=y)
     assert shell.fails("sweep", "huge.npz").startswith("X holds values so large")
@@ -224,7 +218,7 @@ def test_epochs_are_called_epochs(shell):
     assert "iterations  " in shell.good("sweep", "t.npz", "--reg", "1e-2,1e-1")
 
 
-def test_no_matplotlib_is_said_before_the_work(shell, monkeypatch):
+def test_missing_matplotlib_is_an_error_before_the_work(shell, monkeypatch):
     write_npz("t.npz")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "--plot needs matplotlib" in shell.fails("sweep", "t.npz", "--plot", "s.png")
@@ -242,60 +236,6 @@ def test_ctrl_c(shell, monkeypatch):
     assert found.status == 130
     assert found.err.endswith("xclf: interrupted\n")
     assert not list(shell.home.glob("*.safetensors"))
-
-
-# --- the picture -----------------------------------------------------------------------------
-
-
-def _results(params, mean, std):
-    rank = np.argsort(np.argsort(-np.asarray(mean))) + 1
-    return {
-        "params": params,
-        "mean_test_score": np.asarray(mean),
-        "std_test_score": np.asarray(std),
-        "rank_test_score": rank,
-    }
-
-
-def _drawn(results, tmp_path, monkeypatch):
-    """The axis of the picture, and its file."""
-    kept = []
-    monkeypatch.setattr("xclf.report.scores.save_figure", lambda figure, path: kept.append(figure))
-    draw_scores(results, tmp_path / "s.png", "f1_macro")
-    return kept[0].axes[0]
-
-
-def test_the_picture_shows_what_was_measured(tmp_path, monkeypatch):
-    params = [{"lr": lr, "reg": reg} for reg in (1e-1, 1e-3, 1e-2) for lr in (0.1, 0.2)]
-    mean = [0.1, 0.2, 0.3, 0.9, 0.5, 0.6]
-    axis = _drawn(_results(params, mean, [0.01] * 6), tmp_path, monkeypatch)
-    assert swept(_results(params, mean, [0.0] * 6)) == ["reg", "lr"]
-    lines = {line.get_label(): line for line in axis.lines}
-    np.testing.assert_allclose(lines["lr=0.1"].get_xdata(), [1e-3, 1e-2, 1e-1])
-    np.testing.assert_allclose(lines["lr=0.1"].get_ydata(), [0.3, 0.5, 0.1])
-    np.testing.assert_allclose(lines["lr=0.2"].get_ydata(), [0.9, 0.6, 0.2])
-    star = axis.lines[-1]
-    assert (star.get_xdata()[0], star.get_ydata()[0]) == (1e-3, 0.9)
-    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("reg", "f1_macro", "log")
-    assert len(axis.collections) == 2  # a band of deviation each
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        [{"reg": 0.0}, {"reg": 1.0}],
-        [{"solver": "adam"}, {"solver": "sgd"}],
-        [{"reg": 1.0}],
-        [{"reg": 1.0}, {"hidden": 3}],
-        [{"reg": 10.0**k, "hidden": h} for k in range(12) for h in range(1, 13)],
-    ],
-)
-def test_any_grid_can_be_drawn(tmp_path, params):
-    rng = np.random.default_rng(0)
-    results = _results(params, rng.uniform(size=len(params)), np.zeros(len(params)))
-    draw_scores(results, tmp_path / "s.png", "accuracy")
-    assert (tmp_path / "s.png").stat().st_size > 1000
-    assert [path.name for path in tmp_path.iterdir()] == ["s.png"]
 
 
 # --- progress --------------------------------------------------------------------------------

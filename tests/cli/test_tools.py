@@ -17,17 +17,12 @@ from rich.console import Console
 import xclf
 from xclf import _array_api, load
 from xclf.cli import _console, _devices, app, tools
-from xclf.cli._console import FitProgress, _next_mark
+from xclf.cli._console import FitProgress, next_mark
 from xclf.gradcheck import check_gradient
-from xclf.report import pictures, worked_example
+from xclf.report import worked_example
 from xclf.training import Event
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
-
-
-@pytest.fixture
-def shell(capsys, tmp_path, monkeypatch) -> Shell:
-    return Shell(capsys, tmp_path, monkeypatch)
 
 
 def event(step: int, total: int = 100, accuracy: float | None = None) -> Event:
@@ -35,7 +30,7 @@ def event(step: int, total: int = 100, accuracy: float | None = None) -> Event:
 
 
 def drawn(shell: Shell, model, name: str, *options) -> str:
-    """What `plot` says of a model whose picture is a picture."""
+    """The output of `plot` for a model; checks the picture."""
     model.save(shell.home / "m")
     said = shell.good("plot", "m", "--out", name, *options)
     pixels = matplotlib.image.imread(name)
@@ -60,31 +55,13 @@ def test_plots_of_images_and_of_other_rows(shell):
     x, y = blobs(features=7)
     # Names are text, whatever they hold: neither markup nor mathematics.
     names = np.array(["$\\bad$", "[x]", ":cat:"])[y]
-    assert "plot: " not in drawn(shell, xclf.SoftmaxClassifier().fit(x, names), "c.png")
-    assert "weight" not in drawn(shell, xclf.SoftmaxClassifier().fit(x, names), "c.png")
-    two = xclf.SoftmaxClassifier().fit(blobs(features=64)[0], np.array(["$\\bad$", "a"])[y % 2])
+    assert "weight" not in drawn(shell, xclf.SoftmaxClassifier(**quick).fit(x, names), "c.png")
+    x = blobs(features=64)[0]
+    two = xclf.SoftmaxClassifier(**quick).fit(x, np.array(["$\\bad$", "a"])[y % 2])
     assert "1 weight template" in drawn(shell, two, "d.png")
     for name, start in (("e.svg", b"<?xml"), ("e.pdf", b"%PDF")):
         shell.good("plot", "m", "--out", name)
         assert (shell.home / name).read_bytes().startswith(start)
-
-
-def test_templates_are_laid_out_as_the_rows_are():
-    x = np.eye(12)
-    model = xclf.SoftmaxClassifier().fit(x, np.arange(12) % 3)
-    first, titles = pictures.templates(model, (2, 2, 3), channel_first=True)
-    last, _ = pictures.templates(model, (2, 2, 3), channel_first=False)
-    assert titles == ["0", "1", "2"]
-    low = model.coef_.min(axis=1, keepdims=True)
-    scaled = (model.coef_ - low) / (model.coef_.max(axis=1, keepdims=True) - low)
-    np.testing.assert_array_equal(last.reshape(3, 12), scaled)
-    np.testing.assert_array_equal(first.transpose(0, 3, 1, 2).reshape(3, 12), scaled)
-
-
-def test_shapes_that_are_guessed():
-    known = {3072: (32, 32, 3), 784: (28, 28, 1), 64: (8, 8, 1), 16: (4, 4, 1)}
-    known |= {9: None, 12: None}
-    assert {n: pictures.guess_shape(n) for n in known} == known
 
 
 def test_a_loss_curve_over_decades_has_a_logarithmic_axis(shell):
@@ -125,6 +102,21 @@ def test_backends_says_what_is_here_and_why(shell, monkeypatch):
     assert "│ json    │ installed     │" in text
     assert "CUDA: usable: a card" in text
     assert "cupy on cuda:0 (a card)" in text
+
+
+def test_backends_lists_accelerators(shell, monkeypatch):
+    text = shell.good("backends")
+    for accelerator in xclf.accelerators():
+        assert f"│ {accelerator.name} " in text
+    records = [
+        SimpleNamespace(name="tiles", state="on", why="compiled by numba"),
+        SimpleNamespace(name="graphs", state="off", why="no device [here]"),
+    ]
+    monkeypatch.setattr(tools, "accelerators", lambda: records)
+    text = shell.good("backends")
+    assert text.index("Accelerators") > text.index("│ numpy ")
+    assert "│ tiles  │ on    │ compiled by numba │" in text
+    assert "│ graphs │ off   │ no device [here]  │" in text
 
 
 def test_gradcheck_is_a_check(shell, monkeypatch):
@@ -168,26 +160,26 @@ def test_help_teaches_by_example(shell):
     assert found.err == ""
 
 
-def test_places_to_compute(monkeypatch):
+def test_devices_to_compute_on(monkeypatch):
     monkeypatch.setattr(_array_api, "cuda", lambda index=0: (np, f"card {index}"))
     monkeypatch.setattr(_array_api, "_gpus", lambda: 2)
     fake = SimpleNamespace(cuda=SimpleNamespace(Device=lambda index: f"device {index}"))
     monkeypatch.setitem(sys.modules, "cupy", fake)
     cpu = _devices.choose("cpu")
-    assert (cpu.text, cpu.device) == ("numpy on the CPU (asked for)", None)
+    assert (cpu.text, cpu.name) == ("numpy on the CPU (asked for)", None)
     auto = _devices.choose("auto")
-    assert (auto.text, auto.device) == ("cupy on cuda:0 (card 0)", "auto")
-    place = _devices.choose("cuda:1")
-    assert place.text == "cupy on cuda:1 (card 1; asked for)"
-    assert (place.device, place.where) == ("cuda:1", "device 1")
+    assert (auto.text, auto.name) == ("cupy on cuda:0 (card 0)", "auto")
+    second = _devices.choose("cuda:1")
+    assert second.text == "cupy on cuda:1 (card 1; asked for)"
+    assert (second.name, second.device) == ("cuda:1", "device 1")
     every = _devices.choose("cuda:all")
-    assert every.where == "device 0"
+    assert every.device == "device 0"
     assert every.text.count("asked for") == 2
     x = np.arange(3, dtype=np.uint8)
     assert cpu.put(x) is x
     monkeypatch.setattr(_array_api, "cuda", lambda index=0: (None, "no driver"))
     auto = _devices.choose("auto")
-    assert (auto.text, auto.device) == ("numpy on the CPU (no driver)", None)
+    assert (auto.text, auto.name) == ("numpy on the CPU (no driver)", None)
 
 
 @pytest.mark.usefixtures("gpus")
@@ -254,7 +246,7 @@ def test_plain_lines_elsewhere():
     assert steps == [1, 2, 5, 10, 20, 50, 100]
     assert lines[0] == "epoch 1/100  objective 1  validation accuracy 0.2500"
     assert lines[-1] == "epoch 100/100  objective 0.01"
-    assert [_next_mark(n) for n in (1, 2, 4, 5, 999)] == [2, 5, 5, 10, 1000]
+    assert [next_mark(n) for n in (1, 2, 4, 5, 999)] == [2, 5, 5, 10, 1000]
 
 
 # Ctrl-C, by a signal of its own, at the step named; 0 is before the first.

@@ -7,20 +7,17 @@ import json
 
 import numpy as np
 import pytest
-from cli_cases import NAMES, ROWS, Shell, blobs, write_cifar, write_csv, write_npz
+from cli_cases import NAMES, ROWS, Shell, blobs, write_csv, write_npz
+from data_cases import CIFAR_NAMES, write_cifar
 
 import xclf
 from xclf.cli import train as train_command
-from xclf.cli._fit import PARAMETERS, parse_class_weight
-from xclf.cli._source import mirrored, parse_bytes
-from xclf.data import Dataset
+from xclf.cli._estimator import PARAMETERS, parse_class_weight
+from xclf.cli._source import parse_bytes
+from xclf.objectives import LOSSES
+from xclf.optim import SOLVERS
 
 QUICK = ("--max-iter", "3")
-
-
-@pytest.fixture
-def shell(capsys, tmp_path, monkeypatch) -> Shell:
-    return Shell(capsys, tmp_path, monkeypatch)
 
 
 def figures(shell: Shell, *arguments) -> dict:
@@ -155,24 +152,9 @@ def test_a_folder_of_images(shell, tmp_path):
     quick = ("--solver", "sgd", *QUICK)
     told = figures(shell, home, *quick)
     assert (told["train_rows"], told["features"], told["test"]["rows"]) == (20, 3072, 4)
-    assert [entry["class"] for entry in told["test"]["classes"]] == ["airplane", "automobile"]
+    assert [entry["class"] for entry in told["test"]["classes"]] == sorted(CIFAR_NAMES)
     assert figures(shell, home, *quick, "--mirror")["train_rows"] == 40
     assert "--mirror needs image data" in shell.fails("train", write_npz("t.npz"), "--mirror")
-
-
-def test_mirrored_rows_are_left_to_right_in_both_layouts():
-    x = np.arange(24, dtype=np.uint8).reshape(2, 12)
-    for layout, axis, shape in (
-        ("channel_first", 3, (2, 3, 2, 2)),
-        ("channel_last", 2, (2, 2, 2, 3)),
-    ):
-        data = Dataset(x, np.array([0, 1]), "here", image_shape=(2, 2, 3), pixel_layout=layout)
-        twice, labels = mirrored(data, x, data.y)
-        np.testing.assert_array_equal(labels, [0, 1, 0, 1])
-        np.testing.assert_array_equal(twice[:2], x)
-        flipped = twice[2:].reshape(shape)
-        np.testing.assert_array_equal(np.flip(flipped, axis), x.reshape(shape))
-        assert twice.dtype == np.uint8
 
 
 def test_a_standardized_model_predicts_from_raw_rows(shell):
@@ -259,3 +241,15 @@ def test_more_classes_than_a_table_holds(shell):
     text = shell.good("train", "t.npz", *QUICK)
     assert "... and 10 more classes" in text
     assert "most confused" not in text
+
+
+def test_the_help_lists_the_losses_and_solvers_there_are(shell):
+    text = " ".join(shell.good("train", "--help").replace("│", " ").split())
+    assert "hinge or squared_hinge (svm); softmax, hinge or squared_hinge (two-layer)" in text
+    assert f"auto, {', '.join([*SOLVERS][:-1])} or {[*SOLVERS][-1]}." in text
+    assert "sgd 0.01, momentum 0.01" in text
+    assert "Of solver momentum or nesterov; 0.9." in text
+    for loss in LOSSES:
+        quick = ("--solver", "nesterov", *QUICK)
+        fit = figures(shell, write_npz("t.npz"), "--model=two-layer", "--loss", loss, *quick)
+        assert fit["parameters"]["loss"] == loss

@@ -6,11 +6,15 @@ one of probabilities. Images and weights are not in the notes, so each table sta
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from helpers import softmax_rows
+from rich.console import Console
 
 from xclf.kernels import cross_entropy, hinge
+from xclf.report import worked_example as example
 
 LABELS = np.array([3, 2, 0, 1, 0])
 A = [
@@ -98,3 +102,52 @@ def test_the_last_table(backend, dtype):
     got, gradients = _run(backend, cross_entropy, np.log(LAST), dtype, reduction="none")
     assert abs(np.mean(got) - 1.185) <= PRINTED
     np.testing.assert_allclose(gradients + true, LAST, rtol=0, atol=2 * PRINTED)
+
+
+# --- the report ------------------------------------------------------------------------------
+
+
+def test_the_report_has_the_tables_of_the_notes():
+    np.testing.assert_array_equal(example.LABELS, LABELS)
+    for printed, table in ((example.SCORES_A, A), (example.SCORES_B, B), (example.SCORES_C, C)):
+        np.testing.assert_array_equal(printed, table)
+    np.testing.assert_array_equal(example.PROBABILITIES_A, PROBABILITIES["A"])
+    np.testing.assert_array_equal(example.PROBABILITIES_C, PROBABILITIES["C"])
+    np.testing.assert_array_equal(example.PROBABILITIES_LAST, LAST)
+    assert example.HINGE_LOSSES == {"A": 3.639, "B": 1.109}
+    assert example.SOFTMAX_LOSSES == {"A": 1.717, "C": 0.839}
+    # Rows of four rounded probabilities sum to 1 within four half units.
+    mean_loss = -np.log(np.asarray(LAST)[true]).mean()
+    assert example.steps()[-1].loss == pytest.approx(mean_loss, abs=4 * PRINTED)
+
+
+def test_every_table_agrees_within_rounding():
+    for step in example.steps():
+        for table in step.tables:
+            assert table.ours.shape == table.notes.shape == (5, 4)
+            assert table.agrees, table.title
+        assert step.agrees, step.title
+    with_slip = example.SCORES_A.copy()
+    with_slip[2, 2] = 0.956
+    wrong = example._softmax_step("", "A", with_slip, example.PROBABILITIES_A)
+    assert not wrong.agrees
+
+
+def test_every_step_and_every_slip_is_printed():
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    assert example.worked_example(console) is True
+    text = stream.getvalue()
+    for number in ("3.639", "1.109", "1.717", "0.839", "1.185", "[-0.941]", "[-3]", "2.756"):
+        assert number in text
+    for slip in ("0.956", "1.537", "-0.483", "-1.727", "-1.969", "fifth", "1/N"):
+        assert slip in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_number_that_is_off_is_reported(monkeypatch):
+    monkeypatch.setitem(example.HINGE_LOSSES, "A", 3.7)
+    stream = io.StringIO()
+    assert example.worked_example(Console(file=stream, width=80)) is False
+    assert "NOT every number" in stream.getvalue()

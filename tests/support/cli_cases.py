@@ -1,4 +1,4 @@
-"""Small data in the formats the shell reads, and a door to the command inside this process."""
+"""Small data in the formats the shell reads, and the command called inside this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = 120
 
 
 class Ran(NamedTuple):
-    """What a call of the command left."""
+    """The result of a call of the command."""
 
     status: int
     out: str
@@ -80,19 +80,6 @@ def write_csv(path: Path, labels: Any = None, label: str = "species", seed: int 
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["a", "b", "c", "d", *([] if labels is None else [label])])
-        for row, place in zip(x, y, strict=True):
-            lines.writerow([*row, *([] if labels is None else [labels[place]])])
+        for row, k in zip(x, y, strict=True):
+            lines.writerow([*row, *([] if labels is None else [labels[k]])])
     return path
-
-
-def write_cifar(home: Path, rows: int = 4) -> Path:
-    """A folder of binary batches: dark images of class 0, light ones of class 1."""
-    home.mkdir()
-    rng = np.random.default_rng(0)
-    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
-        y = np.arange(rows) % 2
-        x = rng.integers(0, 128, (rows, 3072)) + 100 * y[:, None]
-        (home / f"{name}.bin").write_bytes(np.c_[y, x].astype(np.uint8).tobytes())
-    names = "airplane automobile bird cat deer dog frog horse ship truck"
-    (home / "batches.meta.txt").write_text("\n".join(names.split()) + "\n")
-    return home

@@ -17,21 +17,17 @@ from xclf.cli.sweep import sweep
 from xclf.cli.tools import backends, example, gradcheck, version
 from xclf.cli.train import train
 
-# What the parser raises for wrong usage. typer brings a click of its own or uses the installed one,
+# The parser's exception for wrong usage. typer brings a click of its own or uses the installed one,
 # depending on its version; the class it derives its public exception from is the right one.
 _UsageError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version_and_exit(asked: bool) -> None:
-    if asked:
+def _version_and_exit(requested: bool) -> None:
+    if requested:
         version()
         raise typer.Exit
 
@@ -64,47 +60,46 @@ def run(arguments: list[str] | None = None) -> int:
     """The exit status of the command with these arguments (those of the process by default)."""
     try:
         status = app(args=arguments, prog_name="xclf", standalone_mode=False)
-        sys.stdout.flush()  # a pipe that nobody reads is found here, not while the process ends
+        sys.stdout.flush()  # a closed pipe raises here, not while the process ends
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2  # the help has been printed
-        return _say(_usage(error), 2)
+        return _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", 130)
+        return _fail("interrupted", 130)
     except CheckError as error:
-        return _say(str(error), 1)
+        return _fail(str(error), 1)
     except BrokenPipeError:
-        _drop_output()
+        _discard_output()
         return 1
     except (UserError, ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
-        return _say(str(error) or type(error).__name__, 2)
+        return _fail(str(error) or type(error).__name__, 2)
     except MemoryError as error:
-        return _say(f"out of memory: {error}", 2)
+        return _fail(f"out of memory: {error}", 2)
     if status == 130:  # some versions of typer catch Ctrl-C, and return this
-        return _say("interrupted", 130)
+        return _fail("interrupted", 130)
     return status if isinstance(status, int) else 0
 
 
 def _usage(error: Any) -> str:
-    """What the parser found wrong, and where to read more."""
+    """The parser's message, and where to read more."""
     message = str(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     return message if context is None else f"{message}; see: {context.command_path} --help"
 
 
-def _drop_output() -> None:
-    """The reader of our pipe has left: what is still to be written at exit goes nowhere."""
+def _discard_output() -> None:
+    """Send what is still to be written at exit to the null device: the pipe is closed."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = sys.stdout.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
-def _say(message: str, status: int) -> int:
-    """One line on standard error, whatever the message holds."""
-    line = " ".join(message.split())
-    print(f"xclf: {line}", file=sys.stderr)
+def _fail(message: str, status: int) -> int:
+    """Print a message as one line on standard error; returns the exit status."""
+    print(f"xclf: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

@@ -1,4 +1,4 @@
-"""Where the shell prints, and how a fit shows its progress."""
+"""The console of the shell, its errors, and the progress display of a fit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from xclf.training import Event
 
 
 class UserError(Exception):
-    """What a person can mend: one line that says what was wrong and what to do; exit status 2."""
+    """Wrong input or usage: one line that says what is wrong and what to do; exit status 2."""
 
 
 class CheckError(Exception):
@@ -28,22 +22,16 @@ class CheckError(Exception):
 
 
 def out(*, json: bool = False) -> Console:
-    """The console for people: standard output, or standard error when JSON has the former.
+    """The console for text: standard output, or standard error when JSON goes to the former.
 
-    Names of files and classes are printed as they are: neither [brackets] nor :colons: mean a
-    thing.
+    Names of files and classes are printed literally: [brackets] and :colons: have no meaning.
     """
-    return Console(
-        stderr=json,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=not sys.stdout.isatty(),
-    )
+    wrap = not sys.stdout.isatty()
+    return Console(stderr=json, highlight=False, markup=False, emoji=False, soft_wrap=wrap)
 
 
-def facts(console: Console, *pairs: tuple[str, str]) -> None:
-    """A line for each name and what there is to say of it, however long that is."""
+def print_facts(console: Console, *pairs: tuple[str, str]) -> None:
+    """Print a line for each name and its text, aligned."""
     for name, text in pairs:
         console.print(f"{name:<10}  {text}")
 
@@ -54,7 +42,6 @@ class FitProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar: Progress | None = None
-        self.task: TaskID | None = None
         self.next_line = 1
         self.last: Event | None = None
         self.before = console.status("preparing the fit")
@@ -71,23 +58,23 @@ class FitProgress:
         trace: TracebackType | None,
     ) -> None:
         self.before.stop()
-        if self.bar is not None and self.task is not None:
+        if self.bar is not None:
             if kind is None:
                 # A fit that converged early is complete, whatever max_iter was.
-                done = self.bar.tasks[0].completed
-                self.bar.update(self.task, total=done, completed=done)
+                task = self.bar.tasks[0]
+                self.bar.update(task.id, total=task.completed)
             self.bar.stop()
 
     def __call__(self, event: Event) -> None:
         self.last = event
         if self.console.is_terminal:
-            self._bar(event)
+            self._show_bar(event)
         elif event.step >= self.next_line or event.step == event.total:
             # 1, 2, 5, 10, 20, 50, ...: a log that stays short however long the fit is.
-            self.next_line = _next_mark(event.step)
+            self.next_line = next_mark(event.step)
             self.console.print(f"{event.unit} {event.step}/{event.total}  {_figures(event)}")
 
-    def _bar(self, event: Event) -> None:
+    def _show_bar(self, event: Event) -> None:
         if self.bar is None:
             self.before.stop()  # a terminal shows one moving thing at a time
             self.bar = Progress(
@@ -100,25 +87,19 @@ class FitProgress:
                 console=self.console,
             )
             self.bar.start()
-            self.task = self.bar.add_task(event.unit, total=event.total, figures="")
-        assert self.task is not None
-        self.bar.update(self.task, completed=event.step, figures=_short(event))
+            self.bar.add_task(event.unit, total=event.total, figures="")
+        figures = _figures(event, digits=4, validation="val.")
+        self.bar.update(self.bar.tasks[0].id, completed=event.step, figures=figures)
 
 
-def _figures(event: Event) -> str:
-    held = "" if event.val_accuracy is None else f"  validation accuracy {event.val_accuracy:.4f}"
-    return f"objective {event.objective:.6g}{held}"
+def _figures(event: Event, digits: int = 6, validation: str = "validation") -> str:
+    text = f"objective {event.objective:.{digits}g}"
+    if event.val_accuracy is None:
+        return text
+    return f"{text}  {validation} accuracy {event.val_accuracy:.{3 if digits == 4 else 4}f}"
 
 
-def _short(event: Event) -> str:
-    held = "" if event.val_accuracy is None else f"  val. accuracy {event.val_accuracy:.3f}"
-    return f"objective {event.objective:.4g}{held}"
-
-
-def _next_mark(step: int) -> int:
-    mark = 1
-    while True:
-        for factor in (1, 2, 5):
-            if factor * mark > step:
-                return factor * mark
-        mark *= 10
+def next_mark(step: int) -> int:
+    """The next number after `step` of 1, 2, 5, 10, 20, 50, ..."""
+    power = int(10 ** (len(str(step)) - 1))
+    return next(factor * power for factor in (2, 5, 10) if factor * power > step)

@@ -13,36 +13,38 @@ from xclf.cli._console import UserError
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place to compute: `text` says which and why.
+class ChosenDevice:
+    """The device to compute on; `text` says which and why.
 
-    device : the estimators' parameter for it; None for NumPy on the CPU
-    xp, where : namespace and device there, the first of several; None for NumPy
+    name : the estimators' `device` parameter; None for NumPy on the CPU
+    xp, device : namespace and device there, the first of several; None for NumPy
     """
 
     text: str
-    device: str | None = None
+    name: str | None = None
     xp: Any = None
-    where: Any = None
+    device: Any = None
 
     def put(self, x: np.ndarray) -> Array:
-        """x (host) where this place computes, in its own dtype."""
-        return x if self.xp is None else _array_api.asarray(self.xp, x, device=self.where)
+        """x (host) on this device, in its own dtype."""
+        return x if self.xp is None else _array_api.asarray(self.xp, x, device=self.device)
+
+    def put_model(self, model: Any) -> Any:
+        """A fitted model on this device."""
+        return model if self.xp is None else model.to_namespace(self.xp, self.device)
 
 
-def choose(device: str) -> Place:
-    """The place that "auto", "cpu", "cuda", "cuda:N" or "cuda:all" stands for; `UserError` if there
-    is none."""
-    if not _array_api.is_device_name(device):
-        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or cuda:all, got {device!r}")
+def choose(name: str) -> ChosenDevice:
+    """The device for "auto", "cpu", "cuda", "cuda:N" or "cuda:all"; `UserError` without one."""
+    if not _array_api.is_device_name(name):
+        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or cuda:all, got {name!r}")
     try:
-        found = _array_api.resolve_devices(device)
+        devices = _array_api.resolve_devices(name)
     except ValueError as error:
         why = str(error).partition(": ")[2]
         raise UserError(
-            f"--device {device} cannot be used: {why}; 'xclf backends' says more, "
+            f"--device {name} cannot be used: {why}; 'xclf backends' says more, "
             "and --device cpu always works"
         ) from None
-    text = "; ".join(device_choice.text for device_choice in found)
-    first = found[0]
-    return Place(text, None if first.xp is None else device, first.xp, first.device)
+    first, text = devices[0], "; ".join(device.text for device in devices)
+    return ChosenDevice(text, None if first.xp is None else name, first.xp, first.device)

@@ -1,4 +1,4 @@
-"""Values to sweep over, as the shell takes them, and the table of what they gave."""
+"""Values to sweep over, parsed from options, and the table of their scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from xclf.cli._console import UserError
-from xclf.report.scores import swept
+from xclf.report.scores import varied
 
-#: Parameters that an option of the same name sweeps over; whole numbers in `WHOLE`.
+#: Parameters that an option of the same name sweeps over; whole numbers in `_WHOLE`.
 SWEPT = ("reg", "learning_rate", "momentum", "margin", "hidden")
-WHOLE = ("hidden",)
+_WHOLE = ("hidden",)
 
-# A table longer than this shows its best lines.
+# A table longer than the first number shows its best lines, as many as the second.
 _MOST_LINES, _BEST_LINES = 60, 20
 
 
@@ -40,7 +40,7 @@ def parse_values(name: str, text: str) -> list[Any]:
             f"{option} must be LOW:HIGH:COUNT (log-spaced, LOW and HIGH above 0, COUNT 2 or more) "
             f"or numbers with commas between them, got {text!r}"
         ) from None
-    if name in WHOLE:
+    if name in _WHOLE:
         rounded = [round(value) if math.isfinite(value) else 0 for value in values]
         if len(parts) < 3 and rounded != values:
             raise UserError(f"{option} must hold whole numbers, got {text!r}")
@@ -48,35 +48,35 @@ def parse_values(name: str, text: str) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def tell(grid: dict[str, list[Any]]) -> str:
-    """What is swept, in one line."""
-    told = []
+def describe_grid(grid: dict[str, list[Any]]) -> str:
+    """A grid in one line: 'reg 0.001, 1; hidden 1 .. 5 (5 values)'."""
+    parts = []
     for name, values in grid.items():
         if len(values) > 4:
-            told.append(f"{name} {values[0]:g} .. {values[-1]:g} ({len(values)} values)")
+            parts.append(f"{name} {values[0]:g} .. {values[-1]:g} ({len(values)} values)")
         else:
-            told.append(f"{name} " + ", ".join(f"{value:g}" for value in values))
-    return "; ".join(told)
+            parts.append(f"{name} " + ", ".join(f"{value:g}" for value in values))
+    return "; ".join(parts)
 
 
-def show_scores(console: Console, results: dict[str, Any], score: str, folds: int) -> None:
-    """The table of candidates and their scores, in the order of the grid."""
-    names = swept(results) or list(results["params"][0])
+def print_scores(console: Console, results: dict[str, Any], score: str, folds: int) -> None:
+    """Print the table of candidates and their scores, in the order of the grid."""
+    names = varied(results) or list(results["params"][0])
     names = [name for name in results["params"][0] if name in names]
     mean, spread = results["mean_test_score"], results["std_test_score"]
     rank = results["rank_test_score"]
-    places = range(len(mean))
+    candidates = range(len(mean))
     if len(mean) > _MOST_LINES:
-        places = np.argsort(rank, kind="stable")[:_BEST_LINES].tolist()
+        candidates = np.argsort(rank, kind="stable")[:_BEST_LINES].tolist()
     table = Table(title="candidates", title_justify="left")
     for name in (*names, score, *(("+-",) if folds > 1 else ()), "rank"):
         table.add_column(name, justify="right")
-    for place in places:
-        cells = [f"{results['params'][place][name]:.6g}" for name in names]
-        cells.append(f"{mean[place]:.4f}")
+    for k in candidates:
+        cells = [f"{results['params'][k][name]:.6g}" for name in names]
+        cells.append(f"{mean[k]:.4f}")
         if folds > 1:
-            cells.append(f"{spread[place]:.4f}")
-        table.add_row(*cells, str(rank[place]), style="bold" if rank[place] == 1 else None)
+            cells.append(f"{spread[k]:.4f}")
+        table.add_row(*cells, str(rank[k]), style="bold" if rank[k] == 1 else None)
     console.print(table)
     if len(mean) > _MOST_LINES:
         console.print(f"the best {_BEST_LINES} of {len(mean)} candidates (--json has all)")

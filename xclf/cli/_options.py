@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-import xclf.estimators as estimators
+from xclf.estimators import (
+    SoftmaxClassifier,
+    SVMClassifier,
+    TwoLayerClassifier,
+    check_parameters,
+)
+from xclf.objectives import LOSSES
+from xclf.optim import SOLVERS
 
 
 class Model(StrEnum):
@@ -20,13 +28,40 @@ class Model(StrEnum):
 
 
 CLASSES: dict[Model, Any] = {
-    Model.softmax: estimators.SoftmaxClassifier,
-    Model.svm: estimators.SVMClassifier,
-    Model.two_layer: estimators.TwoLayerClassifier,
+    Model.softmax: SoftmaxClassifier,
+    Model.svm: SVMClassifier,
+    Model.two_layer: TwoLayerClassifier,
 }
 
-_DATA = "Data"
-_FIT = "Fit"
+
+def one_of(names: tuple[str, ...]) -> str:
+    """'softmax', 'softmax or hinge', 'constant, cosine or exponential'."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def losses(model: Model) -> tuple[str, ...]:
+    """The losses to choose from for a model; none for one without a parameter `loss`."""
+
+    def accepted(loss: str) -> bool:
+        try:
+            check_parameters(CLASSES[model], {"loss": loss})
+        except ValueError:
+            return False
+        return True
+
+    has_choice = "loss" in CLASSES[model]().get_params(deep=False)
+    return tuple(filter(accepted, LOSSES)) if has_choice else ()
+
+
+_LOSS_HELP = "; ".join(f"{one_of(losses(model))} ({model})" for model in Model if losses(model))
+
+_option = typer.Option
+_SOLVER_HELP = one_of(("auto", *SOLVERS))
+_RATE_HELP = ", ".join(f"{s.name} {s.learning_rate:g}" for s in SOLVERS.values() if s.rule)
+MOMENTUM_SOLVERS = one_of(tuple(s.name for s in SOLVERS.values() if "momentum" in s.parameters))
+
+_data = partial(typer.Option, rich_help_panel="Data")
+_fit = partial(typer.Option, rich_help_panel="Fit")
 
 Data: TypeAlias = Annotated[
     str,
@@ -35,96 +70,54 @@ Data: TypeAlias = Annotated[
         ".parquet, .svmlight"
     ),
 ]
-ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]
+ModelKind: TypeAlias = Annotated[Model, _option(help="What to fit.")]
 Reg: TypeAlias = Annotated[
-    float | None, typer.Option(help="Penalty on the squared weights.", show_default="1e-4")
+    float | None, _option(help="Penalty on the squared weights.", show_default="1e-4")
 ]
-Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
-Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
-]
+Device: TypeAlias = Annotated[str, _option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
+Out: TypeAlias = Annotated[Path | None, _option("--out", help="Save the model (.safetensors).")]
 Standardize: TypeAlias = Annotated[
-    bool, typer.Option("--standardize", help="Fit centred, scaled features; folded back.")
+    bool, _option("--standardize", help="Fit centred, scaled features; folded back.")
 ]
 Seed: TypeAlias = Annotated[
     int | None,
-    typer.Option(
-        help="Of the split, the batches, the first weights.",
-        show_default="0",
-        min=0,
-        max=2**32 - 1,
+    _option(
+        help="Of the split, the batches, the first weights.", show_default="0", min=0, max=2**32 - 1
     ),
 ]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Test: TypeAlias = Annotated[
-    str | None, typer.Option(help="DATA to test on.", rich_help_panel=_DATA)
+Json: TypeAlias = Annotated[bool, _option("--json", help="Print one JSON object on stdout.")]
+
+# A saved model, and the rows to use it on.
+SavedModel: TypeAlias = Annotated[Path, typer.Argument(help="A model that train --out saved.")]
+TrainPart: TypeAlias = Annotated[
+    bool, _option("--train-part", help="The training part, where DATA ships both.")
 ]
-TestSize: TypeAlias = Annotated[
-    float, typer.Option(help="Share held out if DATA ships no test.", rich_help_panel=_DATA)
-]
-Label: TypeAlias = Annotated[
-    str | None, typer.Option(help="Label column of a table.", rich_help_panel=_DATA)
-]
-Mirror: TypeAlias = Annotated[
-    bool,
-    typer.Option("--mirror", help="Train on mirrored images too.", rich_help_panel=_DATA),
-]
-MaxMemory: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="Most bytes to read densely, such as 4G.", rich_help_panel=_DATA),
-]
-Start: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Go on from this saved model.", rich_help_panel=_FIT)
-]
-Hidden: TypeAlias = Annotated[
-    int | None, typer.Option(help="Hidden units (two-layer).", rich_help_panel=_FIT)
-]
-Loss: TypeAlias = Annotated[
-    str | None, typer.Option(help="softmax or hinge (two-layer).", rich_help_panel=_FIT)
-]
-Margin: TypeAlias = Annotated[
-    float | None, typer.Option(help="Margin (svm).", rich_help_panel=_FIT)
-]
-NoIntercept: TypeAlias = Annotated[
-    bool, typer.Option("--no-intercept", help="Fit no biases.", rich_help_panel=_FIT)
-]
+LabelColumn: TypeAlias = Annotated[str | None, _option(help="Label column of a table.")]
+DenseMemory: TypeAlias = Annotated[str | None, _option(help="Most bytes to read densely.")]
+
+Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
+TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]
+Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
+Mirror: TypeAlias = Annotated[bool, _data("--mirror", help="Train on mirrored images too.")]
+MaxMemory: TypeAlias = Annotated[str | None, _data(help="Most bytes to read densely, such as 4G.")]
+
+Start: TypeAlias = Annotated[Path | None, _fit(help="Go on from this saved model.")]
+Hidden: TypeAlias = Annotated[int | None, _fit(help="Hidden units (two-layer).")]
+Loss: TypeAlias = Annotated[str | None, _fit(help=f"{_LOSS_HELP}.")]
+Margin: TypeAlias = Annotated[float | None, _fit(help="Margin (svm).")]
+NoIntercept: TypeAlias = Annotated[bool, _fit("--no-intercept", help="Fit no biases.")]
 Solver: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="auto, lbfgs, sgd, momentum, rmsprop or adam.",
-        show_default="auto",
-        rich_help_panel=_FIT,
-    ),
+    str | None, _fit(help=f"{one_of(('auto', *SOLVERS))}.", show_default="auto")
 ]
-MaxIter: TypeAlias = Annotated[
-    int | None, typer.Option(help="Iterations of lbfgs, else epochs.", rich_help_panel=_FIT)
-]
-Tol: TypeAlias = Annotated[float | None, typer.Option(help="When to stop.", rich_help_panel=_FIT)]
-BatchSize: TypeAlias = Annotated[
-    int | None, typer.Option(help="Rows of a minibatch.", rich_help_panel=_FIT)
-]
-LearningRate: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="0.01 for sgd and momentum, else 0.001.", rich_help_panel=_FIT),
-]
-Momentum: TypeAlias = Annotated[
-    float | None, typer.Option(help="Of solver momentum; 0.9.", rich_help_panel=_FIT)
-]
-LrSchedule: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="constant, cosine or exponential.", rich_help_panel=_FIT),
-]
-ClassWeight: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="'balanced', or LABEL=WEIGHT,...", rich_help_panel=_FIT),
-]
+MaxIter: TypeAlias = Annotated[int | None, _fit(help="Iterations of lbfgs, else epochs.")]
+Tol: TypeAlias = Annotated[float | None, _fit(help="When to stop.")]
+BatchSize: TypeAlias = Annotated[int | None, _fit(help="Rows of a minibatch.")]
+LearningRate: TypeAlias = Annotated[float | None, _fit(help=f"By default {_RATE_HELP}.")]
+Momentum: TypeAlias = Annotated[float | None, _fit(help=f"Of solver {MOMENTUM_SOLVERS}; 0.9.")]
+LrSchedule: TypeAlias = Annotated[str | None, _fit(help="constant, cosine or exponential.")]
+ClassWeight: TypeAlias = Annotated[str | None, _fit(help="'balanced', or LABEL=WEIGHT,...")]
 EarlyStopping: TypeAlias = Annotated[
-    bool,
-    typer.Option("--early-stopping", help="Hold rows out and keep the best.", rich_help_panel=_FIT),
+    bool, _fit("--early-stopping", help="Hold rows out and keep the best.")
 ]
-ValidationFraction: TypeAlias = Annotated[
-    float | None, typer.Option(help="Share to hold out.", rich_help_panel=_FIT)
-]
-NIterNoChange: TypeAlias = Annotated[
-    int | None, typer.Option(help="Patience in epochs.", rich_help_panel=_FIT)
-]
+ValidationFraction: TypeAlias = Annotated[float | None, _fit(help="Share to hold out.")]
+NIterNoChange: TypeAlias = Annotated[int | None, _fit(help="Patience in epochs.")]

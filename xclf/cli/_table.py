@@ -1,89 +1,63 @@
-"""Writing a table chunk by chunk, whole or not at all."""
+"""Tables of predictions, written chunk by chunk."""
 
 from __future__ import annotations
 
 import csv
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from xclf._atomic_write import atomic_write
 from xclf.cli._console import UserError
 
+#: Columns of some rows, by name.
 Columns: TypeAlias = dict[str, np.ndarray]
 
-FORMATS = (".npy", ".csv", ".parquet")
 
-
-@contextmanager
-def open_table(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
-    """A function that appends named columns to `path`, which appears when all are written.
+def write_table(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
+    """Write chunks of columns, `rows` rows in all, to `path`, whole or not at all.
 
     .npy is a plain array of labels where that is the only column, else a structured array; .csv has
-    a header line; .parquet needs pyarrow. On an error nothing is left behind.
+    a header line; .parquet needs pyarrow.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    writers = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}
-    try:
-        with writers[path.suffix](part, rows) as write:
-            yield write
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        _WRITERS[path.suffix](part, rows, chunks)
 
 
-@contextmanager
-def _csv(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
+def _write_csv(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
     with path.open("x", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        started = False
-
-        def write(columns: Columns) -> None:
-            nonlocal started
-            if not started:
+        for number, columns in enumerate(chunks):
+            if number == 0:
                 lines.writerow(columns)
-                started = True
             lines.writerows(zip(*(c.tolist() for c in columns.values()), strict=True))
 
-        yield write
+
+def _write_npy(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
+    array: Any = None
+    start = 0
+    for columns in chunks:
+        if array is None:
+            fields = [(name, _fixed_size(column)) for name, column in columns.items()]
+            dtype = fields[0][1] if len(fields) == 1 else np.dtype(fields)
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows,))
+        stop = start + len(columns["label"])
+        for name, column in columns.items():
+            field = array if len(columns) == 1 else array[name]
+            field[start:stop] = column
+        start = stop
+    array.flush()
 
 
-@contextmanager
-def _npy(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
-    held: list[Any] = []
-    filled = 0
-
-    def write(columns: Columns) -> None:
-        nonlocal filled
-        names = list(columns)
-        if not held:
-            kinds = [(name, _fixed(column)) for name, column in columns.items()]
-            dtype = kinds[0][1] if len(kinds) == 1 else np.dtype(kinds)
-            held.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows,)))
-        n = len(columns[names[0]])
-        where = slice(filled, filled + n)
-        for name in names:
-            target = held[0] if len(names) == 1 else held[0][name]
-            target[where] = columns[name]
-        filled += n
-
-    yield write
-    held[0].flush()
-    held.clear()
-
-
-def _fixed(column: np.ndarray) -> np.dtype[Any]:
-    """The dtype of a column, which must be of fixed size."""
+def _fixed_size(column: np.ndarray) -> np.dtype[Any]:
     if column.dtype.kind in "OT":
         raise UserError("labels of variable length cannot be written to .npy: use .csv or .parquet")
     return column.dtype
 
 
-@contextmanager
-def _parquet(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
+def _write_parquet(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -91,16 +65,16 @@ def _parquet(path: Path, rows: int) -> Iterator[Callable[[Columns], None]]:
         raise UserError(
             "writing .parquet needs pyarrow: pip install pyarrow, or choose .csv or .npy"
         ) from None
-    held: list[Any] = []
-
-    def write(columns: Columns) -> None:
-        table = pyarrow.table({name: pyarrow.array(c.tolist()) for name, c in columns.items()})
-        if not held:
-            held.append(parquet.ParquetWriter(path, table.schema))
-        held[0].write_table(table)
-
+    writer: Any = None
     try:
-        yield write
+        for columns in chunks:
+            table = pyarrow.table({name: pyarrow.array(c.tolist()) for name, c in columns.items()})
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
     finally:
-        for writer in held:
+        if writer is not None:
             writer.close()
+
+
+_WRITERS = {".npy": _write_npy, ".csv": _write_csv, ".parquet": _write_parquet}
+TABLE_SUFFIXES = tuple(_WRITERS)

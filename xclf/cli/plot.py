@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from xclf.cli import _options as opt
 from xclf.cli._console import UserError, out
-from xclf.cli._fit import check_writable
+from xclf.cli._outputs import check_output
 from xclf.estimators import load as load_model
-from xclf.report.pictures import draw, guess_shape
-
-_FORMATS = (".png", ".pdf", ".svg")
+from xclf.report.pictures import PICTURE_SUFFIXES, draw, guess_shape
 
 
 def plot(
-    model: Annotated[Path, typer.Argument(help="A model that train --out saved.")],
+    model: opt.SavedModel,
     out_path: Annotated[Path, typer.Option("--out", help=".png, .pdf or .svg.")] = Path(
         "model.png"
     ),
@@ -34,26 +34,25 @@ def plot(
 
     xclf plot faces.safetensors --shape 48x64x1
     """
-    check_writable(out_path, model)
-    if out_path.suffix not in _FORMATS:
-        raise UserError(f"--out must end in {', '.join(_FORMATS)}, got {out_path.name!r}")
+    check_output("--out", out_path, PICTURE_SUFFIXES, model)
     fitted = load_model(model)
-    size = guess_shape(fitted.n_features_in_) if shape is None else parse_shape(shape)
-    if size is not None and size[0] * size[1] * size[2] != fitted.n_features_in_:
+    features = fitted.n_features_in_
+    image_shape = guess_shape(features) if shape is None else parse_shape(shape)
+    if image_shape is not None and math.prod(image_shape) != features:
         raise UserError(
-            f"--shape {shape} does not fit rows of {fitted.n_features_in_} features: height times "
-            "width times channels must be that"
+            f"--shape {shape} does not fit rows of {features} features: height times width times "
+            "channels must be that"
         )
     try:
-        shown = draw(fitted, out_path, size, not channel_last)
+        contents = draw(fitted, out_path, image_shape, not channel_last)
     except ImportError:
         raise UserError("plot needs matplotlib: pip install 'xclf[plot]'") from None
-    out().print(f"wrote {out_path}: {', '.join(shown)}")
+    out().print(f"wrote {out_path}: {', '.join(contents)}")
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
     """(height, width, channels) from '48x64' or '48x64x3': grey or colour."""
-    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)(?:x([13]))?", text)
-    if found is None:
+    parts = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)(?:x([13]))?", text)
+    if parts is None:
         raise UserError(f"--shape must be like 48x64 or 32x32x3 (1 or 3 channels), got {text!r}")
-    return int(found[1]), int(found[2]), int(found[3] or 1)
+    return int(parts[1]), int(parts[2]), int(parts[3] or 1)

@@ -1,4 +1,4 @@
-"""xclf predict: labels, and if asked probabilities, for every row of DATA."""
+"""xclf predict: labels, and on request probabilities, for every row of DATA."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import typer
 from rich.progress import track
 
 from xclf import _array_api
+from xclf.cli import _options as opt
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
-from xclf.cli._fit import check_writable
-from xclf.cli._source import check_finite, parse_bytes
-from xclf.cli._table import FORMATS, open_table
-from xclf.cli.evaluate import open_model, open_rows
-from xclf.data import load
+from xclf.cli._outputs import check_output
+from xclf.cli._source import check_finite, read_for_model
+from xclf.cli._table import TABLE_SUFFIXES, Columns, write_table
+from xclf.estimators import load as load_model
 
 # Rows predicted and written at once.
 _ROWS = 1 << 14
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model that train --out saved.")],
+    model: opt.SavedModel,
     data: Annotated[str, typer.Argument(help="DATA; its test part if it ships one.")],
     out_path: Annotated[Path, typer.Option("--out", help=".npy, .csv or .parquet.")],
     proba: Annotated[
@@ -32,12 +32,10 @@ def predict(
     top_k: Annotated[
         int, typer.Option(help="Columns of the k best labels, with their scores.")
     ] = 0,
-    train_part: Annotated[
-        bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
-    ] = False,
+    train_part: opt.TrainPart = False,
     label: Annotated[str | None, typer.Option(help="Label column to leave out.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
-    max_memory: Annotated[str | None, typer.Option(help="Most bytes to read densely.")] = None,
+    device: opt.Device = "auto",
+    max_memory: opt.DenseMemory = None,
 ) -> None:
     """Write predictions for every row of DATA, in row order; streamed, and whole or not at all.
 
@@ -45,21 +43,12 @@ def predict(
 
     xclf predict model.safetensors new.parquet --out new.npy --proba --top-k 3
     """
-    check_writable(out_path, model, data)
-    if out_path.suffix not in FORMATS:
-        raise UserError(f"--out must end in {', '.join(FORMATS)}, got {out_path.name!r}")
-    place = choose(device)
-    fitted = open_model(model, place)
-    found = load(
-        data,
-        label=label,
-        max_memory=parse_bytes(max_memory),
-        need_labels=False,
-        n_features=fitted.n_features_in_,
-    )
-    if found.test is not None and not train_part:
-        found = found.test
-    found = open_rows(fitted, found, data)
+    check_output("--out", out_path, TABLE_SUFFIXES, model, data)
+    chosen = choose(device)
+    fitted = chosen.put_model(load_model(model))
+    x = read_for_model(
+        fitted, data, train_part=train_part, label=label, max_memory=max_memory, need_labels=False
+    ).x
     if proba and not hasattr(fitted, "predict_proba"):
         raise UserError(
             f"--proba: a {type(fitted).__name__} with the hinge has no probabilities; "
@@ -70,24 +59,27 @@ def predict(
             f"--top-k must be between 0 and the {len(fitted.classes_)} classes, got {top_k}"
         )
     console = out()
-    n = len(found.x)
-    with open_table(out_path, n) as write:
-        starts = range(0, n, _ROWS)
-        for start in track(starts, "predicting", console=console, disable=not console.is_terminal):
-            rows = found.x[start : start + _ROWS]
-            check_finite(rows, data, start)
-            write(columns(fitted, place.put(rows), proba=proba, top_k=top_k))
-    console.print(f"wrote {n} predictions to {out_path} ({place.text})")
+
+    def predicted(start: int) -> Columns:
+        rows = x[start : start + _ROWS]
+        check_finite(rows, data, start)
+        return columns(fitted, chosen.put(rows), proba=proba, top_k=top_k)
+
+    starts = track(
+        range(0, len(x), _ROWS), "predicting", console=console, disable=not console.is_terminal
+    )
+    write_table(out_path, len(x), map(predicted, starts))
+    console.print(f"wrote {len(x)} predictions to {out_path} ({chosen.text})")
 
 
-def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndarray]:
+def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> Columns:
     """Named columns for some rows: label; probability of each class; the k best and their scores.
 
     Scores of top-k are probabilities where the model has them, else decision values.
     """
-    found: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}
+    table: Columns = {"label": _array_api.to_host(model.predict(x))}
     if not (proba or top_k):
-        return found
+        return table
     if hasattr(model, "predict_proba"):
         scores = _array_api.to_host(model.predict_proba(x))
     else:
@@ -95,10 +87,9 @@ def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndar
         if scores.ndim == 1:
             scores = np.stack([-0.5 * scores, 0.5 * scores], axis=1)
     if proba:
-        for place, name in enumerate(model.classes_.tolist()):
-            found[f"p_{name}"] = scores[:, place]
+        table |= {f"p_{name}": scores[:, k] for k, name in enumerate(model.classes_.tolist())}
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     for rank in range(top_k):
-        found[f"top{rank + 1}"] = model.classes_[best[:, rank]]
-        found[f"top{rank + 1}_score"] = np.take_along_axis(scores, best, axis=1)[:, rank]
-    return found
+        table[f"top{rank + 1}"] = model.classes_[best[:, rank]]
+        table[f"top{rank + 1}_score"] = np.take_along_axis(scores, best, axis=1)[:, rank]
+    return table

@@ -1,4 +1,4 @@
-"""xclf backends, gradcheck, example, version: what can be said without data."""
+"""xclf backends, gradcheck, example, version: the commands without data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.table import Table
 
 from xclf import _array_api
 from xclf._version import __version__
+from xclf.accelerate import AcceleratorState, accelerators
+from xclf.cli import _options as opt
 from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import choose
 from xclf.gradcheck import check_gradient
@@ -32,22 +34,36 @@ _LIBRARIES = (
 
 
 def backends() -> None:
-    """Say which array libraries are here, and what --device auto would use and why.
+    """Print the array libraries and accelerators, their state, and what --device auto would use.
 
     xclf backends
     """
     console = out()
-    table = Table("library", "version", "use")
-    for name, distributions, use in _LIBRARIES:
-        table.add_row(name, _version(name, distributions), use)
-    console.print(table)
-    xp, found = _array_api.cuda()
-    console.print(f"CUDA: {'usable: ' if xp is not None else 'not usable: '}{found}")
+    console.print(_library_table())
+    states = accelerators()
+    if states:
+        console.print(_accelerator_table(states))
+    xp, text = _array_api.cuda()
+    console.print(f"CUDA: {'usable: ' if xp is not None else 'not usable: '}{text}")
     if xp is None:
         console.print(
             "to use a GPU: a CUDA driver, and pip install 'xclf[cuda12]' or 'xclf[cuda13]'"
         )
     console.print(f"--device auto would use {choose('auto').text}")
+
+
+def _library_table() -> Table:
+    table = Table("library", "version", "use")
+    for name, distributions, use in _LIBRARIES:
+        table.add_row(name, _version(name, distributions), use)
+    return table
+
+
+def _accelerator_table(states: list[AcceleratorState]) -> Table:
+    table = Table("name", "state", "why", title="Accelerators", title_justify="left")
+    for state in states:
+        table.add_row(state.name, state.state, state.why)
+    return table
 
 
 def _version(name: str, distributions: tuple[str, ...]) -> str:
@@ -67,43 +83,46 @@ def gradcheck(
     classes: Annotated[int, typer.Option(help="Classes.")] = 5,
     hidden: Annotated[int, typer.Option(help="Hidden units of the net.")] = 6,
     seed: Annotated[int, typer.Option(help="Of the random rows.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")] = "auto",
+    device: opt.Device = "auto",
 ) -> None:
-    """Hold every model's gradients against central differences; exit status 1 if one is off.
+    """Compare every model's gradients with central differences; exit status 1 if one differs.
 
     xclf gradcheck
 
     xclf gradcheck --device cuda --classes 50
     """
-    for name, value in (("rows", rows), ("features", features), ("hidden", hidden)):
-        if value < 1:
-            raise UserError(f"--{name} must be at least 1, got {value}")
-    if classes < 2:
-        raise UserError(f"--classes must be at least 2, got {classes}")
-    place, console = choose(device), out()
+    least = {"rows": 1, "features": 1, "hidden": 1, "classes": 2}
+    given = locals()
+    for name, minimum in least.items():
+        if given[name] < minimum:
+            raise UserError(f"--{name} must be at least {minimum}, got {given[name]}")
+    chosen, console = choose(device), out()
     rng = np.random.default_rng(seed)
-    x = place.put(rng.standard_normal((rows, features)))
-    true = place.put(np.arange(classes)[:, None] == rng.integers(0, classes, rows))
-    console.print(f"{rows} rows x {features}, {classes} classes, float64; {place.text}")
+    x = chosen.put(rng.standard_normal((rows, features)))
+    labels = chosen.put(np.arange(classes)[:, None] == rng.integers(0, classes, rows))
+    console.print(f"{rows} rows x {features}, {classes} classes, float64; {chosen.text}")
     failed = []
-    for net in (False, True):
-        network = Network((features, hidden, classes) if net else (features, classes))
-        theta = place.put(rng.standard_normal(network.size))
+    for model, widths in (
+        ("linear model", (features, classes)),
+        ("two-layer net", (features, hidden, classes)),
+    ):
+        network = Network(widths)
+        theta = chosen.put(rng.standard_normal(network.size))
         for loss in LOSSES:
-            objective = Objective(network, loss_named(loss), 1e-2)
-            problem = Problem(objective, Rows(x, true, None, x.dtype))
+            problem = Problem(
+                Objective(network, loss_named(loss), 1e-2), Rows(x, labels, None, x.dtype)
+            )
             report = check_gradient(problem.value, theta, problem.value_and_grad(theta)[1])
-            title = f"{'two-layer net' if net else 'linear model'}, {loss}"
-            console.print(title, style="bold")
+            console.print(f"{model}, {loss}", style="bold")
             console.print(str(report))
             if not report:
-                failed.append(title)
+                failed.append(f"{model}, {loss}")
     if failed:
         raise CheckError(f"gradients differ from central differences: {'; '.join(failed)}")
 
 
 def example() -> None:
-    """Walk through the notes' worked example: scores, hinge, softmax, with this library's numbers.
+    """Print the notes' worked example (scores, hinge, softmax) beside this library's numbers.
 
     xclf example
     """

@@ -1,14 +1,14 @@
-"""xclf train: fit a model on DATA, say how good it is, keep it."""
+"""xclf train: fit a model on DATA, measure it on test rows, save it."""
 
 from __future__ import annotations
 
 import json as json_format
 
 from xclf.cli import _options as opt
-from xclf.cli._console import out
-from xclf.cli._devices import choose
-from xclf.cli._fit import PARAMETERS, Run, check_model_out, make_estimator, parse_class_weight
-from xclf.cli._source import mirrored, parse_bytes, read_split
+from xclf.cli._console import UserError
+from xclf.cli._estimator import estimator_options, make_estimator
+from xclf.cli._outputs import check_model_output
+from xclf.cli._training import Training
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
     validation_fraction: opt.ValidationFraction = None,
     n_iter_no_change: opt.NIterNoChange = None,
 ) -> None:
-    """Fit a model on DATA and say how good it is.
+    """Fit a model on DATA and measure it on test rows.
 
     xclf train digits
 
@@ -53,28 +53,15 @@ def train(
     xclf train flowers.csv --label species --model svm --json
     """
     given = dict(locals())
-    # None, and a flag that is not raised, leave a parameter as it is.
-    options = {name: given[name] for name in PARAMETERS if given[name] is not False}
-    options |= {"fit_intercept": False if no_intercept else None, "random_state": seed}
-    options["class_weight"] = parse_class_weight(class_weight)
-    estimator = make_estimator(opt.CLASSES[model], options, start)
-    if estimator.random_state is None:
-        estimator.set_params(random_state=0)
-    check_model_out(out_path, data)
-    place = choose(device)
-    split = read_split(
-        data,
-        test=test,
-        test_size=test_size,
-        seed=estimator.random_state,
-        label=label,
-        max_memory=parse_bytes(max_memory),
-    )
-    x, y = split.x, split.y
+    estimator = make_estimator(model, estimator_options(given), start)
+    check_model_output(out_path, data)
+    training = Training(given, estimator)
+    rows = training.split.train
     if mirror:
-        x, y = mirrored(split.train, x, y)
-    run = Run(out(json=json), estimator, place, split, out_path)
-    run.fit(x, y)
-    result = run.report()
+        if rows.image_shape is None:
+            raise UserError(f"--mirror needs image data; {rows.source} is not")
+        rows = rows.mirrored()
+    training.fit(rows)
+    result = training.report()
     if json:
         print(json_format.dumps(result, allow_nan=False))

@@ -1,1 +1,1 @@
-"""Reports: pictures of models, and the notes' worked example beside this library's numbers."""
+"""Reports: pictures of models and searches, and the worked example of the course notes."""

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xclf import _array_api
+from xclf._atomic_write import atomic_write
 
-#: Shapes assumed for rows of so many features when none is given.
-KNOWN_SHAPES = {3072: (32, 32, 3), 784: (28, 28, 1), 64: (8, 8, 1)}
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 _MOST_TEMPLATES = 100
 
 
 def guess_shape(n_features: int) -> tuple[int, int, int] | None:
     """(height, width, channels) of rows that are square images, or None."""
-    if n_features in KNOWN_SHAPES:
-        return KNOWN_SHAPES[n_features]
+    if n_features == 3072:  # CIFAR
+        return 32, 32, 3
     side = math.isqrt(n_features)
     return (side, side, 1) if side * side == n_features and side >= 4 else None
 
@@ -28,17 +27,17 @@ def guess_shape(n_features: int) -> tuple[int, int, int] | None:
 def templates(
     model: Any, shape: tuple[int, int, int], channel_first: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """(pictures (M, height, width, channels) in 0..1, titles): the first layer's weights.
+    """The first layer's weights as pictures (M, height, width, channels) in 0..1, and their titles.
 
-    A class each for a linear model, a hidden unit each for a net; each scaled to its own range.
+    One for each class of a linear model or hidden unit of a net, each scaled to its own range.
     """
     if hasattr(model, "coef_"):
         weights = _array_api.to_host(model.coef_)
         labels = model.classes_.tolist()
-        titles = [str(label) for label in labels] if len(labels) > 2 else [f"{labels[1]}"]
+        titles = [str(label) for label in (labels if len(labels) > 2 else labels[1:])]
     else:
         weights = _array_api.to_host(model.weights_["w1"]).T
-        titles = [f"unit {place}" for place in range(len(weights))]
+        titles = [f"unit {unit}" for unit in range(len(weights))]
     weights = weights[:_MOST_TEMPLATES]
     height, width, channels = shape
     if channel_first:
@@ -55,12 +54,12 @@ def draw(
 ) -> list[str]:
     """Write the picture of `model` to `path` (.png, .pdf or .svg), whole or not at all.
 
-    Templates if rows are images, and the curves of `history_`; returns what it shows. Raises
-    ImportError without matplotlib.
+    It has the templates if rows are images, and the curves of `history_`; their names are returned.
+    Raises ImportError without matplotlib.
     """
     from matplotlib.figure import Figure  # no pyplot: nothing global, no window
 
-    shown = ["objective"]
+    contents = ["objective"]
     pictures, titles = (
         (np.empty((0,)), []) if shape is None else templates(model, shape, channel_first)
     )
@@ -69,34 +68,29 @@ def draw(
     figure = Figure(figsize=(max(6.4, 1.1 * columns), 1.25 * grid_rows + 3.4), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[max(0.01, 1.25 * grid_rows), 3.4])
     if titles:
-        shown.insert(0, f"{len(titles)} weight templates")
+        contents.insert(0, f"{len(titles)} weight templates")
         _draw_templates(parts[0], pictures, titles, grid_rows, columns)
     _draw_curves(parts[1], model.history_)
     save_figure(figure, path)
-    return shown
+    return contents
 
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure to `path`, whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=150, format=path.suffix[1:])
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _draw_templates(
     part: Any, pictures: np.ndarray, titles: list[str], rows: int, columns: int
 ) -> None:
     axes = part.subplots(rows, columns, squeeze=False)
-    for place, axis in enumerate(axes.flat):
+    for axis in axes.flat:
         axis.axis("off")
-        if place < len(titles):
-            picture = pictures[place]
-            grey = picture.shape[-1] == 1
-            axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None)
-            axis.set_title(titles[place], fontsize=8, parse_math=False)  # a $ is a $
+    grey = pictures.shape[-1] == 1
+    for axis, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        axis.imshow(picture[..., 0] if grey else picture, cmap="gray" if grey else None)
+        axis.set_title(title, fontsize=8, parse_math=False)  # class names may hold $
 
 
 def _draw_curves(part: Any, history: dict[str, list[float]]) -> None:

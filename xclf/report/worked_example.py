@@ -1,7 +1,7 @@
-"""The notes' worked example, five images and four classes, with this library's numbers beside it.
+"""The worked example of the course notes, five images and four classes, beside this library.
 
-The images and weights behind the scores are not in the notes, so each table of scores is taken as
-given; loss, gradient and probabilities are computed here from those scores.
+The images and weights behind the scores are not in the notes, so each table of scores is an input;
+loss, gradient and probabilities are computed from it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCORES_C = np.array(
     ]
 )
 
-# What the notes compute from them, to three decimals.
+# The results in the notes, to three decimals.
 MARGINS_A = np.array(
     [
         [2.756, 3.006, 3.010, 1],
@@ -99,7 +99,7 @@ PROBABILITIES_LAST = np.array(
 HINGE_LOSSES = {"A": 3.639, "B": 1.109}
 SOFTMAX_LOSSES = {"A": 1.717, "C": 0.839}
 
-# A printed number is within 0.0005 of what the notes had. A margin takes two scores off each other.
+# Printed numbers are rounded; a margin is a difference of two rounded scores, and rounded itself.
 HALF_UNIT = 0.0005
 MARGIN_ERROR = 3 * HALF_UNIT
 
@@ -121,7 +121,7 @@ SLIPS = (
 class Comparison:
     """One table of the notes, and the same numbers from this library.
 
-    within : how far apart the two may be, given that the notes print rounded numbers
+    within : the allowed difference, as the notes print rounded numbers
     """
 
     title: str
@@ -136,7 +136,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Step:
-    """A table of scores (or probabilities) as the notes give it, and what follows from it."""
+    """A table of scores (or probabilities) of the notes, and the results computed from it."""
 
     title: str
     given_name: str
@@ -178,7 +178,7 @@ def _hinge_step(
 def _softmax_step(title: str, key: str, scores: np.ndarray, printed: np.ndarray) -> Step:
     _, dscores = cross_entropy(scores, LABELS, reduction="sum")
     one_hot = np.eye(4)[LABELS]
-    # p moves by at most 2 p (1 - p) <= 1/2 of what the scores are off, and is rounded itself.
+    # p changes by at most 2 p (1 - p) <= 1/2 of the rounding of the scores, and is rounded itself.
     within = HALF_UNIT + 0.5 * HALF_UNIT
     tables = (
         Comparison("probabilities", dscores + one_hot, printed, within),
@@ -201,22 +201,25 @@ def _loss(kernel: Callable[..., Any], scores: np.ndarray) -> float:
 
 
 def worked_example(console: Console) -> bool:
-    """Prints the example step by step. Returns whether every number of the notes is reproduced."""
-    found = steps()
+    """Print the example step by step; returns whether every number of the notes is reproduced."""
+    results = steps()
     console.print(
         f"The notes' worked example: 5 images, 4 classes, true classes y = {LABELS.tolist()}.",
         "The number of the true class is in brackets.",
         sep="\n",
         highlight=False,
     )
-    for number, step in enumerate(found, start=1):
+    for number, step in enumerate(results, start=1):
         console.print(f"\n[bold]{number}. {step.title}[/bold]", highlight=False)
-        console.print(_given(step))
+        console.print(_input_table(step))
         for table in step.tables:
-            console.print(_beside(table))
-        console.print(_loss_line(step), highlight=False)
-    _remarks(console, found)
-    agrees = all(step.agrees for step in found)
+            console.print(_comparison_table(table))
+        line = f"mean loss of these probabilities: {step.loss:.3f}"
+        if step.notes_loss is not None:
+            line = f"loss: {step.loss:.3f}; notes: {step.notes_loss:.3f}"
+        console.print(line, highlight=False)
+    _print_remarks(console, results)
+    agrees = all(step.agrees for step in results)
     console.print(
         "\nEvery other number of the notes is reproduced, to the rounding of three decimals."
         if agrees
@@ -226,11 +229,11 @@ def worked_example(console: Console) -> bool:
     return agrees
 
 
-def _remarks(console: Console, found: tuple[Step, ...]) -> None:
+def _print_remarks(console: Console, results: tuple[Step, ...]) -> None:
     moved = SCORES_B.sum(axis=1) - SCORES_A.sum(axis=1)
     remarks = (
-        f"The last table's loss, {found[-1].loss:.3f}, is above that of C, {found[-2].loss:.3f}: "
-        "the true classes of images 0 and 1 have become less likely.",
+        f"The last table's loss, {results[-1].loss:.3f}, is above that of C, "
+        f"{results[-2].loss:.3f}: the true classes of images 0 and 1 have become less likely.",
         "The gradient in an image's scores sums to 0. If a step changed the scores along it, each "
         "row sum would stay; from A to B they move by "
         f"{', '.join(f'{value:+.3f}' for value in moved)}. The tables are therefore taken as "
@@ -242,20 +245,14 @@ def _remarks(console: Console, found: tuple[Step, ...]) -> None:
             console.print(f"- {line}", markup=False, highlight=False)
 
 
-def _loss_line(step: Step) -> str:
-    if step.notes_loss is None:
-        return f"mean loss of these probabilities: {step.loss:.3f}"
-    return f"loss: {step.loss:.3f}; notes: {step.notes_loss:.3f}"
-
-
-def _given(step: Step) -> Table:
+def _input_table(step: Step) -> Table:
     table = _table(f"{step.given_name}, as given", [f"class {c}" for c in range(4)])
     for i, row in enumerate(step.given):
         table.add_row(str(i), *_cells(row, i))
     return table
 
 
-def _beside(comparison: Comparison) -> Table:
+def _comparison_table(comparison: Comparison) -> Table:
     table = _table(comparison.title, [f"{who} {c}" for who in ("xclf", "notes") for c in range(4)])
     for i, (ours, notes) in enumerate(zip(comparison.ours, comparison.notes, strict=True)):
         table.add_row(str(i), *_cells(ours, i, comparison), *_cells(notes, i, comparison))

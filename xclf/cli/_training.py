@@ -1,0 +1,177 @@
+"""A training in the shell: the fit with its progress, the saved model, the report."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from sklearn.exceptions import ConvergenceWarning
+
+from xclf.cli._console import FitProgress, UserError, out, print_facts
+from xclf.cli._devices import choose
+from xclf.cli._results import class_labels, measure, predict_rows, print_measures
+from xclf.cli._source import check_model_columns, read_split
+from xclf.data import Dataset
+from xclf.estimators import uses_full_batches
+
+
+@contextmanager
+def warnings_printed(console: Console) -> Iterator[None]:
+    """Collects warnings, and prints those about a fit at the end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning | UserWarning):
+            console.print(f"warning: {warning.message}", style="yellow")
+
+
+class Training:
+    """The training of `model` on the data and the device of a command's arguments `given`."""
+
+    def __init__(self, given: dict[str, Any], model: Any) -> None:
+        self.device = choose(given["device"])
+        self.split = read_split(
+            given["data"],
+            test=given["test"],
+            test_size=given["test_size"],
+            seed=model.random_state,
+            label=given["label"],
+            max_memory=given["max_memory"],
+        )
+        self.console = out(json=given["json"])
+        self.model = model
+        self.out_path: Path | None = given["out_path"]
+        self.seconds = 0.0
+        self.rows = 0
+        self.progress = FitProgress(self.console)
+
+    def announce(self, rows: Dataset) -> None:
+        """Print the rows to train on, the test rows, the model and the device."""
+        print_facts(
+            self.console,
+            ("data", f"{rows.source}: {len(rows.x)} rows x {rows.x.shape[1]}, {rows.x.dtype}"),
+            ("test", f"{len(self.split.test.x)} rows, {self.split.origin}"),
+            ("model", " ".join(f"{self.model}".split())),
+            ("backend", self.device.text),
+        )
+
+    def fit(self, rows: Dataset) -> None:
+        """Fit with progress, and save; on Ctrl-C keep, and save, the best model so far."""
+        self._check_start(rows)
+        self.announce(rows)
+        before = getattr(self.model, "history_", None)
+        start = time.perf_counter()
+        with warnings_printed(self.console):
+            try:
+                with self.progress as progress:
+                    self.model.set_params(callbacks=[progress], device=self.device.name)
+                    if hasattr(self.model, "classes_"):  # a model to go on from
+                        self.model.__dict__.update(self.device.put_model(self.model).__dict__)
+                    self.model.fit(rows.x, rows.y)
+            except KeyboardInterrupt:
+                self._keep_interrupted(getattr(self.model, "history_", None) is not before)
+                raise
+            # At once: whatever happens on the test rows or to our output, the model is kept.
+            self.adopt(self.model, len(rows.x), time.perf_counter() - start)
+
+    def adopt(self, model: Any, rows: int, seconds: float) -> None:
+        """Take a model that was fitted on so many rows, and save it."""
+        self.model, self.rows, self.seconds = model, rows, seconds
+        if self.out_path is not None:
+            self._save(self.out_path)
+
+    def report(self) -> dict[str, Any]:
+        """Measure on the test rows and print; returns what --json prints."""
+        model, test = self.model, self.split.test
+        names = class_labels(model.classes_, self.split.train.class_names)
+        predicted = predict_rows(model, self.device, test.x)
+        assert test.y is not None
+        measures = measure(test.y, predicted, model.classes_, names)
+        self._print_fit()
+        print_measures(self.console, measures)
+        self.console.print(f"test accuracy {measures['accuracy']:.4f}", style="bold")
+        return {
+            "data": self.split.train.source,
+            "model": type(model).__name__,
+            "parameters": _json_parameters(model),
+            "place": self.device.text,
+            "train_rows": self.rows,
+            "features": int(model.n_features_in_),
+            "objective": model.objective_ if math.isfinite(model.objective_) else None,
+            "iterations": model.n_iter_,
+            "converged": model.converged_,
+            "seconds": self.seconds,
+            "test": measures,
+            "saved": None if self.out_path is None else str(self.out_path),
+        }
+
+    def _save(self, path: Path) -> None:
+        """Save with the table's column names, which `predict` and `evaluate` compare."""
+        names = self.split.train.feature_names
+        if names is not None:
+            self.model.feature_names_in_ = np.asarray(names, dtype=object)
+        try:
+            self.model.save(path)
+        finally:
+            # Rows come as plain arrays here: with names scikit-learn would ask for a data frame.
+            self.model.__dict__.pop("feature_names_in_", None)
+
+    def _check_start(self, rows: Dataset) -> None:
+        """`UserError` for a model to go on from that has other features or no class of the rows:
+        the estimator would start anew."""
+        model = self.model
+        if not hasattr(model, "classes_"):
+            return
+        if model.n_features_in_ != rows.x.shape[1]:
+            raise UserError(
+                f"--start was trained on {model.n_features_in_} features a row, "
+                f"{rows.source} has {rows.x.shape[1]}"
+            )
+        check_model_columns(model, rows.feature_names, rows.source)
+        assert rows.y is not None
+        labels = np.unique(rows.y).tolist()
+        if not set(model.classes_.tolist()) & set(labels):
+            raise UserError(
+                f"--start was trained on the classes {model.classes_[:20].tolist()}, none of which "
+                f"is a label of {rows.source}: {labels[:20]}"
+            )
+
+    def _keep_interrupted(self, fitted: bool) -> None:
+        if not fitted:
+            self.console.print("interrupted before there was a model: nothing to save")
+        elif self.out_path is None:
+            self.console.print("interrupted; with --out the best model so far would be saved")
+        else:
+            self._save(self.out_path)
+            self.console.print(f"interrupted; saved the best model so far, {self.out_path}")
+
+    def _print_fit(self) -> None:
+        model, last = self.model, self.progress.last
+        unit = "iteration" if uses_full_batches(model) else "epoch"
+        steps = f"{model.n_iter_}" + ("" if last is None else f" of at most {last.total}")
+        if unit == "iteration" or model.converged_:
+            steps += ", converged" if model.converged_ else ", not converged"
+        print_facts(
+            self.console,
+            ("objective", f"{model.objective_:.8g}"),
+            (f"{unit}s", steps),
+            ("time", f"{self.seconds:.2f} s"),
+            *([] if self.out_path is None else [("saved", str(self.out_path))]),
+        )
+
+
+def _json_parameters(model: Any) -> dict[str, Any]:
+    parameters = dict(model.get_params(deep=False))
+    parameters.pop("callbacks")
+    if isinstance(parameters["class_weight"], dict):
+        weights = parameters["class_weight"].items()
+        parameters["class_weight"] = {str(label): weight for label, weight in weights}
+    return parameters
