@@ -1,4 +1,4 @@
-"""Numeric gradients by central differences, and a report that holds claimed gradients against them.
+"""Numeric gradients by central differences, and a report that compares claimed gradients to them.
 
 dL/dx_k = (L(x + h e_k) - L(x - h e_k)) / 2h + O(h^2)
 """
@@ -17,17 +17,17 @@ from xclf._array_api import Array, namespace
 
 Index: TypeAlias = tuple[int, ...]
 
-# Step and tolerance. The truncation error is h^2/6 times the third derivative, the rounding error
-# eps/h times the value: 1e-11 and 1e-11 in float64, 4e-6 and 1e-5 in float32. The tolerances leave
-# four and two digits for steep third derivatives and long sums.
+# Step and tolerance by bytes of the dtype. The truncation error is h^2/6 times the third
+# derivative, the rounding error eps/h times the value: 1e-11 and 1e-11 in float64, 4e-6 and 1e-5 in
+# float32. The tolerances allow four and two digits more, for steep third derivatives and long sums.
 _STEP = {8: 1e-5, 4: 5e-3}
 _RTOL = {8: 1e-6, 4: 1e-3}
 
 
 def neighbours(
-    f: Callable[[Array], Any], x: Array, h: float, index: Iterable[Index]
+    f: Callable[[Array], Any], x: Array, h: float, indices: Iterable[Index]
 ) -> Iterator[tuple[Any, Any]]:
-    """(f(x + h e_k), f(x - h e_k)) for every k of `index`.
+    """(f(x + h e_k), f(x - h e_k)) for every k of `indices`.
 
     x is changed IN PLACE and restored after every k, also if f raises: f may read it through
     another name, as a model that holds it does. Needs a floating, writeable x. Results that are
@@ -38,7 +38,7 @@ def neighbours(
             f"numeric gradients need a floating dtype (x + h is rounded), got {x.dtype}"
         )
     values = np.array(_array_api.to_host(x))
-    for k in index:
+    for k in indices:
         value = float(values[k])
         try:
             x[k] = value + h
@@ -61,15 +61,27 @@ def every_index(x: Array) -> Iterator[Index]:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradient` found; prints as a few readable lines and is true if it passed.
+    """Result of `check_gradient`: true if it passed, and printed as a few lines.
 
-    error : the largest difference between claimed and numeric gradient, over the largest gradient
-    tolerance : what that may be
-    index, claimed, numeric : the entry with the largest difference, and both gradients there
-    checked, size : entries looked at, and entries of x
-    kinks : entries beyond the tolerance where f has a corner, and the claimed gradient lies between
-            the gradients on its two sides; they do not count as errors
-    h : the step
+    Attributes
+    ----------
+    passed : bool
+        Whether no checked entry is wrong.
+    error : float
+        The largest difference between claimed and numeric gradient, over the largest gradient.
+    tolerance : float
+        The largest `error` allowed.
+    index : tuple of int
+        The entry with the largest difference.
+    claimed, numeric : float
+        Both gradients there.
+    checked, size : int
+        Entries checked, and entries of x.
+    kinks : int
+        Entries beyond the tolerance where f has a kink and the claimed gradient lies between the
+        gradients on its two sides; they do not count as errors.
+    h : float
+        The step.
     """
 
     passed: bool
@@ -87,22 +99,18 @@ class GradientReport:
         return self.passed
 
     def __str__(self) -> str:
-        entries = (
-            f"{self.checked} of {self.size} entries"
-            if self.checked < self.size
-            else (f"all {self.size} entries")
-        )
-        sign = "<=" if self.passed else ">"
-        at = ", ".join(map(str, self.index))
+        entries = "all" if self.checked == self.size else f"{self.checked} of"
         lines = [
-            f"gradient check {'passed' if self.passed else 'FAILED'}: {entries}, step {self.h:g}",
+            f"gradient check {'passed' if self.passed else 'FAILED'}: {entries} {self.size} "
+            f"entries, step {self.h:g}",
             f"  largest error {self.error:.2e} of the largest gradient "
-            f"({sign} {self.tolerance:.0e} allowed)",
-            f"  at [{at}]: claimed {self.claimed:+.10g}, numeric {self.numeric:+.10g}",
+            f"({'<=' if self.passed else '>'} {self.tolerance:.0e} allowed)",
+            f"  at [{', '.join(map(str, self.index))}]: claimed {self.claimed:+.10g}, "
+            f"numeric {self.numeric:+.10g}",
         ]
         if self.kinks:
             lines.append(
-                f"  {self.kinks} more on a corner of f: the claimed gradient is between both sides"
+                f"  {self.kinks} more at a kink of f: the claimed gradient is between both sides"
             )
         return "\n".join(lines)
 
@@ -117,76 +125,99 @@ def check_gradient(
     max_entries: int = 1000,
     random_state: Any = 0,
 ) -> GradientReport:
-    """Holds the gradient claimed for a scalar function against central differences.
+    """Compare the gradient claimed for a scalar function with central differences.
 
-        report = check_gradient(lambda s: cross_entropy(s, y), scores)
-        report = check_gradient(lambda w: float(np.sum(w**2)), w, 2 * w)
+        dL/dx_k = (L(x + h e_k) - L(x - h e_k)) / 2h + O(h^2)
 
-    f : x -> a number; with df=None, x -> (number, gradient in x), as the kernels have it
-    x : array of any backend; integers are made floating. It is copied, and not written to
-    df : the claimed gradient at x, an array of its shape, or a function that gives it
-    h : the step; 1e-5 in float64, 5e-3 in float32
-    rtol : allowed difference, relative to the largest gradient; 1e-6 in float64, 1e-3 in float32.
-    What
-           rounding of f alone can cause, 4 eps max|f| / h, is allowed as well
-    max_entries : if x has more, so many are drawn by `random_state`
+    Parameters
+    ----------
+    f : callable
+        x -> a number; with df=None, x -> (number, gradient in x), as the kernels have it.
+    x : array
+        Of any backend; integers are made floating. It is copied, and not written to.
+    df : array or callable, optional
+        The claimed gradient at x, an array of its shape, or a function that gives it.
+    h : float, optional
+        The step; 1e-5 in float64, 5e-3 in float32.
+    rtol : float, optional
+        Allowed difference, relative to the largest gradient; 1e-6 in float64, 1e-3 in float32. The
+        effect of rounding in f, 4 eps max|f| / h, is allowed as well.
+    max_entries : int
+        If x has more, so many are drawn by `random_state`.
+    random_state : int or Generator
+        Of that draw.
 
-    Returns a GradientReport. Raises ValueError for a gradient that has not the shape of x and for
-    an f that does not give one number. NOT found: errors below the tolerance, and those on both
-    sides of a corner that h steps over.
+    Returns
+    -------
+    GradientReport
+
+    Raises
+    ------
+    ValueError
+        If the gradient has not the shape of x, or f does not give one number.
+
+    Notes
+    -----
+    NOT detected: errors below the tolerance, and those on both sides of a kink that h steps over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xclf import check_gradient, kernels
+    >>> w = np.ones(3)
+    >>> bool(check_gradient(lambda w: float(np.sum(w**2)), w, 2 * w))
+    True
+    >>> bool(check_gradient(lambda s: kernels.cross_entropy(s, np.array([1])), w[None, :]))
+    True
     """
     x = _floating_copy(x)
     value, claimed = _claim(f, x, df)
-    size = namespace(x).finfo(x.dtype).bits // 8
-    h = _STEP[size] if h is None else h
-    rtol = _RTOL[size] if rtol is None else rtol
-    index = _some_index(x, max_entries, random_state)
+    info = namespace(x).finfo(x.dtype)
+    h = _STEP[info.bits // 8] if h is None else h
+    rtol = _RTOL[info.bits // 8] if rtol is None else rtol
+    indices = _sampled_indices(x, max_entries, random_state)
 
     def number(x: Array) -> float:
         return _number(f(x) if df is not None else f(x)[0])
 
-    sides = np.array(list(neighbours(number, x, h, index)), dtype=float).reshape(-1, 2)
-    eps = float(namespace(x).finfo(x.dtype).eps)
-    gradients = np.array([claimed[k] for k in index], dtype=float)
-    return _report(sides, value, gradients, index, h=h, rtol=rtol, eps=eps, size=claimed.size)
+    sides = np.array(list(neighbours(number, x, h, indices)), dtype=float).reshape(-1, 2)
+    return _report(sides, value, claimed, indices, h=h, rtol=rtol, eps=float(info.eps))
 
 
 def _report(
     sides: np.ndarray,
     value: float,
-    claimed: np.ndarray,
-    index: list[Index],
+    gradient: np.ndarray,
+    indices: list[Index],
     *,
     h: float,
     rtol: float,
     eps: float,
-    size: int,
 ) -> GradientReport:
-    """The verdict on `claimed`, given f above and below every entry and at the point itself."""
+    """Judge the claimed `gradient` by f above and below every entry, and at the point itself."""
+    claimed = np.array([gradient[k] for k in indices], dtype=float)
     numeric = (sides[:, 0] - sides[:, 1]) / (2 * h)
-    gradients = np.abs([*numeric, *claimed])
-    scale = float(np.max(gradients[np.isfinite(gradients)], initial=0.0))
+    sizes = np.abs([*numeric, *claimed])
+    scale = float(np.max(sizes[np.isfinite(sizes)], initial=0.0))
     noise = 4 * eps * float(np.max(np.abs(sides), initial=abs(value))) / h
-    # Turned round, so that NaN is wrong.
-    wrong = ~(np.abs(numeric - claimed) <= rtol * scale + noise)
+    wrong = ~(np.abs(numeric - claimed) <= rtol * scale + noise)  # so that NaN is wrong
     above, below = (sides[:, 0] - value) / h, (value - sides[:, 1]) / h
-    # On a corner the gradients of the two sides differ by more than curvature makes of a step h.
-    corner = np.abs(above - below) > math.sqrt(rtol) * scale + noise
-    between = (np.minimum(above, below) - noise <= claimed) & (
-        claimed <= np.maximum(above, below) + noise
-    )
-    kink = wrong & corner & between
-    difference = np.where(kink, -1.0, np.nan_to_num(np.abs(numeric - claimed), nan=np.inf))
-    worst = int(np.argmax(difference)) if len(index) else None
+    # At a kink the gradients of the two sides differ by more than curvature explains in a step h.
+    bent = np.abs(above - below) > math.sqrt(rtol) * scale + noise
+    low, high = np.minimum(above, below) - noise, np.maximum(above, below) + noise
+    kink = wrong & bent & (low <= claimed) & (claimed <= high)
+    difference = np.where(kink, 0.0, np.nan_to_num(np.abs(numeric - claimed), nan=np.inf))
+    # One entry more for an array without any.
+    worst = int(np.argmax(np.where(kink, -1.0, difference))) if indices else 0
     return GradientReport(
         passed=not np.any(wrong & ~kink),
-        error=max(float(difference[worst]), 0.0) / (scale or 1.0) if worst is not None else 0.0,
+        error=float(np.max(difference, initial=0.0)) / (scale or 1.0),
         tolerance=rtol + noise / (scale or 1.0),
-        index=index[worst] if worst is not None else (),
-        claimed=float(claimed[worst]) if worst is not None else math.nan,
-        numeric=float(numeric[worst]) if worst is not None else math.nan,
-        checked=len(index),
-        size=size,
+        index=[*indices, ()][worst],
+        claimed=float([*claimed, math.nan][worst]),
+        numeric=float([*numeric, math.nan][worst]),
+        checked=len(indices),
+        size=gradient.size,
         kinks=int(np.sum(kink)),
         h=h,
     )
@@ -202,16 +233,15 @@ def _floating_copy(x: Any) -> Array:
 
 def _claim(f: Callable[[Array], Any], x: Array, df: Any) -> tuple[float, np.ndarray]:
     """f(x) and the gradient claimed there, on the host."""
-    if df is None:
+    if df is not None:
+        value, gradient = f(x), df(x) if callable(df) else df
+    else:
         result = f(x)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError("without df, f must return (loss, gradient)")
         value, gradient = result
-    else:
-        value, gradient = f(x), df(x) if callable(df) else df
-    claimed = np.array(
-        _array_api.to_host(gradient) if _array_api.is_array(gradient) else gradient, dtype=float
-    )
+    host = _array_api.to_host(gradient) if _array_api.is_array(gradient) else gradient
+    claimed = np.array(host, dtype=float)
     if claimed.shape != tuple(x.shape):
         raise ValueError(f"the gradient has shape {claimed.shape}, but x has {tuple(x.shape)}")
     return _number(value), claimed
@@ -223,10 +253,9 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _some_index(x: Array, max_entries: int, random_state: Any) -> list[Index]:
-    if math.prod(x.shape) <= max_entries:
+def _sampled_indices(x: Array, max_entries: int, random_state: Any) -> list[Index]:
+    size = math.prod(x.shape)
+    if size <= max_entries:
         return list(every_index(x))
-    chosen = _array_api.generator(random_state).choice(
-        math.prod(x.shape), max_entries, replace=False
-    )
+    chosen = _array_api.generator(random_state).choice(size, max_entries, replace=False)
     return [tuple(map(int, np.unravel_index(k, tuple(x.shape)))) for k in np.sort(chosen)]

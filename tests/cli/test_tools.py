@@ -35,7 +35,7 @@ def drawn(shell: Shell, model, name: str, *options) -> str:
     said = shell.good("plot", "m", "--out", name, *options)
     pixels = matplotlib.image.imread(name)
     assert min(pixels.shape[:2]) > 300
-    assert np.unique(pixels[..., :3].reshape(-1, 3), axis=0).shape[0] > 10
+    assert len(np.unique(pixels[..., :3] @ [1.0, 3.0, 7.0])) > 10  # colours
     assert said.startswith(f"wrote {name}: ")
     return said
 
@@ -62,14 +62,6 @@ def test_plots_of_images_and_of_other_rows(shell):
     for name, start in (("e.svg", b"<?xml"), ("e.pdf", b"%PDF")):
         shell.good("plot", "m", "--out", name)
         assert (shell.home / name).read_bytes().startswith(start)
-
-
-def test_a_loss_curve_over_decades_has_a_logarithmic_axis(shell):
-    model = xclf.SoftmaxClassifier().fit(*blobs(features=5))
-    model.history_["loss"] = [1000.0, 10.0, 0.1]
-    for key in ("val_loss", "val_accuracy", "seconds"):
-        model.history_[key] = [0.5, 0.5, 0.5]
-    drawn(shell, model, "a.png")
 
 
 def test_plot_needs_matplotlib_and_leaves_nothing_when_it_fails(shell, monkeypatch):

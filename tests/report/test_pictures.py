@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xclf import SoftmaxClassifier
-from xclf.report.pictures import guess_shape, templates
+from xclf.report.pictures import draw, guess_shape, templates
 from xclf.report.scores import draw_scores, varied
 
 
@@ -25,6 +25,21 @@ def test_templates_are_laid_out_as_the_rows_are():
 def test_guessed_shapes():
     shapes = {3072: (32, 32, 3), 784: (28, 28, 1), 64: (8, 8, 1), 16: (4, 4, 1), 9: None, 12: None}
     assert {n: guess_shape(n) for n in shapes} == shapes
+
+
+@pytest.mark.parametrize(("least", "scale"), [(0.1, "log"), (100.0, "linear")])
+def test_a_loss_curve_over_decades_has_a_logarithmic_axis(tmp_path, monkeypatch, least, scale):
+    model = SoftmaxClassifier().fit(np.eye(12), np.arange(12) % 3)
+    model.history_ = {"loss": [1000.0, 10 * least, least], "val_accuracy": [0.5, 0.25, 0.75]}
+    figures = []
+    monkeypatch.setattr(
+        "xclf.report.pictures.save_figure", lambda figure, path: figures.append(figure)
+    )
+    assert draw(model, tmp_path / "s.png", None, channel_first=True) == ["objective"]
+    loss, accuracy = figures[0].axes
+    assert loss.get_yscale() == scale
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), model.history_["loss"])
+    np.testing.assert_array_equal(accuracy.lines[0].get_ydata(), [0.5, 0.25, 0.75])
 
 
 def _results(params, mean, std):

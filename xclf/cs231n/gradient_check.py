@@ -72,8 +72,8 @@ def grad_check_sparse(
     The error is |n - a| / (|n| + |a|), or 0 if both are 0. Entries are drawn by Python's `random`.
     x is changed in place and restored. Raises TypeError if x is not floating.
     """
-    index = [tuple(randrange(size) for size in x.shape) for _ in range(num_checks)]
-    for k, (above, below) in zip(index, neighbours(f, x, h, index), strict=True):
+    indices = [tuple(randrange(size) for size in x.shape) for _ in range(num_checks)]
+    for k, (above, below) in zip(indices, neighbours(f, x, h, indices), strict=True):
         numeric = (float(above) - float(below)) / (2 * h)
         analytic = float(analytic_grad[k])
         total = abs(numeric) + abs(analytic)
