@@ -62,8 +62,8 @@ def test_labels_probabilities_and_the_best_in_every_format(
     path = models / f"{labels}-softmax"
     model, x = xclf.load(path), blobs()[0]
     data = write_csv(shell.home / "rows.csv")
-    said = shell.good("predict", path, data, "--out", "p" + suffix)
-    assert f"wrote {ROWS} predictions to p{suffix}" in said
+    output = shell.good("predict", path, data, "--out", "p" + suffix)
+    assert f"wrote {ROWS} predictions to p{suffix}" in output
     expected = {"label": model.predict(x)}
     same(read("p" + suffix), expected, suffix == ".csv")
 
@@ -121,10 +121,10 @@ def test_a_failure_midway_leaves_the_old_file(shell, models, monkeypatch, suffix
     monkeypatch.setattr(predicting, "columns", columns)
     out.write_bytes(b"as it was")
     interrupted = isinstance(error, KeyboardInterrupt)
-    said = shell.fails(
+    output = shell.fails(
         "predict", models / "int-svm", data, "--out", out, status=130 if interrupted else 2
     )
-    assert said == ("interrupted" if interrupted else "row 77 is odd")
+    assert output == ("interrupted" if interrupted else "row 77 is odd")
     assert out.read_bytes() == b"as it was"
     assert sorted(path.name for path in shell.home.iterdir()) == [out.name, "t.npz"]
 
@@ -135,9 +135,9 @@ def test_not_a_number_among_the_rows(shell, models, monkeypatch):
     x, y = blobs()
     x[75, 2] = np.nan
     np.savez("t.npz", X=x, y=y)
-    told = "t.npz holds nan in row 75, column 2 (counted from 0): every value must be finite"
-    assert shell.fails("predict", models / "int-svm", "t.npz", "--out", "p.csv") == told
-    assert shell.fails("train", "t.npz") == told
+    result = "t.npz holds nan in row 75, column 2 (counted from 0): every value must be finite"
+    assert shell.fails("predict", models / "int-svm", "t.npz", "--out", "p.csv") == result
+    assert shell.fails("train", "t.npz") == result
     assert not (shell.home / "p.csv").exists()
 
 
@@ -150,12 +150,12 @@ def test_the_test_part_is_used(shell, models):
     shell.good("predict", model, "t.npz", "--out", "p.npy", "--train-part")
     assert len(np.load("p.npy")) == ROWS
     for options, rows in (((), 30), (("--train-part",), ROWS)):
-        told = json.loads(shell.good("evaluate", model, "t.npz", "--json", *options))
-        assert told["rows"] == rows
+        result = json.loads(shell.good("evaluate", model, "t.npz", "--json", *options))
+        assert result["rows"] == rows
         expected = xclf.load(model).score(
             *((x, y * 10) if rows == 30 else (blobs()[0], blobs()[1] * 10))
         )
-        assert told["accuracy"] == expected
+        assert result["accuracy"] == expected
     text = shell.good("evaluate", model, "t.npz")
     assert text.splitlines()[-1] == f"accuracy {xclf.load(model).score(x, y * 10):.4f}"
     assert "30 rows; numpy on the CPU" in text

@@ -34,26 +34,26 @@ def test_the_example_of_the_help(shell):
         "--plot", "scores.png", "--out", "best.safetensors",
     )  # fmt: skip
     lines = text.splitlines()
-    said = {line.split("  ", 1)[0]: line for line in lines if "  " in line}
-    assert "reg 0.0001 .. 10 (6 values)" in said["grid"]
-    assert "5 folds: 6 candidates, 30 fits and the best on all" in said["scored on"]
-    assert "SoftmaxClassifier(random_state=0)" in said["model"]
+    output = {line.split("  ", 1)[0]: line for line in lines if "  " in line}
+    assert "reg 0.0001 .. 10 (6 values)" in output["grid"]
+    assert "5 folds: 6 candidates, 30 fits and the best on all" in output["scored on"]
+    assert "SoftmaxClassifier(random_state=0)" in output["model"]
     assert "fits 30/30  best accuracy 0.96" in text
-    assert "reg 0.1: accuracy 0.96" in said["best"] or "reg 0.01: accuracy 0.96" in said["best"]
+    assert "reg 0.1: accuracy 0.96" in output["best"] or "reg 0.01: accuracy 0.96" in output["best"]
     assert "test accuracy 0.9" in text
     table = [line.split("│")[1:-1] for line in lines if "│" in line][:6]
     assert [float(cells[0]) for cells in table] == [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
     assert sorted(int(cells[3]) for cells in table)[0] == 1
     assert (shell.home / "scores.png").read_bytes()[:4] == b"\x89PNG"
     model = xclf.load("best.safetensors")
-    assert f"reg {model.reg:g}: accuracy" in said["best"]
+    assert f"reg {model.reg:g}: accuracy" in output["best"]
     assert shell.good("evaluate", "best.safetensors", "digits")
 
 
 def test_json_has_every_candidate_and_agrees_with_the_library(shell):
     write_npz("t.npz")
-    told = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--cv", 3, "--scoring", "neg_log_loss")
-    search = told["search"]
+    result = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--cv", 3, "--scoring", "neg_log_loss")
+    search = result["search"]
     assert search["grid"] == {"reg": [0.001, 0.01, 0.1, 1.0]}
     assert (search["folds"], search["scoring"]) == (3, "neg_log_loss")
     x, y = blobs()
@@ -65,41 +65,41 @@ def test_json_has_every_candidate_and_agrees_with_the_library(shell):
     np.testing.assert_allclose(scores, want.cv_results_["mean_test_score"], atol=1e-5)
     assert [entry["parameters"]["reg"] for entry in search["candidates"]] == [0.001, 0.01, 0.1, 1.0]
     assert search["best"] == want.best_params_
-    assert told["parameters"]["reg"] == want.best_params_["reg"]
-    assert told["train_rows"] == len(y) == ROWS * 4 // 5
-    assert told["test"]["accuracy"] == pytest.approx(want.best_estimator_.score(x_test, y_test))
+    assert result["parameters"]["reg"] == want.best_params_["reg"]
+    assert result["train_rows"] == len(y) == ROWS * 4 // 5
+    assert result["test"]["accuracy"] == pytest.approx(want.best_estimator_.score(x_test, y_test))
 
 
 def test_without_folds_rows_are_held_out_once(shell):
     write_npz("t.npz")
-    told = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--test-size", 0.25, "--seed", 4)
+    result = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--test-size", 0.25, "--seed", 4)
     x, y = blobs()
     x, _, y, _ = train_test_split(x, y, test_size=0.25, stratify=y, random_state=4)
     cv = StratifiedShuffleSplit(1, test_size=0.25, random_state=4)
-    want = xclf.SweepCV(xclf.SoftmaxClassifier(), told["search"]["grid"], cv=cv).fit(x, y)
-    scores = [entry["score"] for entry in told["search"]["candidates"]]
+    want = xclf.SweepCV(xclf.SoftmaxClassifier(), result["search"]["grid"], cv=cv).fit(x, y)
+    scores = [entry["score"] for entry in result["search"]["candidates"]]
     np.testing.assert_array_equal(scores, want.cv_results_["mean_test_score"])
-    assert told["search"]["folds"] is None
+    assert result["search"]["folds"] is None
 
 
 def test_every_swept_parameter(shell):
     write_csv(shell.home / "t.csv", ["ash", "birch", "cedar"])
-    told = figures(
+    result = figures(
         shell, "t.csv", "--label", "species", "--model", "two-layer", "--hidden", "3,5",
         "--lr", "0.01:0.1:2", "--momentum", "0.5,0.9", "--reg", "0", "--solver", "momentum",
         "--max-iter", 3, "--batch-size", 16, "--standardize", "--loss", "hinge",
         "--out", "m.safetensors",
     )  # fmt: skip
     grid = {"reg": [0.0], "learning_rate": [0.01, 0.1], "momentum": [0.5, 0.9], "hidden": [3, 5]}
-    assert told["search"]["grid"] == grid
-    assert len(told["search"]["candidates"]) == 8
+    assert result["search"]["grid"] == grid
+    assert len(result["search"]["candidates"]) == 8
     fixed = {"batch_size": 16, "max_iter": 3, "loss": "hinge", "standardize": True}
-    assert {name: told["parameters"][name] for name in fixed} == fixed
+    assert {name: result["parameters"][name] for name in fixed} == fixed
     model = xclf.load("m.safetensors")
     assert model.feature_names_in_.tolist() == ["a", "b", "c", "d"]
-    told = figures(shell, "t.csv", "--label", "species", "--model", "svm", "--margin", "0.5,1")
-    assert told["search"]["grid"]["margin"] == [0.5, 1.0]
-    assert len(told["search"]["grid"]["reg"]) == 15
+    result = figures(shell, "t.csv", "--label", "species", "--model", "svm", "--margin", "0.5,1")
+    assert result["search"]["grid"]["margin"] == [0.5, 1.0]
+    assert len(result["search"]["grid"]["reg"]) == 15
 
 
 def test_a_seed_repeats_a_sweep(shell):
@@ -194,16 +194,16 @@ def test_mistakes_are_one_line(shell, arguments, message):
 
 def test_a_scorer_that_needs_probabilities(shell):
     write_npz("t.npz")
-    said = shell.fails("sweep", "t.npz", "--model", "svm", "--scoring", "neg_log_loss")
-    told = "--scoring neg_log_loss cannot be computed for this model and data: SVMClassifier has"
-    assert said.startswith(told)
+    output = shell.fails("sweep", "t.npz", "--model", "svm", "--scoring", "neg_log_loss")
+    result = "--scoring neg_log_loss cannot be computed for this model and data: SVMClassifier has"
+    assert output.startswith(result)
 
 
 @pytest.mark.parametrize("scoring", ["roc_auc", "r2"])
 def test_a_scorer_that_is_not_for_these_labels(shell, scoring):
     write_csv(shell.home / "t.csv", list("abc"))
-    said = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--scoring", scoring)
-    assert said.startswith(f"--scoring {scoring} cannot be computed for this model and data: ")
+    output = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--scoring", scoring)
+    assert output.startswith(f"--scoring {scoring} cannot be computed for this model and data: ")
 
 
 def test_an_error_of_the_fit_is_not_blamed_on_the_scorer(shell):

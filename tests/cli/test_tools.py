@@ -32,12 +32,12 @@ def event(step: int, total: int = 100, accuracy: float | None = None) -> Event:
 def drawn(shell: Shell, model, name: str, *options) -> str:
     """The output of `plot` for a model; checks the picture."""
     model.save(shell.home / "m")
-    said = shell.good("plot", "m", "--out", name, *options)
+    output = shell.good("plot", "m", "--out", name, *options)
     pixels = matplotlib.image.imread(name)
     assert min(pixels.shape[:2]) > 300
     assert len(np.unique(pixels[..., :3] @ [1.0, 3.0, 7.0])) > 10  # colours
-    assert said.startswith(f"wrote {name}: ")
-    return said
+    assert output.startswith(f"wrote {name}: ")
+    return output
 
 
 def test_plots_of_images_and_of_other_rows(shell):

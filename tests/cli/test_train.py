@@ -29,15 +29,15 @@ def test_digits_as_the_first_line_of_the_help_has_it(shell):
     text = shell.good("train", "digits", "--out", "m.safetensors")
     lines = text.splitlines()
     assert "test accuracy 0.96" in lines[-1]
-    said = {line.split(maxsplit=1)[0]: line for line in lines[:-1] if line}
-    assert "digits: 1437 rows x 64, uint8" in said["data"]
-    assert "360 rows, 20% held out, stratified, seed 0" in said["test"]
-    assert "SoftmaxClassifier(random_state=0)" in said["model"]
+    output = {line.split(maxsplit=1)[0]: line for line in lines[:-1] if line}
+    assert "digits: 1437 rows x 64, uint8" in output["data"]
+    assert "360 rows, 20% held out, stratified, seed 0" in output["test"]
+    assert "SoftmaxClassifier(random_state=0)" in output["model"]
     assert "backend     numpy on the CPU (" in text
-    assert "converged" in said["iterations"]
-    assert said["objective"]
-    assert said["time"].endswith(" s")
-    assert said["saved"].endswith("m.safetensors")
+    assert "converged" in output["iterations"]
+    assert output["objective"]
+    assert output["time"].endswith(" s")
+    assert output["saved"].endswith("m.safetensors")
     assert "precision" in text
     assert "most confused: 8 taken for 1" in text
     # Plain lines at 1, 2, 5, 10, ..., since nobody watches a terminal.
@@ -49,19 +49,21 @@ def test_digits_as_the_first_line_of_the_help_has_it(shell):
 def test_json_is_one_object_and_all_else_goes_to_standard_error(shell):
     found = shell("train", "digits", *QUICK, "--json", "--out", "m.safetensors")
     assert found.status == 0
-    told = json.loads(found.out)
+    result = json.loads(found.out)
     assert found.out.count("\n") == 1
     assert "test accuracy" in found.err
     assert "warning: SoftmaxClassifier did not converge" in found.err
-    assert told["data"] == "digits"
-    assert told["model"] == "SoftmaxClassifier"
-    assert told["parameters"]["max_iter"] == 3
-    assert (told["train_rows"], told["features"], told["iterations"]) == (1437, 64, 3)
-    assert told["converged"] is False
-    assert told["saved"] == "m.safetensors"
-    assert told["place"].startswith("numpy")
-    assert 0.5 < told["test"]["accuracy"] <= 1
-    assert sum(entry["rows"] for entry in told["test"]["classes"]) == told["test"]["rows"] == 360
+    assert result["data"] == "digits"
+    assert result["model"] == "SoftmaxClassifier"
+    assert result["parameters"]["max_iter"] == 3
+    assert (result["train_rows"], result["features"], result["iterations"]) == (1437, 64, 3)
+    assert result["converged"] is False
+    assert result["saved"] == "m.safetensors"
+    assert result["place"].startswith("numpy")
+    assert 0.5 < result["test"]["accuracy"] <= 1
+    assert (
+        sum(entry["rows"] for entry in result["test"]["classes"]) == result["test"]["rows"] == 360
+    )
 
 
 @pytest.mark.parametrize("model", ["softmax", "svm", "two-layer"])
@@ -108,13 +110,13 @@ def test_every_option_reaches_the_estimator(shell):
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     flags = ["--standardize", "--no-intercept", "--early-stopping", "--seed=3"]
-    told = figures(shell, write_npz("t.npz"), "--model=two-layer", *options, *flags)
+    result = figures(shell, write_npz("t.npz"), "--model=two-layer", *options, *flags)
     expected = given | {"standardize": True, "fit_intercept": False, "early_stopping": True}
     expected["random_state"] = 3
-    assert {name: told["parameters"][name] for name in expected} == expected
-    told = figures(shell, "t.npz", "--model=svm", "--margin=2", "--class-weight=0=2,1=1,2=0.5")
-    assert told["parameters"]["margin"] == 2.0
-    assert told["parameters"]["class_weight"] == {"0": 2.0, "1": 1.0, "2": 0.5}
+    assert {name: result["parameters"][name] for name in expected} == expected
+    result = figures(shell, "t.npz", "--model=svm", "--margin=2", "--class-weight=0=2,1=1,2=0.5")
+    assert result["parameters"]["margin"] == 2.0
+    assert result["parameters"]["class_weight"] == {"0": 2.0, "1": 1.0, "2": 0.5}
 
 
 def test_arrays_with_and_without_their_own_test_rows(shell, tmp_path):
@@ -150,9 +152,9 @@ def test_a_table_with_names_that_look_like_markup(shell, tmp_path):
 def test_a_folder_of_images(shell, tmp_path):
     home = write_cifar(tmp_path / "cifar")
     quick = ("--solver", "sgd", *QUICK)
-    told = figures(shell, home, *quick)
-    assert (told["train_rows"], told["features"], told["test"]["rows"]) == (20, 3072, 4)
-    assert [entry["class"] for entry in told["test"]["classes"]] == sorted(CIFAR_NAMES)
+    result = figures(shell, home, *quick)
+    assert (result["train_rows"], result["features"], result["test"]["rows"]) == (20, 3072, 4)
+    assert [entry["class"] for entry in result["test"]["classes"]] == sorted(CIFAR_NAMES)
     assert figures(shell, home, *quick, "--mirror")["train_rows"] == 40
     assert "--mirror needs image data" in shell.fails("train", write_npz("t.npz"), "--mirror")
 
@@ -160,9 +162,9 @@ def test_a_folder_of_images(shell, tmp_path):
 def test_a_standardized_model_predicts_from_raw_rows(shell):
     x, y = blobs()
     np.savez("t.npz", X=1e3 + 50.0 * x, y=y)
-    told = figures(shell, "t.npz", "--standardize", "--out", "m")
-    assert told["converged"]
-    assert told["test"]["accuracy"] > 0.7
+    result = figures(shell, "t.npz", "--standardize", "--out", "m")
+    assert result["converged"]
+    assert result["test"]["accuracy"] > 0.7
     raw = json.loads(shell.good("evaluate", "m", "t.npz", "--json"))
     assert raw["accuracy"] > 0.8
 
@@ -179,8 +181,8 @@ def test_start_goes_on_with_what_the_model_was_trained_with(shell):
     assert again["objective"] < fresh["objective"]
     # The seed splits, too: other test rows would be rows that the model has learnt from.
     assert "seed 4" in shell.good("train", "t.npz", "--model=svm", "--start=m")
-    told = figures(shell, "t.npz", "--model=svm", "--start=m", "--reg=0.5", "--seed=1")
-    assert (told["parameters"]["reg"], told["parameters"]["random_state"]) == (0.5, 1)
+    result = figures(shell, "t.npz", "--model=svm", "--start=m", "--reg=0.5", "--seed=1")
+    assert (result["parameters"]["reg"], result["parameters"]["random_state"]) == (0.5, 1)
 
 
 def test_start_must_fit_model_and_data(shell):

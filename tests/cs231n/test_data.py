@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from data_cases import CIFAR_BATCHES, CIFAR_ROWS, cifar_batch, write_cifar
 
 from xclf.cs231n import data_utils
 from xclf.cs231n.vis_utils import visualize_grid
 from xclf.data import DataError
 
-ROWS = 4  # in each of the six batches: enough to tell rows, channels and batches apart
-
 
 @pytest.fixture
 def archive(tmp_path):
-    """A small CIFAR-10 folder in the binary layout, and its (label, pixels) records."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-    batches = []
-    for name in names:
-        labels = rng.integers(0, 10, ROWS, dtype=np.uint8)
-        pixels = rng.integers(0, 256, (ROWS, 3, 32, 32), dtype=np.uint8)
-        records = np.hstack([labels[:, None], pixels.reshape(ROWS, -1)])
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-        batches.append((labels, pixels))
-    train = [np.concatenate(parts) for parts in zip(*batches[:5], strict=True)]
-    return folder, train, batches[5]
+    """A small CIFAR-10 folder, and (labels, pixels) of its training and its test part."""
+    folder = write_cifar(tmp_path / "cifar-10-batches-bin")
+    batches = [cifar_batch(name) for name in CIFAR_BATCHES]
+    parts = [(y, x.reshape(-1, 3, 32, 32)) for x, y in batches]
+    train = [np.concatenate(arrays) for arrays in zip(*parts[:5], strict=True)]
+    return folder, train, parts[5]
 
 
 def test_pictures_are_height_width_channels_in_float64(archive):
     folder, (labels, pixels), (test_labels, test_pixels) = archive
     X_train, y_train, X_test, y_test = data_utils.load_CIFAR10(folder)
-    assert X_train.shape == (5 * ROWS, 32, 32, 3)
+    assert X_train.shape == (5 * CIFAR_ROWS, 32, 32, 3)
     assert X_train.dtype == X_test.dtype == np.float64
     np.testing.assert_array_equal(X_train, pixels.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(X_test, test_pixels.transpose(0, 2, 3, 1))

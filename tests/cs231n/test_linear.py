@@ -202,7 +202,7 @@ def test_a_pickled_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"old\.npy.*pickled files are not read"):
         LinearSVM().load(tmp_path / "old.npy")
     np.savez(tmp_path / "other.npz", b=np.ones(3))
-    with pytest.raises(ValueError, match="needs W"):
+    with pytest.raises(ValueError, match=r"holds \['b'\], not \['W'\]"):
         LinearSVM().load(tmp_path / "other.npz")
     with pytest.raises(FileNotFoundError):
         LinearSVM().load(tmp_path / "missing.npz")

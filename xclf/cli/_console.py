@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class CheckError(Exception):
-    """A check that the user asked for did not hold; exit status 1."""
+    """A requested check failed; exit status 1."""
 
 
 def out(*, json: bool = False) -> Console:

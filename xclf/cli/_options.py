@@ -55,7 +55,6 @@ def losses(model: Model) -> tuple[str, ...]:
 
 _LOSS_HELP = "; ".join(f"{one_of(losses(model))} ({model})" for model in Model if losses(model))
 
-_option = typer.Option
 _SOLVER_HELP = one_of(("auto", *SOLVERS))
 _RATE_HELP = ", ".join(f"{s.name} {s.learning_rate:g}" for s in SOLVERS.values() if s.rule)
 MOMENTUM_SOLVERS = one_of(tuple(s.name for s in SOLVERS.values() if "momentum" in s.parameters))
@@ -70,30 +69,32 @@ Data: TypeAlias = Annotated[
         ".parquet, .svmlight"
     ),
 ]
-ModelKind: TypeAlias = Annotated[Model, _option(help="What to fit.")]
+ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]
 Reg: TypeAlias = Annotated[
-    float | None, _option(help="Penalty on the squared weights.", show_default="1e-4")
+    float | None, typer.Option(help="Penalty on the squared weights.", show_default="1e-4")
 ]
-Device: TypeAlias = Annotated[str, _option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
-Out: TypeAlias = Annotated[Path | None, _option("--out", help="Save the model (.safetensors).")]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
+Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
+]
 Standardize: TypeAlias = Annotated[
-    bool, _option("--standardize", help="Fit centred, scaled features; folded back.")
+    bool, typer.Option("--standardize", help="Fit centred, scaled features; folded back.")
 ]
 Seed: TypeAlias = Annotated[
     int | None,
-    _option(
+    typer.Option(
         help="Of the split, the batches, the first weights.", show_default="0", min=0, max=2**32 - 1
     ),
 ]
-Json: TypeAlias = Annotated[bool, _option("--json", help="Print one JSON object on stdout.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 # A saved model, and the rows to use it on.
 SavedModel: TypeAlias = Annotated[Path, typer.Argument(help="A model that train --out saved.")]
 TrainPart: TypeAlias = Annotated[
-    bool, _option("--train-part", help="The training part, where DATA ships both.")
+    bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
 ]
-LabelColumn: TypeAlias = Annotated[str | None, _option(help="Label column of a table.")]
-DenseMemory: TypeAlias = Annotated[str | None, _option(help="Most bytes to read densely.")]
+LabelColumn: TypeAlias = Annotated[str | None, typer.Option(help="Label column of a table.")]
+DenseMemory: TypeAlias = Annotated[str | None, typer.Option(help="Most bytes to read densely.")]
 
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
 TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]

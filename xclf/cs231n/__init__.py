@@ -39,9 +39,9 @@ __all__ = [
 
 
 def install() -> None:
-    """Makes `import cs231n`, and its submodules listed here, find this package.
+    """Make `import cs231n`, and its submodules listed here, find this package.
 
-    Stands in for any package of that name imported before; calling it again changes nothing.
+    It replaces any package of that name imported before; calling it again changes nothing.
     """
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(f"{__name__}."):

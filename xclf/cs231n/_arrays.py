@@ -1,4 +1,4 @@
-"""What every module of the course needs: arrays moved beside X, rows drawn, arrays in files.
+"""Array helpers of the course: moves to the device of X, random batches, accuracy, files.
 
 Random numbers of the course come from NumPy's legacy global stream on the host, so that a notebook
 that calls `np.random.seed` repeats its figures whatever library X belongs to.
@@ -7,27 +7,27 @@ that calls `np.random.seed` repeats its figures whatever library X belongs to.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import IO, Any
-from zipfile import BadZipFile, ZipFile
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from xclf import _array_api
 from xclf._array_api import Array, namespace
+from xclf._atomic_write import atomic_write
 
 
 def beside(values: Any, like: Array, dtype: Any = None) -> Array:
     """`values` in the namespace and on the device of `like`; the same object if there already."""
-    if _array_api.is_host(like):
-        host = np.asarray(_array_api.to_host(values) if _array_api.is_array(values) else values)
-        return host if dtype is None else host.astype(dtype, copy=False)
-    if _array_api.same_device(values, like):
+    on_host = _array_api.is_host(like)
+    if not on_host and _array_api.same_device(values, like):
         return values if dtype is None else namespace(like).astype(values, dtype, copy=False)
-    host = _array_api.to_host(values) if _array_api.is_array(values) else np.asarray(values)
-    return _array_api.from_host(host, like, dtype)
+    host = np.asarray(_array_api.to_host(values) if _array_api.is_array(values) else values)
+    if not on_host:
+        return _array_api.from_host(host, like, dtype)
+    return host if dtype is None else host.astype(dtype, copy=False)
 
 
 def is_floating(array: Array) -> bool:
@@ -51,37 +51,51 @@ def take_rows(array: Array, rows: np.ndarray) -> Array:
     return namespace(array).take(array, _array_api.from_host(rows, array), axis=0)
 
 
-def plain(loss: Array) -> Any:
-    """A loss as notebooks print it: a NumPy scalar (which is a float) for NumPy, else 0-d."""
+def draw_rows(X: Array, y: Array, number: int) -> tuple[Array, Array]:
+    """`number` rows of X and their labels, drawn with replacement from NumPy's global stream."""
+    rows = np.random.choice(X.shape[0], number)
+    return take_rows(X, rows), take_rows(y, rows)
+
+
+def as_scalar(loss: Array) -> Any:
+    """A loss that prints as a number: a NumPy scalar (which is a float) for NumPy, else 0-d."""
     return loss[()] if isinstance(loss, np.ndarray) else loss
+
+
+def print_loss(step: int, num_iters: int, loss: Any) -> None:
+    """Print every hundredth loss of a training loop."""
+    if step % 100 == 0:
+        print(f"iteration {step} / {num_iters}: loss {float(loss):f}")
 
 
 def floats(losses: Iterable[Any]) -> list[float]:
     """Losses as Python floats, fetched from a device in one transfer."""
     losses = list(losses)
-    if (
-        not losses
-        or any(not _array_api.is_array(loss) for loss in losses)
-        or _array_api.is_host(losses[0])
-    ):
+    if not losses or not all(map(_array_api.is_array, losses)) or _array_api.is_host(losses[0]):
         return [float(loss) for loss in losses]
-    stacked: list[float] = _array_api.to_host(namespace(losses[0]).stack(losses)).tolist()
-    return stacked
+    values: list[float] = _array_api.to_host(namespace(losses[0]).stack(losses)).tolist()
+    return values
+
+
+def predict_classes(scores: Array) -> Array:
+    """(N,) integers: the class with the largest score in each row of (N, C)."""
+    return namespace(scores).argmax(scores, axis=1)
 
 
 def accuracy(predicted: Array, y: Array) -> float:
-    """The share of rows whose predicted class is the true one; ValueError if they do not pair."""
+    """The share of rows whose predicted class is the true one; ValueError for other shapes."""
     classes, labels = _array_api.to_host(predicted), _array_api.to_host(y)
     if classes.shape != labels.shape:
         raise ValueError(f"y must have shape {classes.shape}, one label a row; got {labels.shape}")
     return float(np.mean(classes == labels))
 
 
-def check_rows(X: Array, y: Array) -> None:
-    """ValueError unless y holds one class number, an integer from 0, for every row of X.
+def checked_labels(X: Array, y: Any) -> Array:
+    """y beside X; ValueError unless it holds a class number, an integer from 0, for every row.
 
     Reads the smallest label on the host: called once before training, never per step.
     """
+    y = beside(y, X)
     xp = namespace(y)
     if y.ndim != 1 or y.shape[0] != X.shape[0] or y.shape[0] == 0:
         raise ValueError(
@@ -90,13 +104,14 @@ def check_rows(X: Array, y: Array) -> None:
         )
     if not xp.isdtype(y.dtype, "integral") or int(xp.min(y)) < 0:
         raise ValueError(f"y must hold class numbers, integers from 0; got dtype {y.dtype}")
+    return y
 
 
-def settle(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> None:
-    """Moves parameters to where x is, once; those that are there already stay the same objects.
+def move_params(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> None:
+    """Move parameters to the device of x; those that are there already stay the same objects.
 
     dtype : of the moved parameters; by default the floating dtype of x, so that float32 rows on a
-            device are not met by the float64 that NumPy's random stream gives.
+            device do not meet the float64 of NumPy's random stream
     """
     if dtype is None and is_floating(x):
         dtype = x.dtype
@@ -106,33 +121,23 @@ def settle(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> N
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
-    """Writes arrays to `path` in NumPy's npz format, without pickle; all of the file or none."""
-    host = {name: _array_api.to_host(values) for name, values in arrays.items()}
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            _write_npz(file, host)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    """Write arrays to `path` in NumPy's npz format, without pickle, whole or not at all."""
+    host: dict[str, Any] = {name: _array_api.to_host(values) for name, values in arrays.items()}
+    if any(values.dtype.hasobject for values in host.values()):
+        raise ValueError("Object arrays cannot be saved: they would be pickled")
+    with atomic_write(Path(path)) as part, part.open("xb") as file:
+        np.savez(file, **host)
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    """What np.savez writes; it can be told to refuse pickles only from NumPy 2.2 on."""
-    with ZipFile(file, "w") as archive:
-        for name, values in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, values, allow_pickle=False)
-
-
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a file that `save_arrays` wrote; ValueError for any other. Runs no pickle."""
+def load_arrays(path: str | os.PathLike[str], expected: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays `expected`, all of a file that `save_arrays` wrote; ValueError for other files."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            arrays = {name: stored[name] for name in stored.files}
     except (ValueError, AttributeError, TypeError, EOFError, BadZipFile) as error:
         raise ValueError(
             f"{path}: not a file of arrays that save() wrote (pickled files are not read)"
         ) from error
+    if set(arrays) != set(expected):
+        raise ValueError(f"{path}: holds {sorted(arrays)}, not {sorted(expected)}")
+    return arrays

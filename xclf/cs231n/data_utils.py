@@ -1,4 +1,4 @@
-"""CIFAR-10 as the notebooks want it: pictures and labels in NumPy arrays."""
+"""CIFAR-10 for the notebooks: images and labels in NumPy arrays."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def get_CIFAR10_data(  # noqa: N802
     data = {}
     for name, (source, start, stop) in parts.items():
         if not 0 <= start <= stop <= len(source.x):
-            raise ValueError(f"{name}: rows {start} to {stop} of {len(source.x)} were asked for")
+            raise ValueError(f"{name}: rows {start} to {stop} of {len(source.x)} do not exist")
         images, labels = _images(source, slice(start, stop))
         data[f"X_{name}"] = images.transpose(0, 3, 1, 2).astype(np.float64, order="C")
         data[f"y_{name}"] = labels
@@ -79,6 +79,6 @@ def _read(root: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
 
 
 def _images(source: Dataset, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (N, 32, 32, 3), a view of bytes, and a copy of their labels."""
+    """Images (N, 32, 32, 3), a view of bytes, and a copy of their labels."""
     assert source.y is not None
     return source.images()[rows], np.array(source.y[rows])

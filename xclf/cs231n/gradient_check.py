@@ -1,4 +1,4 @@
-"""Numeric gradients: how the notebooks test an analytic one."""
+"""Numeric gradients, against which the notebooks test analytic ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def eval_numerical_gradient(
 ) -> Array:
     """(f(x + h e_k) - f(x - h e_k)) / 2h for every entry k of x, f giving one number.
 
-    x is changed in place and restored, so f may as well read it where it came from, as in
+    x is changed in place and restored, so f may read it through another name, as in
     `eval_numerical_gradient(lambda _: model.loss(X, y)[0], model.params["W1"])`. With `verbose`
     every gradient is printed.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace
-from xclf.cs231n._arrays import beside, plain
+from xclf.cs231n._arrays import as_scalar, beside
 from xclf.kernels import affine, affine_grad, cross_entropy, hinge, relu, relu_grad
 
 __all__ = [
@@ -75,7 +75,7 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
     Returns (loss, dx): a NumPy scalar or, on other backends, a 0-d array; and (N, C).
     """
     loss, dx = hinge(x, beside(y, x))
-    return plain(loss), dx
+    return as_scalar(loss), dx
 
 
 def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
@@ -86,7 +86,7 @@ def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
     Arguments and results as in `svm_loss`.
     """
     loss, dx = cross_entropy(x, beside(y, x))
-    return plain(loss), dx
+    return as_scalar(loss), dx
 
 
 def dropout_forward(x: Array, dropout_param: dict[str, Any]) -> tuple[Array, Any]:
@@ -167,7 +167,7 @@ def batchnorm_backward(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     return dx, xp.sum(dout * z, axis=0), xp.sum(dout, axis=0)
 
 
-# The handouts ask for the same gradient twice, once through a graph and once in closed form.
+# The handouts have the same gradient twice, once through a graph and once in closed form.
 batchnorm_backward_alt = batchnorm_backward
 
 
@@ -185,7 +185,7 @@ def layernorm_forward(
     return gamma * z + beta, (z, gamma, 1 / namespace(x).sqrt(var + eps), 1)
 
 
-# Rows in place of columns is all that differs, and the cache says which.
+# The cache holds the axis, rows in place of columns, which is the only difference.
 layernorm_backward = batchnorm_backward
 
 

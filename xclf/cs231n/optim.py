@@ -1,6 +1,6 @@
 """Update rules: `next_w, config = rule(w, dw, config)`.
 
-`config` holds a rule's settings and its state. Whatever is missing gets its default, and both are
+`config` holds a rule's settings and its state. Missing ones get their defaults, and both are
 written into the dict that was passed; w is not written to. The formulas are those of `xclf.optim`.
 """
 
@@ -18,9 +18,7 @@ Config: TypeAlias = dict[str, Any]
 
 def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """w - learning_rate * dw. Keys: learning_rate (1e-2)."""
-    config = _with_defaults(config, learning_rate=1e-2)
-    next_w, _ = SGD().step(w, dw, (), *_numbers(config, "learning_rate"))
-    return next_w, config
+    return _step(SGD, w, dw, config, {"learning_rate": 1e-2})
 
 
 def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
@@ -28,12 +26,7 @@ def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Arr
 
     Keys: learning_rate (1e-2), momentum (0.9); state: velocity (zeros in the shape of w).
     """
-    config = _with_defaults(config, learning_rate=1e-2, momentum=0.9)
-    _with_zeros(config, w, "velocity")
-    rate, momentum = _numbers(config, "learning_rate", "momentum")
-    next_w, (velocity,) = Momentum(momentum).step(w, dw, (config["velocity"],), rate)
-    config["velocity"] = velocity
-    return next_w, config
+    return _step(Momentum, w, dw, config, {"learning_rate": 1e-2, "momentum": 0.9}, ["velocity"])
 
 
 def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
@@ -41,12 +34,8 @@ def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, C
 
     Keys: learning_rate (1e-2), decay_rate (0.99), epsilon (1e-8); state: cache (zeros).
     """
-    config = _with_defaults(config, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
-    _with_zeros(config, w, "cache")
-    rate, decay, epsilon = _numbers(config, "learning_rate", "decay_rate", "epsilon")
-    next_w, (cache,) = RMSProp(decay, epsilon).step(w, dw, (config["cache"],), rate)
-    config["cache"] = cache
-    return next_w, config
+    settings = {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8}
+    return _step(RMSProp, w, dw, config, settings, ["cache"])
 
 
 def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
@@ -57,28 +46,30 @@ def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Conf
     Keys: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); state: m, v (zeros),
     t (0).
     """
-    config = _with_defaults(config, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, t=0)
-    _with_zeros(config, w, "m", "v")
-    rate, *settings = _numbers(config, "learning_rate", "beta1", "beta2", "epsilon")
-    state = (config["m"], config["v"], config["t"])
-    next_w, state = Adam(*settings).step(w, dw, state, rate)
-    config["m"], config["v"], config["t"] = state
-    return next_w, config
-
-
-def _with_defaults(config: Config | None, **defaults: float) -> Config:
     config = {} if config is None else config
-    for key, value in defaults.items():
-        config.setdefault(key, value)
-    return config
+    config.setdefault("t", 0)
+    settings = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    return _step(Adam, w, dw, config, settings, ["m", "v", "t"])
 
 
-def _numbers(config: Config, *keys: str) -> list[float]:
-    """Settings as Python floats: a NumPy scalar would make float64 of float32 weights."""
-    return [float(config[key]) for key in keys]
-
-
-def _with_zeros(config: Config, w: Array, *keys: str) -> None:
-    for key in keys:
+def _step(
+    rule: Any,
+    w: Array,
+    dw: Array,
+    config: Config | None,
+    settings: dict[str, float],
+    state: list[str] | None = None,
+) -> tuple[Array, Config]:
+    """One step of a rule of `xclf.optim`, whose parameters are the settings after the rate."""
+    config = {} if config is None else config
+    for key, default in settings.items():
+        config.setdefault(key, default)
+    for key in state or ():
         if config.get(key) is None:
             config[key] = namespace(w).zeros_like(w)
+    # Python floats: a NumPy scalar would make float64 of float32 weights.
+    rate, *parameters = (float(config[key]) for key in settings)
+    before = tuple(config[key] for key in state or ())
+    next_w, after = rule(*parameters).step(w, dw, before, rate)
+    config.update(zip(state or (), after, strict=True))
+    return next_w, config

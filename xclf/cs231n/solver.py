@@ -9,11 +9,19 @@ import numpy as np
 
 from xclf._array_api import Array, namespace
 from xclf.cs231n import optim
-from xclf.cs231n._arrays import accuracy, beside, check_rows, floats, save_arrays, take_rows
+from xclf.cs231n._arrays import (
+    accuracy,
+    beside,
+    checked_labels,
+    draw_rows,
+    floats,
+    predict_classes,
+    save_arrays,
+)
 
 __all__ = ["Solver"]
 
-# What a checkpoint keeps beside the arrays.
+# Attributes that a checkpoint holds besides the arrays.
 _SETTINGS = (
     "update_rule",
     "lr_decay",
@@ -69,8 +77,9 @@ class Solver:
         if update_rule not in optim.__all__:
             raise ValueError(f"update_rule must be one of {optim.__all__}, got {update_rule!r}")
         self.model = model
-        self.X_train, self.y_train = _labelled(data["X_train"], data["y_train"])
-        self.X_val, self.y_val = _labelled(data["X_val"], data["y_val"])
+        self.X_train, self.X_val = data["X_train"], data["X_val"]
+        self.y_train = checked_labels(self.X_train, data["y_train"])
+        self.y_val = checked_labels(self.X_val, data["y_val"])
         self.update_rule = update_rule
         self.optim_config = dict(optim_config or {})
         self.lr_decay, self.batch_size, self.num_epochs = lr_decay, batch_size, num_epochs
@@ -87,7 +96,7 @@ class Solver:
         self.optim_configs = {name: dict(self.optim_config) for name in model.params}
 
     def train(self) -> None:
-        """Runs `num_epochs` epochs of max(N // batch_size, 1) steps.
+        """Run `num_epochs` epochs of max(N // batch_size, 1) steps.
 
         At the end the model holds the parameters with the best validation accuracy.
         """
@@ -102,7 +111,7 @@ class Solver:
                 if step % steps_per_epoch == 0:
                     self._end_epoch()
                 if step in (1, num_steps) or step % steps_per_epoch == 0:
-                    self._take_stock()
+                    self._check_accuracies()
         finally:
             self.loss_history = floats(self.loss_history)
         if self.best_params:
@@ -117,19 +126,17 @@ class Solver:
         """
         y = beside(y, X)
         if num_samples is not None and X.shape[0] > num_samples:
-            rows = np.random.choice(X.shape[0], num_samples)
-            X, y = take_rows(X, rows), take_rows(y, rows)
-        xp, N = namespace(X), X.shape[0]
-        predicted = []
-        for start in range(0, N, batch_size):
-            scores = self.model.loss(X[start : min(start + batch_size, N), ...])
-            predicted.append(xp.argmax(scores, axis=1))
-        return accuracy(xp.concat(predicted), y)
+            X, y = draw_rows(X, y, num_samples)
+        N = X.shape[0]
+        predicted = [
+            predict_classes(self.model.loss(X[start : min(start + batch_size, N), ...]))
+            for start in range(0, N, batch_size)
+        ]
+        return accuracy(namespace(X).concat(predicted), y)
 
     def _step(self) -> None:
-        """One batch, one update of every parameter. The loss stays where the model computed it."""
-        rows = np.random.choice(self.X_train.shape[0], self.batch_size)
-        loss, grads = self.model.loss(take_rows(self.X_train, rows), take_rows(self.y_train, rows))
+        """One batch, one update of every parameter. The loss stays on the device."""
+        loss, grads = self.model.loss(*draw_rows(self.X_train, self.y_train, self.batch_size))
         self.loss_history.append(loss)
         rule = getattr(optim, self.update_rule)
         for name, w in self.model.params.items():
@@ -142,12 +149,10 @@ class Solver:
         for config in self.optim_configs.values():
             config["learning_rate"] *= self.lr_decay
 
-    def _take_stock(self) -> None:
-        """Notes both accuracies, keeps the parameters if they are the best, writes a checkpoint."""
-        train_acc = self.check_accuracy(
-            self.X_train, self.y_train, num_samples=self.num_train_samples
-        )
-        val_acc = self.check_accuracy(self.X_val, self.y_val, num_samples=self.num_val_samples)
+    def _check_accuracies(self) -> None:
+        """Record both accuracies, copy the parameters if they are the best, write a checkpoint."""
+        train_acc = self.check_accuracy(self.X_train, self.y_train, self.num_train_samples)
+        val_acc = self.check_accuracy(self.X_val, self.y_val, self.num_val_samples)
         self.train_acc_history.append(train_acc)
         self.val_acc_history.append(val_acc)
         if self.verbose:
@@ -167,25 +172,18 @@ class Solver:
         """One npz file, to be read with np.load.
 
         Arrays are named params/W1, best_params/W1, optim/W1/velocity, bn/1/running_mean, ..., and
-        loss_history and the like; `settings` is a JSON text with everything that is no array.
+        loss_history and so on; `settings` is a JSON text with everything that is not an array.
         """
         arrays: dict[str, Any] = {f"params/{k}": v for k, v in self.model.params.items()}
         arrays |= {f"best_params/{k}": v for k, v in self.best_params.items()}
         settings: dict[str, Any] = {key: getattr(self, key) for key in _SETTINGS}
         states = {f"optim/{k}": v for k, v in self.optim_configs.items()}
-        for k, state in enumerate(getattr(self.model, "bn_params", ()), start=1):
-            states[f"bn/{k}"] = state
+        bn_params = enumerate(getattr(self.model, "bn_params", ()), start=1)
+        states |= {f"bn/{k}": state for k, state in bn_params}
         for prefix, state in states.items():
             arrays |= {f"{prefix}/{k}": v for k, v in state.items() if hasattr(v, "shape")}
             settings[prefix] = {k: v for k, v in state.items() if not hasattr(v, "shape")}
-        arrays["loss_history"] = np.asarray(floats(self.loss_history))
-        arrays["train_acc_history"] = np.asarray(self.train_acc_history)
-        arrays["val_acc_history"] = np.asarray(self.val_acc_history)
+        for history in ("loss_history", "train_acc_history", "val_acc_history"):
+            arrays[history] = np.asarray(floats(getattr(self, history)))
         arrays["settings"] = np.asarray(json.dumps(settings, default=float))
         save_arrays(f"{name}_epoch_{self.epoch}.npz", arrays)
-
-
-def _labelled(X: Array, y: Any) -> tuple[Array, Array]:
-    y = beside(y, X)
-    check_rows(X, y)
-    return X, y

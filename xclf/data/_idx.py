@@ -98,7 +98,7 @@ def _array(path: Path, axes: int, max_memory: int) -> np.ndarray:
             shape = _header(file, path, axes)
             length = math.prod(shape)
             check_memory(f"{path}", length, max_memory, "gunzip the file, which is then mapped")
-            data = _read_up_to(file, length + 1)
+            data = _read_up_to(file, length + 1)  # one more shows a file that is too long
             _check_length(path, shape, len(data))
             return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -134,10 +134,7 @@ def _check_length(path: Path, shape: tuple[int, ...], actual: int) -> None:
 
 
 def _read_up_to(file: BytesFile, length: int) -> bytearray:
-    """Up to `length` bytes, block by block: a length that a broken header claims is not allocated.
-
-    The one byte more that is asked for shows whether the file goes on.
-    """
+    """Up to `length` bytes, block by block: a length that a broken header claims is not allocated."""
     data = bytearray()
     while len(data) < length and (block := file.read(min(_BLOCK, length - len(data)))):
         data += block

@@ -1,4 +1,4 @@
-"""What the two linear losses share: the scores before the loss, the penalty after it."""
+"""The scores and the penalty of both linear losses."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from xclf._array_api import Array, describe_device, same_device
-from xclf.cs231n._arrays import beside, plain, same_float
+from xclf.cs231n._arrays import as_scalar, beside, same_float
 from xclf.kernels import affine, affine_grad, l2
 
 
 def linear_loss(
     kernel: Callable[[Array, Array], tuple[Array, Array]], W: Array, X: Array, y: Array, reg: float
 ) -> tuple[Any, Array]:
-    """kernel(X W, y) + reg * sum(W^2) and its gradient in W; TypeError if X and W live apart."""
+    """kernel(X W, y) + reg * sum(W^2) and its gradient in W; TypeError for two devices."""
     if not same_device(W, X):
         raise TypeError(
             f"W is {describe_device(W)}, but X is {describe_device(X)}: move one of them"
@@ -22,7 +22,7 @@ def linear_loss(
     data_loss, dscores = kernel(affine(X, W, None), beside(y, X))
     _, dW, _ = affine_grad(dscores, X, W, need_dx=False)
     penalty, dpenalty = l2(W, float(reg))
-    return plain(data_loss + penalty), dW + dpenalty
+    return as_scalar(data_loss + penalty), dW + dpenalty
 
 
 def penalty_naive(W: Array, reg: float, dW: Array) -> Any:

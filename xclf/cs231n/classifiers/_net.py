@@ -16,7 +16,7 @@ import numpy as np
 from xclf import kernels
 from xclf._array_api import Array, namespace
 from xclf.cs231n import layers
-from xclf.cs231n._arrays import plain
+from xclf.cs231n._arrays import as_scalar, move_params
 
 NORMALIZATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "batchnorm": (layers.batchnorm_forward, layers.batchnorm_backward),
@@ -33,21 +33,46 @@ def initial(sizes: Sequence[int], scale: float) -> dict[str, np.ndarray]:
     return params
 
 
-def in_dtype(x: Array, dtype: Any) -> Array:
-    """x with one row per example, in the dtype of the parameters."""
-    xp = namespace(x)
-    return xp.astype(layers.flat(x), dtype, copy=False)
-
-
-def forward(
+def evaluate(
     params: dict[str, Array],
-    x: Array,
+    X: Array,
+    y: Array | None,
+    strength: float,
     *,
+    dtype: Any = None,
     normalization: str | None = None,
     norm_params: Sequence[dict[str, Any]] = (),
     dropout_param: dict[str, Any] | None = None,
+) -> Any:
+    """Scores (N, C) if y is None, else (loss, gradients with the keys of `params`).
+
+        loss = 1/N sum_i -log P(y_i) + strength * (sum of the squared weights; biases are free)
+
+    The parameters move to the device of X. X is computed with in `dtype`, by default theirs.
+    """
+    move_params(params, X, dtype)
+    dtype = params["W1"].dtype if dtype is None else dtype
+    x = namespace(X).astype(layers.flat(X), dtype, copy=False)
+    scores, caches = _forward(params, x, normalization, norm_params, dropout_param)
+    if y is None:
+        return scores
+    loss, dscores = layers.softmax_loss(scores, y)
+    grads = _backward(dscores, caches, normalization)
+    for name in params:
+        if name.startswith("W"):
+            penalty, gradient = kernels.l2(params[name], float(strength))
+            loss, grads[name] = loss + penalty, grads[name] + gradient
+    return as_scalar(loss), {name: grads[name] for name in params}
+
+
+def _forward(
+    params: dict[str, Array],
+    x: Array,
+    normalization: str | None,
+    norm_params: Sequence[dict[str, Any]],
+    dropout_param: dict[str, Any] | None,
 ) -> tuple[Array, list[Any]]:
-    """Scores (N, C) of x (N, D), and what every layer keeps for the way back."""
+    """Scores (N, C) of x (N, D), and the caches of every layer for the backward pass."""
     caches: list[Any] = []
     depth = sum(name.startswith("W") for name in params)
     for k in range(1, depth):
@@ -65,9 +90,7 @@ def forward(
     return scores, [*caches, (affine_cache, None, None, None)]
 
 
-def backward(
-    dout: Array, caches: Sequence[Any], normalization: str | None = None
-) -> dict[str, Array]:
+def _backward(dout: Array, caches: Sequence[Any], normalization: str | None) -> dict[str, Array]:
     """The gradient of the loss in every parameter, given its gradient `dout` in the scores."""
     grads: dict[str, Array] = {}
     for k in range(len(caches), 0, -1):
@@ -80,25 +103,6 @@ def backward(
                 _, normalize_grad = NORMALIZATIONS[normalization]
                 dout, grads[f"gamma{k}"], grads[f"beta{k}"] = normalize_grad(dout, norm_cache)
         x, w, _ = affine_cache
-        # The gradient in the images themselves is a third of the work of the first layer, and
-        # unused.
+        # The gradient in the images, a third of the work of the first layer, is unused.
         dout, grads[f"W{k}"], grads[f"b{k}"] = kernels.affine_grad(dout, x, w, need_dx=k > 1)
     return grads
-
-
-def loss_and_grads(
-    params: dict[str, Array],
-    scores: Array,
-    caches: Sequence[Any],
-    y: Array,
-    strength: float,
-    normalization: str | None = None,
-) -> tuple[Any, dict[str, Array]]:
-    """softmax loss + strength * sum of the squared weights (biases are free), and all gradients."""
-    loss, dscores = layers.softmax_loss(scores, y)
-    grads = backward(dscores, caches, normalization)
-    for name in params:
-        if name.startswith("W"):
-            penalty, gradient = kernels.l2(params[name], float(strength))
-            loss, grads[name] = loss + penalty, grads[name] + gradient
-    return plain(loss), {name: grads[name] for name in params}

@@ -13,7 +13,7 @@ import numpy as np
 
 from xclf._array_api import Array, namespace
 from xclf.cs231n import layer_utils, layers
-from xclf.cs231n._arrays import load_arrays, save_arrays, settle
+from xclf.cs231n._arrays import load_arrays, save_arrays
 from xclf.cs231n.classifiers import _net
 from xclf.cs231n.layer_utils import *  # noqa: F403
 from xclf.cs231n.layers import *  # noqa: F403
@@ -50,25 +50,18 @@ class TwoLayerNet:
         X : (N, d_1, ..., d_k);  y : (N,) integers in [0, C), on the host or beside X. `grads` has
         the keys and shapes of `params`.
         """
-        settle(self.params, X)
-        scores, caches = _net.forward(self.params, _net.in_dtype(X, self.params["W1"].dtype))
-        if y is None:
-            return scores
-        return _net.loss_and_grads(self.params, scores, caches, y, 0.5 * self.reg)
+        return _net.evaluate(self.params, X, y, 0.5 * self.reg)
 
     def save(self, fname: str | os.PathLike[str]) -> None:
-        """Writes `params` to a file of exactly this name (npz format, no pickle)."""
+        """Write `params` to a file of exactly this name (npz format, no pickle)."""
         save_arrays(fname, self.params)
 
     def load(self, fname: str | os.PathLike[str]) -> bool:
-        """Reads `params`, as NumPy arrays, from a file that `save` wrote. Returns True.
+        """Read `params`, as NumPy arrays, from a file that `save` wrote. Returns True.
 
         Raises FileNotFoundError, or ValueError for a file that save() did not write.
         """
-        arrays = load_arrays(fname)
-        if set(arrays) != set(self.params):
-            raise ValueError(f"{fname}: holds {sorted(arrays)}, not {sorted(self.params)}")
-        self.params = dict(arrays)
+        self.params = dict(load_arrays(fname, self.params))
         return True
 
 
@@ -132,27 +125,22 @@ class FullyConnectedNet:
         X : (N, d_1, ..., d_k);  y : (N,) integers in [0, C), on the host or beside X. `grads` has
         the keys and shapes of `params`.
         """
-        dtype = getattr(namespace(X), _dtype_name(self.dtype))
-        settle(self.params, X, dtype)
-        mode = "test" if y is None else "train"
         for param in (self.dropout_param, *self.bn_params):
-            param["mode"] = mode
-        scores, caches = _net.forward(
+            param["mode"] = "test" if y is None else "train"
+        return _net.evaluate(
             self.params,
-            _net.in_dtype(X, dtype),
+            X,
+            y,
+            0.5 * self.reg,
+            dtype=getattr(namespace(X), _dtype_name(self.dtype)),
             normalization=self.normalization,
             norm_params=self.bn_params,
             dropout_param=self.dropout_param if self.use_dropout else None,
         )
-        if y is None:
-            return scores
-        return _net.loss_and_grads(
-            self.params, scores, caches, y, 0.5 * self.reg, self.normalization
-        )
 
 
 def _keep_ratio(dropout_keep_ratio: float, dropout: float | None) -> float:
-    """The probability to keep a value, from whichever name it was given under."""
+    """The probability to keep a value, from the newer or the older parameter."""
     if dropout is not None and dropout_keep_ratio != 1:
         raise ValueError("dropout is the older name of dropout_keep_ratio: give one of the two")
     keep = dropout_keep_ratio if dropout is None else dropout or 1

@@ -10,13 +10,15 @@ import numpy as np
 from xclf._array_api import Array, namespace
 from xclf.cs231n._arrays import (
     beside,
-    check_rows,
+    checked_labels,
+    draw_rows,
     floats,
     is_floating,
     load_arrays,
+    predict_classes,
+    print_loss,
     same_float,
     save_arrays,
-    take_rows,
 )
 from xclf.cs231n.classifiers.linear_svm import svm_loss_vectorized
 from xclf.cs231n.classifiers.softmax import softmax_loss_vectorized
@@ -27,9 +29,9 @@ __all__ = ["LinearClassifier", "LinearSVM", "Softmax"]
 
 
 class LinearClassifier:
-    """Scores X W, where X has a last column of ones for the bias; subclasses give the loss.
+    """Scores X W, where X has a last column of ones for the bias; subclasses define the loss.
 
-    W : (D, C), None before training; it lives where the rows it was trained on live.
+    W : (D, C), None before training; in the namespace and on the device of the training rows.
     """
 
     def __init__(self) -> None:
@@ -55,46 +57,41 @@ class LinearClassifier:
 
         Returns the loss of every step. Raises ValueError for labels that do not fit.
         """
-        y = beside(y, X)
-        check_rows(X, y)
+        y = checked_labels(X, y)
         if self.W is None:
             C = int(namespace(y).max(y)) + 1
             dtype = X.dtype if is_floating(X) else None
             self.W = beside(0.001 * np.random.randn(X.shape[1], C), X, dtype)
         losses = []
         for step in range(num_iters):
-            rows = np.random.choice(X.shape[0], batch_size, replace=True)
-            loss, dW = self.loss(take_rows(X, rows), take_rows(y, rows), reg)
+            loss, dW = self.loss(*draw_rows(X, y, batch_size), reg)
             losses.append(loss)
             self.W, _ = sgd(self.W, dW, {"learning_rate": learning_rate})
-            if verbose and step % 100 == 0:
-                print(f"iteration {step} / {num_iters}: loss {float(loss):f}")
+            if verbose:
+                print_loss(step, num_iters, loss)
         return floats(losses)
 
     def predict(self, X: Array) -> Array:
         """(N,) integers: the class with the largest score in each row of X (N, D)."""
         rows, W = same_float(X, self._weights(X))
-        return namespace(X).argmax(affine(rows, W, None), axis=1)
+        return predict_classes(affine(rows, W, None))
 
     def loss(self, X_batch: Array, y_batch: Array, reg: float) -> tuple[Any, Array]:
-        """(loss, dW) of a batch with the penalty reg * sum(W^2); a subclass's to give."""
+        """(loss, dW) of a batch with the penalty reg * sum(W^2), by a subclass."""
         raise NotImplementedError(f"{type(self).__name__} has no loss: use LinearSVM or Softmax")
 
     def save(self, fname: str | os.PathLike[str]) -> None:
-        """Writes W to a file of exactly this name (npz format, no pickle)."""
+        """Write W to a file of exactly this name (npz format, no pickle)."""
         if self.W is None:
             raise ValueError("nothing to save yet: W is None; call train first")
         save_arrays(fname, {"W": self.W})
 
     def load(self, fname: str | os.PathLike[str]) -> bool:
-        """Reads W, as a NumPy array, from a file that `save` wrote. Returns True.
+        """Read W, as a NumPy array, from a file that `save` wrote. Returns True.
 
         Raises FileNotFoundError, or ValueError for a file that save() did not write.
         """
-        arrays = load_arrays(fname)
-        if "W" not in arrays:
-            raise ValueError(f"{fname}: holds {sorted(arrays)}, but a linear classifier needs W")
-        self.W = arrays["W"]
+        self.W = load_arrays(fname, ["W"])["W"]
         return True
 
     def _weights(self, X: Array) -> Array:
@@ -112,7 +109,7 @@ class LinearSVM(LinearClassifier):
 
 
 class Softmax(LinearClassifier):
-    """Linear classifier with softmax and cross-entropy."""
+    """Linear classifier with the softmax loss."""
 
     def loss(self, X_batch: Array, y_batch: Array, reg: float) -> tuple[Any, Array]:
         """(loss, dW) by `softmax_loss_vectorized`."""

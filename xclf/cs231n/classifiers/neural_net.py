@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from xclf._array_api import Array, namespace
-from xclf.cs231n._arrays import accuracy, beside, check_rows, floats, settle, take_rows
+from xclf._array_api import Array
+from xclf.cs231n._arrays import (
+    accuracy,
+    checked_labels,
+    draw_rows,
+    floats,
+    predict_classes,
+    print_loss,
+)
 from xclf.cs231n.classifiers import _net
 from xclf.cs231n.optim import sgd
 
@@ -36,11 +41,7 @@ class TwoLayerNet:
         X : (N, D);  y : (N,) integers in [0, C), on the host or beside X. `grads` has the keys and
         shapes of `params`.
         """
-        settle(self.params, X)
-        scores, caches = _net.forward(self.params, _net.in_dtype(X, self.params["W1"].dtype))
-        if y is None:
-            return scores
-        return _net.loss_and_grads(self.params, scores, caches, y, reg)
+        return _net.evaluate(self.params, X, y, reg)
 
     def train(
         self,
@@ -58,25 +59,23 @@ class TwoLayerNet:
         """Stochastic gradient descent on `num_iters` batches, each drawn with replacement.
 
         After the first step of every epoch (max(N // batch_size, 1) steps) the accuracies on that
-        batch and on X_val are noted, then the learning rate is multiplied by the decay.
+        batch and on X_val are recorded, then the learning rate is multiplied by the decay.
 
         Returns loss_history (one entry per step), train_acc_history and val_acc_history (one per
         epoch). Raises ValueError for labels that do not fit.
         """
-        y = beside(y, X)
-        check_rows(X, y)
+        y = checked_labels(X, y)
         steps_per_epoch = max(X.shape[0] // batch_size, 1)
         losses, train_accuracies, val_accuracies = [], [], []
         for step in range(num_iters):
-            rows = np.random.choice(X.shape[0], batch_size, replace=True)
-            X_batch, y_batch = take_rows(X, rows), take_rows(y, rows)
+            X_batch, y_batch = draw_rows(X, y, batch_size)
             loss, grads = self.loss(X_batch, y_batch, reg)
             losses.append(loss)
             for name in self.params:
                 config = {"learning_rate": learning_rate}
                 self.params[name], _ = sgd(self.params[name], grads[name], config)
-            if verbose and step % 100 == 0:
-                print(f"iteration {step} / {num_iters}: loss {float(loss):f}")
+            if verbose:
+                print_loss(step, num_iters, loss)
             if step % steps_per_epoch == 0:
                 train_accuracies.append(accuracy(self.predict(X_batch), y_batch))
                 val_accuracies.append(accuracy(self.predict(X_val), y_val))
@@ -89,4 +88,4 @@ class TwoLayerNet:
 
     def predict(self, X: Array) -> Array:
         """(N,) integers: the class with the largest score in each row of X (N, D)."""
-        return namespace(X).argmax(self.loss(X), axis=1)
+        return predict_classes(self.loss(X))
