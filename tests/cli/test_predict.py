@@ -135,9 +135,9 @@ def test_not_a_number_among_the_rows(shell, models, monkeypatch):
     x, y = blobs()
     x[75, 2] = np.nan
     np.savez("t.npz", X=x, y=y)
-    result = "t.npz holds nan in row 75, column 2 (counted from 0): every value must be finite"
-    assert shell.fails("predict", models / "int-svm", "t.npz", "--out", "p.csv") == result
-    assert shell.fails("train", "t.npz") == result
+    message = "t.npz holds nan in row 75, column 2 (counted from 0): every value must be finite"
+    assert shell.fails("predict", models / "int-svm", "t.npz", "--out", "p.csv") == message
+    assert shell.fails("train", "t.npz") == message
     assert not (shell.home / "p.csv").exists()
 
 

@@ -134,7 +134,7 @@ def _check_length(path: Path, shape: tuple[int, ...], actual: int) -> None:
 
 
 def _read_up_to(file: BytesFile, length: int) -> bytearray:
-    """Up to `length` bytes, block by block: a length that a broken header claims is not allocated."""
+    """Up to `length` bytes, block by block: the length in a broken header is not allocated."""
     data = bytearray()
     while len(data) < length and (block := file.read(min(_BLOCK, length - len(data)))):
         data += block
