@@ -12,7 +12,7 @@ from scipy.optimize import LinearConstraint, minimize
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -112,7 +112,7 @@ def problem_on(
     labels = one_hot(backend.xp, backend.asarray(y), network.widths[-1])
     row_weights = None if weights is None else backend.asarray(weights, dtype)
     rows = Rows(backend.asarray(x, dtype), labels, row_weights, backend.dtype(dtype))
-    return Problem(Objective(network, data_loss(loss), reg), rows)
+    return Problem(Objective(network, loss_named(loss), reg), rows)
 
 
 def svm_by_general_solver(
