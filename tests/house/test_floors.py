@@ -112,9 +112,13 @@ def _code_words(tree: ast.AST) -> set[str]:
             words.add(node.module or "")
         elif isinstance(node, ast.alias):
             words.add(node.name)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docs and " " not in node.value:
-                words.add(node.value)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docs
+            and " " not in node.value
+        ):
+            words.add(node.value)
     return words
 
 
