@@ -225,12 +225,10 @@ def test_missing_matplotlib_is_an_error_before_the_work(shell, monkeypatch):
 
 
 def test_ctrl_c(shell, monkeypatch):
-    from xclf.sweep import _train
-
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_train, "fit_minibatch", interrupted)
+    monkeypatch.setattr(xclf.SweepCV, "fit", interrupted)
     write_npz("t.npz")
     found = shell("sweep", "t.npz", *QUICK, "--out", "m.safetensors")
     assert found.status == 130

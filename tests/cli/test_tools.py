@@ -241,6 +241,12 @@ def test_plain_lines_elsewhere():
     assert [next_mark(n) for n in (1, 2, 4, 5, 999)] == [2, 5, 5, 10, 1000]
 
 
+def interrupt_fits(monkeypatch) -> None:
+    """Ctrl-C as soon as a fit begins."""
+    for model in (xclf.SoftmaxClassifier, xclf.SVMClassifier, xclf.TwoLayerClassifier):
+        monkeypatch.setattr(model, "fit", lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 # Ctrl-C, by a signal of its own, at the step named; 0 is before the first.
 @pytest.mark.parametrize("step", [0, 2])
 @pytest.mark.parametrize("options", [(), ("--model", "svm"), ("--model", "two-layer")])
@@ -251,9 +257,7 @@ def test_interrupted(shell, monkeypatch, step, options):
 
     monkeypatch.setattr(FitProgress, "__call__", stop)
     if step == 0:
-        monkeypatch.setattr(
-            "xclf.estimators._base.make_rows", lambda *_: signal.raise_signal(signal.SIGINT)
-        )
+        interrupt_fits(monkeypatch)
     write_npz(shell.home / "t.npz")
     found = shell("train", "t.npz", *options, "--out", "m")
     assert (found.status, found.err) == (130, "xclf: interrupted\n")
@@ -272,9 +276,7 @@ def test_interrupted_before_it_went_on(shell, monkeypatch):
     write_npz(shell.home / "t.npz")
     shell.good("train", "t.npz", "--out", "m")
     before = (shell.home / "m").read_bytes()
-    monkeypatch.setattr(
-        "xclf.estimators._base.make_rows", lambda *_: signal.raise_signal(signal.SIGINT)
-    )
+    interrupt_fits(monkeypatch)
     found = shell("train", "t.npz", "--start", "m", "--out", "m")
     assert found.status == 130
     assert "nothing to save" in found.out
