@@ -10,6 +10,7 @@ from xclf.accelerate._registry import (
     select,
 )
 from xclf.accelerate.cpu import CPU
+from xclf.accelerate.cuda import CUDA
 
 __all__ = [
     "Accelerated",
@@ -21,4 +22,4 @@ __all__ = [
     "select",
 ]
 
-register(*CPU)
+register(*CPU, *CUDA)

@@ -1,74 +1,67 @@
-"""What the CUDA kernels of this room share: sources, arguments, and when they are left."""
+"""What the CUDA accelerators share: where they apply, and what happens when one fails."""
 
 from __future__ import annotations
 
-import threading
+import importlib.util
 import warnings
-from functools import partial
-from importlib import resources
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from xclf._array_api import Array, out_of_memory
-from xclf.kernels import cross_entropy, hinge
-
-NULL = np.uintp(0)
+from xclf._array_api import cuda, library, loaded, namespace, out_of_memory
+from xclf.accelerate._registry import VARIABLE, Accelerator, Request
 
 
-class Trust:
-    """Whether a kernel is used: until anything about it fails, then never again.
+def missing() -> str | None:
+    """Why there is no GPU to run on; a CuPy that nobody has imported yet is taken to have one."""
+    if loaded("cupy") is None:
+        return None if importlib.util.find_spec("cupy") else "CuPy is not installed"
+    xp, why = cuda()
+    return why if xp is None else None
 
-    what, instead : the kernel in words, and the clause that says what is done without it
+
+def on_cupy(request: Request) -> bool:
+    """Whether a fit computes on CuPy arrays."""
+    return library(namespace(request.x)) == "cupy"
+
+
+def attempt(accelerator: Accelerator, launch: Callable[[], None]) -> bool:
+    """Whether `launch` has been done: False where the accelerator fails, or has failed before.
+
+    Raises as `switch_off` does.
     """
-
-    def __init__(self, what: str, instead: str) -> None:
-        self.what, self.instead = what, instead
-        self.lost, self._lock = False, threading.Lock()
-
-    def disable(self, error: Exception) -> None:
-        """Warn, once; raises MemoryError where the error says that there was no memory."""
-        if out_of_memory(error) or "OUT_OF_MEMORY" in str(error):
-            raise MemoryError(str(error)) from error
-        with self._lock:
-            first, self.lost = not self.lost, True
-        if first:
-            warnings.warn(
-                f"{self.what} cannot be used; {self.instead}, which is slower: "
-                f"{type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+    if accelerator.failure is not None:
+        return False
+    try:
+        launch()
+    except Exception as error:  # a compiler, a driver, a file that is missing: all of it
+        switch_off(accelerator, error)
+        return False
+    return True
 
 
-def source_of(name: str) -> str:
-    """The source text of a kernel beside this file."""
-    return resources.files("xclf.objectives").joinpath(name).read_text(encoding="utf-8")
+def switch_off(accelerator: Accelerator, error: Exception) -> None:
+    """Disable an accelerator for the rest of the process after `error`, and warn.
 
-
-def options_of(macros: dict[str, Any]) -> tuple[str, ...]:
-    """What the compiler is told: XCLF_NAME for each of them."""
-    return ("-std=c++17", *(f"-DXCLF_{name}={value}" for name, value in macros.items()))
-
-
-def margin_of(loss: Any) -> Any:
-    """The margin of a hinge, a number or an array; 0 for softmax; None for any other loss."""
-    if loss is cross_entropy:
-        return 0.0
-    if isinstance(loss, partial) and loss.func is hinge and not loss.args:
-        return loss.keywords["margin"] if set(loss.keywords) == {"margin"} else None
-    return None
-
-
-def strides_of(a: Array) -> list[np.int64]:
-    """In elements."""
-    return [np.int64(stride // a.dtype.itemsize) for stride in a.strides]
-
-
-def labels_arguments(labels: Array, classes: int, rows: int) -> Any:
-    """(labels, stride of classes, of rows) as the kernels take them; None where they do not."""
-    if labels.shape == (rows,) and labels.dtype == np.int64:
-        return labels, np.int64(0), *strides_of(labels)
-    if labels.shape == (classes, rows) and labels.dtype == np.bool_:
-        return labels, *strides_of(labels)
-    return None
+    Raises MemoryError where the error is a lack of memory, and RuntimeError where it has broken the
+    CUDA context, so that nothing can be computed on the GPU any more.
+    """
+    if out_of_memory(error) or "OUT_OF_MEMORY" in str(error):
+        raise MemoryError(str(error)) from error
+    cuda: Any = loaded("cupy").cuda  # type: ignore[union-attr]
+    if cuda.get_current_stream().is_capturing():
+        raise error  # ends the recording, which is where it is dealt with
+    try:
+        cuda.Device().synchronize()
+    except Exception:
+        raise RuntimeError(
+            f"{accelerator.name} failed, and the CUDA context is lost: restart Python, and set "
+            f"{VARIABLE}=off to compute without accelerators. The failure: {error}"
+        ) from error
+    first = next(iter(str(error).strip().splitlines()), "")
+    accelerator.disable(f"{type(error).__name__}: {first}")
+    warnings.warn(
+        f"{accelerator.name} is off for the rest of this process ({accelerator.failure}): the "
+        "formulas take its place, with the same results",
+        RuntimeWarning,
+        stacklevel=2,
+    )
