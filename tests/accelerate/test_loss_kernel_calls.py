@@ -1,94 +1,96 @@
-"""The fused losses where the objectives call them, and where they fail."""
+"""The kernel of the losses where objectives call it, and where it fails."""
 
-# ruff: noqa: F401, F811 (fixtures that are imported)
 from __future__ import annotations
 
 import itertools
-import sys
 import warnings
-from functools import partial
 
 import cuda_on_cpu
 import numpy as np
+import pretend_cupy
 import pytest
-from backends import Backend
-from fused_cases import _inputs, _labels, alone, labels_, losses_, place
-from helpers import (
-    assert_close_max_norm,
-    assert_relative,
-    gamma,
-)
+from device_accelerators import host
+from helpers import assert_close_max_norm, assert_relative, gamma
 
-from xclf import _array_api
-from xclf.kernels import cross_entropy, hinge
-from xclf.objectives import Network, Objective, _fused, data_loss
-from xclf.objectives._sums import RowSums
+from xclf import accelerators
+from xclf.accelerate import Request, select
+from xclf.accelerate.cuda import LOSS_KERNEL, loss_kernel
+from xclf.accelerate.cuda.loss_kernel import loss_in_place
+from xclf.objectives import FORMULAS, LOSSES, Network, Objective, Softmax, loss_named
 from xclf.rows import Rows
 
-# --- what calls it ---------------------------------------------------------------------------
+
+@pytest.fixture
+def switched_on():
+    accelerators("cuda_loss_kernel")
+    yield
+    accelerators("default")
 
 
-@losses_
-@labels_
+def chosen_score(x, loss, classes=3, dtype=None):
+    """`Operations.score` of a fit."""
+    request = Request(x, dtype or x.dtype, Network((4, classes)), loss, len(x))
+    return select(request).operations.score
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("masked", [False, True], ids=["integers", "mask"])
 @pytest.mark.parametrize("widths", [(4, 3), (4, 5, 3)], ids=["linear", "net"])
 @pytest.mark.parametrize("heads", [(), (1,), (3,)], ids=["no-heads", "one", "three"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 def test_objectives_are_the_same_with_it_and_without(
-    place, monkeypatch, name, masked, widths, heads, bias
+    cupy, monkeypatch, switched_on, name, masked, widths, heads, bias
 ):
     rng = np.random.default_rng(5)
+    labels = rng.integers(3, size=60)
+    labels = cupy.asarray(labels == np.arange(3)[:, None] if masked else labels)
+    weights = cupy.asarray(rng.uniform(0.5, 2.0, size=(*heads, 60)))
+    margin = cupy.asarray(rng.uniform(0.5, 2.0, size=heads)) if heads else 1.5
+    loss = loss_named(name, margin=margin)
+    x = cupy.asarray(rng.normal(size=(60, 4)))
     network = Network(widths, bias=bias)
-    theta = place.asarray(rng.normal(size=(*heads, network.size)))
-    labels = place.asarray(_labels(rng.integers(3, size=60), 3, masked))
-    weights = place.asarray(rng.uniform(0.5, 2.0, size=(*heads, 60)))
-    loss = data_loss(name, place.asarray(rng.uniform(0.5, 2.0, size=heads)) if heads else 1.5)
-    objective = Objective(network, loss, 0.1)
-    x = place.asarray(rng.normal(size=(60, 4)))
+    theta = cupy.asarray(rng.normal(size=(*heads, network.size)))
+    launches, launch = [], loss_kernel.Call.launch
+    monkeypatch.setattr(
+        loss_kernel.Call, "launch", lambda *given: launches.append(given) or launch(*given)
+    )
 
     def everything():
+        operations = select(Request(x, x.dtype, network, loss, 60)).operations
+        model = Network(widths, bias=bias, operations=operations)
+        objective = Objective(model, loss, 0.1)
         for w in (None, weights):
             rows = Rows(x, labels, w, x.dtype).chunk(slice(3, 57))
-            sums = RowSums(network, loss, network.prepared(theta, x.dtype))
-            yield from sums(rows)
+            yield from objective.sums_at(theta, x.dtype)(rows)
             yield objective.batch_gradient(theta, rows)
             yield objective.loss_sum(theta, rows)
-            yield objective.curvature_sum(theta, rows)
 
-    before = len(place.launches)
-    got = [place.to_host(a) for a in everything()]
-    assert len(place.launches) - before >= 8
-    assert not _fused._trust.lost
-    monkeypatch.setattr(_fused._trust, "lost", True)
-    want = [place.to_host(a) for a in everything()]
+    got = [host(a) for a in everything()]
+    assert len(launches) >= 6
+    accelerators("off")
+    launches.clear()
+    want = [host(a) for a in everything()]
+    assert not launches
     for found, expected in zip(got, want, strict=True):
         # Sums of 54 rows of a few dozen roundings each.
         assert_close_max_norm(found, expected, 1e-13)
 
 
-def test_elsewhere_the_formula_is_used(backend, monkeypatch):
-    """On every namespace but CuPy's nothing is launched; there, the kernel is."""
-    used = []
-    fused = _fused.fused
-    monkeypatch.setattr(_fused, "library", _array_api.library)
-    monkeypatch.setattr(_fused, "fused", lambda *a, **k: used.append(a) or fused(*a, **k))
-    rng = np.random.default_rng(6)
-    x, theta = (backend.asarray(rng.normal(size=shape)) for shape in ((8, 4), 15))
-    rows = Rows(x, backend.asarray(rng.integers(3, size=8)), None, x.dtype)
-    Objective(Network((4, 3)), cross_entropy, 0.1).batch_gradient(theta, rows.chunk(slice(0, 8)))
-    assert len(used) == (backend is Backend.CUPY)
+def test_which_fits_it_takes_part_in(cupy, switched_on):
+    x = np.ones((5, 4), np.float32)
 
+    class Own(Softmax):
+        """What a subclass computes is its own."""
 
-def test_a_loss_of_ones_own_is_called_as_it_is(place):
-    def loss(scores, labels, **options):
-        return cross_entropy(scores, labels, **options)
+        name = "own"
 
-    network, rng = Network((4, 3)), np.random.default_rng(7)
-    x, theta = (place.asarray(rng.normal(size=shape)) for shape in ((8, 4), 15))
-    rows = Rows(x, place.asarray(rng.integers(3, size=8)), None, x.dtype).chunk(slice(0, 8))
-    before = len(place.launches)
-    for unknown in (loss, partial(cross_entropy, need_loss=True), partial(hinge)):
-        RowSums(network, unknown, network.prepared(theta, x.dtype))(rows)
-    assert len(place.launches) == before
+    assert chosen_score(cupy.asarray(x), Softmax()) is loss_kernel.score
+    assert chosen_score(cupy.asarray(x), Own()) is FORMULAS.score
+    assert chosen_score(cupy.asarray(x), Softmax(), classes=1025) is FORMULAS.score
+    assert chosen_score(cupy.asarray(x), Softmax(), dtype=np.float16) is FORMULAS.score
+    assert chosen_score(x, Softmax()) is FORMULAS.score
+    accelerators("default")
+    assert chosen_score(cupy.asarray(x), Softmax()) is FORMULAS.score
 
 
 # --- when it fails ---------------------------------------------------------------------------
@@ -96,73 +98,101 @@ def test_a_loss_of_ones_own_is_called_as_it_is(place):
 CALL = (np.array([[0.0, 1.0], [2.0, 0.5]]), np.array([0, 1]))
 
 
-def _same_as_formula(place):
+def same_as_formula(cupy):
     scores, labels = CALL
-    want = cross_entropy(scores, labels, axis=-2)
-    got = _fused.fused(cross_entropy, place.asarray(scores), place.asarray(labels))
+    want = Softmax()(scores, labels, axis=-2)
+    got = loss_in_place(Softmax(), cupy.asarray(scores), cupy.asarray(labels))
     for found, expected in zip(got, want, strict=True):
-        assert_relative(place.to_host(found), expected, gamma(40, np.float64), "value")
+        assert_relative(host(found), expected, gamma(40, np.float64), "value")
 
 
-def _kernel_that(change):
-    """What a RawKernel is made with goes through `change` first; it may raise."""
+@pytest.fixture
+def change(pretended, monkeypatch):
+    """A function: the kernel's source goes through what it takes, and is compiled anew."""
+    loss_kernel.kernel_of.cache_clear()
 
-    class Changed(cuda_on_cpu.RawKernel):
-        def __init__(self, code, name, options=()):
-            super().__init__(change(code), name, options)
+    def by(edit):
+        class Changed(pretend_cupy.RawKernel):
+            def __init__(self, code, name, options=()):
+                super().__init__(edit(code), name, options)
 
-    return Changed
+        monkeypatch.setattr(pretended, "RawKernel", Changed)
+
+    yield by
+    loss_kernel.kernel_of.cache_clear()
 
 
-def _no_compiler(code):
-    raise RuntimeError("no compiler here")
+def no_compiler(code):
+    raise RuntimeError("no compiler here\nin many lines")
 
 
-def _without_the_barrier_before_the_sums(code):
+def without_the_barrier_before_the_sums(code):
     behind = "    if (group == 0 && inside) {"
+    assert f"    __syncthreads();\n{behind}" in code
     return code.replace(f"    __syncthreads();\n{behind}", behind)
 
 
 FAILURES = {
-    "no compiler": (_no_compiler, "no compiler here"),
-    "a slip": (lambda code: code.replace("Real kept[SLOTS];", ""), "kept"),
+    "no compiler": (no_compiler, r"RuntimeError: no compiler here\)"),
+    "a slip": (lambda code: code.replace("Real kept[KEEP];", ""), "RuntimeError"),
     "wrong gradients": (
-        lambda code: code.replace("v * scale", "-v * scale"),
+        lambda code: code.replace(": pushed_by(v)) * scale", ": pushed_by(v)) * -scale"),
         "gradients of .* are off",
     ),
     "wrong losses": (lambda code: code.replace("= loss * f", "= loss"), "losses of .* are off"),
-    "a missing barrier": (_without_the_barrier_before_the_sums, "are off"),
+    "a missing barrier": (without_the_barrier_before_the_sums, "are off"),
 }
 
 
-@pytest.mark.parametrize("change, reason", FAILURES.values(), ids=FAILURES)
-def test_a_kernel_that_fails_warns_once_and_the_formula_goes_on(alone, monkeypatch, change, reason):
-    if alone.on_gpu:
-        pytest.skip("a kernel is only changed where that can do no harm")
-    monkeypatch.setattr(sys.modules["cupy"], "RawKernel", _kernel_that(change))
+@pytest.mark.parametrize("edit, reason", FAILURES.values(), ids=FAILURES)
+def test_a_kernel_that_fails_is_switched_off(pretended, change, edit, reason):
+    change(edit)
     # Many classes, so that several groups share a row, and need their barriers.
-    scores, _, labels = _inputs(40, 5, (), np.float64)
-    with pytest.warns(RuntimeWarning, match=reason):
-        _fused.fused(cross_entropy, alone.asarray(scores), alone.asarray(labels))
-    assert _fused._trust.lost
-    before = len(alone.launches)
-    with warnings.catch_warnings():
+    scores, labels = np.random.default_rng(0).normal(size=(40, 5)), np.arange(5)
+    with pytest.warns(RuntimeWarning, match=f"cuda_loss_kernel is off .*{reason}"):
+        loss_in_place(Softmax(), pretended.asarray(scores), pretended.asarray(labels))
+    state = next(one for one in accelerators() if one.name == "cuda_loss_kernel")
+    assert (state.state, state.why) == ("off", LOSS_KERNEL.failure)
+    with warnings.catch_warnings():  # said once
         warnings.simplefilter("error")
-        _same_as_formula(alone)
-    assert len(alone.launches) == before
+        same_as_formula(pretended)
 
 
-def test_no_memory_is_no_reason_to_distrust_it(alone, monkeypatch):
+def test_a_lost_context_is_an_error_that_says_what_to_do(pretended, change, monkeypatch):
+    """After an illegal address nothing can be computed on the device: no formula goes on."""
+    change(no_compiler)
+
+    def lost(device):
+        raise RuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(pretended.cuda.Device, "synchronize", lost)
+    with pytest.raises(RuntimeError, match=r"restart Python, and set XCLF_ACCELERATE=off"):
+        same_as_formula(pretended)
+    assert LOSS_KERNEL.failure is None
+
+
+def test_no_memory_is_no_reason_to_distrust_it(cupy, monkeypatch):
     errors = itertools.chain([MemoryError("none left"), RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")])
 
     def full(variant):
         raise next(errors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_fused, "kernel_of", full)
+        patch.setattr(loss_kernel, "kernel_of", full)
         for _ in range(2):
             with pytest.raises(MemoryError):
-                _same_as_formula(alone)
-    before = len(alone.launches)
-    _same_as_formula(alone)
-    assert len(alone.launches) > before
+                same_as_formula(cupy)
+    assert LOSS_KERNEL.failure is None
+    same_as_formula(cupy)
+
+
+def test_the_emulator_sees_a_barrier_that_some_threads_skip(pretended):
+    """What the tests above rely on."""
+    code = """extern "C" __global__ void f(int n) {
+        __shared__ int count;
+        if (threadIdx.x) __syncthreads();
+        count = n;
+    }"""
+    kernel = cuda_on_cpu.RawKernel(code, "f")
+    with pytest.raises(AssertionError, match="different barriers"):
+        kernel((1, 1), (2, 1), (np.int32(1),))

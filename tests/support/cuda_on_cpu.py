@@ -13,7 +13,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,24 +42,15 @@ class RawKernel:
     """cupy.RawKernel; `seed` orders the threads."""
 
     seed = 0
-    max_dynamic_shared_size_bytes = 48 << 10  # what a kernel has that did not ask for more
 
     def __init__(self, code: str, name: str, options: tuple[str, ...] = ()) -> None:
         self._given = f'#include "{_HEADER}"\n{code}\nLAUNCHER({name})\n', options
 
-    def __call__(
-        self,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        args: Sequence[Any],
-        *,
-        shared_mem: int = 0,
-    ) -> None:
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
         library = _compiled(*self._given)  # as CuPy does: not before it is called
         assert 1 <= grid[0] < 2**31
         assert 1 <= grid[1] < 2**16
         assert block[0] * block[1] <= 1024
-        assert shared_mem <= self.max_dynamic_shared_size_bytes
         sizes = (ctypes.c_int * _MOST_ARGUMENTS)()
         assert library.argument_sizes(sizes) == len(args), "the number of arguments"
         held = [_value(arg) for arg in args]
@@ -68,57 +58,36 @@ class RawKernel:
             assert ctypes.sizeof(value) == size, f"the size of argument {place}"
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
         shapes = ((ctypes.c_uint * 2)(*shape) for shape in (grid, block))
-        more, seed = ctypes.c_uint(shared_mem), ctypes.c_uint(self.seed)
-        fault = library.launch(*shapes, more, pointers, seed)
+        fault = library.launch(*shapes, pointers, ctypes.c_uint(self.seed))
         assert fault == 0, FAULTS[fault]
 
 
 class ElementwiseKernel:
-    """cupy.ElementwiseKernel whose result is given: parameters `T x`, `raw T x` or `int64 x`."""
+    """cupy.ElementwiseKernel of parameters `T x`, whose results are given."""
 
     def __init__(self, taken: str, given: str, body: str, name: str) -> None:
         assert name.isidentifier()
-        self.taken, self.given = (
-            [tuple(part.rsplit(" ", 1)) for part in text.split(", ")] for text in (taken, given)
+        ins, outs = (
+            [part.removeprefix("T ") for part in text.split(", ")] for text in (taken, given)
         )
-        lines, first = [], len(self.taken)
-        for place, (kind, own) in enumerate(self.taken):
-            # CuPy's names of types are no types of CUDA C: in statements there is no int64.
-            element = kind.removeprefix("raw ").replace("int64", "long long")
-            where = f"static_cast<{element}*>(a[{place}])"
-            raw = kind.startswith("raw ")
-            lines.append(
-                f"{element}* {own} = {where};" if raw else f"{element} {own} = {where}[i];"
-            )
-        lines += [f"{kind} {own};" for kind, own in self.given] + [body, ";"]
-        lines += [
-            f"static_cast<{kind}*>(a[{first + place}])[i] = {own};"
-            for place, (kind, own) in enumerate(self.given)
-        ]
+        self.count, first = len(ins), len(ins)
+        lines = [f"T {own} = a[{place}][i];" for place, own in enumerate(ins)]
+        lines += [f"T {own};" for own in outs] + [body]
+        lines += [f"a[{first + place}][i] = {own};" for place, own in enumerate(outs)]
         self.loop = "for (std::ptrdiff_t i = 0; i < n; ++i) {\n" + "\n".join(lines) + "\n}"
 
     def __call__(self, *arguments: Any) -> None:
-        kinds = [kind for kind, _ in (*self.taken, *self.given)]
-        assert len(arguments) == len(kinds)
-        outs = arguments[len(self.taken) :]
+        outs = arguments[self.count :]
         dtype, shape = outs[0].dtype, outs[0].shape
-        held = []
-        for kind, value in zip(kinds, arguments, strict=True):
-            if kind.endswith("T") and isinstance(value, np.ndarray):
-                assert value.dtype == dtype, "T is one type"
-            if kind.startswith("raw "):
-                assert value.flags.c_contiguous
-                held.append(value)
-            else:
-                element = np.int64 if kind == "int64" else dtype
-                held.append(np.array(np.broadcast_to(value, shape), element))
+        for value in arguments:
+            assert not isinstance(value, np.ndarray) or value.dtype == dtype, "T is one type"
+        held = [np.array(np.broadcast_to(value, shape), dtype, order="C") for value in arguments]
         real = {"float32": "float", "float64": "double"}[str(dtype)]
         code = "#include <cmath>\n#include <cstddef>\nusing std::sqrt;\n"
-        code += f'extern "C" void run(long n, void** a) {{ using T = {real};\n{self.loop}\n}}\n'
+        code += f'extern "C" void run(long n, {real}** a) {{ using T = {real};\n{self.loop}\n}}\n'
         pointers = (ctypes.c_void_p * len(held))(*(a.ctypes.data for a in held))
-        library = _compiled(code, ("-Wall", "-Werror"))
-        library.run(ctypes.c_long(outs[0].size), pointers)
-        for out, value in zip(outs, held[len(self.taken) :], strict=True):
+        _compiled(code, ("-Wall", "-Werror")).run(ctypes.c_long(outs[0].size), pointers)
+        for out, value in zip(outs, held[self.count :], strict=True):
             out[...] = value
 
 
@@ -127,12 +96,3 @@ def _value(arg: Any) -> Any:
         return ctypes.c_void_p(arg.ctypes.data)
     assert isinstance(arg, np.generic), f"{type(arg)}: CuPy would choose a size for it"
     return ctypes.create_string_buffer(arg.tobytes(), arg.nbytes)
-
-
-def cupy() -> ModuleType:
-    """What `import cupy` shall find."""
-    module = ModuleType("cupy")
-    module.RawKernel = RawKernel
-    module.asarray = np.array
-    module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype)
-    return module

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import taped
@@ -41,6 +43,9 @@ class Device:
     def __exit__(self, *error: object) -> None:
         local.devices.pop()
 
+    def synchronize(self) -> None:
+        refuse("waiting")
+
 
 def current() -> int:
     """The device that this thread computes on."""
@@ -55,6 +60,42 @@ def recording() -> bool:
 def refuse(what: str) -> None:
     if recording():
         raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what}")
+
+
+class MemoryPool:
+    """CuPy's accounts of memory, which is NumPy's.
+
+    A pool keeps what no array uses any more until `free_all_blocks`; for ever, if it is dropped.
+    """
+
+    reserved: ClassVar[Counter[int]] = Counter()  # bytes of all pools, by device
+
+    def __init__(self) -> None:
+        self.kept: Counter[int] = Counter()
+
+    def malloc(self, size: int) -> None:
+        raise AssertionError("memory is NumPy's here")
+
+    def hold(self, host: np.ndarray) -> None:
+        MemoryPool.reserved[current()] += host.nbytes
+        weakref.finalize(host, self._keep, current(), host.nbytes)
+
+    def _keep(self, number: int, size: int) -> None:
+        self.kept[number] += size
+
+    def free_all_blocks(self) -> None:
+        MemoryPool.reserved[current()] -= self.kept.pop(current(), 0)
+
+    def free_bytes(self) -> int:
+        return 1 << 20
+
+    def get_limit(self) -> int:
+        return 0
+
+    def used_bytes(self) -> int:
+        return 0
+
+    total_bytes = used_bytes
 
 
 def bare(value: Any) -> Any:
@@ -133,6 +174,9 @@ class ndarray:  # noqa: N801
 
     def __init__(self, host: np.ndarray) -> None:
         self.host, self.number = host, current()
+        pool = getattr(local, "pool", None)
+        if pool is not None and host.flags.owndata:
+            pool.hold(host)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`")

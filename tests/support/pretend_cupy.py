@@ -9,11 +9,12 @@ It says nothing of speed, and nothing of the order of work on streams: `fake_cup
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from pretend_array import (
     VIEWS,
     CUDARuntimeError,
     Device,
+    MemoryPool,
     array,
     asarray,
     bare,
@@ -40,6 +42,10 @@ from pretend_array import (
     refuse,
     view,
 )
+
+from xclf.accelerate.cuda import graphs
+
+CUBLAS = graphs.cublas
 
 _PRODUCTS = ("matmul", "dot", "tensordot", "einsum", "inner", "vdot", "outer", "vecdot")
 
@@ -65,6 +71,9 @@ class Stream:
     def synchronize(self) -> None:
         refuse("waiting")
 
+    def is_capturing(self) -> bool:
+        return recording()
+
     def begin_capture(self, mode: Any = None) -> None:
         assert self.non_blocking
         assert stream() is self
@@ -75,7 +84,7 @@ class Stream:
         assert recording()
         local.capturing = False
         local.tape.__exit__(None, None, None)
-        return Graph(self.held)
+        return Graph(self.__dict__.pop("held"))
 
 
 class Graph:
@@ -110,12 +119,12 @@ _one_kernel = threading.Lock()  # what stands for a GPU's threads is one
 
 
 class RawKernel(cuda_on_cpu.RawKernel):
-    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
+    def __call__(self, grid: Any, block: Any, args: Any) -> None:
         plain = bare(tuple(args))
 
         def work() -> None:
             with _one_kernel:
-                super(RawKernel, self).__call__(grid, block, plain, shared_mem=shared_mem)
+                super(RawKernel, self).__call__(grid, block, plain)
 
         work()
         if recording():
@@ -136,28 +145,14 @@ class ElementwiseKernel(cuda_on_cpu.ElementwiseKernel):
 
 @contextmanager
 def using_allocator(allocator: Any) -> Any:
-    yield
+    local.pool = allocator.__self__
+    try:
+        yield
+    finally:
+        local.pool = None
 
 
-class MemoryPool:
-    def malloc(self, size: int) -> None:
-        raise AssertionError("memory is NumPy's here")
-
-    def free_bytes(self) -> int:
-        return 1 << 20
-
-    def get_limit(self) -> int:
-        return 0
-
-    def used_bytes(self) -> int:
-        return 0
-
-    total_bytes = used_bytes
-
-    def free_all_blocks(self) -> None:
-        pass
-
-
+@functools.cache
 def _modules() -> dict[str, ModuleType]:
     names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device", "cupy._core")
     made = {name: ModuleType(name) for name in (*names, "cupy._core._routines_linalg", "cupyx")}
@@ -194,13 +189,9 @@ def _modules() -> dict[str, ModuleType]:
         CUDARuntimeError=CUDARuntimeError,
         getDeviceCount=lambda: DEVICES,
         getDevice=current,
-        memGetInfo=lambda: (8 << 30, 16 << 30),
+        memGetInfo=lambda: ((8 << 30) - MemoryPool.reserved[current()], 16 << 30),
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
-        cudaDevAttrMultiProcessorCount=16,
-        cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
-        cudaDevAttrMaxSharedMemoryPerMultiprocessor=81,
-        deviceGetAttribute=lambda which, number: {16: 2, 97: 232448, 81: 233472}[which],
         getDeviceProperties=lambda number: {"name": b"a pretended GPU", "totalGlobalMem": 16 << 30},
     )
     linalg.COMPUTE_TYPE_TF32, kinds = 1, {}
@@ -210,13 +201,36 @@ def _modules() -> dict[str, ModuleType]:
     return made
 
 
-def install() -> None:
-    """`import cupy` finds this from here on, and CUDA graphs a cuBLAS on the host."""
-    assert "cupy" not in sys.modules
-    sys.modules.update(_modules())
-    from xclf import _cuda_graph
+def _is_own(name: str) -> bool:
+    return name.partition(".")[0] in ("cupy", "cupyx") or name.startswith("array_api_compat.cupy")
 
-    _cuda_graph.cublas = taped.Blas
+
+_compat: dict[str, ModuleType] = {}
+
+
+@contextmanager
+def installed() -> Iterator[ModuleType]:
+    """`import cupy` finds this meanwhile, and CUDA graphs a cuBLAS on the host."""
+    before = {name: module for name, module in sys.modules.items() if _is_own(name)}
+    graphs.cublas = taped.Blas
+    for name in before:
+        del sys.modules[name]
+    sys.modules.update({**_modules(), **_compat})
+    try:
+        yield _modules()["cupy"]
+    finally:
+        graphs.cublas = CUBLAS
+        for name in [name for name in sys.modules if _is_own(name)]:
+            module = sys.modules.pop(name)
+            if name.startswith("array_api_compat"):
+                _compat[name] = module  # which it remembers to be the arrays' namespace
+        sys.modules.update(before)
+
+
+def install() -> None:
+    """`installed`, for the rest of the process."""
+    assert "cupy" not in sys.modules
+    installed().__enter__()
 
 
 def wanted() -> bool:

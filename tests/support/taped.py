@@ -1,4 +1,4 @@
-"""NumPy arrays whose work can be recorded and replayed, as a CUDA graph records that of a GPU.
+"""Work that is recorded and replayed, as a CUDA graph records that of a GPU.
 
 What a tape holds is what was computed, from which memory and into which: a replay reads what is
 there by then. So a number that was read once, or an array that was made anew outside, shows.
@@ -19,7 +19,7 @@ _recording: list[list[Callable[[], None]]] = []
 
 @contextmanager
 def tape() -> Iterator[list[Callable[[], None]]]:
-    """What is computed with `Taped` arrays meanwhile; call each to compute it again."""
+    """What is noted meanwhile; call each to compute it again."""
     held: list[Callable[[], None]] = []
     _recording.append(held)
     try:
@@ -38,95 +38,6 @@ def note(work: Callable[[], Any], out: np.ndarray | None) -> None:
 
     for held in _recording:
         held.append(again)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Taped):
-        return value.view(np.ndarray)
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(part) for part in value)
-    return value
-
-
-def _kept(work: Callable[[], Any], sources: Any) -> Any:
-    """The result of work, noted unless it is a view of what it was made from."""
-    made = work()
-    if not isinstance(made, np.ndarray | np.generic):
-        return made
-    out = np.asarray(made)
-    arrays = [part for part in sources if isinstance(part, np.ndarray)]
-    if not any(np.shares_memory(out, part) for part in arrays):
-        note(work, out)
-    return out.view(Taped)
-
-
-class Taped(np.ndarray):
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        inputs = _plain(inputs)
-        options = {name: _plain(value) for name, value in options.items()}
-
-        def work():
-            return getattr(ufunc, method)(*inputs, **options)
-
-        if out is None:
-            return _kept(work, ())
-        target = _plain(out[0])
-        target[...] = work()
-        note(work, target)
-        return out[0]
-
-    def __array_function__(self, func, types, args, kwargs):
-        args, kwargs = _plain(args), {name: _plain(value) for name, value in kwargs.items()}
-        return _kept(lambda: func(*args, **kwargs), args)
-
-    def __getitem__(self, key):
-        plain, key = _plain(self), _plain(key)
-        return _kept(lambda: plain[key], (plain,))
-
-    def __setitem__(self, key, value):
-        target, value = _plain(self)[key], _plain(value)
-        target[...] = value
-        note(lambda: value, target)
-
-    def astype(self, dtype, copy=True):
-        plain = _plain(self)
-        return _kept(lambda: plain.astype(dtype, copy=copy), (plain,))
-
-    def __float__(self):
-        assert not _recording, "a number was read while work was recorded"
-        return float(_plain(self))
-
-    def __bool__(self):
-        assert not _recording, "a truth was read while work was recorded"
-        return bool(_plain(self))
-
-
-class TapedNumpy:
-    """NumPy's namespace, in which new arrays are `Taped` too."""
-
-    def __init__(self, xp: Any) -> None:
-        self.xp, self.__name__ = xp, xp.__name__
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.xp, name)
-
-    def empty(self, shape: Any, *, dtype: Any) -> Taped:
-        return self.xp.empty(shape, dtype=dtype).view(Taped)
-
-
-def join(count: int) -> Callable[..., None]:
-    """The kernel of `_cuda_graph` that puts arrays behind each other."""
-
-    def call(*arguments: Any) -> None:
-        parts, out = [_plain(part) for part in arguments[:count]], _plain(arguments[-1])
-
-        def work() -> None:
-            np.concatenate(parts, axis=-1, out=out)
-
-        work()
-        note(work, None)
-
-    return call
 
 
 # ruff: noqa: N802 (the names are cuBLAS's)
