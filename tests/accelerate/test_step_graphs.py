@@ -10,6 +10,7 @@ from device_accelerators import host
 from estimator_cases import blobs
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, accelerators
+from xclf._array_api import device, namespace
 from xclf.accelerate import Request, select
 from xclf.accelerate.cuda import STEP_GRAPHS, step_graphs
 from xclf.accelerate.cuda.graphs import Graph
@@ -101,12 +102,9 @@ def test_every_kind_of_step_can_be_recorded(cupy, launches, loss, scaled, weight
     given = problem(cupy.asarray, (6, 5, 4), **options)
     network = given.objective.network
     accelerators("cuda_step_graphs" if others == "off" else "all")
-    try:
-        chosen = select(
-            Request(given.rows.x, X.dtype, network, given.objective.loss, 64, Momentum(), 50)
-        )
-    finally:
-        accelerators("default")
+    chosen = select(
+        Request(given.rows.x, X.dtype, network, given.objective.loss, 64, Momentum(), 50)
+    )
     network = Network(network.widths, True, network.shift, network.scale, chosen.operations)
     given = Problem(Objective(network, given.objective.loss, 1e-3), given.rows)
     got = fitted(given, cupy.asarray(theta), Momentum(), 0.01, steps=chosen.steps)
@@ -205,7 +203,7 @@ def test_a_recording_agrees_with_the_formulas(cupy, kind, rule):
 
 
 def stale(step, what):
-    """Let a step forget what a graph may have been recorded with once and for all."""
+    """Let a step go on with its first index, or rate, as a graph would that has recorded it."""
     write = step._write
 
     def once(state, index, rate, first=[]):  # noqa: B006 (what is kept from call to call)
@@ -255,24 +253,16 @@ def test_which_fits_it_takes_part_in(cupy):
 
     x = cupy.asarray(X)
     accelerators("cuda_step_graphs")
-    try:
-        assert steps(x).kind is FormulaUpdate
-        assert steps(x, count=49) is None  # takes longer than it saves
-        assert steps(x, rule=None) is None
-        assert steps(x, bounded=True) is None  # a graph keeps its memory
-        assert steps(Streamed(X, *where(x))) is None
-        assert steps(X) is None
-        accelerators(["cuda_step_graphs", "cuda_update_kernels"])
-        assert steps(x).kind is KernelUpdate
-    finally:
-        accelerators("default")
+    assert steps(x).kind is FormulaUpdate
+    assert steps(x, count=49) is None  # takes longer than it saves
+    assert steps(x, rule=None) is None
+    assert steps(x, bounded=True) is None  # a graph keeps its memory
+    assert steps(Streamed(X, namespace(x), device(x))) is None
+    assert steps(X) is None
+    accelerators(["cuda_step_graphs", "cuda_update_kernels"])
+    assert steps(x).kind is KernelUpdate
+    accelerators("default")
     assert steps(x) is None
-
-
-def where(x):
-    from xclf import _array_api
-
-    return _array_api.namespace(x), _array_api.device(x)
 
 
 def broken(cupy, monkeypatch, change):
@@ -350,11 +340,8 @@ def test_fits_are_recorded(cupy, launches, model, dtype):
     for choice in ("off", "all"):
         accelerators(choice)
         launches.clear()
-        try:
-            found[choice] = host(model.fit(x, y).decision_function(x))
-            again = host(model.fit(x, y).decision_function(x))
-        finally:
-            accelerators("default")
+        found[choice] = host(model.fit(x, y).decision_function(x))
+        again = host(model.fit(x, y).decision_function(x))
         np.testing.assert_array_equal(again, found[choice])
         assert len(launches) == (0 if choice == "off" else 2 * (8 * 12 + 2))
     assert STEP_GRAPHS.failure is None

@@ -26,8 +26,6 @@ rng = np.random.default_rng(0)
 @pytest.fixture
 def switched_on(cupy):
     accelerators("cuda_update_kernels")
-    yield
-    accelerators("default")
 
 
 @rules

@@ -11,6 +11,7 @@ import pretend_cupy
 import pytest
 from backends import Backend, required_backends, why_missing
 
+from xclf.accelerate import _registry
 from xclf.accelerate.cuda import CUDA
 
 
@@ -38,8 +39,9 @@ def pretended(cupy):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_accelerators():
-    """What one test switches off is on again in the next."""
+def _fresh_accelerators(monkeypatch):
+    """What one test chooses, or switches off, is as before in the next."""
+    monkeypatch.setattr(_registry, "_choice", _registry._choice)
     yield
     for accelerator in CUDA:
         accelerator.failure = None
