@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -206,6 +206,7 @@ def _is_own(name: str) -> bool:
 
 
 _compat: dict[str, ModuleType] = {}
+_for_good = ExitStack()
 
 
 @contextmanager
@@ -230,7 +231,7 @@ def installed() -> Iterator[ModuleType]:
 def install() -> None:
     """`installed`, for the rest of the process."""
     assert "cupy" not in sys.modules
-    installed().__enter__()
+    _for_good.enter_context(installed())
 
 
 def wanted() -> bool:
