@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from helpers import assert_close_max_norm
 from threadpoolctl import threadpool_limits
 
 import xclf
+from xclf.accelerate import Request, select
+from xclf.accelerate.cpu import compiled_products
+from xclf.accelerate.cpu.compiled_products import CompiledChoice, CompiledProducts, tile_columns
+from xclf.accelerate.cpu.products import BLAS
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, RowSums, _compiled, data_loss, proximal_sums
-from xclf.objectives._compiled import BLAS, CompiledProducts, products, tile_columns
+from xclf.objectives import Network, Objective, ProximalSums, RowSums, loss_named
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -26,16 +30,16 @@ COLUMNS, FEATURES, ROWS = 7, 150, 21
 
 @pytest.fixture(scope="module")
 def tiles():
-    module = _compiled._module()
+    module = compiled_products._module()
     if module is None:
         pytest.skip("numba is not installed, is for another NumPy, or knows no AVX2 here")
     return module
 
 
 @pytest.fixture
-def always(tiles, monkeypatch):
+def always(tiles, monkeypatch, switched_on):
     """Small problems compile too; the products that did are counted."""
-    monkeypatch.setattr(_compiled, "_WORTH_COMPILING", 1)
+    monkeypatch.setattr(compiled_products, "_WORTH_COMPILING", 1)
     calls = []
     plain = CompiledProducts.gradient
     monkeypatch.setattr(CompiledProducts, "gradient", lambda *a: calls.append(1) or plain(*a))
@@ -148,6 +152,14 @@ def _rows(dtype, *, classes=4, features=FEATURES, rows=50, weights=None, mask=Tr
     return Rows(x, one_hot(np, labels, classes) if mask else labels, weights, np.dtype(dtype))
 
 
+def _accelerated(network, rows, loss="softmax"):
+    """The network with what accelerators make of a full-batch fit to the rows."""
+    request = Request(
+        x=rows.x, dtype=rows.dtype, network=network, loss=loss_named(loss), n_rows=len(rows)
+    )
+    return replace(network, operations=select(request).operations)
+
+
 @dtypes
 @pytest.mark.parametrize("heads", [(), (1,), (3,)])
 @pytest.mark.parametrize("place", ["raw", "standardised", "no biases"])
@@ -160,8 +172,10 @@ def test_the_sums_are_those_of_any_backend(always, heads, place, dtype):
     rng = np.random.default_rng(1)
     theta = rng.normal(size=(*heads, network.size))
     rows = _rows(dtype, weights=rng.uniform(size=(*heads, 50)).astype(dtype))
-    fast = Objective(network, data_loss("softmax"), 0.0).sums_at(theta, np.dtype(dtype), 50)
-    plain = RowSums(fast.network, fast.loss, fast.layers)
+    fast = Objective(_accelerated(network, rows), loss_named("softmax"), 0.0).sums_at(
+        theta, rows.dtype
+    )
+    plain = RowSums(network, fast.loss, fast.layers)
     chunk = rows.chunk(slice(0, 50))
     for got, want in zip(fast.finish(fast(chunk)), plain.finish(plain(chunk)), strict=True):
         assert got.shape == want.shape
@@ -177,12 +191,14 @@ def test_huge_scores_have_finite_losses(always, dtype):
     network = Network((FEATURES, 4))
     theta = 1e4 * np.random.default_rng(0).normal(size=network.size)
     rows = _rows(dtype)
-    objective = Objective(network, data_loss("softmax"), 0.0)
-    fast = objective.sums_at(theta, np.dtype(dtype), 50)
-    slow = objective.sums_at(theta, np.dtype(dtype))
-    assert isinstance(fast.products, CompiledProducts)
-    assert slow.products is BLAS
-    for got, want in zip(fast(rows), slow(rows), strict=True):
+    fast = _accelerated(network, rows)
+    made = fast.operations.row_sums.products(theta.reshape(4, -1)[:, :-1])
+    assert isinstance(made, CompiledProducts)
+    sums = []
+    for one in (fast, network):
+        step = Objective(one, loss_named("softmax"), 0.0).sums_at(theta, rows.dtype)
+        sums.append(step(rows.chunk(slice(0, 50))))
+    for got, want in zip(*sums, strict=True):
         assert np.isfinite(got).all()
         assert_close_max_norm(np.atleast_1d(got), np.atleast_1d(want), 400 * np.finfo(dtype).eps)
 
@@ -195,10 +211,9 @@ def test_the_hinge_is_the_same(always, dtype):
     theta = rng.normal(size=(heads, network.size))
     margin = smoothing = np.ones(heads, dtype=dtype)
     sums = []
-    for known in (0, 50):
+    for one in (network, _accelerated(network, rows, "hinge")):
         anchor = np.zeros((heads, 4, 50), dtype=dtype)
-        numbers = {"margin": margin, "smoothing": smoothing, "anchor": anchor}
-        step = proximal_sums(network, theta, np.dtype(dtype), rows=known, **numbers)
+        step = ProximalSums(one, one.prepared(theta, rows.dtype), margin, smoothing, anchor)
         sums.append(step(rows.chunk(slice(0, 50)), slice(0, 50)))
     for got, want in zip(*sums, strict=True):
         assert_close_max_norm(got, want, (FEATURES + 50) * np.finfo(dtype).eps)
@@ -210,7 +225,7 @@ def test_the_same_bits_whatever_the_threads(always, dtype):
     rows = _rows(dtype, rows=20_000)
     network = Network((FEATURES, 4))
     theta = np.random.default_rng(0).normal(size=network.size)
-    problem = Problem(Objective(network, data_loss("softmax"), 0.1), rows)
+    problem = Problem(Objective(_accelerated(network, rows), loss_named("softmax"), 0.1), rows)
     found = []
     for threads in (1, 2, 2):
         with threadpool_limits(threads, user_api="blas"):
@@ -227,7 +242,7 @@ def test_a_fit_ends_where_it_does_without(always, model, monkeypatch):
     x, y = rng.normal(size=(300, 70)), rng.integers(3, size=300)
     fast = model(reg=0.1, tol=1e-10).fit(x, y)
     assert always
-    monkeypatch.setattr(_compiled, "_WORTH_COMPILING", 10**9)
+    monkeypatch.setattr(compiled_products, "_WORTH_COMPILING", 10**9)
     plain = model(reg=0.1, tol=1e-10).fit(x, y)
     # Both are within tol of one optimum: a gradient of 1e-10 is 1e-19 in the objective, and the
     # hinge's certificate says how far it may be.
@@ -239,27 +254,27 @@ def test_a_fit_ends_where_it_does_without(always, model, monkeypatch):
 
 
 def test_small_passes_do_not_wait_for_a_compiler(monkeypatch):
-    monkeypatch.setattr(_compiled, "_module", lambda: pytest.fail("numba was asked for"))
-    assert products(np.zeros((10, 784)), 0) is BLAS
-    assert products(np.zeros((10, 64)), 1437) is BLAS
-    assert products(np.zeros((2, 5, 784)), 12_000) is BLAS
+    monkeypatch.setattr(compiled_products, "_module", lambda: pytest.fail("numba was asked for"))
+    assert CompiledChoice(0)(np.zeros((10, 784))) is BLAS
+    assert CompiledChoice(1437)(np.zeros((10, 64))) is BLAS
+    assert CompiledChoice(12_000)(np.zeros((2, 5, 784))) is BLAS
 
 
 def test_large_passes_are_compiled(tiles):
     for w, m in ((np.zeros((10, 784), "f4"), 5), (np.zeros((2, 3, 784)), 3)):
-        made = products(w, 60_000)
+        made = CompiledChoice(60_000)(w)
         assert isinstance(made, CompiledProducts)
         assert made.columns == m
 
 
 def test_blas_where_it_is_better(tiles, monkeypatch):
     """Many columns, and few features: a tile of gradients has more."""
-    monkeypatch.setattr(_compiled, "_most_columns", lambda vector: 45)
-    assert products(np.zeros((46, 784)), 10**6) is BLAS
-    assert products(np.zeros((9, 5, 784)), 10**6) is not BLAS
+    monkeypatch.setattr(compiled_products, "_most_columns", lambda vector: 45)
+    assert CompiledChoice(10**6)(np.zeros((46, 784))) is BLAS
+    assert CompiledChoice(10**6)(np.zeros((9, 5, 784))) is not BLAS
     width = tiles.SPAN * tiles.VECTOR // 8
-    assert products(np.zeros((5, width - 1)), 10**8) is BLAS
-    assert products(np.zeros((5, width)), 10**8) is not BLAS
+    assert CompiledChoice(10**8)(np.zeros((5, width - 1))) is BLAS
+    assert CompiledChoice(10**8)(np.zeros((5, width))) is not BLAS
 
 
 @pytest.mark.parametrize(
@@ -275,8 +290,8 @@ def test_blas_where_it_is_better(tiles, monkeypatch):
 def test_columns_depend_on_the_blas(monkeypatch, architectures, vector, columns):
     found = [{"user_api": "blas", "architecture": name} for name in architectures]
     found.append({"user_api": "openmp"})
-    monkeypatch.setattr(_compiled, "threadpool_info", lambda: found)
-    assert _compiled._most_columns.__wrapped__(vector) == columns
+    monkeypatch.setattr(compiled_products, "threadpool_info", lambda: found)
+    assert compiled_products._most_columns.__wrapped__(vector) == columns
 
 
 def test_tiles_waste_little():
@@ -285,21 +300,21 @@ def test_tiles_waste_little():
 
 def test_without_numba(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert _compiled._module.__wrapped__() is None
-    monkeypatch.setattr(_compiled, "_module", lambda: None)
-    assert products(np.zeros((10, 784)), 10**6) is BLAS
+    assert compiled_products._module.__wrapped__() is None
+    monkeypatch.setattr(compiled_products, "_module", lambda: None)
+    assert CompiledChoice(10**6)(np.zeros((10, 784))) is BLAS
 
 
 def test_a_numba_that_does_not_load_is_as_good_as_none(tiles, monkeypatch):
     """It may be for another NumPy, and have come with something else: nothing is said."""
-    monkeypatch.setitem(sys.modules, "xclf.objectives._tiles", None)
-    monkeypatch.delattr("xclf.objectives._tiles", raising=False)
-    assert _compiled._module.__wrapped__() is None
+    monkeypatch.setitem(sys.modules, "xclf.accelerate.cpu._tiles", None)
+    monkeypatch.delattr("xclf.accelerate.cpu._tiles", raising=False)
+    assert compiled_products._module.__wrapped__() is None
 
 
 def test_a_switched_off_numba_is_let_be(tiles, monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
-    assert _compiled._module.__wrapped__() is None
+    assert compiled_products._module.__wrapped__() is None
 
 
 class _Broken:
@@ -322,17 +337,17 @@ class _Broken:
 def test_products_that_do_not_work_are_not_used(tiles, error, words):
     made = CompiledProducts(_Broken(tiles, error), 5)
     with pytest.warns(RuntimeWarning, match=words):
-        assert not _compiled._works.__wrapped__(made, np.dtype("float32"))
+        assert not compiled_products._works.__wrapped__(made, np.dtype("float32"))
 
 
 def test_code_is_kept_on_disk(tiles):
     """A second process reads what the first one compiled."""
-    made = products(np.zeros((5, 784)), 10**6)
+    made = CompiledChoice(10**6)(np.zeros((5, 784)))
     assert made is not BLAS
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        "import numpy as np; from xclf.objectives import _compiled; "
-        "made = _compiled.products(np.zeros((5, 784)), 10**6); stats = made.tiles.scores.stats; "
+        "import numpy as np; from xclf.accelerate.cpu.compiled_products import CompiledChoice; "
+        "made = CompiledChoice(10**6)(np.zeros((5, 784))); stats = made.tiles.scores.stats; "
         "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

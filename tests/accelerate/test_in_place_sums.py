@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from helpers import GRADIENT_BOUND, assert_close_max_norm
+from helpers import assert_close_max_norm
 
+from xclf.accelerate import Request, select
+from xclf.accelerate.cpu import HingeProximalSums, SoftmaxRowSums, softmax_in_place
 from xclf.kernels import cross_entropy, one_hot
-from xclf.objectives import Network, Objective, RowSums, data_loss
-from xclf.objectives._host import HostSoftmaxSums, softmax_in_place, true_index
+from xclf.objectives import (
+    FORMULAS,
+    LOSSES,
+    Move,
+    Network,
+    Objective,
+    ProximalSums,
+    RowSums,
+    loss_named,
+)
+from xclf.optim import SGD
 from xclf.rows import Rows
 
 RNG = np.random.default_rng(0)
@@ -49,75 +62,111 @@ def test_extremes_in_place(dtype):
     assert got[0, 0] == pytest.approx(2 * np.exp(-40.0), rel=1e-6)
 
 
-@dtypes
-@pytest.mark.parametrize("heads", [(), (1,), (4,)])
-@pytest.mark.parametrize("place", ["raw", "standardised", "scaled, no biases", "no biases"])
-@pytest.mark.parametrize("mask", [True, False])
-def test_the_sums_are_those_of_any_backend(heads, place, mask, dtype):
-    rows, features, classes = 50, 6, 4
+places = pytest.mark.parametrize("place", ["raw", "standardised", "scaled, no biases", "no biases"])
+
+
+def _network(place, features, classes):
     options = {"bias": "no biases" not in place}
     if place in ("standardised", "scaled, no biases"):
         options["scale"] = np.linspace(0.5, 2.0, features)
         options["shift"] = np.linspace(-1.0, 1.0, features) if options["bias"] else None
-    network = Network((features, classes), **options)
-    objective = Objective(network, data_loss("softmax"), 0.0)
+    return Network((features, classes), **options)
+
+
+def _rows(n, features, classes, dtype, weights=None, mask=True):
+    labels = RNG.integers(classes, size=n)
+    x = RNG.normal(size=(n, features)).astype(dtype)
+    return Rows(x, one_hot(np, labels, classes) if mask else labels, weights, np.dtype(dtype))
+
+
+@dtypes
+@pytest.mark.parametrize("heads", [(), (1,), (4,)])
+@places
+@pytest.mark.parametrize("mask", [True, False])
+def test_softmax_sums_are_those_of_the_formula(heads, place, mask, dtype):
+    network = _network(place, 6, 4)
     theta = RNG.normal(size=(*heads, network.size))
-    labels = RNG.integers(classes, size=rows)
-    labels = one_hot(np, labels, classes) if mask else labels
-    weights = RNG.uniform(size=(*heads, rows)).astype(dtype)
-    x = RNG.normal(size=(rows, features)).astype(dtype)
-    chunk = Rows(x, labels, weights, np.dtype(dtype)).chunk(slice(0, rows))
-    fast = objective.sums_at(theta, np.dtype(dtype))
-    assert isinstance(fast, HostSoftmaxSums)
-    plain = RowSums(fast.network, fast.loss, fast.layers)
-    for got, want in zip(fast.finish(fast(chunk)), plain.finish(plain(chunk)), strict=True):
-        assert got.shape == want.shape
+    weights = RNG.uniform(size=(*heads, 50)).astype(dtype)
+    chunk = _rows(50, 6, 4, dtype, weights, mask).chunk(slice(0, 50))
+    sums = Objective(network, loss_named("softmax"), 0.0).sums_at(theta, np.dtype(dtype))
+    got, want = sums.finish(SoftmaxRowSums()(sums, chunk)), sums.finish(sums(chunk))
+    for one, other in zip(got, want, strict=True):
+        assert one.shape == other.shape
         # Products of the same operands; sums over 50 rows.
-        assert_close_max_norm(np.atleast_1d(got), np.atleast_1d(want), 50 * np.finfo(dtype).eps)
+        assert_close_max_norm(np.atleast_1d(one), np.atleast_1d(other), 50 * np.finfo(dtype).eps)
 
 
-def test_the_slow_way_is_for_nets_hinges_and_devices(backend):
-    theta = backend.asarray(np.zeros(8))
-    linear, net = Network((3, 2)), Network((1, 2, 1))
-    host = isinstance(theta, np.ndarray)
-    made = Objective(linear, data_loss("softmax"), 0.0).sums_at(theta, theta.dtype)
-    assert isinstance(made, HostSoftmaxSums) == host
-    made = Objective(linear, data_loss("hinge"), 0.0).sums_at(theta, theta.dtype)
-    assert not isinstance(made, HostSoftmaxSums)
-    made = Objective(net, data_loss("softmax"), 0.0).sums_at(theta[:7], theta.dtype)
-    assert not isinstance(made, HostSoftmaxSums)
+@dtypes
+@pytest.mark.parametrize("weights", ["none", "rows", "heads"])
+@pytest.mark.parametrize("classes", [3, 100])
+@places
+@pytest.mark.parametrize("relaxation", [None, 1.0, 1.6])
+def test_hinge_sums_are_those_of_the_formula(weights, dtype, classes, place, relaxation):
+    heads, n, network = 3, 50, _network(place, 4, classes)
+    size = {"none": None, "rows": n, "heads": (heads, n)}[weights]
+    w = None if size is None else RNG.uniform(size=size).astype(dtype)
+    rows = _rows(n, 4, classes, dtype, w, mask=classes < 64)
+    labels = rows.labels.argmax(axis=0) if rows.labels.ndim > 1 else rows.labels
+    anchor = RNG.uniform(size=(heads, classes, n)).astype(dtype)
+    anchor[:, labels, np.arange(n)] = 0.0
+    margin, smoothing, before = RNG.uniform(0.25, 4.0, size=(3, heads)).astype(dtype)
+    move = None
+    if relaxation is not None:
+        move = Move(np.array([True, False, True]), before, relaxation)
+    theta = RNG.normal(size=(heads, network.size)).astype(dtype)
+    layers = network.prepared(theta, rows.dtype)
+    results, after = [], []
+    for operation in (HingeProximalSums(), FORMULAS.proximal_sums):
+        after.append(anchor.copy())
+        sums = ProximalSums(network, layers, margin, smoothing, after[-1], move)
+        results.append(operation(sums, rows.chunk(slice(0, n)), slice(0, n)))
+    # A few rounding errors of sums of n * C terms.
+    close = {"float64": 1e-13, "float32": 2e-6}[np.dtype(dtype).name]
+    assert_close_max_norm(after[0], after[1], close)
+    for one, other in zip(*results, strict=True):
+        assert one.shape == other.shape
+        assert_close_max_norm(one, other, close)
 
 
-def test_true_index():
-    labels = np.array([2, 0, 1])
-    np.testing.assert_array_equal(true_index(labels), labels)
-    np.testing.assert_array_equal(true_index(one_hot(np, labels, 3)), labels)
-
-
-@pytest.mark.parametrize("heads", [None, 3])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_minibatch_gradients_are_those_of_the_formula(heads, weighted, scaled, dtype):
-    """With `total` they are computed in place, as for one of several threads."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(20, 6)).astype(dtype), rng.integers(0, 4, 20)
-    place = {}
-    if scaled:
-        place = {"shift": x.mean(axis=0), "scale": x.std(axis=0)}
-    shape = () if heads is None else (heads,)
-    reg = 1e-2 if heads is None else np.logspace(-3, -1, heads).astype(dtype)
-    objective = Objective(Network((6, 4), **place), data_loss("softmax"), reg)
-    theta = rng.normal(size=(*shape, objective.network.size)).astype(dtype)
-    weights = rng.uniform(0.5, 1.5, (*shape, 20)).astype(dtype) if weighted else None
-    rows = Rows(x, one_hot(np, y, 4), weights, dtype).chunk(slice(0, 20))
-    want, got = (
-        objective.batch_gradient(theta, rows),
-        objective.batch_gradient(theta, rows, total=20),
+@pytest.mark.parametrize("widths", [(3, 2), (3, 4, 2)], ids=["linear", "net"])
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("rule", [None, SGD()], ids=["full-batch", "minibatch"])
+def test_which_fits_they_take_part_in(backend, widths, loss, rule, switched_on):
+    """Full-batch ones of linear models, on NumPy rows, of the losses that they are written for."""
+    x = backend.asarray(np.zeros((8, 3)))
+    request = Request(
+        x=x, dtype=x.dtype, network=Network(widths), loss=loss_named(loss), n_rows=8, rule=rule
     )
-    assert got.dtype == want.dtype
-    assert got.shape == want.shape
-    assert_close_max_norm(got, want, 10 * GRADIENT_BOUND[np.dtype(dtype).name])
-    data = objective.batch_gradient(theta, rows, total=20, penalty=False)
-    assert not np.allclose(data, got)
-    changed = np.array(theta) + 0.1
-    assert not np.allclose(objective.batch_gradient(changed, rows, total=20), got)
+    operations = select(request).operations
+    takes_part = isinstance(x, np.ndarray) and len(widths) == 2 and rule is None
+    assert isinstance(operations.row_sums, SoftmaxRowSums) == (takes_part and loss == "softmax")
+    expected = takes_part and loss == "hinge"
+    assert isinstance(operations.proximal_sums, HingeProximalSums) == expected
+
+
+def test_a_loss_of_ones_own_is_computed_by_its_formula(switched_on):
+    """A subclass of a known loss may compute anything."""
+
+    class Own(type(loss_named("softmax"))):
+        pass
+
+    x = np.zeros((8, 3))
+    network = Network((3, 2))
+    chosen = select(Request(x=x, dtype=x.dtype, network=network, loss=Own(), n_rows=8))
+    assert chosen.operations.row_sums is FORMULAS.row_sums
+
+
+def test_sums_go_through_the_operations_of_the_network():
+    """`RowSums` and `ProximalSums` call what the network holds."""
+    seen = []
+    operations = dataclasses.replace(
+        FORMULAS,
+        row_sums=lambda *args: seen.append(args) or "row sums",
+        proximal_sums=lambda *args: seen.append(args) or "proximal sums",
+    )
+    network = Network((3, 2), operations=operations)
+    rows = RowSums(network, loss_named("softmax"), [])
+    proximal = ProximalSums(network, [], 1.0, 1.0, None)
+    assert rows("chunk") == "row sums"
+    assert proximal("chunk", slice(2)) == "proximal sums"
+    assert seen == [(rows, "chunk"), (proximal, "chunk", slice(2))]

@@ -1,124 +1,97 @@
-"""The rules as one kernel each, against the rules: their formulas are C, and Python too."""
+"""Minibatch steps on NumPy arrays, in place: the bits of the update rules' formulas."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-import cuda_on_cpu
 import numpy as np
 import pytest
-from python_kernel import PythonKernel
+from backends import Backend
+from estimator_cases import blobs, problem_on
 
-from xclf.optim import (
-    SGD,
-    Adam,
-    Momentum,
-    RMSProp,
-    can_update_in_place,
-    can_update_on_host,
-    in_place,
-    update_in_place,
-    update_on_host,
-)
+from xclf.accelerate import Request, select
+from xclf.accelerate.cpu import UPDATES, in_place_steps
+from xclf.objectives import LOSSES, Network, loss_named
+from xclf.optim import SGD, SOLVERS, Adam, Momentum, Nesterov, RMSProp
+from xclf.training import plain_steps
 
-RULES = [SGD(), Momentum(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
+RULES = [SGD(), Momentum(0.8), Nesterov(0.8), RMSProp(0.95, 1e-6), Adam(0.8, 0.95, 1e-6)]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+heads_ = pytest.mark.parametrize("heads", [None, 3])
 rng = np.random.default_rng(0)
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """A CuPy of NumPy arrays, as far as updates see it."""
-    made = SimpleNamespace(ElementwiseKernel=PythonKernel)
-    monkeypatch.setattr(in_place, "loaded", {"cupy": made}.get)
-    in_place._kernel.cache_clear()
-    yield made
-    in_place._kernel.cache_clear()
+def _for_heads(rule, dtype):
+    """Momentum of its own for each of three heads."""
+    if isinstance(rule, Momentum):
+        return type(rule)(np.array([[0.9], [0.5], [0.0]], dtype))
+    return rule
 
 
-def case(rule, dtype, heads=None):
+@rules
+@heads_
+def test_an_update_has_the_bits_of_the_rule(rule, dtype, heads):
     shape = (40,) if heads is None else (heads, 40)
+    rule = rule if heads is None else _for_heads(rule, dtype)
     theta, gradient = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     state = tuple(
         np.abs(rng.normal(size=shape)).astype(dtype) if hasattr(part, "shape") else 3
         for part in rule.init(theta)
     )
-    penalty = np.where(np.arange(40) % 7, 0.02, 0.0).astype(dtype) * np.ones(shape, dtype)
     rate = 0.1 if heads is None else rng.uniform(0.01, 0.1, (heads, 1)).astype(dtype)
-    return theta, gradient, penalty, state, rate
-
-
-def assert_update(rule, dtype, heads=None):
-    theta, gradient, penalty, state, rate = case(rule, dtype, heads)
-    numbers = rule.numbers(state, rate)
-    want, after = rule.update(theta, gradient + penalty * theta, state, numbers)
-    own = [theta.copy(), *(np.copy(part) for part in state if hasattr(part, "shape"))]
-    held = tuple(own[1:]) + tuple(part for part in state if not hasattr(part, "shape"))
-    arrays = [np.asarray(number, dtype) for number in numbers]
-    update_in_place(rule, own[0], gradient, penalty, held, arrays)
-    # A dozen roundings of numbers of size 1, at worst of a small difference of them.
-    bound = 20 * np.finfo(dtype).eps
-    for got, whole in zip(own, [want, *after], strict=False):
-        assert got.dtype == dtype
-        np.testing.assert_allclose(got, whole, rtol=bound, atol=4 * bound)
-
-
-@rules
-@pytest.mark.parametrize("heads", [None, 3])
-def test_statements_are_the_rule(cupy, rule, dtype, heads):
-    if heads and isinstance(rule, Momentum):
-        rule = Momentum(np.array([[0.9], [0.5], [0.0]], dtype))
-    assert_update(rule, dtype, heads)
-
-
-@rules
-def test_statements_are_c(cupy, rule, dtype):
-    if cuda_on_cpu.COMPILER is None:
-        pytest.skip("g++ is not here")
-    cupy.ElementwiseKernel = cuda_on_cpu.ElementwiseKernel
-    assert_update(rule, dtype)
-
-
-@rules
-@pytest.mark.parametrize("heads", [None, 3])
-def test_on_the_host_bit_for_bit(rule, dtype, heads):
-    if heads and isinstance(rule, Momentum):
-        rule = Momentum(np.array([[0.9], [0.5], [0.0]], dtype))
-    theta, gradient, _, state, rate = case(rule, dtype, heads)
     want, after = rule.step(theta, gradient, state, rate)
-    own = np.array(theta)
-    held = tuple(np.array(part) if hasattr(part, "shape") else part for part in state)
-    done = update_on_host(rule, own, gradient.copy(), held, rule.numbers(state, rate))
-    for got, whole in zip((own, *done), (want, *after), strict=True):
-        np.testing.assert_array_equal(got, whole)
-    for part, now in zip(held, done, strict=True):
-        assert part is now or not hasattr(part, "shape")
+    arrays = [part for part in state if hasattr(part, "shape")]
+    UPDATES[type(rule)](rule, theta, gradient.copy(), *arrays, *rule.numbers(state, rate))
+    np.testing.assert_array_equal(theta, want)
+    for part, whole in zip(arrays, after, strict=False):
+        np.testing.assert_array_equal(part, whole)
 
 
-def test_where_it_can_be_done(monkeypatch):
-    assert not can_update_in_place(SGD(), np.ones(3))
-    monkeypatch.setattr(in_place, "library", lambda xp: "cupy")
-    assert all(can_update_in_place(rule, np.ones(3)) for rule in RULES)
+@rules
+@heads_
+@pytest.mark.parametrize("widths", [(5, 3), (5, 4, 3)], ids=["linear", "net"])
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_steps_have_the_bits_of_plain_steps(rule, heads, widths, loss, dtype):
+    """And what came in is as it was."""
+    x, y = blobs(50, 5, 3)
+    network = Network(widths, shift=x.mean(axis=0).astype(dtype), scale=x.std(axis=0).astype(dtype))
+    weights = None if heads is None else rng.uniform(0.5, 1.5, size=(heads, 50))
+    reg = 0.1 if heads is None else np.array([0.0, 0.1, 0.3], dtype)
+    problem = problem_on(
+        Backend.NUMPY, network, x, y, loss=loss, reg=reg, weights=weights, dtype=dtype
+    )
+    rule = rule if heads is None else _for_heads(rule, dtype)
+    shape = (network.size,) if heads is None else (heads, network.size)
+    theta = rng.normal(size=shape).astype(dtype)
+    state, order = rule.init(theta), rng.permutation(50)
+    batches = [(order[k : k + 10], 0.05 / (1 + k)) for k in range(0, 50, 10)]
+    before = [theta.copy(), *(np.array(part) for part in state)]
+    want, after = plain_steps(problem.objective, rule, problem.rows, theta, state, batches)
+    got, held = in_place_steps(problem.objective, rule, problem.rows, theta, state, batches)
+    for part, was in zip([theta, *state], before, strict=True):
+        np.testing.assert_array_equal(part, was)
+    for part, whole in zip([got, *held], [want, *after], strict=True):
+        np.testing.assert_array_equal(part, whole)
 
-    class Own(SGD):
+
+def _steps(x, rule):
+    network = Network((3, 2))
+    request = Request(
+        x=x, dtype=x.dtype, network=network, loss=loss_named("softmax"), n_rows=8, rule=rule
+    )
+    return select(request).steps
+
+
+@rules
+def test_which_fits_they_take_part_in(backend, rule, switched_on):
+    x = backend.asarray(np.zeros((8, 3)))
+    expected = in_place_steps if isinstance(x, np.ndarray) else None
+    assert _steps(x, rule) is expected
+    assert _steps(x, None) is None
+
+    class Own(type(rule)):
         """What a subclass does is its own."""
 
-    assert not can_update_in_place(Own(), np.ones(3))
-    assert all(map(can_update_on_host, RULES))
-    assert not can_update_on_host(Own())
+    assert _steps(x, Own()) is None
 
 
-@rules
-def test_on_a_device(backend, rule, dtype):
-    if "cupy" not in str(backend):
-        pytest.skip("the kernels are CuPy's")
-    theta, gradient, penalty, state, rate = case(rule, dtype, 3)
-    numbers = [backend.asarray(np.asarray(n, dtype)) for n in rule.numbers(state, rate)]
-    want, after = rule.update(theta, gradient + penalty * theta, state, rule.numbers(state, rate))
-    put = backend.asarray
-    own = [put(theta), *(put(part) for part in state if hasattr(part, "shape"))]
-    held = tuple(own[1:])
-    update_in_place(rule, own[0], put(gradient), put(penalty), held, numbers)
-    bound = 20 * np.finfo(dtype).eps
-    for got, whole in zip(own, [want, *after], strict=False):
-        np.testing.assert_allclose(backend.to_host(got), whole, rtol=bound, atol=4 * bound)
+def test_every_rule_of_a_solver_has_an_update():
+    assert set(UPDATES) == {solver.rule for solver in SOLVERS.values() if not solver.full_batch}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import affine_rows, assert_same_kind, dyadic, l2_value
 
-from xclf.objectives import LOSSES, Layer, Network, data_loss
+from xclf.objectives import Layer, Network
 
 N, D, H, C = 7, 5, 4, 3
 LINEAR, NET = (D, C), (D, H, C)
@@ -207,16 +207,6 @@ def test_the_penalty_leaves_biases_alone(backend, widths, bias, heads, per_head)
             want = np.concatenate([want, 2 * strength * w.ravel(), np.zeros(len(b) * bias)])
         assert float(backend.to_host(value)[head]) == total
         np.testing.assert_array_equal(backend.to_host(gradient)[head], want)
-
-
-def test_every_named_loss_has_a_kernel():
-    scores, labels = np.array([[1.0, 0.0]]), np.array([1])
-    for name in LOSSES:
-        loss, _ = data_loss(name, margin=2.0)(scores, labels)
-        want = {"softmax": math.log1p(math.e), "hinge": 3.0}[name]
-        assert float(loss) == pytest.approx(want, rel=1e-15)
-    with pytest.raises(ValueError, match=r"loss must be one of .*, got 'squared'"):
-        data_loss("squared")
 
 
 def test_a_layer_unpacks_to_weights_and_biases():

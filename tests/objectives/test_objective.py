@@ -15,7 +15,7 @@ from helpers import (
     softmax_rows,
 )
 
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -86,7 +86,7 @@ def test_value_against_loops_and_gradient_against_differences(
     x, labels, weights = _data()
     weights = weights if weighted else None
     problem = Problem(
-        Objective(network, data_loss(loss), 0.1), _numpy_rows(x, _mask(labels), weights)
+        Objective(network, loss_named(loss), 0.1), _numpy_rows(x, _mask(labels), weights)
     )
     theta = _theta(network)
     value, gradient = problem.value_and_grad(theta)
@@ -111,13 +111,13 @@ def test_heads_are_single_heads(backend, widths, loss, weighted):
     regs = np.array([0.0, 0.1, 2.0])
     weights = np.random.default_rng(5).uniform(0.1, 2.0, size=(k, N)) if weighted else None
     rows = _rows(backend, x, _mask(labels), weights)
-    problem = Problem(Objective(network, data_loss(loss), backend.asarray(regs)), rows)
+    problem = Problem(Objective(network, loss_named(loss), backend.asarray(regs)), rows)
     value, gradient = (backend.to_host(a) for a in problem.value_and_grad(backend.asarray(theta)))
     assert value.shape == (k,)
     for head in range(k):
         own = None if weights is None else weights[head]
         single = Problem(
-            Objective(network, data_loss(loss), float(regs[head])),
+            Objective(network, loss_named(loss), float(regs[head])),
             _numpy_rows(x, _mask(labels), own),
         )
         want_value, want_gradient = single.value_and_grad(theta[head])
@@ -134,7 +134,7 @@ def test_the_gradient_of_a_batch_of_all_rows_is_the_gradient(backend, widths, lo
     theta = backend.asarray(_theta(network))
     for own in (None, weights):
         problem = Problem(
-            Objective(network, data_loss(loss), 0.1), _rows(backend, x, _mask(labels), own)
+            Objective(network, loss_named(loss), 0.1), _rows(backend, x, _mask(labels), own)
         )
         _, want = problem.value_and_grad(theta)
         batch = problem.rows.take(backend.asarray(np.arange(N)))
@@ -151,7 +151,7 @@ def test_batch_gradients_average_to_the_gradient(widths, bias):
     weights = weights / weights.mean()
     theta = _theta(network)
     problem = Problem(
-        Objective(network, data_loss("softmax"), 0.1), _numpy_rows(x, _mask(labels), weights)
+        Objective(network, loss_named("softmax"), 0.1), _numpy_rows(x, _mask(labels), weights)
     )
     order = np.random.default_rng(0).permutation(12).reshape(4, 3)
     gradients = [problem.objective.batch_gradient(theta, problem.rows.take(part)) for part in order]
@@ -163,11 +163,11 @@ def test_batch_gradients_of_heads_are_single_ones():
     x, labels, weights = _data()
     theta, regs = _theta(network, (3,)), np.array([0.0, 0.1, 2.0])
     rows = _numpy_rows(x, _mask(labels), np.stack([weights, weights**2, np.ones(N)]))
-    objective = Objective(network, data_loss("hinge"), regs)
+    objective = Objective(network, loss_named("hinge"), regs)
     got = objective.batch_gradient(theta, rows.take(np.array([2, 5, 7])))
     for head in range(3):
         single = _numpy_rows(x, _mask(labels), rows.weights[head])
-        own = Objective(network, data_loss("hinge"), float(regs[head]))
+        own = Objective(network, loss_named("hinge"), float(regs[head]))
         want = own.batch_gradient(theta[head], single.take(np.array([2, 5, 7])))
         assert_close_max_norm(got[head], want, 1e-13)
 
@@ -179,7 +179,7 @@ def test_integer_labels_are_their_mask(backend, loss):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(N, D)), rng.integers(70, size=N)
     theta = backend.asarray(rng.normal(size=network.size))
-    objective = Objective(network, data_loss(loss), 0.1)
+    objective = Objective(network, loss_named(loss), 0.1)
     pairs = []
     for form in (labels, _mask(labels, 70)):
         problem = Problem(objective, _rows(backend, x, form))
@@ -200,7 +200,7 @@ def test_curvature_is_the_sum_over_rows(backend, weighted, k):
     weights = weights if weighted else None
     theta = _theta(network, () if k is None else (k,))
     rows = _rows(backend, x, _mask(labels), weights)
-    objective = Objective(network, data_loss("softmax"), 0.1)
+    objective = Objective(network, loss_named("softmax"), 0.1)
     problem = Problem(objective, rows)
     total = backend.to_host(objective.curvature_sum(backend.asarray(theta), rows))
     mean = backend.to_host(problem.curvature(backend.asarray(theta)))
@@ -217,7 +217,7 @@ def test_curvature_is_the_sum_over_rows(backend, weighted, k):
 def test_sums_of_float32_losses_run_in_float64(backend):
     """4096 losses of 1 + 2^-20 in float32: their float64 sum is exact, a float32 one is not."""
     network = Network((1, 2), bias=False)
-    loss = data_loss("hinge", margin=1.0 + 2.0**-20)
+    loss = loss_named("hinge", margin=1.0 + 2.0**-20)
     rows = _rows(
         backend, np.zeros((4096, 1), "float32"), np.zeros(4096, int), None, dtype="float32"
     )

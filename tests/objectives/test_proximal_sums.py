@@ -1,19 +1,26 @@
-"""The smoothed hinge summed over rows: against plain loops, in place and through the kernels."""
+"""The smoothed hinge summed over rows against plain loops, by the formula and in place."""
 
 from __future__ import annotations
+
+import sys
+from itertools import count
 
 import numpy as np
 import pytest
 from backends import Backend
 from helpers import assert_close_max_norm, assert_relative, hinge_rows, proximal_rows
 
-from xclf.objectives import Move, Network, ProximalSums, _host_proximal, _proximal, proximal_sums
-from xclf.objectives._host_proximal import HostProximalSums
+from xclf.accelerate.cpu import HingeProximalSums
+from xclf.objectives import FORMULAS, Move, Network, Operations, ProximalSums
 from xclf.rows import Rows, sum_over_rows
 
 K, N, D, C = 3, 11, 4, 3
 MARGIN, SMOOTHING = np.array([1.5, 1.0, 0.5]), np.array([0.25, 2.0, 1.0])
 BEFORE = np.array([1.0, 0.5, 4.0])
+IN_PLACE = Operations(proximal_sums=HingeProximalSums())
+operations_ = pytest.mark.parametrize(
+    "operations", [FORMULAS, IN_PLACE], ids=["formula", "in-place"]
+)
 weighting = pytest.mark.parametrize("weights", ["none", "rows", "heads"])
 
 # Gradients, max-norm relative, and sums of losses: a few rounding errors of sums of N * C terms.
@@ -41,19 +48,23 @@ def _case(backend, weights="none", dtype="float64", *, mask=True, bias=True, **p
     return network, rows, theta, anchor, labels, w
 
 
-def _sums(backend, network, rows, theta, anchor, move=None):
-    """(host sums over chunks of four rows, the anchors after it)."""
-    dtype = rows.dtype
+def _step(backend, network, rows, theta, anchor, move=None):
+    """(the sums as a function of chunks, their anchors)."""
     anchor = backend.asarray(anchor)
     if isinstance(anchor, np.ndarray):
         anchor.flags.writeable = True  # it is the fit's own memory, whatever the rows are
-    numbers = {"margin": MARGIN, "smoothing": SMOOTHING}
-    numbers = {name: backend.asarray(v, str(np.dtype(theta.dtype))) for name, v in numbers.items()}
-    step = proximal_sums(
-        network, backend.asarray(theta), dtype, anchor=anchor, move=move, **numbers
-    )
+    elif network.operations is IN_PLACE:
+        pytest.skip("for NumPy arrays")
+    layers = network.prepared(backend.asarray(theta), rows.dtype)
+    numbers = [backend.asarray(v, str(np.dtype(theta.dtype))) for v in (MARGIN, SMOOTHING)]
+    return ProximalSums(network, layers, *numbers, anchor, move), anchor
+
+
+def _sums(backend, network, rows, theta, anchor, move=None):
+    """(host sums over chunks of four rows, the anchors after it)."""
+    step, anchor = _step(backend, network, rows, theta, anchor, move)
     found = sum_over_rows(lambda chunk: step(chunk, chunk.where), rows, size=4)
-    return step, [backend.to_host(part) for part in found], backend.to_host(anchor)
+    return [backend.to_host(part) for part in found], backend.to_host(anchor)
 
 
 def _scores(network, theta, rows, x):
@@ -62,12 +73,15 @@ def _scores(network, theta, rows, x):
 
 
 @weighting
+@operations_
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("mask", [True, False], ids=["mask", "integers"])
-def test_sums_are_those_of_the_formula(backend, weights, dtype, mask):
-    network, rows, theta, anchor, labels, w = _case(backend, weights, dtype, mask=mask)
+def test_sums_are_those_of_the_formula(backend, weights, dtype, mask, operations):
+    network, rows, theta, anchor, labels, w = _case(
+        backend, weights, dtype, mask=mask, operations=operations
+    )
     x = backend.to_host(rows.x).astype(np.float64)
-    _, (loss, slack, plain, dw, db), after = _sums(backend, network, rows, theta, anchor)
+    (loss, slack, plain, dw, db), after = _sums(backend, network, rows, theta, anchor)
     np.testing.assert_array_equal(after, anchor)
     close = CLOSE[dtype]
     for k in range(K):
@@ -83,13 +97,14 @@ def test_sums_are_those_of_the_formula(backend, weights, dtype, mask):
 
 @pytest.mark.parametrize("relaxation", [1.0, 1.6])
 @weighting
-def test_a_move_takes_some_heads_along(backend, weights, relaxation):
+@operations_
+def test_a_move_takes_some_heads_along(backend, weights, relaxation, operations):
     """Their anchors become anchor + relaxation (a - anchor), with the smoothing of before, and the
     sums are those at the new anchors."""
-    network, rows, theta, anchor, labels, w = _case(backend, weights)
+    network, rows, theta, anchor, labels, w = _case(backend, weights, operations=operations)
     x, heads = backend.to_host(rows.x), np.array([True, False, True])
     move = Move(backend.asarray(heads), backend.asarray(BEFORE), relaxation)
-    _, (*got, curvature), after = _sums(backend, network, rows, theta, anchor, move)
+    (*got, curvature), after = _sums(backend, network, rows, theta, anchor, move)
     scores = [_scores(network, theta[k], rows, x) for k in range(K)]
     found = np.stack([
         proximal_rows(scores[k], labels, anchor[k].T, BEFORE[k], MARGIN[k])[3].T for k in range(K)
@@ -97,7 +112,7 @@ def test_a_move_takes_some_heads_along(backend, weights, relaxation):
     want = anchor.copy()
     want[heads] += relaxation * (found - anchor)[heads]
     np.testing.assert_allclose(after, want, rtol=0, atol=1e-14)
-    _, again, _ = _sums(backend, network, rows, theta, want)
+    again, _ = _sums(backend, network, rows, theta, want)
     for one, other in zip(got, again, strict=True):
         assert_close_max_norm(one, other, 1e-13)
     for k in range(K):
@@ -117,61 +132,24 @@ def _curvature(a, labels, weights, smoothing):
     return want
 
 
-def test_a_move_need_not_measure(backend):
-    network, rows, theta, anchor, _, _ = _case(backend)
+@operations_
+def test_a_move_need_not_measure(backend, operations):
+    network, rows, theta, anchor, _, _ = _case(backend, operations=operations)
     heads = backend.asarray(np.ones(K, dtype=bool))
     moves = [Move(heads, backend.asarray(BEFORE), 1.0, measure) for measure in (True, False)]
-    (_, more, one), (_, less, other) = (
+    (more, one), (less, other) = (
         _sums(backend, network, rows, theta, anchor, move) for move in moves
     )
     assert len(more) == len(less) + 1
     np.testing.assert_array_equal(one, other)
 
 
-@weighting
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("classes", [3, 100])
-def test_in_place_is_what_the_kernels_give(weights, dtype, classes):
-    """The path without temporaries and the one for every backend, on the same rows."""
-    rng = np.random.default_rng(1)
-    n, shift, scale = 50, rng.normal(size=D), rng.uniform(1, 2, size=D)
-    network = Network((D, classes), shift=shift.astype(dtype), scale=scale.astype(dtype))
-    w = {"none": None, "rows": rng.uniform(size=n), "heads": rng.uniform(size=(K, n))}[weights]
-    labels = rng.integers(classes, size=n)
-    rows = Rows(rng.normal(size=(n, D)).astype(dtype), labels, w, np.dtype(dtype))
-    if w is not None:
-        rows = Rows(rows.x, labels, w.astype(dtype), rows.dtype)
-    theta = rng.normal(size=(K, network.size)).astype(dtype)
-    anchor = rng.uniform(size=(K, classes, n)).astype(dtype)
-    anchor[:, labels, np.arange(n)] = 0.0
-    layers = network.prepared(theta, rows.dtype)
-    numbers = (MARGIN.astype(dtype), SMOOTHING.astype(dtype))
-    move = Move(np.array([True, False, True]), BEFORE.astype(dtype), 1.6)
-    results, after = [], []
-    for cls in (HostProximalSums, ProximalSums):
-        after.append(anchor.copy())
-        step = cls(network, layers, *numbers, after[-1], move)
-        results.append(step(rows.chunk(slice(0, n)), slice(0, n)))
-    assert_close_max_norm(after[0], after[1], CLOSE[dtype])
-    for one, other in zip(*results, strict=True):
-        assert one.shape == other.shape
-        assert_close_max_norm(one, other, CLOSE[dtype])
-
-
-def test_which_sums_are_made_in_place():
-    network, rows, theta, anchor, _, _ = _case(Backend.NUMPY)
-    assert isinstance(_sums(Backend.NUMPY, network, rows, theta, anchor)[0], HostProximalSums)
-    network, rows, theta, anchor, _, _ = _case(Backend.STRICT)
-    assert type(_sums(Backend.STRICT, network, rows, theta, anchor)[0]) is ProximalSums
-
-
-def test_a_net_goes_through_the_kernels():
+def test_a_net():
     rng = np.random.default_rng(2)
     network = Network((D, 5, C))
     _, rows, _, anchor, labels, _ = _case(Backend.NUMPY)
     theta = rng.normal(size=(K, network.size))
-    step, (loss, *_, db), _ = _sums(Backend.NUMPY, network, rows, theta, anchor)
-    assert type(step) is ProximalSums
+    (loss, *_, db), _ = _sums(Backend.NUMPY, network, rows, theta, anchor)
     for k in range(K):
         (w1, b1), (w2, b2) = network.layers(theta[k])
         scores = np.maximum(rows.x @ w1.T + b1[:, 0], 0) @ w2.T + b2[:, 0]
@@ -180,37 +158,34 @@ def test_a_net_goes_through_the_kernels():
         assert_close_max_norm(db[k], want[1].sum(axis=0), 1e-13)
 
 
-def test_a_chunk_that_ends_early_may_be_done_again(backend, monkeypatch):
+@operations_
+def test_a_chunk_that_ends_early_may_be_done_again(backend, operations, monkeypatch):
     """For want of memory, at whatever point: its multipliers have not moved."""
-    network, rows, theta, anchor, _, _ = _case(backend)
-    dtype, heads = rows.dtype, backend.asarray(np.array([True, False, True]))
-    numbers = {"margin": backend.asarray(MARGIN), "smoothing": backend.asarray(SMOOTHING)}
+    network, rows, theta, anchor, _, _ = _case(backend, operations=operations)
+    heads = backend.asarray(np.array([True, False, True]))
     move = Move(heads, backend.asarray(BEFORE), 1.6)
-    after, chunk = [], rows.chunk(slice(2, 9))
-    for fails in (0, 1, 2, 3, None):
-        held = backend.asarray(anchor)
-        if isinstance(held, np.ndarray):
-            held.flags.writeable = True
-        step = proximal_sums(
-            network, backend.asarray(theta), dtype, anchor=held, move=move, **numbers
-        )
-        calls = iter(range(99))
-        for place, name in ((_proximal, "sum_last"), (_host_proximal, "sum_classes")):
-            plain = getattr(place, name)
+    modules = sys.modules["xclf.objectives._operations"], sys.modules[HingeProximalSums.__module__]
+    place, name = (
+        modules[operations is IN_PLACE],
+        ("sum_last", "sum_classes")[operations is IN_PLACE],
+    )
+    plain, after, chunk = getattr(place, name), [], rows.chunk(slice(2, 9))
+    for fails in (0, 1, 2, None):
+        step, held = _step(backend, network, rows, theta, anchor, move)
+        calls = count()
 
-            def limited(values, plain=plain, calls=calls, fails=fails):
-                if next(calls) == fails:
-                    raise MemoryError
-                return plain(values)
+        def limited(values, calls=calls, fails=fails):
+            if next(calls) == fails:
+                raise MemoryError
+            return plain(values)
 
-            monkeypatch.setattr(place, name, limited)
-        if fails is not None and (fails < 3 or type(step) is not ProximalSums):
+        monkeypatch.setattr(place, name, limited)
+        if fails is not None:
             with pytest.raises(MemoryError):
                 step(chunk, chunk.where)
             np.testing.assert_array_equal(backend.to_host(held), anchor)
         step(chunk, chunk.where)
         after.append(backend.to_host(held))
-        monkeypatch.undo()
     assert not np.array_equal(after[-1], anchor)
     for one in after:
         np.testing.assert_array_equal(one, after[-1])

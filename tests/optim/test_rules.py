@@ -9,7 +9,16 @@ import pytest
 from counting import counted, counting
 from helpers import assert_close_max_norm, assert_same_kind
 
-from xclf.optim import EPOCH_DECAY, SCHEDULES, SGD, Adam, Momentum, RMSProp, rate_factor
+from xclf.optim import (
+    EPOCH_DECAY,
+    SCHEDULES,
+    SGD,
+    Adam,
+    Momentum,
+    Nesterov,
+    RMSProp,
+    rate_factor,
+)
 
 STEPS, P = 6, 5
 # One step is at most a dozen roundings relative to its largest entry; six of them add up.
@@ -28,6 +37,15 @@ def _momentum(theta, gradients, rate, momentum=0.9):
         v = momentum * v - rate * g
         theta = theta + v
     return theta
+
+
+def _nesterov(theta, gradients, rate, momentum=0.9):
+    """In terms of the point behind: the gradient is that at point + momentum * v."""
+    point, v = theta, 0.0
+    for g in gradients:
+        v = momentum * v - rate * g
+        point = point + v
+    return point + momentum * v
 
 
 def _rmsprop(theta, gradients, rate, decay=0.99, epsilon=1e-8):
@@ -52,6 +70,8 @@ RULES = [
     (SGD(), _sgd, {}),
     (Momentum(), _momentum, {}),
     (Momentum(0.5), _momentum, {"momentum": 0.5}),
+    (Nesterov(), _nesterov, {}),
+    (Nesterov(0.5), _nesterov, {"momentum": 0.5}),
     (RMSProp(), _rmsprop, {}),
     (RMSProp(0.9, 1e-2), _rmsprop, {"decay": 0.9, "epsilon": 1e-2}),
     (Adam(), _adam, {}),

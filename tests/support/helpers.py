@@ -229,6 +229,19 @@ def numerical_gradient(
     return gradient
 
 
+# --- steps -----------------------------------------------------------------------------------
+
+
+def run_epoch(
+    objective: Any, rows: Any, plan: Any, theta: Any, state: Any, order: np.ndarray, epoch: int
+) -> tuple[Any, Any]:
+    """(theta, state) after an epoch of a minibatch plan by the formulas."""
+    from xclf.training import plain_steps
+
+    batches = list(plan.batches(rows.numbers(order), epoch))
+    return plain_steps(objective, plan.rule, rows, theta, state, batches)
+
+
 # --- assertions ------------------------------------------------------------------------------
 
 

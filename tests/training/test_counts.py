@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from counting import NAMESPACE, counted, counting
 from estimator_cases import CLASSES, blobs, small
+from helpers import run_epoch
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.optim import Adam, Momentum
 from xclf.rows import Rows
-from xclf.training import MinibatchPlan, Problem, minibatch_step
-from xclf.training.minibatch import run_epoch
+from xclf.training import MinibatchPlan, Problem, plain_steps
 
 LINEAR, NET = (6, 4), (6, 5, 4)
 X, Y = blobs(64, 6, 4)
@@ -32,11 +32,11 @@ def _rows(weighted=False, n_classes=4):
 def _step(widths, rule, loss="softmax", weighted=False, scaled=False):
     place = {"shift": counted(np.ones(6)), "scale": counted(np.full(6, 2.0))} if scaled else {}
     network = Network(widths, **place)
-    objective = Objective(network, data_loss(loss), 1e-3)
+    objective = Objective(network, loss_named(loss), 1e-3)
     rows, theta = _rows(weighted), counted(np.ones(network.size))
     state, index = rule.init(theta), counted(np.arange(8))
     with counting() as tally:
-        minibatch_step(objective, rule, rows, theta, state, index[:8], 0.1)
+        plain_steps(objective, rule, rows, theta, state, [(index[:8], 0.1)])
     return tally
 
 
@@ -67,7 +67,7 @@ def test_weights_and_standardised_coordinates_cost_a_few_more(widths):
 def test_an_epoch_is_its_steps(widths, most, steps):
     """One copy of the order to the device, then nothing beside the steps; nothing is read."""
     network, rows = Network(widths), _rows()
-    objective = Objective(network, data_loss("softmax"), 1e-3)
+    objective = Objective(network, loss_named("softmax"), 1e-3)
     plan = MinibatchPlan(Momentum(), 0.1, 64 // steps, 5, "cosine", 0.0, None)
     theta = counted(np.ones(network.size))
     with counting() as tally:

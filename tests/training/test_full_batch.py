@@ -10,7 +10,7 @@ from backends import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 
 from xclf.objectives import Network
-from xclf.training import Monitor, Problem, fit_lbfgs, fit_proximal
+from xclf.training import Monitor, Problem, fit_augmented_lagrangian, fit_lbfgs
 
 full_batch = sys.modules["xclf.training.full_batch"]
 X, Y = blobs(30, 5, 3)
@@ -28,10 +28,8 @@ def _fit(loss="softmax", backend=NUMPY, *, widths=(5, 3), reg=1e-2, tol=1e-8, ma
     if start is None and len(widths) > 2:
         theta = np.random.default_rng(2).normal(size=network.size) * 0.5
     options = {"tol": tol, "max_iter": max_iter, "monitor": monitor}
-    if loss == "softmax":
-        (result,) = fit_lbfgs(problem, backend.asarray(theta)[None, :], **options)
-        return result, monitor, problem
-    (result,) = fit_proximal(problem, backend.asarray(theta)[None, :], margin=1.0, **options)
+    method = fit_augmented_lagrangian if loss == "hinge" else fit_lbfgs
+    (result,) = method(problem, backend.asarray(theta)[None, :], **options)
     return result, monitor, problem
 
 

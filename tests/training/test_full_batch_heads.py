@@ -8,7 +8,7 @@ from backends import Backend
 from estimator_cases import blobs
 
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.optim import LBFGS
 from xclf.rows import Rows
 from xclf.training import Monitor, Problem
@@ -31,7 +31,7 @@ def _problem(backend, heads=None, weights="folds", widths=(D, C)):
         kept = backend.asarray(FOLDS[OF_HEAD[heads]] if one else FOLDS, "float64")
         of_head = None if one else backend.asarray(OF_HEAD[heads])
     rows = Rows(backend.asarray(X), labels, kept, backend.dtype("float64"), of_head)
-    return Problem(Objective(Network(widths), data_loss("softmax"), reg), rows)
+    return Problem(Objective(Network(widths), loss_named("softmax"), reg), rows)
 
 
 def _fit(problem, theta, callbacks=(), **options):

@@ -10,18 +10,25 @@ import pytest
 from backends import Backend
 from counting import NAMESPACE, counted, counting
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
-from helpers import assert_close_max_norm
+from helpers import assert_close_max_norm, run_epoch
 
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.optim import SGD, Adam, Momentum, RMSProp
+from xclf.objectives import LOSSES, Network, Objective, loss_named
+from xclf.optim import SGD, Adam, Momentum, Nesterov, RMSProp
 from xclf.rows import Rows, _threads
-from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch, subset
-from xclf.training.minibatch import run_epoch
+from xclf.training import (
+    MinibatchPlan,
+    Monitor,
+    Problem,
+    fit_minibatch,
+    minibatch,
+    plain_steps,
+    subset,
+)
 
 X, Y = blobs(60, 5, 3)
 NUMPY = Backend.NUMPY
-RULES = (SGD(), Momentum(), RMSProp(), Adam())
+RULES = (SGD(), Momentum(), Nesterov(), RMSProp(), Adam())
 REGS = np.array([1e-4, 1e-2, 0.1, 1e-3])
 RATES = np.array([0.05, 0.02, 0.01, 0.1])
 MARGINS = np.array([1.0, 0.5, 2.0, 1.5])
@@ -40,7 +47,7 @@ def _problem(network, loss, reg, margin=1.0, weights=None, heads=None, backend=N
     labels = one_hot(backend.xp, backend.asarray(Y), 3)
     dtype = backend.dtype(np.float64)
     rows = Rows(backend.asarray(X), labels, weights, dtype, heads)
-    return Problem(Objective(network, data_loss(loss, margin), reg), rows)
+    return Problem(Objective(network, loss_named(loss, margin=margin), reg), rows)
 
 
 def _start(network, k):
@@ -53,8 +60,8 @@ def _together(
     """One fit of all heads."""
     put = backend.asarray
     if isinstance(rule, Momentum):
-        rule = Momentum(put(np.array([[0.9], [0.5], [0.0], [0.8]])[:heads]))
-    margin = put(MARGINS[:heads]) if loss == "hinge" else 1.0
+        rule = type(rule)(put(np.array([[0.9], [0.5], [0.0], [0.8]])[:heads]))
+    margin = 1.0 if loss == "softmax" else put(MARGINS[:heads])
     lines = None if weights is None else put(np.arange(heads) % 2)
     weights = None if weights is None else put(weights)
     problem = _problem(network, loss, put(REGS[:heads]), margin, weights, lines, backend)
@@ -69,7 +76,7 @@ def _together(
 def _alone(rule, network, k, loss="softmax", weights=None, rates=RATES, **options):
     """The single fit that head k stands for."""
     if isinstance(rule, Momentum):
-        rule = Momentum([0.9, 0.5, 0.0, 0.8][k])
+        rule = type(rule)([0.9, 0.5, 0.0, 0.8][k])
     row = None if weights is None else weights[k % 2]
     problem = _problem(network, loss, float(REGS[k]), float(MARGINS[k]), row)
     plan = _plan(rule, float(rates[k]), **options.pop("plan", {}))
@@ -80,7 +87,7 @@ def _alone(rule, network, k, loss="softmax", weights=None, rates=RATES, **option
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("loss", ["softmax", "hinge"])
+@pytest.mark.parametrize("loss", list(LOSSES))
 @pytest.mark.parametrize("widths", [(5, 3), (5, 6, 3)], ids=["linear", "net"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_heads_are_single_fits(backend, rule, loss, widths, weights):
@@ -218,14 +225,12 @@ def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weigh
     monkeypatch.setattr(minibatch, "_COLUMNS", 1)
     monkeypatch.setattr(minibatch, "blas_width", lambda: threads)
     monkeypatch.setattr(_threads, "blas_width", lambda: threads)
-    original = minibatch.run_epoch
 
     def watched(*args):
         seen.append((threading.get_ident(), int(args[3].shape[0])))
-        return original(*args)
+        return plain_steps(*args)
 
-    monkeypatch.setattr(minibatch, "run_epoch", watched)
-    shared, two = _together(NUMPY, rule, network, "hinge", weights, WILD)
+    shared, two = _together(NUMPY, rule, network, "hinge", weights, WILD, steps=watched)
     assert sum(size for _, size in seen[: min(threads, 4)]) == 4  # the first epoch's shares
     assert threading.get_ident() not in {thread for thread, _ in seen}
     assert one.history["loss"] == pytest.approx(two.history["loss"], rel=SAME)
@@ -245,7 +250,7 @@ def test_more_heads_make_no_more_array_calls(widths, weighted):
         rows = Rows(
             counted(X), one_hot(NAMESPACE, counted(Y), 3), weights, NAMESPACE.float64, lines
         )
-        objective = Objective(network, data_loss("softmax"), counted(np.full(heads, 1e-3)))
+        objective = Objective(network, loss_named("softmax"), counted(np.full(heads, 1e-3)))
         plan = _plan(Momentum(), counted(np.full((heads, 1), 0.1)))
         theta = counted(np.ones((heads, network.size)))
         state = plan.rule.init(theta)

@@ -9,8 +9,8 @@ import pytest
 from backends import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
 
-from xclf.objectives import Network
-from xclf.training import Monitor, Problem, fit_proximal
+from xclf.objectives import Network, loss_named
+from xclf.training import Monitor, Problem, fit_augmented_lagrangian
 
 X, Y = blobs(60, 5, 3)
 N, D, C = 60, 5, 3
@@ -37,9 +37,11 @@ def _fit(backend, problem, margin, *, tol=1e-7, max_iter=5000, callbacks=(), sta
     heads = len(margin)
     theta = np.zeros((heads, problem.objective.network.size)) if start is None else start
     monitor = Monitor(callbacks, "iteration", max_iter)
-    margin = margin if heads == 1 else backend.asarray(margin)
-    return fit_proximal(
-        problem, backend.asarray(theta), margin=margin, tol=tol, max_iter=max_iter, monitor=monitor
+    margin = backend.asarray(margin)
+    objective = replace(problem.objective, loss=loss_named("hinge", margin=margin))
+    problem = replace(problem, objective=objective)
+    return fit_augmented_lagrangian(
+        problem, backend.asarray(theta), tol=tol, max_iter=max_iter, monitor=monitor
     )
 
 

@@ -9,26 +9,25 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import blobs, problem_on
-from helpers import assert_close_max_norm, softmax_rows
+from helpers import assert_close_max_norm, run_epoch, softmax_rows
 
 from xclf.objectives import Network
-from xclf.optim import SGD, Adam, Momentum, RMSProp, rate_factor
+from xclf.optim import SGD, Adam, Momentum, Nesterov, RMSProp, rate_factor
 from xclf.training import (
     MinibatchPlan,
     Monitor,
     accuracy,
     empty_history,
     fit_minibatch,
-    minibatch_step,
+    plain_steps,
     subset,
 )
-from xclf.training.minibatch import run_epoch
 
 X, Y = blobs(50, 5, 3)
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=50)
 WEIGHTS /= WEIGHTS.mean()
 NUMPY = Backend.NUMPY
-RULES = (SGD(), Momentum(), RMSProp(), Adam())
+RULES = (SGD(), Momentum(), Nesterov(), RMSProp(), Adam())
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
 
 
@@ -331,6 +330,6 @@ def test_an_epoch_on_numpy_is_its_steps_bit_for_bit(rule, reg):
     for step in range(5):
         rate = plan.rate * rate_factor("cosine", 5 + step, 5, plan.epochs)
         batch = order[10 * step : 10 * step + 10]
-        want, held = minibatch_step(problem.objective, rule, problem.rows, want, held, batch, rate)
+        want, held = plain_steps(problem.objective, rule, problem.rows, want, held, [(batch, rate)])
     for part, whole in zip([got, *after], [want, *held], strict=True):
         np.testing.assert_array_equal(part, whole)

@@ -11,22 +11,21 @@ from backends import Backend, why_missing
 from counting import NAMESPACE, counted, counting
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, one_torch_thread, small  # noqa: F401
+from helpers import run_epoch
 
 from xclf import SoftmaxClassifier, _array_api
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.optim import SGD, Adam, Momentum, RMSProp
+from xclf.objectives import Network, Objective, loss_named
+from xclf.optim import SGD, Adam, Momentum, Nesterov, RMSProp
 from xclf.rows import Rows, Streamed, _transfer
 from xclf.training import MinibatchPlan, Monitor, Problem, fit_minibatch, minibatch
-from xclf.training._recorded import recordable
-from xclf.training.minibatch import run_epoch
 
 N, D, C = 50, 6, 3
 X, Y = blobs(N, D, C)
 X = np.round(X * 8)  # whole numbers: narrow dtypes hold them too
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=(2, N))
 REGS, RATES = np.array([1e-4, 1e-2, 0.1]), np.array([[0.05], [0.02], [0.01]])
-RULES = (SGD(), Momentum(), RMSProp(), Adam())
+RULES = (SGD(), Momentum(), Nesterov(), RMSProp(), Adam())
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
 nets = pytest.mark.parametrize("widths", [(D, C), (D, 5, C)], ids=["linear", "net"])
 
@@ -55,7 +54,7 @@ def _two(backend, widths, *, dtype="float64", heads=None, loss="softmax"):
     lines = None if heads is None else put(np.arange(heads) % 2)
     rows = Rows(put(there), labels, weights, backend.dtype(wide), lines)
     reg = 1e-2 if heads is None else put(REGS[:heads].astype(wide))
-    objective = Objective(Network(widths), data_loss(loss), reg)
+    objective = Objective(Network(widths), loss_named(loss), reg)
     streamed = replace(rows, x=_streamed(backend, host))
     return Problem(objective, rows), Problem(objective, streamed)
 
@@ -158,19 +157,12 @@ def test_batches_are_what_take_gives(backend, size):
 def test_an_epoch_sends_the_order_once_and_reads_nothing():
     labels = one_hot(NAMESPACE, counted(Y), C)
     rows = Rows(Streamed(X, NAMESPACE, "cpu"), labels, counted(np.ones(N)), NAMESPACE.float64)
-    objective = Objective(Network((D, C)), data_loss("softmax"), 1e-2)
+    objective = Objective(Network((D, C)), loss_named("softmax"), 1e-2)
     theta = counted(np.zeros(objective.network.size))
     with counting() as tally:
         run_epoch(objective, rows, _plan(SGD()), theta, (), np.arange(N), 0)
     assert tally.reads == 0, tally
     assert tally.names["asarray"] == 1 + 7, tally  # the order, and 7 batches
-
-
-def test_no_step_over_streamed_rows_is_recorded(backend):
-    """A CUDA graph reads what stays where it is; those of resident rows are recorded."""
-    resident, streamed = _two(backend, (D, C))
-    assert not recordable(streamed.rows)
-    assert recordable(resident.rows) is (backend is Backend.CUPY)
 
 
 def test_a_batch_is_gone_when_the_next_is_made(backend):

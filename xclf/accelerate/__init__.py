@@ -1,6 +1,8 @@
 """Accelerators: optional, faster ways to compute some formulas, asked for in one place."""
 
 from xclf.accelerate._registry import (
+    MODES,
+    VARIABLE,
     Accelerated,
     Accelerator,
     AcceleratorState,
@@ -13,6 +15,8 @@ from xclf.accelerate.cpu import CPU
 from xclf.accelerate.cuda import CUDA
 
 __all__ = [
+    "MODES",
+    "VARIABLE",
     "Accelerated",
     "Accelerator",
     "AcceleratorState",

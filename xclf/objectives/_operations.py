@@ -73,9 +73,9 @@ def proximal_sums(sums: Any, chunk: RowChunk, where: slice) -> tuple[Array, ...]
     far = namespace(a).sum((a - anchor) ** 2, axis=-2) * (0.5 * sums.smoothing[:, None])
     plain = slack + losses + (far if chunk.weights is None else far * chunk.weights)
     gradients = sums.network.gradients(dscores, tape)
-    if sums.move is not None:
-        sums.anchor[..., where] = anchor
     totals = (sum_last(losses), sum_last(slack), sum_last(plain))
+    if sums.move is not None:  # last: a chunk that runs out of memory is done again
+        sums.anchor[..., where] = anchor
     return (*totals, *(part for pair in gradients for part in pair), *more)
 
 

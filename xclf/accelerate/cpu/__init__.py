@@ -1,8 +1,18 @@
 """Accelerators of fits on NumPy rows."""
 
 from xclf.accelerate.cpu.compiled_products import COMPILED_PRODUCTS
-from xclf.accelerate.cpu.in_place_sums import IN_PLACE_SUMS
-from xclf.accelerate.cpu.in_place_updates import IN_PLACE_UPDATES
+from xclf.accelerate.cpu.in_place_proximal import HingeProximalSums
+from xclf.accelerate.cpu.in_place_sums import IN_PLACE_SUMS, SoftmaxRowSums, softmax_in_place
+from xclf.accelerate.cpu.in_place_updates import IN_PLACE_UPDATES, UPDATES, in_place_steps
+
+__all__ = [
+    "CPU",
+    "UPDATES",
+    "HingeProximalSums",
+    "SoftmaxRowSums",
+    "in_place_steps",
+    "softmax_in_place",
+]
 
 #: In the order in which they are applied.
 CPU = (IN_PLACE_SUMS, COMPILED_PRODUCTS, IN_PLACE_UPDATES)
