@@ -31,7 +31,8 @@ def take_heads(value: Any, kept: np.ndarray) -> Any:
             **{f.name: take_heads(getattr(value, f.name), kept) for f in fields(value) if f.init},
         )
     if isinstance(value, tuple | list):
-        return type(value)(take_heads(part, kept) for part in value)
+        parts = [take_heads(part, kept) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if not getattr(value, "ndim", 0):
         return value
     if is_host(value):

@@ -15,10 +15,19 @@ from helpers import (
 
 import xclf.kernels
 from xclf import _array_api
-from xclf.kernels import affine, affine_grad, cross_entropy, hinge, l2, proximal_hinge, relu
+from xclf.kernels import (
+    affine,
+    affine_grad,
+    cross_entropy,
+    hinge,
+    l2,
+    proximal_hinge,
+    relu,
+    squared_hinge,
+)
 
 N, C = 6, 5
-kernels = pytest.mark.parametrize("kernel", [hinge, cross_entropy], ids=lambda k: k.__name__)
+kernels = pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy], ids=lambda k: k.__name__)
 
 
 def _padded(backend, values):
@@ -128,6 +137,7 @@ def test_no_argument_is_written_to(backend, dtype):
     arrays = [backend.asarray(a) for a in values]
     options = {"margin": arrays[4], "weights": arrays[5]}
     hinge(*arrays[:2], **options)
+    squared_hinge(*arrays[:2], **options)
     cross_entropy(*arrays[:2], weights=arrays[5])
     for result in proximal_hinge(*arrays[:4], **options):
         assert_same_kind(result, arrays[0])

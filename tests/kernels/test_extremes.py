@@ -11,9 +11,10 @@ from helpers import (
     hinge_rows,
     loss_bound,
     reduce,
+    squared_hinge_rows,
 )
 
-from xclf.kernels import cross_entropy, hinge
+from xclf.kernels import cross_entropy, hinge, squared_hinge
 
 
 def _run(backend, kernel, scores, labels, dtype, **options):
@@ -126,3 +127,21 @@ def test_hinge_of_equal_scores_is_the_margin_times_the_other_classes(backend, dt
     losses, gradients = _run(backend, hinge, np.full((2, 5), 7.0), [0, 4], dtype, margin=0.5)
     np.testing.assert_array_equal(losses, [2.0, 2.0])
     np.testing.assert_array_equal(gradients, [[-4, 1, 1, 1, 1], [1, 1, 1, 1, -4]])
+
+
+def test_squared_hinge_of_whole_numbers_is_exact(backend, dtype):
+    """Margins of 0 among them: the gradient there is 0."""
+    rng = np.random.default_rng(8)
+    scores, labels = rng.integers(-2, 3, size=(40, 6)), rng.integers(6, size=40)
+    losses, gradients = _run(backend, squared_hinge, scores, labels, dtype, margin=2.0)
+    want_losses, want_gradients = squared_hinge_rows(scores, labels, 2.0)
+    np.testing.assert_array_equal(losses, want_losses)
+    np.testing.assert_array_equal(gradients, want_gradients)
+
+
+def test_squared_hinge_takes_the_difference_before_the_margin(backend, dtype):
+    large = 2.0 ** (23 if np.dtype(dtype) == np.float32 else 52)
+    scores = np.array([[large, large, large + 1], [large, large - 1, large]], dtype=dtype)
+    losses, gradients = _run(backend, squared_hinge, scores, [0, 0], dtype, margin=0.25)
+    np.testing.assert_array_equal(losses, [0.25**2 + 1.25**2, 0.25**2])
+    np.testing.assert_array_equal(gradients, [[-3, 0.5, 2.5], [-0.5, 0, 0.5]])

@@ -28,7 +28,7 @@ def test_a_right_gradient_passes_in_every_form(backend, dtype):
 
 def test_the_kernels_pass(backend):
     scores, y = backend.asarray(X), backend.asarray(np.array([2, 0]))
-    for kernel in (kernels.hinge, kernels.cross_entropy):
+    for kernel in (kernels.hinge, kernels.squared_hinge, kernels.cross_entropy):
         assert check_gradient(lambda s, kernel=kernel: kernel(s, y), scores)
 
 

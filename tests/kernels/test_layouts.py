@@ -17,9 +17,10 @@ from helpers import (
     loss_bound,
     parity_data,
     reduce,
+    squared_hinge_rows,
 )
 
-from xclf.kernels import cross_entropy, hinge, log_softmax, proximal_hinge
+from xclf.kernels import cross_entropy, hinge, log_softmax, proximal_hinge, squared_hinge
 
 K, N, C = 3, 5, 4
 MARGINS = (1.0, 0.5, 2.0)
@@ -27,8 +28,12 @@ REDUCTIONS = ("mean", "sum", "none")
 # From the axes (K, N, C): their new order, and the class axis counted either way.
 LAYOUTS = {"KNC": ((0, 1, 2), (-1, 2)), "KCN": ((0, 2, 1), (-2, 1)), "CKN": ((2, 0, 1), (0, -3))}
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
-kernels = pytest.mark.parametrize("kernel", [hinge, cross_entropy], ids=lambda k: k.__name__)
-ROWS = {hinge: hinge_rows, cross_entropy: lambda s, y, margin: cross_entropy_rows(s, y)}
+kernels = pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy], ids=lambda k: k.__name__)
+ROWS = {
+    hinge: hinge_rows,
+    squared_hinge: squared_hinge_rows,
+    cross_entropy: lambda s, y, margin: cross_entropy_rows(s, y),
+}
 BOUND = {name: loss_bound(name, C, 300, N) for name in ("float32", "float64")}
 """300: hinge margins of 1e-2 beside differences of 3, and softmax differences up to 30."""
 
@@ -116,16 +121,17 @@ def test_labels_shared_by_the_heads(backend, kernel, layout, dtype):
 
 
 @layouts
+@pytest.mark.parametrize("kernel", [hinge, squared_hinge], ids=lambda k: k.__name__)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_margin_per_head(backend, layout, reduction, dtype):
+def test_a_margin_per_head(backend, kernel, layout, reduction, dtype):
     scores, labels, weights = _heads(dtype, MARGINS)
-    expected = _expected(hinge, scores, labels, reduction, weights, MARGINS)
+    expected = _expected(kernel, scores, labels, reduction, weights, MARGINS)
     options = {
         "margin": backend.asarray(np.array(MARGINS, dtype=dtype)),
         "weights": backend.asarray(weights),
         "reduction": reduction,
     }
-    _check(backend, hinge, layout, scores, labels, expected, **options)
+    _check(backend, kernel, layout, scores, labels, expected, **options)
 
 
 @kernels
@@ -136,7 +142,7 @@ def test_heads_may_have_two_axes(backend, kernel, dtype):
     labels, weights = rng.integers(C, size=(2, 3, N)), rng.uniform(0.5, 2, size=(2, 3, N))
     weights = weights.astype(dtype)
     margins = np.array([[0.5, 1.0, 2.0], [4.0, 8.0, 0.25]], dtype=dtype)
-    options = {"margin": backend.asarray(margins)} if kernel is hinge else {}
+    options = {"margin": backend.asarray(margins)} if kernel is not cross_entropy else {}
     loss, dscores = kernel(
         backend.asarray(scores),
         backend.asarray(labels),
@@ -160,6 +166,7 @@ def test_the_last_axis_is_the_default(backend, dtype):
     anchor = backend.asarray(np.full(scores.shape, 0.5, dtype=dtype))
     for default, explicit in (
         (hinge(s, y, weights=w), hinge(s, y, weights=w, axis=-1)),
+        (squared_hinge(s, y, weights=w), squared_hinge(s, y, weights=w, axis=-1)),
         (cross_entropy(s, y, weights=w), cross_entropy(s, y, weights=w, axis=-1)),
         (proximal_hinge(s, y, anchor, 0.5), proximal_hinge(s, y, anchor, 0.5, axis=-1)),
         ((log_softmax(s),), (log_softmax(s, axis=-1),)),

@@ -1,4 +1,4 @@
-"""hinge and cross_entropy against loops over the formula, for every class count and reduction."""
+"""hinge, squared_hinge and cross_entropy against loops over the formula, for every class count and reduction."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from helpers import (
     loss_bound,
     parity_data,
     reduce,
+    squared_hinge_bound,
+    squared_hinge_rows,
 )
 
-from xclf.kernels import cross_entropy, hinge
+from xclf.kernels import cross_entropy, hinge, squared_hinge
 
 SHAPES = [(4, 1), (5, 2), (1, 2), (7, 10), (1, 10), (3, 1000), (2, 100_000)]
 REDUCTIONS = ["mean", "sum", "none"]
@@ -32,14 +34,22 @@ def _hinge_case(shape, dtype, margin=1.0):
 
 
 @functools.cache
+def _squared_hinge_case(shape, dtype, margin=1.0):
+    scores, labels = parity_data(*shape, dtype, margin)
+    losses, gradients = squared_hinge_rows(scores, labels, margin)
+    return scores, labels, losses, gradients, squared_hinge_bound(losses, gradients, dtype, margin)
+
+
+@functools.cache
 def _cross_entropy_case(shape, dtype):
     scores, labels = parity_data(*shape, dtype)
     losses, gradients = cross_entropy_rows(scores, labels)
     return scores, labels, losses, gradients, loss_bound(dtype, shape[1], SPREAD, shape[0])
 
 
-CASES = {hinge: _hinge_case, cross_entropy: _cross_entropy_case}
+CASES = {hinge: _hinge_case, squared_hinge: _squared_hinge_case, cross_entropy: _cross_entropy_case}
 kernels = pytest.mark.parametrize("kernel", list(CASES), ids=lambda k: k.__name__)
+hinges = pytest.mark.parametrize("kernel", [hinge, squared_hinge], ids=lambda k: k.__name__)
 
 
 @kernels
@@ -78,18 +88,20 @@ def test_a_row_of_weight_zero_does_not_count(backend, kernel, dtype):
     assert not np.any(expected[1][weights == 0])
 
 
+@hinges
 @pytest.mark.parametrize("margin", [0.25, 1.0, 7.5])
-def test_hinge_margin(backend, margin, dtype):
-    scores, labels, losses, gradients, bound = _hinge_case((7, 10), dtype, margin)
+def test_hinge_margin(backend, kernel, margin, dtype):
+    scores, labels, losses, gradients, bound = CASES[kernel]((7, 10), dtype, margin)
     expected = reduce(losses, gradients)
-    assert_loss_parity(backend, hinge, (scores, labels), expected, bound, margin=margin)
+    assert_loss_parity(backend, kernel, (scores, labels), expected, bound, margin=margin)
 
 
-def test_hinge_margin_as_an_array_without_axes(backend, dtype):
-    scores, labels, losses, gradients, bound = _hinge_case((7, 10), dtype, 0.25)
+@hinges
+def test_hinge_margin_as_an_array_without_axes(backend, kernel, dtype):
+    scores, labels, losses, gradients, bound = CASES[kernel]((7, 10), dtype, 0.25)
     margin = backend.asarray(np.asarray(0.25, dtype=dtype))
     expected = reduce(losses, gradients)
-    assert_loss_parity(backend, hinge, (scores, labels), expected, bound, margin=margin)
+    assert_loss_parity(backend, kernel, (scores, labels), expected, bound, margin=margin)
 
 
 @kernels

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xclf.kernels import cross_entropy, hinge, l2, proximal_hinge
+from xclf.kernels import cross_entropy, hinge, l2, proximal_hinge, squared_hinge
 
 SCORES = np.zeros((2, 3, 4), dtype=np.float32)  # two heads, three classes, four rows; axis -2
 MASK = np.arange(3)[:, None] == np.asarray([0, 1, 2, 0])
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+@pytest.mark.parametrize("loss", [cross_entropy, hinge, squared_hinge])
 @pytest.mark.parametrize(
     "labels",
     [
@@ -32,13 +32,13 @@ def test_labels_of_other_shapes_are_refused(loss, labels):
         loss(SCORES, labels, axis=-2)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+@pytest.mark.parametrize("loss", [cross_entropy, hinge, squared_hinge])
 def test_weights_of_other_heads_are_refused(loss):
     with pytest.raises(ValueError, match="weights must"):
         loss(SCORES[:1], MASK, weights=np.ones((2, 4), dtype=np.float32), axis=-2)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+@pytest.mark.parametrize("loss", [cross_entropy, hinge, squared_hinge])
 def test_a_mask_may_be_shared_by_heads(loss):
     shared = loss(SCORES, MASK, axis=-2)[1]
     for mask in (MASK[None], np.stack([MASK, MASK])):
@@ -60,7 +60,7 @@ def test_a_strength_must_be_one_per_head():
         l2(np.ones((3, 4)), np.ones(1))
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+@pytest.mark.parametrize("loss", [cross_entropy, hinge, squared_hinge])
 def test_there_is_no_mean_over_no_rows(loss):
     with pytest.raises(ValueError, match="no rows"):
         loss(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))

@@ -115,7 +115,7 @@ def test_heads_at_once_are_single_runs(evaluations):
 
     start = np.random.default_rng(9).normal(size=(k, p)) * 10.0 ** np.arange(k)[:, None]
     path = _run(_chatty(together), start, evaluations)
-    assert path[-1].extra.shape == (2, k)
+    assert path[-1].extra.shape == (k, 2)
     for j, (f, _, _) in enumerate(singles):
         alone = _run(_chatty(f), start[j : j + 1], evaluations)
         for all_heads, one in zip(path, alone, strict=True):
@@ -124,7 +124,7 @@ def test_heads_at_once_are_single_runs(evaluations):
             np.testing.assert_allclose(all_heads.theta[j], one.theta[0], atol=1e-6 * scale)
             np.testing.assert_allclose(all_heads.value[j], one.value[0], rtol=1e-6)
             assert all_heads.moved[j] == one.moved[0]
-            np.testing.assert_allclose(all_heads.extra[0, j], 2 * one.value[0], rtol=1e-6)
+            np.testing.assert_allclose(all_heads.extra[j, 0], 2 * one.value[0], rtol=1e-6)
 
 
 def test_rejected_steps_hold_one_head_back_and_not_the_others():

@@ -62,7 +62,7 @@ def test_the_direction_is_that_of_two_loops(backend, size, steps, large, monkeyp
 def test_heads_that_leave_and_heads_that_forget(backend):
     memory, pairs, scale = _filled(backend, 5, 12)
     grad = np.random.default_rng(9).normal(size=(K, P))
-    memory.keep(backend.asarray(np.array([2, 0])))
+    memory.keep(np.array([2, 0]))
     got = backend.to_host(memory.direction(backend.asarray(grad[[2, 0]]), lambda v: v))
     for row, k in enumerate((2, 0)):
         want = _two_loops(pairs[k], grad[k], scale[k, 0])

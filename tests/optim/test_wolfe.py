@@ -73,15 +73,15 @@ def test_a_step_that_is_too_short_is_lengthened():
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, -math.inf])
-@pytest.mark.parametrize("slope", [1.0, math.nan])
-def test_a_value_that_is_not_finite_is_too_long_a_step(value, slope):
+@pytest.mark.parametrize("derivative", [1.0, math.nan])
+def test_a_value_that_is_not_finite_is_too_long_a_step(value, derivative):
     """-inf too: nothing can be learned from an overflow."""
 
     def f(t):
         return (t - 0.01) ** 2 if t < 0.02 else value
 
     def df(t):
-        return 2 * (t - 0.01) if t < 0.02 else slope
+        return 2 * (t - 0.01) if t < 0.02 else derivative
 
     accepted, tried = _search(f, df, 8.0)
     assert accepted.ok
@@ -89,15 +89,15 @@ def test_a_value_that_is_not_finite_is_too_long_a_step(value, slope):
     assert tried[:2] == [8.0, pytest.approx(0.8)]
 
 
-def test_a_slope_that_is_not_finite_is_too_long_a_step():
+def test_a_derivative_that_is_not_finite_is_too_long_a_step():
     accepted, _ = _search(lambda t: -t, lambda t: math.nan if t > 0 else -1.0)
     assert not accepted.ok
 
 
-@pytest.mark.parametrize("slope", [0.0, 1.0, math.nan, math.inf])
-def test_no_search_without_descent(slope):
+@pytest.mark.parametrize("derivative", [0.0, 1.0, math.nan, math.inf])
+def test_no_search_without_descent(derivative):
     with pytest.raises(StopIteration) as end:
-        next(wolfe_search(Trial(1.0, slope), 1.0))
+        next(wolfe_search(Trial(1.0, derivative), 1.0))
     assert end.value.value == Accepted(0.0, False)
 
 
@@ -117,7 +117,7 @@ def test_a_line_without_bottom_gives_up():
 def test_a_kink_may_end_the_search_without_a_step():
     """|f'| never falls below 0.9 |f'(0)| at this kink: the bracket shrinks, and the search says so.
 
-    f = |t - 1| has slopes -1 and 1 only.
+    f = |t - 1| has derivatives -1 and 1 only.
     """
     accepted, tried = _search(lambda t: abs(t - 1), lambda t: -1.0 if t < 1 else 1.0, first=3.0)
     assert not accepted.ok
@@ -132,8 +132,8 @@ def test_a_bracket_of_neighbouring_floats_ends_the_search():
     assert len(tried) < 25
 
 
-def test_noise_lets_the_slopes_decide():
-    """At an optimum of 1e8 a decrease of 1e-9 is lost in rounding, but the slope is not."""
+def test_noise_lets_the_derivatives_decide():
+    """At an optimum of 1e8 a decrease of 1e-9 is lost in rounding, but the derivative is not."""
 
     def f(t):
         return 1e8 + 1e-9 * (t - 1) ** 2 + (1e-8 if t > 0 else 0.0)  # rounding's whim

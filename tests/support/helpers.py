@@ -81,6 +81,20 @@ def hinge_bound(losses: Any, gradients: np.ndarray, dtype: Any, margin: float = 
     return gamma(terms + 16 + ratio, dtype)
 
 
+def squared_hinge_bound(
+    losses: Any, gradients: np.ndarray, dtype: Any, margin: float = 1.0
+) -> float:
+    """The same for its square: of m^2 twice the relative error of m, so that the sum over a row's
+    positive margins is off by u (4 L + 2 margin sum m), minus its gradient at the true class being
+    2 sum m; and the squares are rounded."""
+    losses = np.asarray(losses)
+    wide = np.dtype(dtype) == np.float64
+    terms = gradients.shape[1] + len(gradients) if wide else min(gradients.shape[1], 64)
+    pull = -np.min(gradients, axis=1) * margin
+    ratio = np.max(pull[losses > 0] / losses[losses > 0], initial=0.0)
+    return gamma(terms + 20 + ratio, dtype)
+
+
 # --- inputs ----------------------------------------------------------------------------------
 
 
@@ -121,6 +135,21 @@ def hinge_rows(scores: Any, labels: Any, margin: float = 1.0) -> tuple[list[floa
                 gradients[i, j] += 1.0
                 gradients[i, y] -= 1.0
         losses.append(math.fsum(terms))
+    return losses, gradients
+
+
+def squared_hinge_rows(
+    scores: Any, labels: Any, margin: float = 1.0
+) -> tuple[list[float], np.ndarray]:
+    """sum_{j != y} max(0, s_j - s_y + margin)^2 per row, and each row's gradient."""
+    scores = np.asarray(scores, dtype=np.float64)
+    losses, gradients = [], np.zeros(scores.shape)
+    for i, (row, y) in enumerate(zip(scores.tolist(), np.asarray(labels).tolist(), strict=True)):
+        m = {j: max(s - row[y] + margin, 0.0) for j, s in enumerate(row) if j != y}
+        losses.append(math.fsum(v * v for v in m.values()))
+        for j, v in m.items():
+            gradients[i, j] = 2 * v
+        gradients[i, y] = -2 * math.fsum(m.values())
     return losses, gradients
 
 

@@ -162,7 +162,7 @@ def test_the_hinge_goes_on_in_float64_where_float32_ends(monkeypatch):
     is the rounding of the parameters, as a float32 model holds them."""
     want, _, _ = _fit("hinge", x=X.astype("float32"), tol=1e-10)
     wide = []
-    fit = sys.modules["xclf.training.augmented_lagrangian"]._Fit
+    fit = sys.modules["xclf.training.augmented_lagrangian"]._AugmentedLagrangianFit
     original = fit.widen
     monkeypatch.setattr(fit, "widen", lambda self: wide.append(1) or original(self))
     start = np.zeros(18)  # parameters in float64, as the estimators have them

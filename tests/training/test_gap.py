@@ -144,6 +144,6 @@ def test_without_penalty_the_objective_is_its_own_bound():
 def test_values_that_are_not_finite_prove_nothing():
     case, theta, _ = _case(True)
     anchor, nothing = case.multipliers.anchor, np.full((1, len(theta)), np.nan)
-    case = Certificate(case.problem, nothing, case.host_margin, np.ones(1), anchor, np.arange(1))
+    case = Certificate(case.problem, nothing, case.margin, np.ones(1), anchor, np.arange(1))
     with np.errstate(all="ignore"):
         assert case.bound()[1][0] == np.inf

@@ -6,15 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from xclf._array_api import Array, accumulator, device, namespace
+from xclf._heads import take_heads
 
 Apply: TypeAlias = Callable[[Array], Array]
 
-# Bytes of a head's pairs from which one product for each head is no dearer than a stacked one: some
-# libraries copy for that all that is not contiguous, as the pairs in use of several heads.
+# Bytes of a head's pairs from which a product for each head costs no more than a stacked one, for
+# which some libraries copy what is not contiguous, as the pairs in use of several heads.
 _LARGE = 1 << 20
 
-#: Pairs that are kept even where there is no room for them: with fewer the method is another one.
+#: Pairs that are kept even beyond the memory budget: with fewer the method is another one.
 LEAST_PAIRS = 5
 
 
@@ -89,13 +92,13 @@ class Memory:
             xp = namespace(self._inverse)
             self._inverse = xp.where(keep[:, None, None], self._inverse, 0.0)
 
-    def keep(self, kept: Array) -> None:
-        """Only the heads that integers `kept` name, in that order."""
-        xp = namespace(kept)
-        for name in ("scale", "_s", "_y", "_inverse", "_diagonal"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, xp.take(value, kept, axis=0))
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with the heads that host integers `kept` name, in that order."""
+        self.scale = take_heads(self.scale, kept)
+        self._inverse = take_heads(self._inverse, kept)
+        self._diagonal = take_heads(self._diagonal, kept)
+        self._s = take_heads(self._s, kept)  # one by one: the pairs may be as large as X
+        self._y = take_heads(self._y, kept)
 
     def _allocate(self, xp: Any, s: Array) -> None:
         self.dtype = self.dtype or s.dtype
@@ -110,12 +113,13 @@ class Memory:
         """(K, m): every pair's product with v (K, P); only the slots in use are read."""
         xp = namespace(v)
         used = pairs[:, : len(self), :]
-        found = _products(used, xp.astype(v, pairs.dtype, copy=False)[:, :, None])[:, :, 0]
-        found = xp.astype(found, self._inverse.dtype, copy=False)
+        products = _products(used, xp.astype(v, pairs.dtype, copy=False)[:, :, None])[:, :, 0]
+        products = xp.astype(products, self._inverse.dtype, copy=False)
         if len(self) == self.size:
-            return found
-        rest = (found.shape[0], self.size - len(self))
-        return xp.concat([found, xp.zeros(rest, dtype=found.dtype, device=device(v))], axis=-1)
+            return products
+        rest = (products.shape[0], self.size - len(self))
+        unused = xp.zeros(rest, dtype=products.dtype, device=device(v))
+        return xp.concat([products, unused], axis=-1)
 
     def _combine(self, pairs: Array, shares: Array, dtype: Any) -> Array:
         """(K, P): the sum of all pairs, each times its share (K, m)."""

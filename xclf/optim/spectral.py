@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xclf._array_api import Array, eigh, from_host, namespace
+from xclf._array_api import Array, eigh, namespace
+from xclf._heads import is_per_head, take_heads
 
 #: A class direction without curvature (an empty active set, classes never confused) would get an
 #: unbounded step: curvatures are floored at this share of the largest.
@@ -68,13 +69,14 @@ class SpectralPreconditioner:
         """Go on with the heads that host integers `kept` name."""
         if self.curvature.ndim < 3:
             return
-        index = from_host(kept, self.curvature)
-        take = namespace(self.curvature).take
-        for name in ("curvature", "reg", "_classes", "_scale", "_outside", "_bias_scale"):
-            value = getattr(self, name)
-            # What has no axis of heads, or one entry for all of them, stays.
-            if getattr(value, "ndim", 0) and value.shape[0] > 1:
-                setattr(self, name, take(value, index, axis=0))
+        held: tuple[Any, ...] = (self.curvature, self.reg, self._classes)
+        held += (self._scale, self._outside, self._bias_scale)
+        # What has one entry for all heads stays.
+        held = tuple(
+            take_heads(part, kept) if is_per_head(part) and part.shape[0] > 1 else part
+            for part in held
+        )
+        self.curvature, self.reg, self._classes, self._scale, self._outside, self._bias_scale = held
 
     def __call__(self, v: Array) -> Array:
         """Apply to v (K, P): the gradient's layout, weights (C, D) row-major, then biases (C,)."""

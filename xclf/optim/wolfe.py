@@ -1,6 +1,6 @@
 """A Wolfe line search on host scalars, written as a coroutine.
 
-It asks for trial steps and is sent the value and slope found there, so one caller can drive many
+It yields trial steps and is sent the value and derivative there, so one caller can drive many
 searches (one per head) with one evaluation of the objective for all of them.
 """
 
@@ -17,10 +17,10 @@ _MAX_TRIALS = 25
 
 
 class Trial(NamedTuple):
-    """What a search is sent: value and slope along the direction at the step it asked for."""
+    """What a search is sent: value and derivative along the direction at the step it asked for."""
 
     value: float
-    slope: float
+    derivative: float
 
 
 class Accepted(NamedTuple):
@@ -37,17 +37,17 @@ def wolfe_search(
 
         f(t) <= f(0) + 1e-4 t f'(0) + noise,      |f'(t)| <= 0.9 |f'(0)|
 
-    start : value and slope at t = 0; a slope that is not negative ends the search at once
+    start : value and derivative at t = 0; a derivative that is not negative ends the search at once
     first : the first step to try; 1 for a scaled quasi-Newton direction
     noise : rounding error of a value: near the optimum a decrease below it cannot be seen, and the
-            slopes, which are still accurate, decide (Hager & Zhang, 2005, the approximate
+            derivatives, which are still accurate, decide (Hager & Zhang, 2005, the approximate
             conditions)
 
     Yields steps, is sent `Trial`s, and returns `Accepted`; the accepted step is always the last
     one tried, so the caller holds its gradient. Bracketing with cubic interpolation; a value that
     is not finite counts as too long a step.
     """
-    if not start.slope < 0.0:
+    if not start.derivative < 0.0:
         return Accepted(0.0, False)
     low, low_step = start, 0.0
     high: Trial | None = None
@@ -55,11 +55,11 @@ def wolfe_search(
     step = first
     for _ in range(_MAX_TRIALS):
         trial = yield step
-        finite = math.isfinite(trial.value) and math.isfinite(trial.slope)
-        fell = finite and trial.value <= start.value + DECREASE * step * start.slope + noise
-        if fell and abs(trial.slope) <= -CURVATURE * start.slope:
+        finite = math.isfinite(trial.value) and math.isfinite(trial.derivative)
+        fell = finite and trial.value <= start.value + DECREASE * step * start.derivative + noise
+        if fell and abs(trial.derivative) <= -CURVATURE * start.derivative:
             return Accepted(step, True)
-        if fell and trial.slope < 0.0:
+        if fell and trial.derivative < 0.0:
             low, low_step = trial, step
         else:
             high, high_step = (trial if finite else None), step
@@ -77,13 +77,13 @@ def _between(low: Trial, low_step: float, high: Trial | None, high_step: float) 
     width = high_step - low_step
     if high is None:
         return low_step + 0.1 * width
-    # Cubic through both values and slopes; Nocedal & Wright (2006), equation 3.59.
-    secant = low.slope + high.slope - 3.0 * (high.value - low.value) / width
-    root = secant * secant - low.slope * high.slope
+    # Cubic through both values and derivatives; Nocedal & Wright (2006), equation 3.59.
+    secant = low.derivative + high.derivative - 3.0 * (high.value - low.value) / width
+    root = secant * secant - low.derivative * high.derivative
     if root >= 0.0:
         root = math.sqrt(root)
-        bottom = high.slope - low.slope + 2.0 * root
-        share = 1.0 - (high.slope + root - secant) / bottom if bottom else 0.5
+        bottom = high.derivative - low.derivative + 2.0 * root
+        share = 1.0 - (high.derivative + root - secant) / bottom if bottom else 0.5
     else:
         share = 0.5
     if not math.isfinite(share):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,10 @@ import scipy.linalg
 from xclf._array_api import Array, is_host, to_host
 from xclf.training.problem import Problem
 
-# The system has a row for every pair of a row and a class at its margin; features are copied.
+# Largest problem: pairs of a row and a class at their margin, which are the system's rows, and
+# entries of the features, which are copied.
 _PAIRS, _ENTRIES = 1000, 4_000_000
-# Pairs that change sides end after a few rounds, or never.
+# Pairs stop changing sides after a few rounds, or never.
 _ROUNDS = 30
 # Cubes of the systems' sizes, all rounds together: about a second.
 _WORK = 4_000_000_000
@@ -30,7 +32,7 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
     """The optimum of one head by the primal-dual active set method, or None where that fails.
 
     Pairs (i, j) with multiplier strictly between 0 and 1 are at their margin, m_ij = 0; the others
-    stay at 0 or 1. Given who is where, these equations, V = -G^T X / (2 reg) and the balance of the
+    stay at 0 or 1. Given these sets, these equations, V = -G^T X / (2 reg) and the balance of the
     flows between classes are linear in the multipliers and biases. A pair whose multiplier leaves
     [0, 1], or whose margin has the wrong sign, changes sides, until none does. Source:
     Hintermueller, Ito & Kunisch (2002).
@@ -48,10 +50,10 @@ def exact_hinge(problem: Problem, margin: float, multipliers: Array) -> Exact | 
     z = z if network.scale is None else z / network.scale
     reg = float(np.reshape(to_host(problem.objective.reg), ()))
     system = _System(z, _class_index(chunk.labels), share / share.sum(), margin, reg, network.bias)
-    found = system.solve(np.asarray(to_host(multipliers), dtype=np.float64))
-    if found is None:
+    solution = system.solve(np.asarray(to_host(multipliers), dtype=np.float64))
+    if solution is None:
         return None
-    v, b, a = found
+    v, b, a = solution
     return Exact(np.asarray(network.flatten([(v, b if network.bias else None)])), a)
 
 
@@ -67,26 +69,21 @@ def is_small(problem: Problem) -> bool:
     return bool(is_host(rows.x) and rows.dtype == np.float64 and size <= _ENTRIES)
 
 
+@dataclass
 class _System:
     """Rows z (N, D) in fitting coordinates, with shares that sum to 1."""
 
-    def __init__(
-        self,
-        z: np.ndarray,
-        labels: np.ndarray,
-        share: np.ndarray,
-        margin: float,
-        reg: float,
-        bias: bool,
-    ) -> None:
-        self.z, self.labels, self.share = z, labels, share
-        self.margin, self.reg, self.bias = margin, reg, bias
+    z: np.ndarray
+    labels: np.ndarray
+    share: np.ndarray
+    margin: float
+    reg: float
+    bias: bool
 
     def solve(self, multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """(V (C, D), b (C,), multipliers (C, N)) at the optimum."""
         classes = len(multipliers)
-        other = np.arange(classes)[:, None] != self.labels
-        other &= self.share > 0.0
+        other = (np.arange(classes)[:, None] != self.labels) & (self.share > 0.0)
         upper = other & (multipliers >= 1.0)
         free = other & (multipliers > 0.0) & ~upper
         work = 0
@@ -94,46 +91,46 @@ class _System:
             work += int(free.sum()) ** 3
             if work > _WORK:
                 return None
-            found = self._at(upper, free)
-            if found is None:
+            solution = self._solution(upper, free)
+            if solution is None:
                 return None
-            v, b, a = found
+            v, b, a = solution
             m = v @ self.z.T + b[:, None]
             m = m - np.take_along_axis(m, self.labels[None, :], axis=0) + self.margin
             tiny = _ROUNDING * np.abs(m).max()
-            over, under = free & (a > 1.0 + _ROUNDING), free & (a < -_ROUNDING)
+            above, below = free & (a > 1.0 + _ROUNDING), free & (a < -_ROUNDING)
             freed = (upper & (m < -tiny)) | (other & ~upper & ~free & (m > tiny))
-            if not (over.any() or under.any() or freed.any()):
+            if not (above.any() or below.any() or freed.any()):
                 return v, b, np.clip(a, 0.0, 1.0)
-            upper = (upper | over) & ~freed
-            free = (free | freed) & ~over & ~under
+            upper = (upper | above) & ~freed
+            free = (free | freed) & ~above & ~below
         return None
 
-    def _at(
+    def _solution(
         self, upper: np.ndarray, free: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """What the equations give for pairs in `upper` at 1, in `free` at their margin."""
+        """(V, b, multipliers) of the equations for pairs in `upper` at 1, in `free` at their
+        margin; None if there are too many, or the equations contradict each other."""
         classes = len(upper)
         j, i = np.nonzero(free)
         if len(i) > _PAIRS:
             return None
         gradient = self._gradient(upper.astype(np.float64))
         v0 = -(gradient @ self.z) / (2.0 * self.reg)
-        ways = np.zeros((len(i), classes))
-        ways[np.arange(len(i)), j] += 1.0
-        ways[np.arange(len(i)), self.labels[i]] -= 1.0
-        near = self.z[i]
-        matrix = (ways @ ways.T) * (near @ near.T) / (2.0 * self.reg)
-        right = np.sum(ways * (near @ v0.T), axis=1) + self.margin
+        signs = np.zeros((len(i), classes))
+        signs[np.arange(len(i)), j] += 1.0
+        signs[np.arange(len(i)), self.labels[i]] -= 1.0
+        z = self.z[i]
+        matrix = (signs @ signs.T) * (z @ z.T) / (2.0 * self.reg)
+        right = np.sum(signs * (z @ v0.T), axis=1) + self.margin
         if self.bias:
             none = np.zeros((classes, classes))
-            matrix = np.block([[matrix, -ways], [-ways.T, none]])
+            matrix = np.block([[matrix, -signs], [-signs.T, none]])
             right = np.concatenate([right, gradient.sum(axis=1)])
-        # Of many pairs more than there are directions the equations are dependent.
+        # With more pairs than directions the equations are dependent.
         flows, *_ = scipy.linalg.lstsq(matrix, right, lapack_driver="gelsy", check_finite=False)
-        if np.abs(matrix @ flows - right).max(initial=0.0) > _ROUNDING * np.abs(right).max(
-            initial=1.0
-        ):
+        rest = np.abs(matrix @ flows - right).max(initial=0.0)
+        if rest > _ROUNDING * np.abs(right).max(initial=1.0):
             return None
         b = flows[len(i) :] if self.bias else np.zeros(classes)
         a = upper.astype(np.float64)
@@ -141,8 +138,7 @@ class _System:
         return -(self._gradient(a) @ self.z) / (2.0 * self.reg), b, a
 
     def _gradient(self, a: np.ndarray) -> np.ndarray:
-        """G^T (C, N): what pushes the others down pulls the true class up."""
-        pushes = a * self.share
-        gradient: np.ndarray = pushes.copy()
-        np.put_along_axis(gradient, self.labels[None, :], -pushes.sum(axis=0)[None, :], axis=0)
+        """G^T (C, N), the objective's gradient in the scores."""
+        gradient: np.ndarray = a * self.share
+        np.put_along_axis(gradient, self.labels[None, :], -gradient.sum(axis=0)[None, :], axis=0)
         return gradient

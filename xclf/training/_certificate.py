@@ -1,4 +1,4 @@
-"""How far a linear hinge model can be from its optimum, at most: a duality gap that can be trusted.
+"""An upper bound of how far a linear hinge model is from its optimum, rounding included.
 
 For multipliers a_ij in [0, 1], 0 at the true class, let G_ij = w_i/W (a_ij - [j = y_i] sum_k a_ik).
 The objective P at weights V and biases b, its margins m, and any (V*, b*) satisfy
@@ -6,9 +6,9 @@ The objective P at weights V and biases b, its margins m, and any (V*, b*) satis
     P - P* <= sum_i w_i/W sum_j (max(0, m_ij) - a_ij m_ij)  +  ||X^T G + 2 reg V||^2 / (4 reg)
               + 1^T G (b - b*).
 
-The last term is 0 without biases, and where flows between classes balance (`balance`); what
-rounding leaves of it is bounded, as no optimum has biases far apart. All that is computed, here in
-the widest dtype, is subject to rounding of its own, for which a bound is added.
+The last term is 0 without biases, and where flows between classes balance (`balance`); the rest
+that rounding leaves is bounded, as no optimum has biases far apart. All of it is computed in the
+widest dtype, and a bound of its own rounding is added.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from xclf.training.problem import Problem
 
 
 class Certificate:
-    """Multipliers of K heads, as `proximal_hinge` has them at theta, and what they prove.
+    """Multipliers of K heads, as `proximal_hinge` gives them at theta, and the gap they prove.
 
     problem : with rows in the widest dtype;  theta : (K, P)
     margin, smoothing : host (K,)
@@ -45,42 +45,39 @@ class Certificate:
         anchor: PerRow,
         heads: np.ndarray,
     ) -> None:
-        self.problem, self.theta = problem, theta
-        dtype, network = problem.rows.dtype, problem.objective.network
-        self.host_margin = margin
+        self.problem, self.theta, self.margin = problem, theta, margin
+        self.network, dtype = problem.objective.network, problem.rows.dtype
         self.multipliers = Multipliers(
-            network,
-            network.prepared(theta, dtype),
+            self.network,
+            self.network.prepared(theta, dtype),
             from_host(margin, theta, dtype),
             from_host(smoothing, theta, dtype),
             anchor,
             from_host(heads, theta),
         )
         self.total = np.broadcast_to(to_host(problem.total), margin.shape)
-        self.weight = np.zeros((len(margin), problem.objective.network.widths[-1]))
+        self.weight = np.zeros((len(margin), self.network.widths[-1]))
 
     def bound(self) -> tuple[np.ndarray, np.ndarray]:
-        """(P, gap), host (K,): the objective at theta, and what it stands above the optimum at
-        most. Where reg is 0 the gap is P itself: no optimum is below 0."""
-        repair = self._repair() if self.problem.objective.network.bias else None
+        """(P, gap), host (K,): the objective at theta, and the most that it may stand above the
+        optimum. Where reg is 0 the gap is P itself: no optimum is below 0."""
+        network = self.network
+        repair = self._repair() if network.bias else None
         *sums, dw, db = self._sums(repair)
-        xp, (w, b) = namespace(self.theta), self.problem.objective.network.layers(self.theta)[0]
-        dw, db = self.problem.objective.network.unscaled([(dw, db)])[0]
+        xp, (w, b) = namespace(self.theta), network.layers(self.theta)[0]
+        dw, db = network.unscaled([(dw, db)])[0]
         total = from_host(self.total, self.theta, dw.dtype)[:, None]
-        objective = self.problem.objective
-        penalty, gradient = objective.network.penalty(self.theta, objective.reg)
-        residual = dw / total[..., None] + objective.network.layers(gradient)[0].w
+        penalty, gradient = network.penalty(self.theta, self.problem.objective.reg)
+        residual = dw / total[..., None] + network.layers(gradient)[0].w
         parts = [*sums, penalty]
         parts += [xp.sum(a * a, axis=(-2, -1)) for a in (residual, w)]
         biases = [] if b is None else [db / total, xp.astype(b[..., 0], dw.dtype)]
-        told = to_host(xp.concat([xp.stack(parts, axis=-1), *biases], axis=-1)).T
-        return self._assemble(np.asarray(told, dtype=np.float64))
+        numbers = to_host(xp.concat([xp.stack(parts, axis=-1), *biases], axis=-1)).T
+        return self._assemble(np.asarray(numbers, dtype=np.float64))
 
-    def _assemble(self, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        value, slack, mass, squares, active, lengths = told[:6] / self.total
-        penalty, residual, norm = told[6:9]
-        network = self.problem.objective.network
-        classes = network.widths[-1]
+    def _assemble(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, slack, mass, squares, active, lengths = numbers[:6] / self.total
+        penalty, residual, norm = numbers[6:9]
         objective = value + penalty
         reg = np.broadcast_to(to_host(self.problem.objective.reg), objective.shape)
         with np.errstate(all="ignore"):
@@ -88,24 +85,24 @@ class Certificate:
             # bound grows with the square root of their length; 4 of its deviations, and 16 units
             # for a few operations more.
             unit = float(namespace(self.theta).finfo(self.problem.rows.dtype).eps) / 2
-            inner = unit * (4 * math.sqrt(network.widths[0]) + 16)
+            inner = unit * (4 * math.sqrt(self.network.widths[0]) + 16)
             outer = unit * (4 * math.sqrt(len(self.problem.rows)) + 16)
             # Margins are off by two scores' rounding, where they count: in the hinge, or in a.
-            rounding = 2 * inner * (2 * np.sqrt(norm) * lengths + self.host_margin * active)
+            rounding = 2 * inner * (2 * np.sqrt(norm) * lengths + self.margin * active)
             rounding += (inner + outer) * (objective + slack)
             off = 2 * (inner + outer) * (mass * np.sqrt(squares) + 2 * reg * np.sqrt(norm))
             residual = (np.sqrt(residual) + off) ** 2 / (4 * reg)
             gap = np.maximum(slack, 0.0) + residual + rounding
-            if network.bias:
-                push, b = told[9 : 9 + classes], told[9 + classes :]
-                gap += self._bias_term(push, b, objective, reg, np.sqrt(squares), outer * mass)
+            if self.network.bias:
+                flow, b = np.split(numbers[9:], 2)  # 1^T G and the biases, (C, K)
+                gap += self._bias_term(flow, b, objective, reg, np.sqrt(squares), outer * mass)
                 gap += 4 * inner * np.max(np.abs(b), axis=0) * active
         gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
         return objective, np.where(np.isnan(objective), np.inf, np.minimum(gap, objective))
 
     def _bias_term(
         self,
-        push: np.ndarray,
+        flow: np.ndarray,
         b: np.ndarray,
         objective: np.ndarray,
         reg: np.ndarray,
@@ -117,11 +114,11 @@ class Certificate:
         Rows of class c give  b*_j - b*_c <= P W / W_c - margin + |V*_j - V*_c| |mean x|,  with
         reg |V*|^2 <= P  and  |mean x|^2 <= W / W_c mean |x|^2.
         """
-        share = np.where(self.weight.T > 0.0, self.weight.T / self.total, 1.0).min(axis=0)
-        apart = objective / share + np.sqrt(2 * objective / reg / share) * spread
         there = self.weight.T > 0.0
+        share = np.where(there, self.weight.T / self.total, 1.0).min(axis=0)
+        apart = objective / share + np.sqrt(2 * objective / reg / share) * spread
         apart += np.where(there, b, -np.inf).max(axis=0) - np.where(there, b, np.inf).min(axis=0)
-        imbalance: np.ndarray = np.abs(push).sum(axis=0) + 2 * rounding
+        imbalance: np.ndarray = np.abs(flow).sum(axis=0) + 2 * rounding
         return np.asarray(0.5 * imbalance * np.maximum(apart, 0.0))
 
     def _repair(self) -> tuple[Array, Array]:
@@ -137,10 +134,7 @@ class Certificate:
         """Sums over rows, weighted: hinge, slack, multipliers, |x|^2, the number of pairs that
         count, that times |x|, all (K,); dw and db of X^T G."""
         rows, width = self.problem.rows, self.problem.width(self.theta)
-        scale = self.problem.objective.network.scale
-        if scale is not None:
-            scale = namespace(scale).astype(scale, rows.dtype)
-        return sum_over_rows(partial(_terms, self.multipliers, repair, scale), rows, width)
+        return sum_over_rows(partial(_terms, self.multipliers, repair), rows, width)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ def _flows(multipliers: Multipliers, chunk: Chunk) -> tuple[Array, ...]:
     a = multipliers(chunk)[2]
     xp = namespace(a)
     mask = true_mask(chunk.labels, a.shape[-2])
-    parts = (a, xp.minimum(a, 1.0 - a), xp.where(mask, 1.0, xp.zeros_like(a)))
+    parts = (a, xp.minimum(a, 1.0 - a), xp.astype(mask, a.dtype) + xp.zeros_like(a))
     if chunk.weights is not None:
         parts = tuple(part * chunk.weights[..., None, :] for part in parts)
     inside = xp.where(mask, 0.0, parts[1])
@@ -183,10 +177,7 @@ def _flows(multipliers: Multipliers, chunk: Chunk) -> tuple[Array, ...]:
 
 
 def _terms(
-    multipliers: Multipliers,
-    repair: tuple[Array, Array] | None,
-    scale: Array | None,
-    chunk: Chunk,
+    multipliers: Multipliers, repair: tuple[Array, Array] | None, chunk: Chunk
 ) -> tuple[Array, ...]:
     """`Certificate._sums` of a chunk."""
     tape, scores, a = multipliers(chunk)
@@ -197,15 +188,16 @@ def _terms(
     own = xp.sum(xp.where(mask, scores, 0.0), axis=-2, keepdims=True)
     m = xp.where(mask, 0.0, (scores - own) + margin)
     hinge = xp.maximum(m, 0.0)
-    near = (m > -1e-6 * margin) | (a > 0.0)
-    active = xp.sum(xp.where(near & ~mask, 1.0, xp.zeros_like(a)), axis=-2)
+    counts = ((m > -1e-6 * margin) | (a > 0.0)) & ~mask
+    active = xp.sum(xp.astype(counts, a.dtype), axis=-2)
     x = xp.matrix_transpose(tape.inputs[0])
-    x = x if scale is None else x / scale
+    scale = multipliers.network.scale
+    x = x if scale is None else x / xp.astype(scale, x.dtype)
     squares = xp.sum(x * x, axis=-1)
-    lines = [xp.sum(line, axis=-2) for line in (hinge, hinge - a * m, a)]
-    lines += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
+    terms = [xp.sum(term, axis=-2) for term in (hinge, hinge - a * m, a)]
+    terms += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
     weights = 1.0 if chunk.weights is None else chunk.weights
-    sums = [xp.sum(line * weights, axis=-1) for line in lines]
+    sums = [xp.sum(term * weights, axis=-1) for term in terms]
     a = a if chunk.weights is None else a * chunk.weights[..., None, :]
     gradient = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
     return (*sums, *multipliers.network.gradients(gradient, tape)[0])

@@ -1,4 +1,4 @@
-"""Making multipliers balance: what flows into every class flows out of it again.
+"""Balanced multipliers: the flow into every class equals the flow out of it.
 
 With unpenalised biases the hinge's dual has the constraint that the multipliers a_ij of rows i with
 true class c, summed to flows F[j, c] = sum w_i a_ij, form a circulation over the classes. Here
@@ -13,7 +13,7 @@ import numpy as np
 
 # Rounds of routing: each ends with edges at their capacity, which the next leaves out.
 _ROUNDS = 40
-# What may remain of an imbalance, as a share of all weight; the certificate counts what does.
+# An imbalance that may remain, as a share of all weight; the certificate counts it.
 _REST = 1e-14
 # A share of the diagonal that keeps the Laplacian of a graph in pieces solvable.
 _PIECES = 1e-12
@@ -36,13 +36,13 @@ def balance(flow: np.ndarray, inside: np.ndarray, weight: np.ndarray) -> Repair:
     """The repair after which flows balance, up to rounding.
 
     flow : (C, C) F[j, c], 0 on the diagonal
-    inside : (C, C) the same sums of min(a, 1 - a): what those within the box can give or take at
-        next to no cost, as their pairs are close to the kink
+    inside : (C, C) the same sums of min(a, 1 - a): the most that multipliers within the box can
+        change, at next to no cost, as their pairs are close to the kink
     weight : (C,) sum of w_i by true class: the most that F[j, c] could be
 
-    Where the multipliers inside cannot do it those at their bounds take part; where all that fails
-    a circulation is left that surely exists, min(F, F^T). Nothing can flow out of a class without
-    weight, and so nothing may flow in.
+    Where the multipliers inside do not suffice those at their bounds take part; where that fails
+    too the result is a circulation that surely exists, min(F, F^T). Nothing can flow out of a class
+    without weight, and so nothing may flow in.
     """
     open_ = (weight > 0.0)[:, None] & (weight > 0.0) & ~np.eye(len(weight), dtype=bool)
     flow, inside = np.where(open_, flow, 0.0), np.where(open_, inside, 0.0)
@@ -61,7 +61,7 @@ def balance(flow: np.ndarray, inside: np.ndarray, weight: np.ndarray) -> Repair:
 
 
 def imbalance(flow: np.ndarray) -> np.ndarray:
-    """(C,): what flows into every class less what flows out."""
+    """(C,): the flow into every class less the flow out of it."""
     return np.asarray(flow.sum(axis=1) - flow.sum(axis=0))
 
 
@@ -70,8 +70,8 @@ def _route(
 ) -> tuple[np.ndarray, float]:
     """(T, rest): T within [low, high] for which flow + T balances, but for `rest`.
 
-    Electrical flows: currents between potentials, each edge conducting as much as it has room for;
-    an edge at its limit conducts no more.
+    Electrical flows: currents between potentials, each edge conducting in proportion to its
+    remaining capacity; an edge at its limit conducts no more.
     """
     route = np.zeros_like(flow)
     conduct = high - low
@@ -90,11 +90,11 @@ def _route(
             potential = np.linalg.solve(np.diag(ridge) - both, -excess)
         except np.linalg.LinAlgError:
             break
-        wish = route + conduct * (potential[:, None] - potential)
-        if not np.isfinite(wish).all():
+        unbounded = route + conduct * (potential[:, None] - potential)
+        if not np.isfinite(unbounded).all():
             break
-        route = np.clip(wish, low, high)
-        conduct = np.where(route == wish, conduct, 0.0)
+        route = np.clip(unbounded, low, high)
+        conduct = np.where(route == unbounded, conduct, 0.0)
     return best, least
 
 

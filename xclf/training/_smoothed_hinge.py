@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, accumulator, device, from_host, namespace
-from xclf.kernels import proximal_hinge
-from xclf.objectives import Layer, Move, ProximalSums
+from xclf.objectives import Layer, Move, Network, ProximalSums
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, PerRow, sum_over_rows
-from xclf.training._certificate import Certificate
+from xclf.training._certificate import Certificate, Multipliers
 from xclf.training.preconditioner import (
     MAX_CLASSES,
     passes_for_a_full_basis,
@@ -22,7 +21,7 @@ from xclf.training.preconditioner import (
 )
 from xclf.training.problem import Problem
 
-# How far anchors go, the multipliers found being at 1. Measured on CIFAR-10 and on 100 classes: 1.6
+# How far anchors go, the new multipliers being at 1. Measured on CIFAR-10 and on 100 classes: 1.6
 # saves a few more passes on the first, and costs half as many again on the second.
 _RELAXATION = 1.3
 
@@ -45,7 +44,7 @@ class SmoothedHinge:
         self.problem, self.margin, self.smoothing = problem, margin, smoothing
         self.anchor = anchor
         self.precondition: SpectralPreconditioner | None = None
-        #: Evaluations after which a fit that is not near its goal should `use_full_eigenbasis`.
+        #: Evaluations after which a fit that is far from its goal should `use_full_eigenbasis`.
         self.full_basis_at = math.inf
         self._move: Move | None = None
         self._numbers()
@@ -59,20 +58,20 @@ class SmoothedHinge:
 
     @classmethod
     def widened(
-        cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, lines: list[PerRow]
+        cls, problem: Problem, margin: np.ndarray, smoothing: np.ndarray, anchors: list[PerRow]
     ) -> SmoothedHinge:
-        """With a head's multipliers (C, N) for each of `lines`, which is emptied, in the dtype of
-        the problem's rows."""
-        made = cls.at_zero(problem, margin, smoothing)
-        for k in range(len(lines)):
+        """With the multipliers (C, N) of each head from `anchors`, which is emptied, in the dtype
+        of the problem's rows."""
+        inner = cls.at_zero(problem, margin, smoothing)
+        for k in range(len(anchors)):
 
-            def write(part: Array, line: Array, k: int = k) -> Array:
-                for c in range(int(line.shape[0])):  # class by class: a copy of all is as large
-                    part[k, c, :] = namespace(part).astype(line[c, :], part.dtype)
+            def write(part: Array, own: Array, k: int = k) -> Array:
+                for c in range(int(own.shape[0])):  # class by class: a copy of all is as large
+                    part[k, c, :] = namespace(part).astype(own[c, :], part.dtype)
                 return part
 
-            made.anchor.map(write, lines.pop(0))
-        return made
+            inner.anchor.map(write, anchors.pop(0))
+        return inner
 
     def build_preconditioner(
         self, theta: Array, like: SpectralPreconditioner | None = None
@@ -81,34 +80,29 @@ class SmoothedHinge:
 
         like : one for the same rows, whose spectrum will do
         """
-        network = self.problem.objective.network
-        if not self.problem.linear or network.widths[1] > MAX_CLASSES:
+        if not self.problem.linear or self.network.widths[1] > MAX_CLASSES:
             return
         self._move = Move(self._device(np.zeros(len(self.margin), dtype=bool)), self._smoothing)
         curvature = self._evaluate(theta)[-1]
         self._move = None
-        reg = self.problem.objective.reg
+        rows, reg = self.problem.rows, self.problem.objective.reg
         if like is not None:
             self.precondition = replace(like, curvature=curvature, reg=reg)
             return
-        rows = self.problem.rows
-        cost = passes_for_a_full_basis(rows, network, len(self.margin))
+        cost = passes_for_a_full_basis(rows, self.network, len(self.margin))
         full = cost <= _AT_ONCE
-        self.precondition = spectral_preconditioner(network, rows, reg, curvature, full=full)
+        self.precondition = spectral_preconditioner(self.network, rows, reg, curvature, full=full)
         if not full:
             self.full_basis_at = cost / 3
 
     def use_full_eigenbasis(self) -> None:
-        """From now on a full basis of the features, which is dear, shapes the preconditioner."""
-        assert self.precondition is not None
-        network, rows, reg = (
-            self.problem.objective.network,
-            self.problem.rows,
-            self.precondition.reg,
-        )
+        """Precondition with all directions of the features from now on, which takes long to set
+        up."""
+        old = self.precondition
+        assert old is not None
         self.full_basis_at = math.inf
         self.precondition = spectral_preconditioner(
-            network, rows, reg, self.precondition.curvature, full=True
+            self.network, self.problem.rows, old.reg, old.curvature, full=True
         )
 
     def value_and_grad(self, theta: Array) -> tuple[Array, ...]:
@@ -120,7 +114,7 @@ class SmoothedHinge:
         """
         value, grad, slack, plain, *curvature = self._evaluate(theta)
         xp = namespace(theta)
-        (w, b), *_ = self.problem.objective.network.layers(grad)
+        (w, b), *_ = self.network.layers(grad)
         cost = xp.zeros_like(value)
         if b is not None and self.precondition is not None:
             # Once flows balance the mean of the features has no share in X^T G.
@@ -137,19 +131,17 @@ class SmoothedHinge:
 
     def _evaluate(self, theta: Array) -> tuple[Array, ...]:
         """(value, grad, slack, plain objective), and the curvature if there is a move."""
-        rows, objective, total = self.problem.rows, self.problem.objective, self.problem.total
-        network = objective.network
+        rows, total, network = self.problem.rows, self.problem.total, self.network
         layers = network.prepared(theta, rows.dtype)
         step = ProximalSums(network, layers, self._margin, self._smoothing, self.anchor, self._move)
-        width = self.problem.width(theta)
-        sums = sum_over_rows(partial(_at_its_place, step), rows, width)
+        sums = sum_over_rows(partial(_in_place, step), rows, self.problem.width(theta))
         loss, slack, plain = sums[:3]
         more: tuple[Array, ...] = ()
         if self._move is not None and self._move.measure:
             more = (sums[-1] / total[..., None, None],)
         gradients: list[Any] = list(zip(sums[3::2], sums[4::2], strict=False))
-        gradient = objective.network.flatten(objective.network.unscaled(gradients))
-        value, grad = objective.complete(theta, (loss, gradient), total)
+        gradient = network.flatten(network.unscaled(gradients))
+        value, grad = self.problem.objective.complete(theta, (loss, gradient), total)
         return value, grad, slack / total, value + (plain - loss) / total, *more
 
     def move(self, heads: np.ndarray, smoothing: np.ndarray) -> None:
@@ -175,7 +167,7 @@ class SmoothedHinge:
         self.anchor = self.anchor.map(close)
         self._numbers()
 
-    def line(self, head: int) -> PerRow:
+    def anchor_of(self, head: int) -> PerRow:
         """(C, N): a copy of one head's anchor."""
         return self.anchor.map(lambda part: namespace(part).asarray(part[head, ...], copy=True))
 
@@ -187,20 +179,15 @@ class SmoothedHinge:
 
     def multipliers(self, theta: Array, head: int) -> Array:
         """(C, N): those of one head at theta (K, P), which its margins give."""
-        problem, margin = self.problem, float(self.margin[head])
-        xp, parts = namespace(theta), []
-        layers = problem.objective.network.prepared(theta[head, :], problem.rows.dtype)
-        for chunk in problem.rows.chunks(
-            problem.rows.chunk_rows(problem.objective.network.widths[-1])
-        ):
-            scores, _ = problem.objective.network.apply(layers, chunk.x)
-            anchor = self.anchor[head, :, chunk.where]
-            smoothing = float(self.smoothing[head])
-            _, _, _, a, *_ = proximal_hinge(
-                scores, chunk.labels, anchor, smoothing, margin=margin, axis=-2
-            )
-            parts.append(a)
-        return xp.concat(parts, axis=-1)
+        rows, one = self.problem.rows, slice(head, head + 1)
+        layers = self.network.prepared(theta[one, :], rows.dtype)
+        heads = self._device(np.asarray([head]))
+        numbers = self._margin[one], self._smoothing[one]
+        source = Multipliers(self.network, layers, *numbers, self.anchor, heads)
+        parts = [
+            source(chunk)[2] for chunk in rows.chunks(rows.chunk_rows(self.network.widths[-1]))
+        ]
+        return namespace(theta).concat(parts, axis=-1)[0, ...]
 
     def as_stored(self, theta: Array, dtype: Any) -> Array:
         """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
@@ -208,16 +195,18 @@ class SmoothedHinge:
         In raw coordinates, where models keep theirs. A vector added to the weights of all classes
         changes no difference of scores: the one for which their penalty is least is added.
         """
-        network, xp = self.problem.objective.network, namespace(theta)
-        (w, b) = network.layers(theta)[0]
-        parts = [w - xp.mean(w, axis=-2, keepdims=True)]
-        parts.append(None if b is None else b - xp.mean(b, axis=-2, keepdims=True))
-        layers = network.raw([Layer(*parts)])
-        back = [
-            None if part is None else xp.astype(xp.astype(part, dtype), theta.dtype)
-            for part in layers[0]
+        network, xp = self.network, namespace(theta)
+        centred = [
+            None if a is None else a - xp.mean(a, axis=-2, keepdims=True)
+            for a in network.layers(theta)[0]
         ]
-        return network.flatten([tuple(layer) for layer in network.fitting([Layer(*back)])])
+        raw = network.raw([Layer(*centred)])[0]
+        rounded = [None if a is None else xp.astype(xp.astype(a, dtype), theta.dtype) for a in raw]
+        return network.flatten([tuple(network.fitting([Layer(*rounded)])[0])])
+
+    @property
+    def network(self) -> Network:
+        return self.problem.objective.network
 
     def _numbers(self) -> None:
         dtype = self.problem.rows.dtype
@@ -228,7 +217,7 @@ class SmoothedHinge:
         return from_host(values, self.problem.rows.x, dtype)
 
 
-def _at_its_place(step: ProximalSums, chunk: Chunk) -> tuple[Array, ...]:
+def _in_place(step: ProximalSums, chunk: Chunk) -> tuple[Array, ...]:
     return step(chunk, chunk.where)
 
 

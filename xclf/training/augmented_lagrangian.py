@@ -17,21 +17,22 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
+from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
 from xclf.rows import PerRow
 from xclf.training._active_set import exact_hinge, is_small
+from xclf.training._hinge_heads import HingeHeads
 from xclf.training._smoothed_hinge import SmoothedHinge, widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
-_BALANCE = 0.2
-# SmoothedHinge solves this short allow half the smoothing; this long, they are cut and get so much
-# more.
+_INNER_SHARE = 0.2
+# Inner solves this short allow half the smoothing; this long, they are cut and get so much more.
 _SHORT, _LONG, _MORE = 15, 80, 10.0
-# Outer rounds in a row without a smaller gap, after which rounding is to blame: where the gap is
-# that small, and where it is not (progress is not monotone, and hard problems make slow progress).
+# Rounds in a row without a smaller gap, after which rounding is to blame: where the gap is that
+# small, and where it is not (progress is not monotone, and hard problems make slow progress).
 _PATIENCE, _HARD = 12, 60
 # At the end of a round this near the goal its multipliers are certified, if they promise to prove
 # more by this much: they prove the most then, and a later iterate may be good enough for them.
@@ -42,13 +43,13 @@ _LAST = 1e-9
 _FAR = 10.0
 # How much smaller the estimate must be after each certificate that contradicted it.
 _SHARPER = 0.3
-# A round that ends this near the optimum, relative, may know who is at a margin: small problems are
-# solved exactly from there. If not, it is tried again at a tenth of that.
-_EXACT_SOLVE_GAP, _EXACT_SOLVE_RETRY = 1e-2, 0.1
+# A small problem is solved exactly after a round that ends near the optimum (`solve_at`). If that
+# fails, it is tried again this much nearer.
+_EXACT_SOLVE_RETRY = 0.1
 # A relative gap that is rounding.
 _EXACT = 1e-11
-# Evaluations to wait after a certificate that was not enough: so many, then twice as many, up to.
-_WAIT, _MOST_WAIT = 5, 10
+# The most evaluations to wait after a certificate that was not enough; it doubles from `pause`.
+_MOST_WAIT = 10
 
 
 def fit_augmented_lagrangian(
@@ -69,10 +70,7 @@ def fit_augmented_lagrangian(
     multipliers in the gap below half of `tol` times the objective, and the gradient's max-norm
     below `tol` times its first value.
     """
-    heads = int(theta.shape[0])
-    loss: Any = problem.objective.loss  # a hinge, with its margin
-    margins = np.zeros(heads) + to_host(loss.margin)
-    fit = _AugmentedLagrangianFit(problem, theta, margins, tol, max_iter, monitor)
+    fit = _AugmentedLagrangianFit(problem, theta, tol, max_iter, monitor)
     del theta  # the start is not needed any more
     try:
         fit.run()
@@ -86,55 +84,35 @@ def fit_augmented_lagrangian(
 
 
 class _AugmentedLagrangianFit:
-    """K heads on their way. `alive` are the original numbers of those still in the batch; all else
-    is in their order, but for `results` and what __init__ keeps of the whole.
+    """K heads on their way: `heads` in the batch, `results` of those that have ended.
 
-    used : evaluations since the multipliers moved;  stale : rounds since the gap was least
-    wait, pause : evaluations until the next certificate, and to wait after a failed one
-    best, dual : the lowest objective and the highest lower bound certified;  kept : theta there
-    waiting, lines : heads to go on with in wider products: number, theta and smoothing; multipliers
-    aim : what the estimated gap must fall to, relative, before it is certified: `tol` at first
-    ended : heads that only wait to leave the batch
+    given : reg, margin and the max-norm of the first gradient of all heads
+    waiting : heads to go on with in wider products: number, theta, smoothing and multipliers
     """
 
-    _STATE = (
-        *("alive", "n_iter", "used", "stale", "least", "wait", "pause", "best", "dual", "ended"),
-        *("aim", "ripe", "first_norm", "reg", "lowest"),
-    )
-
     def __init__(
-        self,
-        problem: Problem,
-        theta: Array,
-        margin: np.ndarray,
-        tol: float,
-        max_iter: int,
-        monitor: Monitor,
+        self, problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
     ) -> None:
-        heads = int(theta.shape[0])
-        self.whole, self.margin = problem, margin
-        self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
-        self.results: list[FitResult | None] = [None] * heads
-        self.waiting: list[tuple[int, Array, float]] = []
-        self.lines: list[PerRow] = []
+        count = int(theta.shape[0])
+        self.whole, self.tol, self.max_iter, self.monitor = problem, tol, max_iter, monitor
+        self.results: list[FitResult | None] = [None] * count
+        self.waiting: list[tuple[int, Array, float, PerRow]] = []
+        self.steps = 0
+        loss: Any = problem.objective.loss  # a hinge, with its margin
+        margin = np.zeros(count) + to_host(loss.margin)
+        reg = np.zeros(count) + to_host(problem.objective.reg)
         # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
-        reg = np.zeros(heads) + to_host(problem.objective.reg)
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
-        self.n_iter, self.steps = np.zeros(heads, dtype=int), 0
-        self.reg, self.alive = reg, np.arange(heads)
-        self._begin(SmoothedHinge.at_zero(problem, margin, smoothing), theta, self.alive)
-        self.first_norm = self.lbfgs.at.grad_norm
-        self.whole_norm, self.whole_reg = self.first_norm, reg
+        self._begin(SmoothedHinge.at_zero(problem, margin, smoothing), theta)
+        self.given = reg, margin, self.lbfgs.at.grad_norm
+        number, none = np.arange(count), np.zeros(count, dtype=int)
+        self.heads = HingeHeads.at_start(theta, tol, number, none, *self.given)
 
     def _begin(
-        self,
-        inner: SmoothedHinge,
-        theta: Array,
-        alive: np.ndarray,
-        like: SpectralPreconditioner | None = None,
+        self, inner: SmoothedHinge, theta: Array, like: SpectralPreconditioner | None = None
     ) -> None:
-        xp, rows = namespace(theta), inner.problem.rows
         inner.build_preconditioner(theta, like)
+        rows = inner.problem.rows
         # Pairs outlive an inner solve: the objectives differ in few terms, and starting from
         # their curvature saves a quarter to three quarters of the iterations.
         lbfgs = LBFGS(
@@ -142,173 +120,170 @@ class _AugmentedLagrangianFit:
             theta,
             memory=pairs_for(inner.problem, theta),
             precondition=inner.precondition,
-            noise=rounding(rows.dtype, xp, rows.precision),
+            noise=rounding(rows.dtype, namespace(theta), rows.precision),
         )
         # All that takes time is done: an interrupt finds either the old batch or this one.
         self.inner, self.lbfgs, self.spectral = inner, lbfgs, inner.precondition
-        self.alive, heads = alive, len(alive)
-        self.kept, self.low = xp.asarray(theta, copy=True), theta
-        self.lowest = np.full(heads, math.inf)
-        self.used, self.stale = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
-        self.wait, self.pause = np.zeros(heads, dtype=int), np.full(heads, _WAIT)
-        self.least, self.best = np.full(heads, math.inf), np.full(heads, math.inf)
-        self.dual, self.ended = np.zeros(heads), np.zeros(heads, dtype=bool)
-        self.aim, self.ripe = np.full(heads, self.tol), np.full(heads, _EXACT_SOLVE_GAP)
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
-        heads, thetas, smoothing = zip(*self.waiting, strict=True)
-        xp, alive = namespace(thetas[0]), np.asarray(heads)
-        problem = widest(self.whole.take_heads(alive))
-        self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `lines`
-        inner = SmoothedHinge.widened(
-            problem, self.margin[alive], np.asarray(smoothing), self.lines
-        )
-        self._begin(inner, xp.stack(thetas), alive, self.spectral)
-        self.first_norm, self.reg = self.whole_norm[alive], self.whole_reg[alive]
-        before = [result for k in heads if (result := self.results[k]) is not None]
-        self.n_iter = np.asarray([result.n_iter for result in before])
+        numbers, thetas, smoothing, anchors = map(list, zip(*self.waiting, strict=True))
+        number, theta = np.asarray(numbers), namespace(thetas[0]).stack(thetas)
+        reg, margin, first_norm = take_heads(self.given, number)
+        problem = widest(self.whole.take_heads(number))
+        self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `anchors`
+        self.waiting = [(*one[:3], PerRow([])) for one in self.waiting]
+        inner = SmoothedHinge.widened(problem, margin, np.asarray(smoothing), anchors)
+        before = [result for k in numbers if (result := self.results[k]) is not None]
+        n_iter = np.asarray([result.n_iter for result in before])
+        heads = HingeHeads.at_start(theta, self.tol, number, n_iter, reg, margin, first_norm)
         if self.whole.linear:
             # What was certified stays so: certificates are in the widest dtype in any case.
-            self.best = np.asarray([result.objective for result in before])
-            self.dual = self.best - np.asarray([result.dual_gap for result in before])
-            self.kept = xp.stack([result.theta for result in before])
-        self.waiting = []
+            heads.best = np.asarray([result.objective for result in before])
+            heads.dual = heads.best - np.asarray([result.dual_gap for result in before])
+            heads.best_theta = namespace(theta).stack([result.theta for result in before])
+        self._begin(inner, theta, self.spectral)
+        self.heads, self.waiting = heads, []
 
     def interrupt(self) -> None:
         """Every head that is not done ends where it stands."""
-        self.end(np.full(len(self.alive), "interrupted"))
-        for head, *_ in self.waiting:
-            if (result := self.results[head]) is not None:
-                self.results[head] = replace(result, reason="interrupted", interrupted=True)
+        self.end(np.full(len(self.heads.number), "interrupted"))
+        for number, *_ in self.waiting:
+            if (result := self.results[number]) is not None:
+                self.results[number] = replace(result, reason="interrupted", interrupted=True)
 
     def run(self) -> None:
         """Until every head has a reason to end."""
-        asked, evaluations = False, 0
+        stopped, evaluations = False, 0
         while True:
-            at = self.lbfgs.at
-            slack, residual = self.gap(at)
-            plain, near = np.abs(at.extra[3]), slack + residual
-            tight = residual <= _BALANCE * np.maximum(slack, self.aim * np.abs(at.value))
-            over = (tight | at.stalled | (self.used >= _LONG)) & ~self.ended
-            better = (plain < self.lowest) & ~self.ended
-            if better.any():
-                mask = from_host(better[:, None], self.low)
-                self.low = namespace(self.low).where(mask, at.theta, self.low)
-                self.lowest = np.where(better, plain, self.lowest)
-            self._certify_where_due(over, plain, near)
-            ripe = over & (near <= self.ripe * plain) & self._certain & ~self._proven
-            self._polish(ripe)
-            self.ripe = np.where(ripe, _EXACT_SOLVE_RETRY * self.ripe, self.ripe)
-            self.stale = np.where(over, np.where(near < self.least, 0, self.stale + 1), self.stale)
-            self.least = np.where(over, np.minimum(self.least, near), self.least)
-            going = self.end(self._reasons(at, near <= self.tol * plain, asked))
-            if self.ended.all():
+            at, heads = self.lbfgs.at, self.heads
+            slack, residual = self.estimated_gap(at)
+            objective, gap = _hinge_objective(at), slack + residual
+            tight = residual <= _INNER_SHARE * np.maximum(slack, heads.certify_at * abs(at.value))
+            solved = (tight | at.stalled | (heads.since_move >= _LONG)) & ~heads.ended
+            self._keep_lowest(objective, at.theta)
+            self._certify_where_due(solved, objective, gap)
+            near = solved & (gap <= heads.solve_at * objective) & self._certifiable
+            near &= ~heads.proven(self.tol)
+            self._solve_exactly(near)
+            heads.solve_at = np.where(near, _EXACT_SOLVE_RETRY * heads.solve_at, heads.solve_at)
+            better = gap < heads.least_gap
+            heads.rounds = np.where(solved, np.where(better, 0, heads.rounds + 1), heads.rounds)
+            heads.least_gap = np.where(solved & better, gap, heads.least_gap)
+            staying = self.end(self._reasons(at, gap <= self.tol * objective, stopped))
+            heads = self.heads
+            if heads.ended.all():
                 return
-            self._move(over[going] & ~self.ended, tight[going])
-            far = near[going] > _FAR * self.tol * plain[going]
+            self._move(solved[staying] & ~heads.ended, tight[staying])
+            far = gap[staying] > _FAR * self.tol * objective[staying]
             if evaluations >= self.inner.full_basis_at and far.any():
                 self.inner.use_full_eigenbasis()
                 self.lbfgs.precondition = self.spectral = self.inner.precondition
             at, evaluations = self.lbfgs.advance(), evaluations + 1
-            self.n_iter = self.n_iter + (at.moved & ~self.ended)
-            self.used, self.wait = self.used + 1, self.wait - 1
-            asked = bool((at.moved & ~self.ended).any()) and self._record(at)
+            heads.n_iter = heads.n_iter + (at.moved & ~heads.ended)
+            heads.since_move, heads.wait = heads.since_move + 1, heads.wait - 1
+            stopped = bool((at.moved & ~heads.ended).any()) and self._record(at)
 
     def _record(self, at: Iterate) -> bool:
-        here = ~self.ended
-        lowest = float(np.min(at.extra[3][here]))
+        training = ~self.heads.ended
+        lowest = float(np.min(at.extra[training, 3]))
         self.steps += 1
         step = min(self.steps, self.monitor.total)  # a head that searched longer ends later
-        return self.monitor.record(step, lowest, heads=int(here.sum()))
+        return self.monitor.record(step, lowest, heads=int(training.sum()))
 
-    def gap(self, at: Iterate) -> tuple[np.ndarray, np.ndarray]:
+    def estimated_gap(self, at: Iterate) -> tuple[np.ndarray, np.ndarray]:
         """(slack, residual), (K,) each, whose sum estimates the gap."""
-        slack, weights, balance, _ = at.extra
+        slack, weights, balance, _ = at.extra.T
         with np.errstate(all="ignore"):
-            residual = weights / (4.0 * self.reg) + balance
+            residual = weights / (4.0 * self.heads.reg) + balance
             # Scaled so that the gradient's goal counts as half the gap's.
-            share = at.grad_norm / (self.tol * self.first_norm)
+            share = at.grad_norm / (self.tol * self.heads.first_norm)
             smooth = 0.5 * self.tol * np.abs(at.value) * share
         smooth = np.where(at.grad_norm > 0.0, smooth, 0.0)
-        return np.maximum(slack, 0.0), np.where(self._certain, residual, smooth)
+        return np.maximum(slack, 0.0), np.where(self._certifiable, residual, smooth)
 
     @property
-    def _certain(self) -> np.ndarray:
+    def _certifiable(self) -> np.ndarray:
         """Heads whose gap can be certified."""
-        return np.asarray(self.whole.linear & (self.reg > 0.0))
+        return np.asarray(self.whole.linear & (self.heads.reg > 0.0))
 
     @property
-    def _small(self) -> np.ndarray:
-        """Heads whose estimated gap may be rounding."""
-        least = math.sqrt(self.lbfgs.noise) * np.abs(self.lbfgs.at.extra[3])
-        return np.asarray(self.least <= least)
+    def _certified(self) -> np.ndarray:
+        """Heads whose gap is certified to be small enough."""
+        return np.asarray(self._certifiable & self.heads.proven(self.tol))
 
-    @property
-    def _proven(self) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            near = self.best - self.dual <= self.tol * self.best
-        return np.asarray(np.isfinite(self.best) & near)
+    def _keep_lowest(self, objective: np.ndarray, theta: Array) -> None:
+        heads = self.heads
+        better = (objective < heads.lowest) & ~heads.ended
+        if better.any():
+            mask = from_host(better[:, None], theta)
+            heads.lowest_theta = namespace(theta).where(mask, theta, heads.lowest_theta)
+            heads.lowest = np.where(better, objective, heads.lowest)
 
-    def _certify_where_due(self, over: np.ndarray, plain: np.ndarray, near: np.ndarray) -> None:
-        goal, there = self.tol * plain, near <= self.aim * plain
-        due = there | ((plain - self.dual <= goal) & (self.wait <= 0))
-        due |= over & (near <= _NEAR * goal) & (plain - near > self.dual + _WORTH * goal)
+    def _certify_where_due(
+        self, solved: np.ndarray, objective: np.ndarray, gap: np.ndarray
+    ) -> None:
+        heads, goal = self.heads, self.tol * objective
+        small = gap <= heads.certify_at * objective
+        due = small | ((objective - heads.dual <= goal) & (heads.wait <= 0))
+        promising = objective - gap > heads.dual + _WORTH * goal
+        due |= solved & (gap <= _NEAR * goal) & promising
         # Where rounding ends a fit before its goal, the best of the last rounds is what comes back.
-        last = over & (near < self.least) & (near <= _LAST * plain)
-        self._certify(self._certain & ~self.ended & (due | last))
+        last = solved & (gap < heads.least_gap) & (gap <= _LAST * objective)
+        self._certify(self._certifiable & ~heads.ended & (due | last))
         # The estimate said enough, and was wrong: from now on it must say more.
-        wrong = there & self._certain & ~self._proven
-        self.aim = np.where(wrong, _SHARPER * self.aim, self.aim)
+        wrong = small & self._certifiable & ~self._certified
+        heads.certify_at = np.where(wrong, _SHARPER * heads.certify_at, heads.certify_at)
 
-    def _certify(self, heads: np.ndarray, theta: Array = None) -> None:
-        """Find what the present iterates of `heads` (K,), or theta (K, P), prove."""
-        index = np.flatnonzero(heads)
+    def _certify(self, which: np.ndarray, theta: Array = None) -> None:
+        """Find what the present iterates of the heads `which` (K,), or theta (K, P), prove."""
+        index, heads = np.flatnonzero(which), self.heads
         if not len(index):
             return
-        theta = self.lbfgs.at.theta if theta is None else theta
-        xp = namespace(self.kept)
-        theta = xp.take(theta, from_host(index, theta), axis=0)
+        theta = take_heads(self.lbfgs.at.theta if theta is None else theta, index)
         theta = self.inner.as_stored(theta, self.whole.rows.dtype)
         value, gap = self.inner.certify(theta, index)
         for place, k in enumerate(index.tolist()):
-            if value[place] < self.best[k]:
-                self.best[k] = value[place]
-                self.kept[k, ...] = theta[place, ...]
+            if value[place] < heads.best[k]:
+                heads.best[k] = value[place]
+                heads.best_theta[k, ...] = theta[place, ...]
             if math.isfinite(value[place]):
-                self.dual[k] = max(self.dual[k], value[place] - gap[place])
-        self.wait = np.where(heads, self.pause, self.wait)
-        self.pause = np.where(heads, np.minimum(2 * self.pause, _MOST_WAIT), self.pause)
+                heads.dual[k] = max(heads.dual[k], value[place] - gap[place])
+        heads.wait = np.where(which, heads.pause, heads.wait)
+        heads.pause = np.where(which, np.minimum(2 * heads.pause, _MOST_WAIT), heads.pause)
 
-    def _polish(self, heads: np.ndarray) -> None:
+    def _solve_exactly(self, which: np.ndarray) -> None:
         """Where the problem is small try to put the optimum itself in the place of what is near."""
-        for k in np.flatnonzero(heads).tolist():
-            one = self.whole.take_heads(self.alive[[k]])
+        heads = self.heads
+        for k in np.flatnonzero(which).tolist():
+            one = self.whole.take_heads(heads.number[[k]])
             if not is_small(one):
                 return
             near = self.inner.multipliers(self.lbfgs.at.theta, k)
-            found = exact_hinge(one, float(self.margin[self.alive[k]]), near)
-            if found is None:
+            exact = exact_hinge(one, float(heads.margin[k]), near)
+            if exact is None:
                 continue
             before = self.inner.anchor[k, ...].copy()
-            self.inner.anchor[k, ...] = found.multipliers
-            theta = self.inner.as_stored(found.theta[None, :], self.whole.rows.dtype)
+            self.inner.anchor[k, ...] = exact.multipliers
+            theta = self.inner.as_stored(exact.theta[None, :], self.whole.rows.dtype)
             value, gap = self.inner.certify(theta, np.asarray([k]))
             self.inner.anchor[k, ...] = before
-            if gap[0] < self.best[k] - self.dual[k]:
-                self.best[k], self.dual[k] = value[0], max(self.dual[k], value[0] - gap[0])
-                self.kept[k, ...] = theta[0, ...]
+            if gap[0] < heads.best[k] - heads.dual[k]:
+                heads.best[k], heads.dual[k] = value[0], max(heads.dual[k], value[0] - gap[0])
+                heads.best_theta[k, ...] = theta[0, ...]
 
-    def _reasons(self, at: Iterate, near: np.ndarray, asked: bool) -> np.ndarray:
+    def _reasons(self, at: Iterate, near: np.ndarray, stopped: bool) -> np.ndarray:
         """(K,) strings: why each head ends; empty for those that go on."""
-        finite = np.isfinite(at.value)
+        heads, finite = self.heads, np.isfinite(at.value)
+        # The estimated gap may be rounding.
+        small = heads.least_gap <= math.sqrt(self.lbfgs.noise) * _hinge_objective(at)
         return np.select(
             [
-                finite & np.where(self._certain, self._proven, near),
-                np.full(len(near), asked),
-                self.n_iter >= self.max_iter,
+                finite & np.where(self._certifiable, self._certified, near),
+                np.full(len(near), stopped),
+                heads.n_iter >= self.max_iter,
                 ~finite,
-                self.stale >= np.where(self._certain & ~self._small, _HARD, _PATIENCE),
+                heads.rounds >= np.where(self._certifiable & ~small, _HARD, _PATIENCE),
             ],
             [
                 "converged",
@@ -320,56 +295,53 @@ class _AugmentedLagrangianFit:
             "",
         )
 
-    def _move(self, over: np.ndarray, tight: np.ndarray) -> None:
-        """The multipliers of heads whose inner solve is over move, and their smoothing adapts."""
-        if not over.any():
+    def _move(self, solved: np.ndarray, tight: np.ndarray) -> None:
+        """The multipliers of heads whose inner solve has ended move; their smoothing adapts."""
+        if not solved.any():
             return
-        factor = np.where(tight, np.where(self.used <= _SHORT, 0.5, 1.0), _MORE)
-        self.inner.move(over, self.inner.smoothing * np.where(over, factor, 1.0))
-        self.lbfgs.restart(over)
-        self.used = np.where(over, -1, self.used)
+        since = self.heads.since_move
+        factor = np.where(tight, np.where(since <= _SHORT, 0.5, 1.0), _MORE)
+        self.inner.move(solved, self.inner.smoothing * np.where(solved, factor, 1.0))
+        self.lbfgs.restart(solved)
+        self.heads.since_move = np.where(solved, -1, since)
 
     def end(self, reasons: np.ndarray) -> np.ndarray:
         """Write down the heads that have a reason to end. Once they are enough to be worth it they
         leave the batch; returns those that stay, as integers."""
-        ending = (reasons != "") & ~self.ended
+        heads = self.heads
+        ending = (reasons != "") & ~heads.ended
         if self.whole.linear:
-            early = ending & ~(self._proven & self._certain)
-            self._certify(early, self.low)
+            early = ending & ~self._certified
+            self._certify(early, heads.lowest_theta)
             self._certify(early)
-            rough = self.best - self.dual > _EXACT * self.best
-            self._polish(ending & self._proven & self._certain & rough)
+            self._solve_exactly(ending & self._certified & ~heads.proven(_EXACT))
         narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
         for k in np.flatnonzero(ending).tolist():
-            self.results[self.alive[k]] = self._result(k, str(reasons[k]))
+            number = int(heads.number[k])
+            self.results[number] = self._result(k, str(reasons[k]))
             if reasons[k] == ROUNDING and narrow:
-                self.lines.append(self.inner.line(k))
                 theta, smoothing = self.lbfgs.at.theta[k, :], float(self.inner.smoothing[k])
-                self.waiting.append((int(self.alive[k]), theta, smoothing))
-        self.ended = self.ended | ending
-        stay = np.flatnonzero(~self.ended)
-        if not len(stay) or len(stay) > (1.0 - LEAVING) * len(self.alive):
-            return np.arange(len(self.alive))
-        for name in self._STATE:
-            setattr(self, name, getattr(self, name)[stay])
-        for name in ("kept", "low"):
-            value = getattr(self, name)
-            setattr(self, name, namespace(value).take(value, from_host(stay, value), axis=0))
-        self.inner.keep(stay)
-        self.lbfgs.keep(stay)
-        return stay
+                self.waiting.append((number, theta, smoothing, self.inner.anchor_of(k)))
+        heads.ended = heads.ended | ending
+        staying = np.flatnonzero(~heads.ended)
+        if not len(staying) or len(staying) > (1.0 - LEAVING) * len(heads.number):
+            return np.arange(len(heads.number))
+        self.heads = take_heads(heads, staying)
+        self.inner.keep(staying)
+        self.lbfgs.keep(staying)
+        return staying
 
     def _result(self, k: int, reason: str) -> FitResult:
-        at, linear = self.lbfgs.at, self.whole.linear
-        objective, gap = float(self.best[k]), float(self.best[k] - self.dual[k])
-        theta = self.kept[k, :] if linear else at.theta[k, :]
+        at, heads, linear = self.lbfgs.at, self.heads, self.whole.linear
+        objective, gap = float(heads.best[k]), float(heads.best[k] - heads.dual[k])
+        theta = heads.best_theta[k, :] if linear else at.theta[k, :]
         theta = namespace(theta).asarray(theta, copy=True)  # a view would keep all heads
         if not linear:
             problem = self.inner.problem.take_heads(np.asarray([k]))
             objective, gap = float(to_host(problem.value(theta[None, :]))[0]), math.nan
         return FitResult(
             theta=theta,
-            n_iter=max(int(self.n_iter[k]), 1),
+            n_iter=max(int(heads.n_iter[k]), 1),
             objective=objective,
             converged=reason == "converged",
             reason=reason,
@@ -377,3 +349,8 @@ class _AugmentedLagrangianFit:
             interrupted=reason == "interrupted",
             dual_gap=gap,
         )
+
+
+def _hinge_objective(at: Iterate) -> np.ndarray:
+    """(K,): the hinge's own objective, without smoothing; not below 0."""
+    return np.asarray(np.abs(at.extra[:, 3]))

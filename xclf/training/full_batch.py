@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xclf._array_api import Array, device, free_memory, namespace, to_host
+from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
@@ -189,8 +190,9 @@ class _LBFGSFit:
         self.ended[ending] = True
         kept = np.flatnonzero(~self.ended)
         if len(kept) and len(kept) <= (1.0 - LEAVING) * len(self.alive):
-            for name in ("alive", "n_iter", "idle", "best", "start_norm", "ended"):
-                setattr(self, name, getattr(self, name)[kept])
+            state = (self.alive, self.n_iter, self.idle, self.best, self.start_norm, self.ended)
+            self.alive, self.n_iter, self.idle, *rest = take_heads(state, kept)
+            self.best, self.start_norm, self.ended = rest
             self.problem = self.problem.take_heads(kept)
             self.lbfgs.value_and_grad = self.problem.value_and_grad
             self.lbfgs.keep(kept)

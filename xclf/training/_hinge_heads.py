@@ -1,0 +1,76 @@
+"""The heads of a hinge fit: where each stands between its rounds and its certificates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xclf._array_api import Array, namespace
+
+# A head of which nothing has been seen. A certificate that was not enough is followed by a pause of
+# five evaluations; a round within 1e-2 of the optimum may know which pairs are at their margin.
+_START: dict[str, Any] = {"ended": False, "dual": 0.0, "pause": 5, "solve_at": 1e-2}
+_START |= dict.fromkeys(("since_move", "rounds", "wait"), 0)
+_START |= dict.fromkeys(("least_gap", "best", "lowest"), math.inf)
+
+
+@dataclass
+class HingeHeads:
+    """The heads that are still in the batch; host arrays (K,), and parameters (K, P).
+
+    number, n_iter : of each head among all; iterations
+    reg, margin, first_norm : penalty, margin, and the max-norm of the first gradient
+    ended : heads that only wait to leave the batch
+    since_move : evaluations since the multipliers moved
+    rounds, least_gap : rounds since the estimated gap was least, and that
+    wait, pause : evaluations until the next certificate, and to wait after one that failed
+    best, dual, best_theta : the lowest objective and the highest lower bound certified
+    lowest, lowest_theta : the lowest objective seen
+    certify_at, solve_at : what the estimated gap must fall to, relative, before it is certified
+        (`tol` at first), and before an exact solve
+    """
+
+    number: np.ndarray
+    n_iter: np.ndarray
+    reg: np.ndarray
+    margin: np.ndarray
+    first_norm: np.ndarray
+    ended: np.ndarray
+    since_move: np.ndarray
+    rounds: np.ndarray
+    least_gap: np.ndarray
+    wait: np.ndarray
+    pause: np.ndarray
+    best: np.ndarray
+    dual: np.ndarray
+    best_theta: Array
+    lowest: np.ndarray
+    lowest_theta: Array
+    certify_at: np.ndarray
+    solve_at: np.ndarray
+
+    @classmethod
+    def at_start(cls, theta: Array, tol: float, *given: np.ndarray) -> HingeHeads:
+        """Heads of which nothing has been seen but `given`: the first five fields."""
+        count = len(given[0])
+        number, n_iter, reg, margin, first_norm = given
+        return cls(
+            number,
+            n_iter,
+            reg,
+            margin,
+            first_norm,
+            best_theta=namespace(theta).asarray(theta, copy=True),  # written to
+            lowest_theta=theta,
+            certify_at=np.full(count, tol),
+            **{name: np.full(count, value) for name, value in _START.items()},
+        )
+
+    def proven(self, tol: float) -> np.ndarray:
+        """(K,) booleans: whether the certified gap is at most `tol` times the objective."""
+        with np.errstate(invalid="ignore"):
+            near = self.best - self.dual <= tol * self.best
+        return np.asarray(np.isfinite(self.best) & near)
