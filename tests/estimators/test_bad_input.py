@@ -97,7 +97,7 @@ def test_dtypes_that_only_devices_have(monkeypatch):
 
     x = strict.asarray(X)
     namespace = type("Odd", (), {"isdtype": staticmethod(lambda dtype, kind: False)})
-    monkeypatch.setattr(_border._xp, "namespace", lambda *a: namespace)
+    monkeypatch.setattr(_border._array_api, "namespace", lambda *a: namespace)
     _fails(ValueError, lambda: SoftmaxClassifier().fit(x, Y), "X must be numeric, got dtype")
 
 

@@ -8,15 +8,14 @@ import tracemalloc
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import CLASSES, blobs, quick
+from estimator_cases import CLASSES, blobs, quick, specs  # noqa: F401
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
-from xclf.estimators import _memory
 from xclf.objectives import Network
 from xclf.rows import Streamed, parse_bytes
-from xclf.training import preconditioner, proximal
+from xclf.training import FitShape, Problem, augmented_lagrangian, memory_budget, preconditioner
 from xclf.training.full_batch import pairs_for
-from xclf.training.problem import Problem
+from xclf.training.memory import count_weight_vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -96,15 +95,15 @@ def test_the_moments_of_narrow_features_stay_within_it():
 def test_what_goes_on_in_float64_stays_within_it(shape, weighted, monkeypatch):
     """The hinge's multipliers widen, weights with them, and nothing else of that size is left."""
     wide, calls = [], []
-    original = proximal._Fit.widen
+    original = augmented_lagrangian._AugmentedLagrangianFit.widen
 
     def reasons(fit, at, *_):
         """Rounding is blamed at the tenth evaluation, and in float64 again at the tenth."""
         calls.append(1)
-        return np.full(len(at.value), proximal.ROUNDING if len(calls) % 10 == 0 else "")
+        return np.full(len(at.value), augmented_lagrangian.ROUNDING if len(calls) % 10 == 0 else "")
 
-    monkeypatch.setattr(proximal._Fit, "_reasons", reasons)
-    monkeypatch.setattr(proximal._Fit, "widen", lambda fit: wide.append(1) or original(fit))
+    monkeypatch.setattr(augmented_lagrangian._AugmentedLagrangianFit, "_reasons", reasons)
+    monkeypatch.setattr(augmented_lagrangian._AugmentedLagrangianFit, "widen", lambda fit: wide.append(1) or original(fit))
     x, y = wide_rows(*shape)
     weights = np.linspace(0.5, 1.5, len(y)) if weighted else None
     model = SVMClassifier(reg=1e-2)
@@ -119,8 +118,8 @@ def test_what_goes_on_in_float64_stays_within_it(shape, weighted, monkeypatch):
 @pytest.mark.parametrize("shape", [(30_000, 100, 10), (2000, 2000, 10), (400, 20_000, 3)], ids=str)
 def test_without_it_a_tenth_of_x_and_a_constant(shape, monkeypatch):
     """The rule itself, at a scale at which a test can run: 200 MB is 12 MB here."""
-    monkeypatch.setattr(_memory, "FREE", 12_000_000)
-    monkeypatch.setattr(_memory, "_LEAST", 0)
+    monkeypatch.setattr("xclf.training.memory.FREE", 12_000_000)
+    monkeypatch.setattr("xclf.training.memory._LEAST", 0)
     x, y = wide_rows(*shape)
     model = SoftmaxClassifier(max_iter=6, reg=1e-4)
     model.fit(x[:200, :30].copy(), y[:200])
@@ -152,20 +151,20 @@ def test_what_cannot_be_kept_is_one_error_before_the_work(cls):
 
 def test_what_is_needed_grows_with_what_needs_it():
     def needed(n=1000, d=50, c=5, heads=1, taken=0, **options):
-        kind = _memory.FitShape(Network((d, c)), np.zeros((n, d)), np.float64, **options)
+        shape = FitShape(Network((d, c)), np.zeros((n, d)), np.float64, **options)
         with pytest.raises(ValueError) as caught:
-            _memory.memory_budget(kind, 1, heads=heads, taken=taken)
+            memory_budget(shape, 1, heads=heads, taken=taken)
         return parse_bytes(re.search(r"least (.*) bey", str(caught.value))[1].replace(" bytes", ""))
 
     base = needed()
     for more in (
-        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"hinge": True}, {"taken": 10**6},
-        {"lines": _memory.count_weight_vectors(np.ones(1000))},
+        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"multipliers": True}, {"taken": 10**6},
+        {"weight_vectors": count_weight_vectors(np.ones(1000))},
     ):  # fmt: skip
         assert needed(**more) > base
-    assert needed(full_batch=False) < base
-    small = needed(full_batch=False, batch=100)
-    assert small < needed(full_batch=False, batch=1000) == needed(full_batch=False, batch=5000)
+    small = needed(batch=100)
+    assert needed(batch=1) < base
+    assert needed(batch=1) < small < needed(batch=1000) == needed(batch=5000)
 
 
 def test_streamed_batches_count_as_often_as_they_are_there():
@@ -173,22 +172,20 @@ def test_streamed_batches_count_as_often_as_they_are_there():
     xp = Backend.STRICT.xp
     x = Streamed(np.zeros((1000, 50), np.uint8), xp, xp.Device("device1"))
     small, large = (
-        _memory.FitShape(Network((50, 5)), x, xp.float32, full_batch=False, batch=batch)
+        FitShape(Network((50, 5)), x, xp.float32, batch=batch)
         for batch in (100, 200)
     )
     assert large.needed(1) - small.needed(1) == 100 * (5 * 50 + 4 * (50 + 6 * 5))
 
 
-def test_pairs_and_directions_get_their_share():
+def test_pairs_and_directions_get_their_share(specs):
     x, y = wide_rows(2000, 400, 5)
     for most, full in (("1GB", True), ("2MB", False)):
-        model = SoftmaxClassifier(max_memory=most, max_iter=2)
-        model.classes_, model.n_features_in_ = np.arange(5), 400
-        job = model._job(x, y, None, model._settings(x, "lbfgs"), None)
-        problem = Problem(None, job.rows)
-        memory = pairs_for(problem, np.zeros((1, job.network.size)))
-        cost = preconditioner.passes_for_a_full_basis(job.rows, job.network, 1)
+        SoftmaxClassifier(max_memory=most, max_iter=2).fit(x, y)
+        network, rows = specs[-1].network, specs[-1].rows
+        memory = pairs_for(Problem(None, rows), np.zeros((1, network.size)))
+        cost = preconditioner.passes_for_a_full_basis(rows, network, 1)
         assert np.isfinite(cost) == full
         assert memory.size == 50 if full else 5 <= memory.size < 50
-        rank = preconditioner._rank(job.rows, 400)
+        rank = preconditioner._rank(rows, 400)
         assert rank == preconditioner.RANK if full else rank < preconditioner.RANK

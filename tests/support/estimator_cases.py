@@ -14,7 +14,7 @@ from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
 from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows
-from xclf.training import Problem
+from xclf.training import FitSpec, Problem, fit
 
 CLASSES = (SoftmaxClassifier, SVMClassifier, TwoLayerClassifier)
 
@@ -25,6 +25,19 @@ def one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def specs(monkeypatch: pytest.MonkeyPatch) -> list[FitSpec]:
+    """The specification of every fit, in the order of their starts."""
+    seen: list[FitSpec] = []
+
+    def watched(spec: FitSpec, *args: Any, **options: Any) -> Any:
+        seen.append(spec)
+        return fit(spec, *args, **options)
+
+    monkeypatch.setattr("xclf.estimators._fitting.fit", watched)
+    return seen
 
 
 def blobs(

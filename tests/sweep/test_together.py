@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from estimator_cases import blobs, one_torch_thread, specs  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
+from xclf.estimators import heads_at_once, make_head, place_rows
 from xclf.rows import blas_width, in_threads, own_threads
 from xclf.sweep import _scores, _train
 
@@ -94,19 +95,9 @@ def test_labels_and_weights_in_host_memory_of_another_library(backend):
 # --- one pass --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """Heads of every pass over the rows, by solver."""
-    seen = []
-    for name in ("fit_lbfgs", "fit_proximal", "fit_minibatch"):
-        original = getattr(_train, name)
-
-        def watched(problem, theta, *args, _name=name, _original=original, **options):
-            seen.append((_name, int(theta.shape[0])))
-            return _original(problem, theta, *args, **options)
-
-        monkeypatch.setattr(_train, name, watched)
-    return seen
+def passes(specs):
+    """(solver, loss, heads) of every fit."""
+    return [(spec.solver.name, spec.loss.name, spec.heads) for spec in specs]
 
 
 FULL = {
@@ -116,45 +107,45 @@ FULL = {
 }
 
 
-def test_full_batch_candidates_and_folds_are_one_pass(passes):
+def test_full_batch_candidates_and_folds_are_one_pass(specs):
     SweepCV(SOFTMAX, FULL, cv=4, refit=False).fit(X, Y)
-    assert passes == [("fit_lbfgs", 2 * 3 * 2 * 4)]
+    assert passes(specs) == [("lbfgs", "softmax", 2 * 3 * 2 * 4)]
 
 
-def test_hinge_candidates_and_folds_are_one_pass(passes):
+def test_hinge_candidates_and_folds_are_one_pass(specs):
     SweepCV(SVM, FULL | {"margin": [0.5, 1.0]}, cv=3, refit=False).fit(X, Y)
-    assert passes == [("fit_proximal", 2 * 3 * 2 * 2 * 3)]
+    assert passes(specs) == [("lbfgs", "hinge", 2 * 3 * 2 * 2 * 3)]
 
 
-def test_minibatch_candidates_are_one_pass_a_fold_and_seed(passes):
+def test_minibatch_candidates_are_one_pass_a_fold_and_seed(specs):
     grid = FULL | {"learning_rate": [0.1, 0.01], "momentum": [0.5, 0.9]}
     SweepCV(MOMENTUM, grid, cv=4, refit=False).fit(X, Y)
-    assert passes == [("fit_minibatch", 2 * 3 * 2 * 2)] * (4 * 2)
+    assert passes(specs) == [("momentum", "softmax", 2 * 3 * 2 * 2)] * (4 * 2)
 
 
-def test_other_parameters_make_groups(passes):
+def test_other_parameters_make_groups(specs):
     grid = {"hidden": [3, 5], "solver": ["adam", "sgd"], "batch_size": [8, 16], "reg": [0.0, 0.1]}
     SweepCV(NET, grid, cv=2, refit=False).fit(X, Y)
-    assert passes == [("fit_minibatch", 2)] * (2 * 2 * 2 * 2)
+    assert [spec.heads for spec in specs] == [2] * (2 * 2 * 2 * 2)
 
 
-def test_folds_in_their_own_coordinates_are_groups(passes):
+def test_folds_in_their_own_coordinates_are_groups(specs):
     grid = {"standardize": [True, False], "reg": [1e-3, 1e-1]}
     SweepCV(SOFTMAX, grid, cv=3, refit=False).fit(X, Y)
-    assert sorted(passes) == [("fit_lbfgs", 2)] * 3 + [("fit_lbfgs", 6)]
+    assert sorted(spec.heads for spec in specs) == [2, 2, 2, 6]
 
 
 # --- memory ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_fewer_heads_at_a_time_give_the_same(passes, monkeypatch, estimator):
+def test_fewer_heads_at_a_time_give_the_same(specs, monkeypatch, estimator):
     want = SweepCV(estimator, GRID, cv=3).fit(X, Y)
-    del passes[:]
+    specs.clear()
     monkeypatch.setattr(_train, "heads_at_once", lambda x, head: 2)
     got = SweepCV(estimator, GRID, cv=3).fit(X, Y)
-    assert {heads for _, heads in passes} == {2}
-    assert len(passes) == 6
+    folds = 3 * 4 // 2
+    assert [spec.heads for spec in specs] == [2] * folds + [1]  # and the refit
     assert_same_search(got, want, 1e-12)
 
 
@@ -177,20 +168,20 @@ def test_fewer_scores_at_a_time_give_the_same(monkeypatch, train):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_max_memory_bounds_the_heads_of_a_pass(passes, estimator, monkeypatch):
+def test_max_memory_bounds_the_heads_of_a_pass(specs, estimator, monkeypatch):
     """Passes get smaller with it, down to one head, whose own bound is the estimator's."""
     # What is needed in any case grows with the cores; the sizes below are those of one.
-    monkeypatch.setattr("xclf.estimators._memory.blas_width", lambda: 1)
+    monkeypatch.setattr("xclf.training.memory.blas_width", lambda: 1)
     x, y = blobs(400, 60, 3)
     grid = {"reg": [1e-3, 1e-2, 1e-1], "class_weight": [None, "balanced"]}
     want = SweepCV(estimator, grid, cv=2).fit(x, y)
-    most = [max(heads for _, heads in passes)]
+    most = [max(spec.heads for spec in specs)]
     # Minibatch heads keep a dozen vectors, full-batch ones their curvature too.
     for size in ("150KB", "120KB") if estimator in (MOMENTUM, NET) else ("2MB", "1MB"):
-        del passes[:]
+        specs.clear()
         model = clone(estimator).set_params(max_memory=size)
         got = SweepCV(model, grid, cv=2).fit(x, y)
-        most.append(max(heads for _, heads in passes))
+        most.append(max(spec.heads for spec in specs))
         assert got.best_params_ == want.best_params_
         np.testing.assert_allclose(
             got.cv_results_["mean_test_score"], want.cv_results_["mean_test_score"], atol=0.01
@@ -203,13 +194,10 @@ def test_max_memory_bounds_the_heads_of_a_pass(passes, estimator, monkeypatch):
 
 def test_the_number_of_heads_follows_from_their_size():
     def heads(estimator, n, d):
-        x, y = blobs(12, d, 3)
-        context = _train.Context.of(np.zeros((n, d)), estimator)
-        model = type(estimator)(**estimator.get_params())
-        model.n_features_in_, model.classes_ = d, np.arange(3)
-        settings = model._settings(x, model._auto_solver)
-        head = _train.Head(None, model, settings, np.arange(12), np.arange(3), y, None)
-        return _train.heads_at_once(context.X, head)
+        model = clone(estimator)
+        model.n_features_in_ = d
+        rows = place_rows(model, np.zeros((n, d)))
+        return heads_at_once(rows, make_head(model, rows, (np.arange(3), np.arange(n) % 3), None))
 
     # Numbers of a head, by 8 bytes: 100 in curvature pairs, which have 1 GB in all; without them a
     # dozen vectors, and 13 numbers where the hinge has some for every row and class.
@@ -223,22 +211,17 @@ def test_the_number_of_heads_follows_from_their_size():
     assert heads(SOFTMAX, 1, 2_000_000) == 1
 
 
-def test_folds_that_fill_a_product_go_one_after_the_other(passes, monkeypatch):
+def test_folds_that_fill_a_product_go_one_after_the_other(specs, monkeypatch):
     """On their own rows, where there is memory for a copy, else with weights."""
-    seen = []
-    original = _train.Problem
-    monkeypatch.setattr(
-        _train, "Problem", lambda *parts: seen.append(len(parts[1])) or original(*parts)
-    )
     want = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
     monkeypatch.setattr(_train, "_FULL_WIDTH", 12)
     for copied, rows in ((True, 60), (False, 90)):
-        monkeypatch.setattr(_train, "_worth_a_copy", lambda *_, copied=copied: copied)
-        del passes[:], seen[:]
+        name = "xclf.estimators._fitting._worth_a_copy"
+        monkeypatch.setattr(name, lambda *_, copied=copied: copied)
+        specs.clear()
         got = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
         assert_same_search(got, want, 1e-5)
-        assert passes == [("fit_lbfgs", 4)] * 3
-        assert seen == [rows] * 3
+        assert [(spec.heads, len(spec.rows)) for spec in specs] == [(4, rows)] * 3 + [(1, 90)]
 
 
 # --- any grid --------------------------------------------------------------------------------
