@@ -12,6 +12,7 @@ from estimator_cases import blobs, one_torch_thread, specs  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.model_selection import KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
@@ -133,6 +134,15 @@ def test_folds_in_their_own_coordinates_are_groups(specs):
     grid = {"standardize": [True, False], "reg": [1e-3, 1e-1]}
     SweepCV(SOFTMAX, grid, cv=3, refit=False).fit(X, Y)
     assert sorted(spec.heads for spec in specs) == [2, 2, 2, 6]
+
+
+@pytest.mark.parametrize("estimator", [SOFTMAX, MOMENTUM, NET], ids=repr)
+def test_folds_are_standardised_by_their_own_rows(estimator):
+    """Not by those that they are judged by, which lie elsewhere here."""
+    x = X + 5.0 * np.arange(90)[:, None] // 30
+    options = {"cv": KFold(3), "scoring": "neg_log_loss", "refit": False}
+    model = clone(estimator).set_params(standardize=True)
+    assert_same_search(*both(model, REGS, x, **options), 1e-6)
 
 
 # --- memory ----------------------------------------------------------------------------------

@@ -2,11 +2,9 @@
 
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._border import (
+    check_passed,
     check_same_device,
-    check_sample_weight,
     check_x,
-    check_y,
-    encode,
     host_values,
 )
 from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
@@ -19,6 +17,7 @@ from xclf.estimators._fitting import (
     heads_at_once,
     make_head,
 )
+from xclf.estimators._labels import check_sample_weight, check_y, encode, host_labels
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._settings import check_parameters, uses_full_batches
 from xclf.estimators._two_layer import TwoLayerClassifier
@@ -34,6 +33,7 @@ __all__ = [
     "TwoLayerClassifier",
     "check_model_path",
     "check_parameters",
+    "check_passed",
     "check_same_device",
     "check_sample_weight",
     "check_x",
@@ -42,6 +42,7 @@ __all__ = [
     "fit_heads",
     "fitted_shape",
     "heads_at_once",
+    "host_labels",
     "host_values",
     "load",
     "make_head",

@@ -24,6 +24,13 @@ from xclf.estimators._fitting import (
     fit_heads,
     loss_of,
     make_head,
+)
+from xclf.estimators._labels import (
+    check_classes,
+    check_sample_weight,
+    check_y,
+    encode,
+    encode_known,
     row_weights,
 )
 from xclf.estimators._printer import Printer
@@ -129,8 +136,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         check_parameters(type(self), self.get_params(deep=False))
         placed = place_rows(self, border.check_x(self, X, reset=True))
         with _array_api.on_device(placed.X):
-            labels = border.encode(border.check_y(self, placed.X, y))
-            weights = border.check_sample_weight(placed.X, sample_weight)
+            labels = encode(check_y(self, placed.X, y))
+            weights = check_sample_weight(placed.X, sample_weight)
         head = make_head(self, placed, labels, weights)
         with _array_api.on_device(placed.X):
             if self.warm_start:
@@ -167,14 +174,14 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         check_parameters(type(self), self.get_params(deep=False))
         settings = resolve_in_parts(self, type(loss_of(self)))
         first = not hasattr(self, "classes_")
-        known = self._check_classes(classes, first)
+        known = check_classes(classes, None if first else self.classes_)
         X = border.check_x(self, X, reset=first)
         placed = place_rows(self, X, several=False, tell=False)
         if not first:
             self._check_resumable(placed.X)
         with _array_api.on_device(placed.X):
-            index = border.encode_known(border.check_y(self, placed.X, y), known)
-            given = border.check_sample_weight(placed.X, sample_weight)
+            index = encode_known(check_y(self, placed.X, y), known)
+            given = check_sample_weight(placed.X, sample_weight)
         weights = row_weights(index, known, self.class_weight, given)
         head = Head(self, settings, loss_of(self), known, index, weights=weights)
         head.start = None if first else self._layers()
@@ -218,22 +225,6 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         """The user's, and what prints for `verbose`."""
         callbacks: list[Callback] = list(self.callbacks or ())
         return [*callbacks, Printer(int(self.verbose))] if self.verbose else callbacks
-
-    def _check_classes(self, classes: Any, first: bool) -> np.ndarray:
-        if classes is None:
-            if first:
-                raise ValueError("classes must be passed on the first call to partial_fit")
-            return self.classes_
-        listed = np.asarray(
-            _array_api.to_host(classes) if _array_api.is_array(classes) else classes
-        )
-        known, _ = border.encode(listed, "classes")
-        if not first and not np.array_equal(known, self.classes_):
-            raise ValueError(
-                f"classes={known.tolist()} differs from the classes of the first call, "
-                f"{self.classes_.tolist()}"
-            )
-        return known
 
     def _take(
         self, head: Head, spec: FitSpec, result: FitResult, history: dict[str, list[float]]

@@ -1,4 +1,4 @@
-"""The border: what comes in is checked once, here, and leaves as arrays in one place.
+"""The border: rows are checked once, here, and leave as an array in one place.
 
 Host input (NumPy, lists, data frames) goes through scikit-learn's own validation. Arrays of other
 libraries must not: with its array dispatch switched off it would turn them into NumPy silently.
@@ -9,22 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from xclf import _array_api
 from xclf._array_api import Array
 
-# Values looked at together when searching for NaN and infinity.
-_FINITE_VALUES = 1 << 18
+# Values in which NaN and infinity are searched for at a time: what a cache holds, and on a device,
+# where each search ends in a copy to the host, as many as give it something to do.
+_FINITE_HOST, _FINITE_DEVICE = 1 << 18, 1 << 26
 
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     """X as a 2-D real array where it lives; sets or compares `n_features_in_` and feature names."""
+    check_passed(est, X=X)
     if _array_api.is_host(X):
-        if getattr(getattr(X, "dtype", None), "kind", "") == "c":
-            raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
+        _check_host_dtype(X)
         check_nothing_masked(X, "X")
         if isinstance(X, np.ndarray) and X.ndim != 2:
             raise _not_2d(X)
@@ -40,6 +39,29 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     with _array_api.on_device(X):
         check_finite(X)
     return X
+
+
+def check_passed(est: Any, **arguments: Any) -> None:
+    """ValueError for an argument that is None."""
+    for name, value in arguments.items():
+        if value is None:
+            what = "the target y" if name == "y" else name
+            raise ValueError(
+                f"{type(est).__name__} requires {name} to be passed, but {what} is None"
+            )
+
+
+def _check_host_dtype(X: Any) -> None:
+    """ValueError for what scikit-learn would convert, or call by another name."""
+    dtype = getattr(X, "dtype", None)
+    kind = getattr(dtype, "kind", "")
+    if kind == "c":
+        raise ValueError(f"Complex data not supported: X has dtype {dtype}")
+    if kind == "V":  # bfloat16 and its like, which other packages add to NumPy
+        raise ValueError(
+            f"X must be numeric, got dtype {dtype}, with which NumPy does not compute: pass "
+            "X.astype(numpy.float32)"
+        )
 
 
 def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
@@ -103,7 +125,8 @@ def check_finite(X: Array) -> None:
     if not xp.isdtype(X.dtype, "real floating"):
         return
     rows = int(X.shape[0])
-    size = max(1, _FINITE_VALUES // int(X.shape[1]))
+    values = _FINITE_HOST if _array_api.is_host(X) else _FINITE_DEVICE
+    size = max(1, values // int(X.shape[1]))
     for start in range(0, rows, size):
         part = X[start : min(start + size, rows), :]
         if bool(xp.all(xp.isfinite(part))):
@@ -115,96 +138,6 @@ def check_finite(X: Array) -> None:
             f"Input X contains {value} at row {start + row}, column {column}: "
             "every value must be finite"
         )
-
-
-def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
-    """y as a host array of labels, one per row of X."""
-    if y is None:
-        raise ValueError(f"{type(est).__name__} requires y to be passed, but the target y is None")
-    check_same_device(X, y, "y")
-    labels: np.ndarray = column_or_1d(host_values(y), warn=True)
-    if labels.shape[0] != X.shape[0]:
-        raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
-    _check_labels_present(labels)
-    check_classification_targets(labels)
-    return labels
-
-
-def _check_labels_present(labels: np.ndarray) -> None:
-    if labels.dtype.kind == "f":
-        missing = ~np.isfinite(labels)
-    elif labels.dtype.kind == "O":
-        missing = np.asarray([_is_missing(v) for v in labels.tolist()], dtype=bool)
-    elif labels.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: y has dtype {labels.dtype}")
-    else:
-        return
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise ValueError(
-            f"Input y contains NaN or no label (value {labels.tolist()[row]!r}) at row {row}"
-        )
-
-
-def _is_missing(label: object) -> bool:
-    """None, NaN (which differs from itself) and pandas' NA (which has no truth value)."""
-    try:
-        return label is None or bool(label != label)
-    except TypeError:
-        return True
-
-
-def encode(labels: np.ndarray, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
-    """(classes, index): the sorted distinct labels, and each label's place among them."""
-    try:
-        classes, index = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} must hold labels of one kind (all strings or all numbers): {error}"
-        ) from None
-    if len(classes) < 2:
-        raise ValueError(
-            f"{name} must hold at least two classes, got one class only: {classes.tolist()[0]!r}"
-        )
-    return classes, index
-
-
-def encode_known(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Each label's place among `classes`; ValueError naming labels that are not there."""
-    unseen = np.setdiff1d(labels, classes)
-    if unseen.size:
-        raise ValueError(
-            f"y holds labels that are not among the classes of this model: {unseen[:5].tolist()}; "
-            f"classes: {classes[:20].tolist()}"
-        )
-    return np.asarray(np.searchsorted(classes, labels))
-
-
-def check_sample_weight(X: Array, sample_weight: Any) -> np.ndarray | None:
-    """Row weights as a host float64 array, or None where they are all equal to 1."""
-    if sample_weight is None:
-        return None
-    check_same_device(X, sample_weight, "sample_weight")
-    host = host_values(sample_weight)
-    rows = int(X.shape[0])
-    if host.ndim == 0:
-        host = np.full(rows, host)
-    if host.shape != (rows,):
-        raise ValueError(
-            f"sample_weight must have one weight per row, shape ({rows},); got shape {host.shape}"
-        )
-    if host.dtype.kind not in "biuf":
-        raise ValueError(f"sample_weight must be real numbers, got dtype {host.dtype}")
-    weights = host.astype(np.float64)
-    bad = ~(np.isfinite(weights) & (weights >= 0.0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"sample_weight must be finite and >= 0, got {float(weights[row])!r} at row {row}"
-        )
-    if not weights.any():
-        raise ValueError("sample_weight is zero for every row: nothing is left to fit")
-    return None if (weights == 1.0).all() else weights
 
 
 def check_same_device(X: Any, other: Any, name: str) -> None:

@@ -17,6 +17,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators import _border as border
 from xclf.estimators._devices import to_model_device
+from xclf.estimators._labels import host_labels
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
 from xclf.rows import MemoryBudget, map_rows, parse_bytes
@@ -85,14 +86,14 @@ class FittedModel:
 
         y, sample_weight : as in `fit`, in host memory or where X is
         """
+        check_is_fitted(self)
+        border.check_passed(self, y=y)
         border.check_same_device(X, y, "y")
         border.check_same_device(X, sample_weight, "sample_weight")
+        labels = host_labels(y)
+        weights = None if sample_weight is None else border.host_values(sample_weight)
         guess = _array_api.to_host(self.predict(X))
-        truth, weights = (
-            border.host_values(values) if _array_api.is_array(values) else values
-            for values in (y, sample_weight)
-        )
-        return float(accuracy_score(truth, guess, sample_weight=weights))
+        return float(accuracy_score(labels, guess, sample_weight=weights))
 
     @property
     def loss_curve_(self) -> list[float]:

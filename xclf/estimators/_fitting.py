@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._heads import is_per_head, per_head
 from xclf.estimators._devices import PlacedRows
+from xclf.estimators._labels import mean_one, row_weights
 from xclf.estimators._settings import Settings, resolve
 from xclf.kernels import one_hot
 from xclf.objectives import Layer, Loss, Network, loss_named
@@ -140,6 +141,8 @@ def fit_heads(
         rows = _rows(placed, heads, network)
         if model.standardize:
             network = standardized(network, rows, _theta_dtype(first, rows))
+        if _weights_are_implied(first):
+            rows = replace(rows, weights=None)
         spec = _spec(network, heads, rows, rng, one_epoch)
         start = partial(_theta, network, first, inits, rows)
         results = fit(spec, start, monitor, rng, state=state)
@@ -174,9 +177,8 @@ def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
         labels = one_hot(_array_api.namespace(X), labels, first.widths[-1])
     rows = Rows(X, labels, None, placed.dtype, precision=first.model.precision)
     vectors = {head.weight_key: head.weights for head in heads}
-    if not (len(vectors) == 1 and _weights_are_implied(first)):
-        lines = [np.ones(len(index)) if w is None else w for w in vectors.values()]
-        weights = np.stack(lines)
+    if any(weights is not None for weights in vectors.values()):
+        weights = np.stack([np.ones(len(index)) if w is None else w for w in vectors.values()])
         drawn = np.flatnonzero(weights.any(axis=0))
         if first.train is not None and _worth_a_copy(first, X, len(drawn)):
             rows, weights = rows.only(drawn), weights[:, drawn]
@@ -185,14 +187,10 @@ def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
 
 
 def _weights_are_implied(head: Head) -> bool:
-    """Whether all training rows weigh the same, and the others are not drawn."""
-    if head.weights is None:
-        return True
-    return (
-        head.train is not None
-        and not head.full_batch
-        and bool((head.weights[head.train] == 1).all())
-    )
+    """Whether all rows that minibatches are drawn from weigh the same."""
+    if head.full_batch or head.train is None or head.weights is None:
+        return False
+    return bool((head.weights[head.train] == 1.0).all())
 
 
 def _weighted(rows: Rows, weights: np.ndarray, which: list[int]) -> Rows:
@@ -372,41 +370,3 @@ def hold_out(
             f"{len(labels)} rows: {error}"
         ) from None
     return np.sort(train), np.sort(held)
-
-
-def row_weights(
-    index: np.ndarray,
-    classes: np.ndarray,
-    class_weight: Any,
-    sample_weight: np.ndarray | None,
-) -> np.ndarray | None:
-    """Product of sample and class weights, host float64 (N,), or None where all are 1.
-
-    "balanced" weighs class c by sum(w) / (C * sum of w in c): inversely to its weighted frequency;
-    a class without weight keeps none. A dict may name classes that are not among these rows, as
-    folds lack rare ones, unless it leaves others out: then one of the names is a slip.
-    """
-    if class_weight is None:
-        return sample_weight
-    if isinstance(class_weight, Mapping):
-        labels = classes.tolist()
-        unknown = [key for key in class_weight if key not in labels]
-        if unknown and any(label not in class_weight for label in labels):
-            raise ValueError(
-                f"class_weight names classes that are not in y: {unknown[:5]}; y has {labels[:20]}"
-            )
-        per_class = np.asarray([float(class_weight.get(label, 1.0)) for label in labels])
-    else:
-        mass = np.bincount(index, weights=sample_weight, minlength=len(classes))
-        per_class = np.zeros(len(classes))
-        np.divide(mass.sum(), len(classes) * mass, out=per_class, where=mass > 0.0)
-    weights = per_class[index] if sample_weight is None else per_class[index] * sample_weight
-    if not weights.any():
-        raise ValueError("class_weight and sample_weight leave every row with weight 0")
-    return np.asarray(weights, dtype=np.float64)
-
-
-def mean_one(weights: np.ndarray) -> np.ndarray:
-    """Weights divided by the mean of those above zero: rows without weight are not drawn."""
-    weights = weights / weights.max()  # first: the sum of large weights overflows
-    return np.asarray(weights / weights[weights > 0.0].mean())

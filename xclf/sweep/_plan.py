@@ -24,7 +24,7 @@ def train_fits(ledger: FitLedger, watch: NullProgress) -> None:
         if not first_steps(fit.template):
             plain.setdefault(_place_key(fit), []).append(fit)
     for fits in plain.values():
-        _train_together(ledger.X, fits, ledger.splits, watch)
+        _train_together(ledger, fits, watch)
     behind: dict[Any, list[Fit]] = {}
     for fit in ledger.fits:
         if first_steps(fit.template):
@@ -33,15 +33,17 @@ def train_fits(ledger: FitLedger, watch: NullProgress) -> None:
         _train_behind_steps(ledger.X, fits, ledger.splits[fits[0].split], watch)
 
 
-def _train_together(X: Any, fits: list[Fit], splits: list[Fold], watch: NullProgress) -> None:
+def _train_together(ledger: FitLedger, fits: list[Fit], watch: NullProgress) -> None:
     try:
-        context = _context(X, fits)
+        context = _context(ledger.X, fits)
     except Exception as error:
+        if len(fits) == len(ledger.fits):
+            raise  # X is what is wrong, or a parameter that all share
         _fail(fits, error)
         return
     heads = []
     for fit in fits:
-        split = splits[fit.split]
+        split = ledger.splits[fit.split]
         try:
             heads.append(context.head(fit, split, split.train, _last_params(fit, split)))
         except Exception as error:  # the search says what a failed fit means

@@ -14,9 +14,16 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.metadata_routing import process_routing
+from sklearn.utils.validation import _num_samples
 
 from xclf import _array_api
-from xclf.estimators import BaseClassifier, check_same_device, host_values
+from xclf.estimators import (
+    BaseClassifier,
+    check_passed,
+    check_same_device,
+    host_labels,
+    host_values,
+)
 from xclf.sweep._ledger import (
     FitLedger,
     Fold,
@@ -118,12 +125,13 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         # What the second search would refuse, before anything is trained.
         self._validate_params()
         self._get_scorers()
-        y = _on_host(y)
+        check_passed(self.estimator, X=X, y=y)
+        y = _host_labels(y)
         if _array_api.is_host(X):
             X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
-        rows = np.arange(len(X) if _array_api.is_host(X) else int(X.shape[0]))
+        rows = np.arange(_num_samples(X) if _array_api.is_host(X) else int(X.shape[0]))
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
             Fold(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
@@ -155,11 +163,13 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         params = {name: _on_host(value) for name, value in params.items()}
         found = getattr(self, "scorer_", None)
         scorer = found.get(self.refit) if isinstance(found, dict) else found
-        if _array_api.is_host(X) or not wants_predictions(scorer):
+        if not wants_predictions(scorer):
             return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
+        check_passed(self.estimator, X=X, y=y)
         shadow = copy.copy(self)
-        shadow.best_estimator_ = OnHost(self.best_estimator_)
-        return super(SweepCV, shadow).score(X, _on_host(y), **params)  # type: ignore[no-any-return]
+        if not _array_api.is_host(X):
+            shadow.best_estimator_ = OnHost(self.best_estimator_)
+        return super(SweepCV, shadow).score(X, _host_labels(y), **params)  # type: ignore[no-any-return]
 
     @property
     def set_callbacks(self) -> Any:
@@ -244,6 +254,12 @@ def _check_places(X: Any, beside: dict[str, Any]) -> None:
 def _on_host(values: Any) -> Any:
     """Labels and the like where splitters and scorers want them; what is no array as it is."""
     return values if _array_api.is_host(values) else host_values(values)
+
+
+def _host_labels(y: Any) -> Any:
+    """y on the host as splitters and scorers can take it; ValueError for missing labels."""
+    labels, given = host_labels(y), _on_host(y)
+    return given if getattr(given, "dtype", labels.dtype) == labels.dtype else labels
 
 
 def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:
