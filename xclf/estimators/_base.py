@@ -54,33 +54,6 @@ def _learns_in_parts(model: BaseClassifier) -> bool:
 class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Shared by the estimators; not for direct use. Subclasses say what the model is."""
 
-    def __init__(
-        self,
-        reg: float = 1e-4,
-        *,
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        solver: str = "auto",
-        max_iter: int | None = None,
-        tol: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        momentum: float | None = None,
-        lr_schedule: str | None = None,
-        class_weight: Any = None,
-        early_stopping: bool = False,
-        validation_fraction: float | None = None,
-        n_iter_no_change: int | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Any = None,
-        verbose: int = 0,
-        device: Any = None,
-        precision: str | None = None,
-        max_memory: Any = None,
-    ) -> None:
-        self._set_parameters(locals())
-
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Keep the arguments of `__init__`, its `locals()`, as they are."""
         for name, value in given.items():

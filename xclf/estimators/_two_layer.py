@@ -10,41 +10,59 @@ from sklearn.utils.metaestimators import available_if
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._docs import with_shared_docs
 from xclf.estimators._fitted import ProbabilityMixin
 from xclf.objectives import LOSSES, Layer, Network
 
 
 def _has_probabilities(net: TwoLayerClassifier) -> bool:
-    if net.loss != "softmax":
+    if not LOSSES[net.loss].probabilistic:
         raise AttributeError(
             f"probabilities need loss='softmax'; this TwoLayerClassifier has loss={net.loss!r}"
         )
     return True
 
 
+@with_shared_docs
 class TwoLayerClassifier(BaseClassifier):
     """Two-layer ReLU net where the arrays live.
 
         s_i = relu(x_i w1 + b1) w2 + b2
         min  1/sum(w) sum_i w_i L(s_i, y_i) + reg * (sum(w1^2) + sum(w2^2))
 
-    with L the softmax cross-entropy or the Weston-Watkins hinge (margin 1). Biases are not
-    penalised.
+    with L the softmax cross-entropy, or the Weston-Watkins hinge or its square (margin 1). Biases
+    are not penalised.
 
-    hidden : units of the hidden layer, >= 1
-    loss : "softmax" | "hinge"
-    solver : "auto" is adam here; "lbfgs" is full-batch and, the problem not being convex, finds a
-        local minimum: `converged_` then speaks of the gradient, not of the distance to an optimum.
-    The other parameters are those of `SoftmaxClassifier`. Weights start from a normal distribution
-    with variance 2 / D and 1 / H (He et al., 2015, for layers followed by ReLU and not), drawn on
-    the host from random_state, the same on every backend. Scale raw features (standardize=True):
+    Parameters
+    ----------
+    hidden : int, default=100
+        Units of the hidden layer.
+    reg : float, default=1e-4
+        Penalty on the squared weights of both layers, >= 0.
+    loss : {"softmax", "hinge", "squared_hinge"}, default="softmax"
+        L. Only "softmax" gives probabilities.
+    {PARAMETERS}
+
+    Attributes
+    ----------
+    weights_ : dict of arrays
+        w1 (D, H), b1 (H,), w2 (H, C), b2 (C,).
+    {ATTRIBUTES}
+
+    Notes
+    -----
+    The problem is not convex: lbfgs finds a local minimum, and `converged_` speaks of the gradient,
+    not of the distance to an optimum. Weights start from a normal distribution with variance 2 / D
+    and 1 / H, drawn on the host, the same on every backend. Scale raw features (standardize=True):
     the net is not indifferent to units.
 
-    Attributes: weights_, a dict of w1 (D, H), b1 (H,), w2 (H, C), b2 (C,), and those of
-    `SoftmaxClassifier` except coef_ and intercept_.
+    References
+    ----------
+    He, Zhang, Ren & Sun (2015), Delving deep into rectifiers: the initial weights, for layers
+    followed by ReLU and not.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import xclf
     >>> from sklearn.datasets import load_digits
     >>> x, y = load_digits(return_X_y=True)

@@ -44,41 +44,62 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     """`GridSearchCV` that trains all candidates and folds together, in few passes over the data.
 
     The results, attributes and rules are those of scikit-learn's `GridSearchCV`; what differs is
-    how the models are trained: fits that differ by reg, margin, class_weight, learning_rate,
-    momentum or random_state are heads of one model, which share every read of X. Heads of
-    full-batch solvers span the folds too, which are row weights there, zero outside the fold (where
-    the candidates of one fold fill a product by themselves, folds follow each other instead, each
-    over its own rows); they reach the solver's tolerance as single fits do. Heads of minibatch
-    solvers share the batches that a single fit to the same rows with the same random_state draws,
-    and equal it up to rounding: folds and seeds are trained one after the other. Any other
-    parameter (hidden, batch_size, max_iter, ...) makes groups, and so does each fold with
-    standardize=True, which has a mean and scale of its own.
+    how the models are trained (Notes).
 
     Parameters
     ----------
-    estimator : one of xclf's classifiers, or a Pipeline that ends in one, whose other steps are
-        fitted once for each fold and each choice of their parameters
-    param_grid : dict of lists, or a list of such dicts
-    scoring, refit, cv, error_score, return_train_score : as in `GridSearchCV`. Splitters see X;
-        scorers of scikit-learn get predictions on the host, any other callable the fitted model
-        and its rows.
-    n_jobs : None or 1. The fits run in one process, which uses all cores for rows; any other value
-        has no effect, and warns.
-    verbose : 1 shows a line of progress: fits finished, the best accuracy so far, time left. The
-        estimator's own callbacks hear of a whole pass, whose models an event's `heads` counts, and
-        end all of them if they say so.
+    estimator : classifier of xclf, or Pipeline
+        A Pipeline ends in such a classifier; its other steps are fitted once for each fold and each
+        choice of their parameters.
+    param_grid : dict of lists, or list of such dicts
+        Values by parameter.
+    scoring : str, callable, list or dict, default=None
+        As in `GridSearchCV`. Scorers of scikit-learn get predictions on the host, any other
+        callable the fitted model and its rows.
+    n_jobs : int, default=None
+        None or 1. The fits run in one process, which uses all cores for rows; any other value has
+        no effect, and warns.
+    refit : bool, str or callable, default=True
+        As in `GridSearchCV`.
+    cv : int, splitter or iterable, default=None
+        As in `GridSearchCV`. Splitters see X.
+    verbose : int, default=0
+        1 shows a line of progress: fits finished, the best accuracy so far, time left. The
+        estimator's own callbacks get the events of whole passes, whose models an event's `heads`
+        counts, and end all of them if they say so.
+    error_score : "raise" or float, default=nan
+        As in `GridSearchCV`.
+    return_train_score : bool, default=False
+        As in `GridSearchCV`.
+
+    Attributes
+    ----------
+    cv_results_ : dict of arrays
+        Fit and score times are shares of what was done together.
+    best_estimator_, best_score_, best_params_, best_index_ : of the best candidate
+        The first is fitted to all rows; a full-batch softmax starts from the mean of the winner's
+        models on the folds.
+    scorer_, n_splits_, refit_time_, multimetric_, classes_ : as in `GridSearchCV`
+    n_features_in_, feature_names_in_ : as in `GridSearchCV`
+
+    Notes
+    -----
+    Fits that differ by reg, margin, class_weight, learning_rate, momentum or random_state are heads
+    of one model, which share every read of X. Heads of full-batch solvers span the folds too, which
+    are row weights there, zero outside the fold (where the candidates of one fold fill a product by
+    themselves, folds follow each other instead, each over its own rows); they reach the solver's
+    tolerance as single fits do. Heads of minibatch solvers share the batches that a single fit to
+    the same rows with the same random_state draws, and equal it up to rounding: folds and seeds are
+    trained one after the other. Any other parameter (hidden, loss, batch_size, max_iter, ...) makes
+    groups, and so does each fold with standardize=True, which has a mean and scale of its own.
 
     X may be an array of any library that the estimators take, with labels beside it or in host
     memory. At a time as many heads are trained as fit in the estimator's max_memory, or 2 GB.
 
-    Attributes: cv_results_ (fit and score times are shares of what was done together), best_*_,
-    scorer_, n_splits_, refit_time_, multimetric_, classes_, n_features_in_, feature_names_in_. The
-    refit of a full-batch softmax starts from the mean of the winner's models on the folds.
-
     Warns once about all fits that did not converge. Raises TypeError for other estimators.
 
-    Example
-    -------
+    Examples
+    --------
     >>> import xclf
     >>> from sklearn.datasets import load_digits
     >>> x, y = load_digits(return_X_y=True)
