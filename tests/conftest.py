@@ -58,6 +58,21 @@ def device(backend: Backend) -> Any:
     return backend.device
 
 
+@pytest.fixture
+def specs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The specification of every fit of an estimator, in the order of their starts."""
+    from xclf.training import FitSpec, fit
+
+    seen: list[FitSpec] = []
+
+    def watched(spec: FitSpec, *args: Any, **options: Any) -> Any:
+        seen.append(spec)
+        return fit(spec, *args, **options)
+
+    monkeypatch.setattr("xclf.estimators._fitting.fit", watched)
+    return seen
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)

@@ -270,7 +270,10 @@ RANGES = {
     "max_memory": (0, -1, 1.5, "lots", "2 XB", "0", True),
 }
 OWN = {
-    SVMClassifier: {"margin": (0.0, -1.0, NAN, INF, None, "1")},
+    SVMClassifier: {
+        "margin": (0.0, -1.0, NAN, INF, None, "1"),
+        "loss": ("softmax", "squared", None, 3),
+    },
     TwoLayerClassifier: {
         "hidden": (0, -1, 2.5, None, "9", True),
         "loss": ("squared", None, "Softmax", 3),

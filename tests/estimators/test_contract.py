@@ -249,7 +249,7 @@ COMMON = {
 }
 OWN = {
     SoftmaxClassifier: {},
-    SVMClassifier: {"margin": 1.0},
+    SVMClassifier: {"loss": "hinge", "margin": 1.0},
     TwoLayerClassifier: {"hidden": 100, "loss": "softmax"},
 }
 

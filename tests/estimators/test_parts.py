@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimator_cases import CLASSES, blobs, layers_of, small
+from estimator_cases import CLASSES, MINIBATCH, blobs, layers_of, small
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 
 X, Y = blobs(60, 5, 3)
 classes_ = pytest.mark.parametrize("cls", CLASSES)
 linear_ = pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
-solvers_ = pytest.mark.parametrize("solver", ["sgd", "momentum", "rmsprop", "adam"])
+solvers_ = pytest.mark.parametrize("solver", MINIBATCH)
 
 
 def _flat(model):

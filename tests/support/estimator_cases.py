@@ -13,10 +13,19 @@ from scipy.optimize import LinearConstraint, minimize
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.kernels import one_hot
 from xclf.objectives import Network, Objective, loss_named
+from xclf.optim import SOLVERS
 from xclf.rows import Rows
-from xclf.training import FitSpec, Problem, fit
+from xclf.training import Problem
 
 CLASSES = (SoftmaxClassifier, SVMClassifier, TwoLayerClassifier)
+#: Every class with every loss.
+LOSSES_OF = [(cls, name) for cls in CLASSES for name in cls._losses]
+MINIBATCH = [name for name, solver in SOLVERS.items() if not solver.full_batch]
+
+
+def with_loss(cls: Any, loss: str, **parameters: Any) -> Any:
+    """A model of `cls` with that loss, where it has a choice."""
+    return cls(**parameters) if cls is SoftmaxClassifier else cls(loss=loss, **parameters)
 
 
 @pytest.fixture(autouse=True)
@@ -25,19 +34,6 @@ def one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-
-
-@pytest.fixture
-def specs(monkeypatch: pytest.MonkeyPatch) -> list[FitSpec]:
-    """The specification of every fit, in the order of their starts."""
-    seen: list[FitSpec] = []
-
-    def watched(spec: FitSpec, *args: Any, **options: Any) -> Any:
-        seen.append(spec)
-        return fit(spec, *args, **options)
-
-    monkeypatch.setattr("xclf.estimators._fitting.fit", watched)
-    return seen
 
 
 def blobs(
@@ -103,10 +99,14 @@ def objective_of(
 
     y : 0 .. C-1
     """
-    loss = getattr(model, "loss", "hinge" if type(model).__name__.startswith("SVM") else "softmax")
-    scores = scores_of(model, x)
-    rows = hinge_rows(scores, y, margin) if loss == "hinge" else cross_entropy_rows(scores, y)
+    loss, scores = getattr(model, "loss", "softmax"), scores_of(model, x)
     penalty = sum(l2_value(w, model.reg) for w, _ in layers_of(model))
+    if loss == "squared_hinge":
+        leads = scores[np.arange(len(y)), y][:, None] - scores
+        excess = np.maximum(margin - leads, 0.0) ** 2
+        excess[np.arange(len(y)), y] = 0.0
+        return float(np.average(excess.sum(axis=1), weights=weights)) + penalty
+    rows = hinge_rows(scores, y, margin) if loss == "hinge" else cross_entropy_rows(scores, y)
     return float(reduce(*rows, "mean", weights)[0]) + penalty
 
 

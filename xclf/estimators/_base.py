@@ -19,12 +19,7 @@ from xclf.estimators import _border as border
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
-from xclf.estimators._fitting import (
-    Head,
-    fit_heads,
-    loss_of,
-    make_head,
-)
+from xclf.estimators._fitting import Head, fit_heads, loss_of, make_head
 from xclf.estimators._labels import (
     check_classes,
     check_sample_weight,
@@ -34,10 +29,7 @@ from xclf.estimators._labels import (
     row_weights,
 )
 from xclf.estimators._printer import Printer
-from xclf.estimators._settings import (
-    check_parameters,
-    resolve_in_parts,
-)
+from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.training import Callback, FitResult, FitSpec
@@ -52,7 +44,7 @@ def _learns_in_parts(model: BaseClassifier) -> bool:
 
 
 class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Shared by the estimators; not for direct use. Subclasses say what the model is."""
+    """Shared by the estimators; not for direct use. Subclasses define the model."""
 
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Keep the arguments of `__init__`, its `locals()`, as they are."""
@@ -60,7 +52,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
 
-    # What a subclass says.
+    # What a subclass defines.
 
     #: Names that the parameter `loss` takes; of a model without it, its one loss.
     _losses: ClassVar[tuple[str, ...]]
@@ -73,7 +65,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     @property
     @abstractmethod
     def _auto_solver(self) -> str:
-        """What solver="auto" stands for in `fit`."""
+        """The solver that "auto" stands for in `fit`."""
 
     @abstractmethod
     def _initial(self, network: Network, rng: np.random.Generator) -> np.ndarray:
@@ -81,25 +73,42 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     @abstractmethod
     def _set_layers(self, layers: list[Layer]) -> None:
-        """Keep raw layers, one score per class, as fitted attributes."""
+        """Set the fitted arrays from raw layers with one score per class."""
 
     def _set_extras(self, result: FitResult) -> None:
-        """Keep what only this model has, beside the parameters."""
+        """Set attributes that only this model has."""
 
     # Training.
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the model to rows X (N, D) with labels y (N,).
+        """Fit the model to rows X with labels y.
 
-        X : array of any Array API library, or a list or data frame (which count as NumPy); real
-            numbers. The fit runs where X is, in float64 for float64 data and float32 for the rest;
-            integers are widened a chunk at a time.
-        y : labels, numbers or strings; where X is, or in host memory, of any library
-        sample_weight : (N,) weights >= 0, in such places too; the data term is their mean
+        Parameters
+        ----------
+        X : array (N, D)
+            Of any Array API library, or a list or data frame (which count as NumPy); real numbers.
+            The fit runs where X is, in float64 for float64 data and float32 for the rest; integers
+            are widened a chunk at a time.
+        y : array (N,)
+            Labels, numbers or strings; where X is, or in host memory, of any library.
+        sample_weight : array (N,), default=None
+            Weights >= 0, where y may be; the data term is their mean.
 
-        Returns self. Raises ValueError for input that does not fit (see the README, "What is
-        checked"); warns with ConvergenceWarning when a full-batch method stops before its
-        tolerance. Ctrl-C leaves the best parameters so far in place and raises KeyboardInterrupt.
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        ValueError
+            For invalid input (README, "What is checked"); the model is then as it was.
+        KeyboardInterrupt
+            For Ctrl-C, which leaves the best parameters so far in place.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a full-batch method stops before its tolerance.
         """
         with self._whole_or_nothing():
             self._fit(X, y, sample_weight)
@@ -123,21 +132,36 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     @available_if(_learns_in_parts)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """One epoch of minibatches over these rows, going on from where the model stands.
+        """Train one epoch of minibatches over these rows, from the current parameters on.
 
-        classes : every label that will ever come; needed at the first call only
-        sample_weight : as in `fit`, but taken as it is: weights mean the same in every call
+        Parameters
+        ----------
+        X, y : arrays
+            As in `fit`.
+        classes : array (C,), default=None
+            Every label that will ever occur; required in the first call only.
+        sample_weight : array (N,), default=None
+            As in `fit`, but not divided by its mean: weights mean the same in every call.
 
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; for labels that are not among the classes; and for what needs all rows or
+            the number of epochs: standardize, early_stopping, class_weight="balanced" and any
+            lr_schedule but "constant".
+
+        Notes
+        -----
         "auto" stands for adam here. Every call takes reg, fit_intercept, margin, hidden, loss,
         batch_size, learning_rate, momentum, class_weight, callbacks, verbose, device, precision and
-        max_memory as they then are, the first one random_state. The rate is constant within a call:
-        `set_params(learning_rate=...)` between calls makes a schedule. When `fit` begins anew and
-        when it stops is all that warm_start, max_iter, tol, n_iter_no_change and
-        validation_fraction say: here calls go on, and it is for the caller to end them.
-
-        Raises ValueError as `fit` does, for labels that are not among the classes, and for what
-        needs all rows or the number of epochs: standardize, early_stopping, class_weight="balanced"
-        and any lr_schedule but "constant".
+        max_memory as they then are, the first one random_state. warm_start, max_iter, tol,
+        n_iter_no_change and validation_fraction have no effect: they are about where a fit starts
+        and when it stops. The rate is constant within a call: `set_params(learning_rate=...)`
+        between calls makes a schedule.
         """
         with self._whole_or_nothing():
             self._partial_fit(X, y, classes, sample_weight)
@@ -149,7 +173,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         first = not hasattr(self, "classes_")
         known = check_classes(classes, None if first else self.classes_)
         X = border.check_x(self, X, reset=first)
-        placed = place_rows(self, X, several=False, tell=False)
+        placed = place_rows(self, X, several=False, warn=False)
         if not first:
             self._check_resumable(placed.X)
         with _array_api.on_device(placed.X):
@@ -163,7 +187,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         rng = resume.get("rng") or _array_api.generator(self.random_state)
         epochs = 0 if first else self.n_iter_
         # A copy: a part that fails must leave the history as it was.
-        history = None if first else {key: list(line) for key, line in self.history_.items()}
+        history = None if first else {name: list(curve) for name, curve in self.history_.items()}
         state = resume.get(settings.solver.name)
         (result,) = fit_heads(placed, [head], rng=rng, state=state, one_epoch=True, history=history)
         self.n_iter_ += epochs
@@ -174,16 +198,16 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _check_resumable(self, X: Array) -> None:
         layers = self._layers()
         border.check_same_as_model(layers[0].w, X)
-        fitted, asked = fitted_widths(layers), self._widths(len(self.classes_))
-        if fitted != asked:
+        fitted, wanted = fitted_widths(layers), self._widths(len(self.classes_))
+        if fitted != wanted:
             raise ValueError(
                 f"partial_fit cannot go on: the model has layers of widths {fitted}, its "
-                f"parameters now ask for {asked}; call fit"
+                f"parameters now ask for {wanted}; call fit"
             )
 
     @contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
-        """On an error the model is as it was: a failed refit leaves no half-written attributes."""
+        """Restore the model if an error is raised: no half-written attributes remain."""
         before = dict(self.__dict__)
         try:
             yield
@@ -195,14 +219,14 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             raise
 
     def _callbacks(self) -> list[Callback]:
-        """The user's, and what prints for `verbose`."""
+        """The callbacks of the user, and the printer of `verbose`."""
         callbacks: list[Callback] = list(self.callbacks or ())
         return [*callbacks, Printer(int(self.verbose))] if self.verbose else callbacks
 
     def _take(
         self, head: Head, spec: FitSpec, result: FitResult, history: dict[str, list[float]]
     ) -> None:
-        """Keep a fit's result as fitted attributes; warns where it did not converge."""
+        """Set the fitted attributes from a result; warns if the fit did not converge."""
         result = diagnose(head, spec, result)
         network, dtype = spec.network, spec.rows.dtype
         xp = _array_api.namespace(result.theta)
@@ -230,18 +254,19 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         border.check_same_as_model(layers[0].w, X)
         if fitted_widths(layers)[:-1] != self._widths(len(self.classes_))[:-1]:
             return None  # other features, or another hidden width: nothing to go on from
-        xp = _array_api.namespace(X)
-        last = layers[-1]
-        device_choice = {label: place for place, label in enumerate(self.classes_.tolist())}
-        weights, biases = [], []
-        for label in classes.tolist():
-            place = device_choice.get(label)
-            row = slice(0, 1) if place is None else slice(place, place + 1)
-            keep = 0.0 if place is None else 1.0
-            weights.append(last.w[row, :] * keep)
-            if last.b is not None:
-                biases.append(last.b[row, :] * keep)
-        return [*layers[:-1], Layer(xp.concat(weights, axis=0), xp.concat(biases, axis=0))]
+        return [*layers[:-1], _for_classes(layers[-1], self.classes_.tolist(), classes.tolist())]
+
+
+def _for_classes(layer: Layer, old: list[Any], new: list[Any]) -> Layer:
+    """`layer`, with an output for each of the old classes, for the new ones: rows of zeros for
+    those that are not among the old."""
+    xp = _array_api.namespace(layer.w)
+    row_of = {label: row for row, label in enumerate(old)}
+    rows = np.asarray([row_of.get(label, len(old)) for label in new])
+    index = _array_api.from_host(rows, layer.w)
+    assert layer.b is not None  # zeros where none were fitted
+    w, b = (xp.concat([a, xp.zeros_like(a[:1, :])], axis=0) for a in (layer.w, layer.b))
+    return Layer(xp.take(w, index, axis=0), xp.take(b, index, axis=0))
 
 
 class Interrupted(BaseException):

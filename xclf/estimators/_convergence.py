@@ -20,15 +20,15 @@ def diagnose(head: Head, spec: FitSpec, result: FitResult) -> FitResult:
     whatever the solver's criterion says of where rounding ended it."""
     if head.model.reg > 0.0 or head.loss.attained or not head.full_batch:
         return result
-    asked = result.interrupted or "callback" in result.reason
-    if asked or not _separates(head, spec, result.objective):
+    stopped = result.interrupted or "callback" in result.reason
+    if stopped or not _separates(head, spec, result.objective):
         return result
     return replace(result, converged=False, reason=NO_OPTIMUM)
 
 
 def convergence_warning(head: Head, spec: FitSpec, result: FitResult) -> str | None:
     """Why the fit did not converge, how near it came and what to change; None for a fit that did,
-    or that ended as it was asked to."""
+    or that a callback stopped."""
     if result.converged or "callback" in result.reason:
         return None
     if not head.full_batch and DIVERGED not in result.reason:

@@ -48,16 +48,16 @@ def _several(device: str | Sequence[str] | None) -> bool:
 
 
 def place_rows(
-    model: Any, X: Array, *, several: bool | None = None, tell: bool = True
+    model: Any, X: Array, *, several: bool | None = None, warn: bool = True
 ) -> PlacedRows:
-    """X where the model's `device` says to compute.
+    """X on the device that the model's `device` names.
 
     X in host memory is moved, or `Streamed` where it is too large. Any other X stays where it is;
     ValueError if that is not `device`.
 
     several : whether to use all of several devices, or the first one only; by default what the
         model's solver does
-    tell : whether to warn of others that are not used
+    warn : whether to warn of devices that are not used
     """
     device, most = model.device, parse_bytes(model.max_memory)
     if device is None:
@@ -71,17 +71,17 @@ def place_rows(
         return PlacedRows(X)
     several = shares_rows(model) if several is None else several
     if len(there) == 1 or not several:
-        if len(there) > 1 and tell:
+        if len(there) > 1 and warn:
             warn_caller(
                 f"minibatches are computed on one device, the first of device={device!r}: all of "
                 "them are for full-batch solvers"
             )
         return PlacedRows(*_sent(Streamed(X, there[0].xp, there[0].device), most))
-    shards = shard_rows(X, there[0].xp, [device_choice.device for device_choice in there])
+    shards = shard_rows(X, there[0].xp, [each.device for each in there])
     sent = [_sent(x, most) for _, x in shards]
-    found = [(where, x) for (where, _), (x, _) in zip(shards, sent, strict=True)]
+    moved = [(where, x) for (where, _), (x, _) in zip(shards, sent, strict=True)]
     taken = sent[0][1]  # the rest fits where the first's share does
-    return PlacedRows(Sharded(X, there[0].xp, there[0].device, found), taken)
+    return PlacedRows(Sharded(X, there[0].xp, there[0].device, moved), taken)
 
 
 def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
@@ -109,27 +109,23 @@ def to_model_device(X: Array, model_array: Array, device: Any) -> Array:
     xp, home = _array_api.namespace(model_array), _array_api.device(model_array)
     share = X.nbytes // _SHARE
     if share > 1 and _several(device):
-        others = [
-            device_choice.device
-            for device_choice in _array_api.resolve_devices(device)
-            if device_choice.xp is xp
-        ]
+        others = [each.device for each in _array_api.resolve_devices(device) if each.xp is xp]
         if home in others:
-            devices = [home, *(each for each in others if each != home)]
+            devices = [home, *(other for other in others if other != home)]
             return Sharded(X, xp, home, shard_rows(X, xp, devices[:share]))
     return Streamed(X, xp, home)
 
 
 def _check_there(X: Array, device: str | Sequence[str]) -> None:
     """ValueError unless X, no NumPy array, lives on `device`."""
-    place, name = _array_api.device(X), device if isinstance(device, str) else ",".join(device)
-    head, _, number = name.partition(":")
-    kind = str(getattr(place, "type", "cpu" if "cpu" in str(place).lower() else "cuda"))
-    index = getattr(place, "id", getattr(place, "index", None)) or 0
+    actual, name = _array_api.device(X), device if isinstance(device, str) else ",".join(device)
+    wanted, _, number = name.partition(":")
+    kind = str(getattr(actual, "type", "cpu" if "cpu" in str(actual).lower() else "cuda"))
+    index = getattr(actual, "id", getattr(actual, "index", None)) or 0
     if name in _array_api.NAMED_DEVICES:
-        if _array_api.NAMED_DEVICES[name][1] == place:
+        if _array_api.NAMED_DEVICES[name][1] == actual:
             return
-    elif head == kind and (not number or number == str(index)):
+    elif wanted == kind and (not number or number == str(index)):
         return
     raise ValueError(
         f"X is {_array_api.describe_device(X)} and device={device!r}: device moves rows in host "

@@ -1,4 +1,4 @@
-"""What the docstrings of the three classifiers share: parameters and attributes, in numpydoc form."""
+"""Parameters and attributes in the docstrings of all three classifiers, in numpydoc form."""
 
 from __future__ import annotations
 

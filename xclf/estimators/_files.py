@@ -14,7 +14,6 @@ import numbers
 import os
 import re
 import secrets
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from safetensors.numpy import save as to_safetensors
 
 from xclf import _array_api
 from xclf._version import __version__
+from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_widths
 
 FORMAT = "xclf-model"
@@ -59,7 +59,7 @@ _NO_SUFFIX = re.compile(r"(\.v?[0-9].*)?")
 
 
 def check_model_path(path: Path) -> None:
-    """ValueError for a suffix that says the file were something else: a pickle, say, or a table."""
+    """ValueError for the suffix of another format: a pickle, say, or a table."""
     if path.suffix.lower() != SUFFIX and not _NO_SUFFIX.fullmatch(path.suffix):
         raise ValueError(
             f"a model file is safetensors: its name must end in {SUFFIX}, got {path.name!r}"
@@ -101,12 +101,11 @@ def load(path: str | Path, like: Any = None) -> Any:
         raise FileNotFoundError(f"no model file at {path}")
     metadata, arrays = _read(path)
     try:
-        told = json.loads(metadata["xclf"])
-        if told["version"] > VERSION:
-            raise ModelFileError(
-                f"{path} was written by a later xclf ({told['versions']['xclf']}): update xclf"
-            )
-        model = _rebuild(told, arrays)
+        description = json.loads(metadata["xclf"])
+        if description["version"] > VERSION:
+            writer = description["versions"]["xclf"]
+            raise ModelFileError(f"{path} was written by a later xclf ({writer}): update xclf")
+        model = _rebuild(description, arrays)
     except ModelFileError:
         raise
     except _UNREADABLE as error:
@@ -169,7 +168,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
 
 
 def _parameters(model: FittedModel) -> dict[str, Any]:
-    told = {}
+    saved = {}
     for name, value in model.get_params(deep=False).items():
         if name in _UNSAVED:
             value = None
@@ -179,14 +178,12 @@ def _parameters(model: FittedModel) -> dict[str, Any]:
             value = {"labels": _encode_labels(labels), "weights": weights}
         elif name == "random_state" and not isinstance(value, int | np.integer):
             if value is not None:
-                warnings.warn(
-                    "random_state is a generator, which a model file cannot hold: saved as None",
-                    UserWarning,
-                    stacklevel=5,
+                warn_caller(
+                    "random_state is a generator, which a model file cannot hold: saved as None"
                 )
             value = None
-        told[name] = _plain(value)
-    return told
+        saved[name] = _plain(value)
+    return saved
 
 
 def _plain(value: Any) -> Any:
@@ -215,41 +212,43 @@ def _unplain(value: Any) -> Any:
 
 
 def _encode_labels(labels: np.ndarray) -> dict[str, Any]:
-    if labels.dtype.kind not in "biufUOT":
+    kind = labels.dtype.kind
+    if kind not in "biufUOmM":
         raise ValueError(f"labels of dtype {labels.dtype} cannot be saved")
-    values = labels.tolist()
-    if labels.dtype.kind in "OT" and not all(isinstance(v, str | int | float) for v in values):
+    values = labels.astype(np.int64).tolist() if kind in "mM" else labels.tolist()
+    if kind == "O" and not all(isinstance(v, str | int | float) for v in values):
         raise ValueError("labels that are neither strings nor numbers cannot be saved")
-    text = "O" if labels.dtype.kind in "OT" else labels.dtype.str
+    text = "O" if kind == "O" else labels.dtype.str
     return {"dtype": text, "values": [_plain(v) for v in values]}
 
 
-def _decode_labels(told: dict[str, Any]) -> np.ndarray:
-    dtype = np.dtype(told["dtype"])
+def _decode_labels(labels: dict[str, Any]) -> np.ndarray:
+    dtype, values = np.dtype(labels["dtype"]), _unplain(labels["values"])
+    if dtype.kind in "mM":  # dates, as whole numbers of their unit
+        return np.asarray(values, dtype=np.int64).astype(dtype)
     if dtype.kind not in "biufUO":
         raise ValueError(f"labels of dtype {dtype}")
-    return np.asarray(_unplain(told["values"]), dtype=dtype)
+    return np.asarray(values, dtype=dtype)
 
 
-def _rebuild(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
+def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
     from xclf import estimators
 
-    if told["class"] not in ("SoftmaxClassifier", "SVMClassifier", "TwoLayerClassifier"):
-        raise ModelFileError(f"unknown model class {told['class']!r}")
-    parameters = _unplain(told["parameters"])
+    name = description["class"]
+    if name not in ("SoftmaxClassifier", "SVMClassifier", "TwoLayerClassifier"):
+        raise ModelFileError(f"unknown model class {name!r}")
+    parameters = _unplain(description["parameters"])
     weight = parameters.get("class_weight")
     if isinstance(weight, dict):
         labels = _decode_labels(weight["labels"]).tolist()
         parameters["class_weight"] = dict(zip(labels, weight["weights"], strict=True))
-    model: FittedModel = getattr(estimators, told["class"])(**parameters)
-    model.classes_ = _decode_labels(told["classes"])
-    for name in _RESULTS:
-        setattr(model, name, _unplain(told["results"][name]))
-    for name in _MORE_RESULTS:
-        if name in told["results"]:
-            setattr(model, name, _unplain(told["results"][name]))
-    if told["feature_names"] is not None:
-        model.feature_names_in_ = np.asarray(told["feature_names"], dtype=object)
+    model: FittedModel = getattr(estimators, name)(**parameters)
+    model.classes_ = _decode_labels(description["classes"])
+    results = description["results"]
+    for name in (*_RESULTS, *(name for name in _MORE_RESULTS if name in results)):
+        setattr(model, name, _unplain(results[name]))
+    if description["feature_names"] is not None:
+        model.feature_names_in_ = np.asarray(description["feature_names"], dtype=object)
     for name in model._array_names():
         keyed = {k.partition(".")[2]: v for k, v in arrays.items() if k.partition(".")[0] == name}
         setattr(model, name, keyed.get("", keyed))

@@ -46,7 +46,7 @@ class Head:
     """One model that is to be fitted, checked, with what it is trained on.
 
     loss : the model's, with its parameters bound
-    classes, index : the sorted distinct labels, and the place of each training row's among them
+    classes, index : the sorted distinct labels, and the index of each training row's among them
     train : host numbers of the training rows in X, or None for all of them
     weights : host float64 (N,) for all rows of X, 0 for those that are not trained on; None for 1
     weight_key : equal for heads with equal weights
@@ -194,10 +194,11 @@ def _weights_are_implied(head: Head) -> bool:
 
 
 def _weighted(rows: Rows, weights: np.ndarray, which: list[int]) -> Rows:
-    """`rows` with weights (G, N); head k has those of line which[k]."""
+    """`rows` with weights (G, N); head k has the vector which[k] of them."""
     if len(weights) > 1:
-        lines = _array_api.from_host(np.asarray(which), rows.x)
-        return replace(rows, weights=_array_api.from_host(weights, rows.x, rows.dtype), heads=lines)
+        vector_of = _array_api.from_host(np.asarray(which), rows.x)
+        weights = _array_api.from_host(weights, rows.x, rows.dtype)
+        return replace(rows, weights=weights, heads=vector_of)
     if (weights == 1.0).all():
         return rows
     return replace(rows, weights=_array_api.from_host(weights[0], rows.x, rows.dtype))
@@ -347,26 +348,26 @@ def _training_rows(
     if one_epoch:
         return None, None
     numbers = np.arange(len(head.index)) if head.train is None else head.train
-    places = np.arange(len(numbers))
+    drawn = np.arange(len(numbers))
     if head.weights is not None:
-        places = np.flatnonzero(head.weights[numbers])
+        drawn = np.flatnonzero(head.weights[numbers])
     fraction = head.settings.validation_fraction
     if fraction is None:
-        return numbers[places], None
-    train, held = hold_out(places, head.index[places], fraction, rng)
-    return numbers[train], subset(rows, numbers[held])
+        return numbers[drawn], None
+    train, validation = hold_out(drawn, head.index[drawn], fraction, rng)
+    return numbers[train], subset(rows, numbers[validation])
 
 
 def hold_out(
     rows: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(train, held): row numbers `rows` shared out, stratified by their labels, each in order."""
+    """(train, validation): row numbers `rows`, split stratified by their labels, each in order."""
     seed = int(rng.integers(2**31))
     try:
-        train, held = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
+        parts = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
     except ValueError as error:
         raise ValueError(
             f"early_stopping cannot hold out validation_fraction={fraction} of "
             f"{len(labels)} rows: {error}"
         ) from None
-    return np.sort(train), np.sort(held)
+    return np.sort(parts[0]), np.sort(parts[1])

@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._border import check_passed, check_same_device, host_values
 
@@ -35,12 +34,12 @@ def host_labels(y: Any, name: str = "y") -> np.ndarray:
     labels = column_or_1d(labels, warn=True)
     kind = labels.dtype.kind
     if kind in "cV":
-        what = "Complex data not supported: " if kind == "c" else "labels must be real numbers or "
-        raise ValueError(f"{what}{'strings, ' if kind == 'V' else ''}{name} has dtype {labels.dtype}")
+        what = "Complex data not supported" if kind == "c" else "labels must be numbers or strings"
+        raise ValueError(f"{what}: {name} has dtype {labels.dtype}")
     if kind == "f":
         missing = ~np.isfinite(labels)
     elif kind in "mM":
-        missing = np.isnat(labels)
+        missing = np.asarray(np.isnat(labels))
     elif kind in "OT":
         missing = np.asarray([_is_missing(label) for label in labels.tolist()], dtype=bool)
     else:
@@ -79,7 +78,7 @@ def _of_one_kind(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def encode(labels: np.ndarray, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
-    """(classes, index): the sorted distinct labels, and each label's place among them."""
+    """(classes, index): the sorted distinct labels, and each label's index among them."""
     classes, index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -89,7 +88,7 @@ def encode(labels: np.ndarray, name: str = "y") -> tuple[np.ndarray, np.ndarray]
 
 
 def encode_known(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Each label's place among `classes`; ValueError naming labels that are not there."""
+    """Each label's index among `classes`; ValueError naming labels that are not there."""
     unseen = np.setdiff1d(labels, classes)
     if unseen.size:
         raise ValueError(

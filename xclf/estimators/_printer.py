@@ -14,8 +14,8 @@ class Printer:
     def __call__(self, event: Event) -> None:
         if event.step % self.every and event.step != event.total:
             return
-        held = "" if event.val_accuracy is None else f"  val accuracy {event.val_accuracy:.4f}"
+        accuracy = "" if event.val_accuracy is None else f"  val accuracy {event.val_accuracy:.4f}"
         print(
-            f"{event.unit} {event.step}/{event.total}  objective {event.objective:.6g}{held}  "
+            f"{event.unit} {event.step}/{event.total}  objective {event.objective:.6g}{accuracy}  "
             f"{event.elapsed:.1f} s"
         )

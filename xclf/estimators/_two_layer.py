@@ -121,10 +121,10 @@ class TwoLayerClassifier(BaseClassifier):
     def _set_layers(self, layers: list[Layer]) -> None:
         xp = _array_api.namespace(layers[0].w)
         self.weights_ = {}
-        for place, (w, b) in enumerate(layers, start=1):
+        for n, (w, b) in enumerate(layers, start=1):
             bias = xp.zeros_like(w[:, 0]) if b is None else xp.asarray(b[:, 0], copy=True)
-            self.weights_[f"w{place}"] = xp.asarray(xp.matrix_transpose(w), copy=True)
-            self.weights_[f"b{place}"] = bias
+            self.weights_[f"w{n}"] = xp.asarray(xp.matrix_transpose(w), copy=True)
+            self.weights_[f"b{n}"] = bias
 
     def _layers(self) -> list[Layer]:
         xp = _array_api.namespace(self.weights_["w1"])
