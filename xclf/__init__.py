@@ -32,7 +32,7 @@ __all__ = [
     "load",
 ]
 
-_ROOMS = ("cs231n", "data")  # imported when they are asked for: most programs need neither
+_ROOMS = ("cs231n", "data")  # imported at their first use: most programs need neither
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -21,8 +21,7 @@ from xclf.estimators import (
     make_head,
     place_rows,
 )
-from xclf.sweep._ledger import Fit, Fold
-from xclf.sweep._scores import last_step
+from xclf.sweep._fits import Fit, Fold, last_step
 
 
 @dataclass(eq=False)
@@ -37,7 +36,7 @@ class SweepHead:
 class Context:
     """Rows that fits share: X as the estimators see it, or as a Pipeline's first steps return it.
 
-    rows : where the estimators' `device` says;  checked : an estimator that X was checked with
+    rows : X on the estimators' `device`;  checked : an estimator that X was checked with
     weights : by key, host float64 (N,): zero outside the fold, mean 1 over the rows with weight
     """
 
@@ -49,10 +48,10 @@ class Context:
     @classmethod
     def of(cls, X: Any, like: BaseClassifier) -> Context:
         """X checked once for all fits; raises what `fit` raises."""
-        place = {name: getattr(like, name) for name in ("device", "max_memory")}
-        checked = type(like)().set_params(**place)
+        options = {name: getattr(like, name) for name in ("device", "max_memory")}
+        checked = type(like)().set_params(**options)
         X = check_x(checked, X, reset=True)
-        check_parameters(type(like), place)
+        check_parameters(type(like), options)
         return cls(place_rows(like, X), checked)
 
     def head(self, fit: Fit, fold: Fold, train: np.ndarray, params: dict[str, Any]) -> SweepHead:

@@ -2,9 +2,9 @@
 
 Splitting, cloning, scoring, routing, failures and the table of results are scikit-learn's business,
 and stay there: `GridSearchCV` runs twice, over row numbers instead of rows and a
-`RecordingEstimator` instead of the estimator. The first time the stand-ins write down which fits
-are asked for; then all of them are trained in few passes; the second time each stand-in answers for
-its fit.
+`RecordingEstimator` instead of the estimator. In the first run these record the fits of the search;
+then all fits are trained in few passes; in the second run each recording estimator predicts what
+its fitted model predicts.
 """
 
 from __future__ import annotations
@@ -23,21 +23,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from xclf import _array_api
-from xclf.sweep._scores import Scores, rows_of
+from xclf.sweep._fits import Fit, Fold, rows_of
+from xclf.sweep._scores import Scores
 
-#: What makes scorers of scikit-learn's names, and those of `make_scorer`: they ask for predictions
-#: alone, which a stand-in has.
+#: Class of scikit-learn's named scorers and of those of `make_scorer`: they need predictions alone.
 _Scorer = type(get_scorer("accuracy"))
-
-
-@dataclass
-class Fold:
-    """One fold: host row numbers; the labels and the parameters of `fit` of its training rows."""
-
-    train: np.ndarray
-    test: np.ndarray
-    y: Any = None
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,26 +43,6 @@ class Folds:
         return ((split.train, split.test) for split in self.splits)
 
 
-@dataclass(eq=False)
-class Fit:
-    """One fit that the search asks for: a candidate's parameters on a fold.
-
-    template : the estimator, or a Pipeline that ends in one, parameters set; once trained, fitted
-    error, trace : what the fit raised, if it did, and from where
-    seconds : its share of the time that training took, and of that of predicting
-    """
-
-    split: int
-    template: Any
-    error: Exception | None = None
-    trace: Any = None
-    fit_seconds: float = 0.0
-    score_seconds: float = 0.0
-
-    def fail(self, error: Exception) -> None:
-        self.error, self.trace = error, error.__traceback__
-
-
 class FitLedger:
     """The fits of one search, candidate by candidate, split by split."""
 
@@ -83,40 +53,41 @@ class FitLedger:
         self.candidates, self.splits = candidates, splits
         self.refit = refit
         self.fits: list[Fit] = []
-        self.scores = Scores(self)
-        self.recording, self.turn = True, 0
+        self.scores = Scores(X, splits, self.fits)
+        self.recording, self.calls = True, 0
 
-    def asked(
-        self, asking: RecordingEstimator, rows: np.ndarray, y: Any, params: dict[str, Any]
+    def on_fit(
+        self, model: RecordingEstimator, rows: np.ndarray, y: Any, params: dict[str, Any]
     ) -> None:
-        """`fit` of a stand-in. One process asks, in a fixed order: candidates, then splits."""
-        place, self.turn = self.turn, self.turn + 1
+        """Handle a call of `fit`: they come in a fixed order, candidates, then splits, then the
+        refit."""
+        call, self.calls = self.calls, self.calls + 1
         if self.recording:
-            number = place % len(self.splits)
+            number = call % len(self.splits)
             split = self.splits[number]
-            if place < len(self.splits):
+            if call < len(self.splits):
                 split.y, split.params = y, params
             assert np.array_equal(rows[:, 0], split.train)
-            self.fits.append(Fit(number, asking.template))
-        elif place < len(self.fits):
-            fit = self.fits[place]
-            asking.template, asking.fit_ = fit.template, fit
+            self.fits.append(Fit(number, model.template))
+        elif call < len(self.fits):
+            fit = self.fits[call]
+            model.template, model.fit_ = fit.template, fit
             if fit.error is not None:
                 raise fit.error.with_traceback(fit.trace)
             start = time.perf_counter()
-            shared = self.scores.prepare(place)
-            for other in shared:
-                other.score_seconds += (time.perf_counter() - start) / len(shared)
+            scored = self.scores.prepare(call)
+            for other in scored:
+                other.score_seconds += (time.perf_counter() - start) / len(scored)
         else:
-            self.refit(self, asking.template, y, params)
+            self.refit(self, model.template, y, params)
 
     def replay(self) -> None:
-        """From now on stand-ins answer for their fits."""
-        self.recording, self.turn = False, 0
+        """Switch to the second run of the search."""
+        self.recording, self.calls = False, 0
 
 
 class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """An estimator to scikit-learn's search and scorers; X is a column of row numbers.
+    """The estimator of scikit-learn's search and scorers, whose X is a column of row numbers.
 
     Parameters, tags and routing are those of `template`; predictions are on the host.
     """
@@ -124,7 +95,7 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, template: Any, ledger: FitLedger) -> None:
         self.template, self.ledger = template, ledger
         self.fit_: Fit | None = None
-        if hasattr(template, "_metadata_request"):  # older versions ask there what `score` takes
+        if hasattr(template, "_metadata_request"):  # where older versions read what `score` takes
             self._metadata_request = template._metadata_request
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -147,7 +118,7 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return True
 
     def fit(self, X: np.ndarray, y: Any = None, **params: Any) -> RecordingEstimator:
-        self.ledger.asked(self, X, y, params)
+        self.ledger.on_fit(self, X, y, params)
         return self
 
     @property
@@ -178,21 +149,20 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def recording_estimator(template: Any, ledger: FitLedger) -> RecordingEstimator:
-    """A stand-in for `template` by whose name messages call it."""
-    kind: type[RecordingEstimator] = type(type(template).__name__, (RecordingEstimator,), {})
-    return kind(template, ledger)
+    """A `RecordingEstimator` with the class name of `template`, for messages."""
+    named: type[RecordingEstimator] = type(type(template).__name__, (RecordingEstimator,), {})
+    return named(template, ledger)
 
 
 class OnRows:
-    """A scorer that may want anything of a model: it gets the fitted model, and its rows."""
+    """A scorer that may need anything of a model: it gets the fitted model, and its rows."""
 
     def __init__(self, scorer: Callable[..., Any], ledger: FitLedger) -> None:
         self.scorer, self.ledger = scorer, ledger
-        # The search looks there for `sample_weight`.
-        self.__signature__ = inspect.signature(scorer)
+        self.__signature__ = inspect.signature(scorer)  # where the search finds `sample_weight`
 
-    def __call__(self, asked: RecordingEstimator, X: np.ndarray, *args: Any, **params: Any) -> Any:
-        return self.scorer(asked.template, rows_of(self.ledger.X, X[:, 0]), *args, **params)
+    def __call__(self, model: RecordingEstimator, X: np.ndarray, *args: Any, **params: Any) -> Any:
+        return self.scorer(model.template, rows_of(self.ledger.X, X[:, 0]), *args, **params)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("scorer", "ledger"):
@@ -200,16 +170,16 @@ class OnRows:
         return getattr(self.scorer, name)
 
 
-def wants_predictions(scorer: Any) -> bool:
-    """Whether a scorer asks for predictions alone."""
+def needs_predictions_only(scorer: Any) -> bool:
+    """Whether a scorer needs predictions alone, no model and no rows."""
     return isinstance(scorer, _Scorer)
 
 
 def on_row_numbers(scoring: Any, ledger: FitLedger) -> Any:
-    """`scoring` as the search takes it, for stand-ins."""
+    """`scoring` for a search over row numbers."""
     if isinstance(scoring, dict):
         return {name: on_row_numbers(scorer, ledger) for name, scorer in scoring.items()}
-    if callable(scoring) and not wants_predictions(scoring):
+    if callable(scoring) and not needs_predictions_only(scoring):
         return OnRows(scoring, ledger)
     return scoring
 
@@ -228,13 +198,13 @@ class OnHost:
         self._model = model
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.__dict__["_model"], name)
+        value = getattr(self.__dict__["_model"], name)
         if name not in ("predict", "decision_function", "predict_proba", "predict_log_proba"):
-            return found
+            return value
 
-        @functools.wraps(found)  # scorers ask a method for its name
+        @functools.wraps(value)  # scorers read a method's name
         def on_host(X: Any) -> np.ndarray:
-            return _array_api.to_host(found(X))
+            return _array_api.to_host(value(X))
 
         return on_host
 

@@ -10,10 +10,10 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf.estimators import BaseClassifier, shares_rows
+from xclf.sweep._fits import Fit, Fold, first_steps, last_step, rows_of
 from xclf.sweep._heads import Context
-from xclf.sweep._ledger import Fit, FitLedger, Fold
+from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import NullProgress
-from xclf.sweep._scores import first_steps, last_step, rows_of
 from xclf.sweep._train import train_heads
 
 
@@ -22,13 +22,13 @@ def train_fits(ledger: FitLedger, watch: NullProgress) -> None:
     plain: dict[Any, list[Fit]] = {}
     for fit in ledger.fits:
         if not first_steps(fit.template):
-            plain.setdefault(_place_key(fit), []).append(fit)
+            plain.setdefault(_device_key(fit), []).append(fit)
     for fits in plain.values():
         _train_together(ledger, fits, watch)
     behind: dict[Any, list[Fit]] = {}
     for fit in ledger.fits:
         if first_steps(fit.template):
-            behind.setdefault((fit.split, _place_key(fit), _steps_key(fit)), []).append(fit)
+            behind.setdefault((fit.split, _device_key(fit), _steps_key(fit)), []).append(fit)
     for fits in behind.values():
         _train_behind_steps(ledger.X, fits, ledger.splits[fits[0].split], watch)
 
@@ -46,7 +46,7 @@ def _train_together(ledger: FitLedger, fits: list[Fit], watch: NullProgress) -> 
         split = ledger.splits[fit.split]
         try:
             heads.append(context.head(fit, split, split.train, _last_params(fit, split)))
-        except Exception as error:  # the search says what a failed fit means
+        except Exception as error:  # GridSearchCV has a rule for failed fits
             fit.fail(error)
     train_heads(context, heads, watch)
 
@@ -84,9 +84,9 @@ def _fail(fits: list[Fit], error: Exception) -> None:
         fit.fail(error)
 
 
-def _place_key(fit: Fit) -> Any:
-    """Equal for fits whose rows are moved to the same place, or places, within the same memory, and
-    whose products are as precise there."""
+def _device_key(fit: Fit) -> Any:
+    """Equal for fits whose rows are moved to the same devices, within the same memory, and whose
+    products are as precise."""
     model = last_step(fit.template)
     names = ("device", "max_memory", "precision")
     shared = isinstance(model, BaseClassifier) and shares_rows(model)
@@ -126,8 +126,8 @@ def _of_step(params: dict[str, Any], names: tuple[str, ...]) -> dict[str, dict[s
     """Parameters by step, as a Pipeline splits `step__name`."""
     own: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in params.items():
-        name, found, rest = key.partition("__")
-        if not found:
+        name, separator, rest = key.partition("__")
+        if not separator:
             raise ValueError(
                 f"Pipeline.fit does not accept the {key} parameter. You can pass parameters to "
                 f"specific steps using the stepname__parameter format: {names[-1]}__{key}"

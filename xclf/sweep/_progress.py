@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from xclf.sweep._fits import Fit
 from xclf.sweep._heads import SweepHead
-from xclf.sweep._ledger import Fit, FitLedger
+from xclf.sweep._ledger import FitLedger
 from xclf.sweep._scores import scores_of
 from xclf.training import Event
 
@@ -19,7 +20,7 @@ _SHARE = 0.1
 
 
 class NullProgress:
-    """Watches the training of a sweep, and says nothing."""
+    """Progress that is not shown."""
 
     def __init__(self, ledger: FitLedger) -> None:
         self.ledger = ledger
@@ -33,7 +34,7 @@ class NullProgress:
         return None
 
     def begin(self, heads: list[SweepHead]) -> Callable[[Event], Any]:
-        """A pass begins with these heads; returns what hears its events."""
+        """A pass begins with these heads; returns the callback of its events."""
         return lambda event: None
 
     def end(self, heads: list[SweepHead]) -> None:
@@ -41,7 +42,7 @@ class NullProgress:
 
 
 class Progress(NullProgress):
-    """Shows it on a rich console: a bar on a terminal, some plain lines elsewhere."""
+    """Progress on a rich console: a bar on a terminal, some plain lines elsewhere."""
 
     def __init__(self, ledger: FitLedger, console: Any) -> None:
         super().__init__(ledger)
@@ -68,7 +69,7 @@ class Progress(NullProgress):
             self.bar.stop()
 
     def begin(self, heads: list[SweepHead]) -> Callable[[Event], Any]:
-        def hear(event: Event) -> None:
+        def show(event: Event) -> None:
             ended = len(heads) - event.heads
             # Epochs are counted, iterations are not known beforehand.
             share = event.step / event.total if event.unit == "epoch" else 0.0
@@ -77,7 +78,7 @@ class Progress(NullProgress):
                 where += f"  lowest objective {event.objective:.4g}"
             self._show(self.done + ended, self.done + ended + share * event.heads, where)
 
-        return hear
+        return show
 
     def end(self, heads: list[SweepHead]) -> None:
         self.done += len(heads)
@@ -98,14 +99,14 @@ class Progress(NullProgress):
             folds = [
                 self.accuracy.get(id(f)) for f in self.ledger.fits[first : first + len(splits)]
             ]
-            found = [value for value in folds if value is not None]
-            if len(found) == len(splits):
-                means.append((sum(found) / len(found), -first))
+            known = [value for value in folds if value is not None]
+            if len(known) == len(splits):
+                means.append((sum(known) / len(known), -first))
         if means:
             top, first = max(means)
             chosen = self.ledger.candidates[-first // len(splits)]
-            told = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
-            self.best = f"best accuracy {top:.4f} ({told})"
+            values = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
+            self.best = f"best accuracy {top:.4f} ({values})"
 
     def _show(self, fits: int, completed: float, where: str) -> None:
         if self.bar is not None:

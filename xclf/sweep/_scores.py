@@ -3,114 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing
 
 from xclf import _array_api
 from xclf.estimators import fitted_shape, stacked_scores
 from xclf.kernels import log_softmax
+from xclf.sweep._fits import Fit, Fold, first_steps, last_step, rows_of, transformed
 
 #: Bytes of scores that are kept on the host at a time.
 BUDGET = 256 << 20
 
 
-class _FoldLike(Protocol):
-    train: np.ndarray
-    test: np.ndarray
-
-
-class _FitLike(Protocol):
-    split: int
-    template: Any
-    error: Exception | None
-
-
-class _LedgerLike(Protocol):
-    X: Any
-    splits: Any
-    fits: Any
-
-
 class Scores:
     """Scores (n, C) of fits' models on their folds, computed for many candidates at once.
 
-    The search asks candidate by candidate, so the next candidates of a fold, as many as `BUDGET`
-    allows over all folds, are computed with the one that is asked for.
+    The search needs them candidate by candidate: with those of one the scores of the next
+    candidates on the same fold are computed, as many as `BUDGET` allows over all folds.
+
+    fits : of all candidates, fold by fold
     """
 
-    def __init__(self, ledger: _LedgerLike) -> None:
-        self.ledger = ledger
+    def __init__(self, X: Any, splits: list[Fold], fits: list[Fit]) -> None:
+        self.X, self.splits, self.fits = X, splits, fits
         self.train_too = False
-        self._held: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
+        self._scores: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
 
-    def prepare(self, place: int) -> list[Any]:
-        """Compute scores of the fit at `place`, and of fits to come; returns those computed."""
-        fit, splits = self.ledger.fits[place], self.ledger.splits
-        done: list[Any] = []
+    def prepare(self, number: int) -> list[Fit]:
+        """Compute scores of fit `number`, and of later ones; returns the fits of new scores."""
+        fit, splits = self.fits[number], self.splits
+        done: list[Fit] = []
         for train in (False, True)[: 1 + self.train_too]:
             key = (fit.split, train)
-            if id(fit) in self._held.get(key, {}):
+            if id(fit) in self._scores.get(key, {}):
                 continue
-            last = place + len(splits) * self._window(fit)
-            fits = [f for f in self.ledger.fits[place : last : len(splits)] if f.error is None]
+            end = number + len(splits) * self._window(fit)
+            fits = [f for f in self.fits[number : end : len(splits)] if f.error is None]
             split = splits[fit.split]
-            self._held[key] = _scores(fits, self.ledger.X, split.train if train else split.test)
+            self._scores[key] = _scores(fits, self.X, split.train if train else split.test)
             done += fits
         return done
 
-    def _window(self, fit: _FitLike) -> int:
+    def _window(self, fit: Fit) -> int:
         """Candidates whose scores on all folds fit in the budget; one at least."""
-        rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.ledger.splits)
+        rows = sum(len(s.test) + self.train_too * len(s.train) for s in self.splits)
         return int(max(1, BUDGET // (8 * rows * len(fit.template.classes_))))
 
-    def answer(self, fit: _FitLike, method: str, rows: np.ndarray) -> np.ndarray:
+    def answer(self, fit: Fit, method: str, rows: np.ndarray) -> np.ndarray:
         """What `method` of the fit's model gives for the rows of these numbers, on the host."""
-        split = self.ledger.splits[fit.split]
+        split = self.splits[fit.split]
         for train, own in ((False, split.test), (True, split.train)):
-            scores = self._held.get((fit.split, train), {}).get(id(fit))
+            scores = self._scores.get((fit.split, train), {}).get(id(fit))
             if scores is not None and np.array_equal(rows, own):
                 return _finish(scores, method, fit.template.classes_)
-        # Scores that could not be computed with the others': the model itself says why.
-        return _array_api.to_host(getattr(fit.template, method)(rows_of(self.ledger.X, rows)))
-
-
-def rows_of(X: Any, rows: np.ndarray) -> Any:
-    """The rows of X that host integers name, in the kind of X."""
-    if _array_api.is_host(X):
-        return _safe_indexing(X, rows)
-    return _array_api.namespace(X).take(X, _array_api.from_host(rows, X), axis=0)
+        # Scores that could not be computed with the others': the model itself raises the reason.
+        return _array_api.to_host(getattr(fit.template, method)(rows_of(self.X, rows)))
 
 
 def scores_of(
-    fits: list[Any], X: Any, splits: list[Any], number: int
-) -> Iterator[tuple[Any, np.ndarray]]:
+    fits: list[Fit], X: Any, splits: list[Fold], number: int
+) -> Iterator[tuple[Fit, np.ndarray]]:
     """(fit, scores) on the test rows of split `number`, some fits of it at a time."""
     rows = splits[number].test
     size = max(1, BUDGET // (8 * max(1, len(rows)) * max(len(f.template.classes_) for f in fits)))
     for start in range(0, len(fits), size):
         some = fits[start : start + size]
-        found = _scores(some, X, rows)
-        yield from ((fit, found[id(fit)]) for fit in some if id(fit) in found)
+        scores = _scores(some, X, rows)
+        yield from ((fit, scores[id(fit)]) for fit in some if id(fit) in scores)
 
 
-def _scores(fits: list[Any], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
+def _scores(fits: list[Fit], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
     """id(fit) -> scores; without those whose rows cannot be scored."""
-    alike: dict[Any, list[Any]] = {}
+    alike: dict[Any, list[Fit]] = {}
     for fit in fits:
         steps = tuple(id(step) for _, step in first_steps(fit.template))
         alike.setdefault((steps, fitted_shape(last_step(fit.template))), []).append(fit)
     plain = rows_of(X, rows)
-    held: dict[int, np.ndarray] = {}
+    scores_by_fit: dict[int, np.ndarray] = {}
     for some in alike.values():
         try:
             moved = transformed(some[0].template, plain)
             scores = stacked_scores([last_step(fit.template) for fit in some], moved)
-        except Exception:  # any of a transformer's: scoring alone raises it again, and says so
+        except Exception:  # any of a transformer's: scoring one fit alone raises it again
             continue
-        held |= {id(fit): scores[:, k, :] for k, fit in enumerate(some)}
-    return held
+        scores_by_fit |= {id(fit): scores[:, k, :] for k, fit in enumerate(some)}
+    return scores_by_fit
 
 
 def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:
@@ -121,18 +99,3 @@ def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
     log_p = log_softmax(scores, axis=-1)
     return np.asarray(log_p if method == "predict_log_proba" else np.exp(log_p))
-
-
-def last_step(template: Any) -> Any:
-    """The estimator itself, or the last step of a Pipeline."""
-    return template.steps[-1][1] if hasattr(template, "steps") else template
-
-
-def first_steps(template: Any) -> list[Any]:
-    """The steps of a Pipeline before the last one."""
-    return list(template.steps[:-1]) if hasattr(template, "steps") else []
-
-
-def transformed(template: Any, X: Any) -> Any:
-    """X as the last step of a fitted Pipeline sees it."""
-    return template[:-1].transform(X) if first_steps(template) else X

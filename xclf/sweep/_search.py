@@ -17,6 +17,7 @@ from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _num_samples
 
 from xclf import _array_api
+from xclf._warnings import warn_caller
 from xclf.estimators import (
     BaseClassifier,
     check_passed,
@@ -24,20 +25,19 @@ from xclf.estimators import (
     host_labels,
     host_values,
 )
+from xclf.sweep._fits import Fold, last_step
 from xclf.sweep._ledger import (
     FitLedger,
-    Fold,
     Folds,
     OnHost,
+    needs_predictions_only,
     on_row_numbers,
     on_rows,
     recording_estimator,
-    wants_predictions,
 )
 from xclf.sweep._plan import train_fits
 from xclf.sweep._progress import NullProgress, Progress, on_terminal
 from xclf.sweep._refit import refit
-from xclf.sweep._scores import last_step
 
 
 class SweepCV(GridSearchCV):  # type: ignore[misc]
@@ -162,11 +162,11 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         record.fit(rows[:, None], y, **for_fit)
         ledger.replay()
         ledger.scores.train_too = self.return_train_score
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with self._watch(ledger) as watch:
                 train_fits(ledger, watch)
-        _repeat(heard, len(ledger.fits))
+        _repeat(caught, len(ledger.fits))
         search = self._search(
             ledger,
             scoring=on_row_numbers(self.scoring, ledger),
@@ -182,9 +182,10 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         """The best model's score on X, y, by `scoring` (accuracy without)."""
         _check_places(X, {"y": y} | params)
         params = {name: _on_host(value) for name, value in params.items()}
-        found = getattr(self, "scorer_", None)
-        scorer = found.get(self.refit) if isinstance(found, dict) else found
-        if not wants_predictions(scorer):
+        scorer = getattr(self, "scorer_", None)
+        if isinstance(scorer, dict):
+            scorer = scorer.get(self.refit)
+        if not needs_predictions_only(scorer):
             return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
         check_passed(self.estimator, X=X, y=y)
         shadow = copy.copy(self)
@@ -200,7 +201,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         """
         raise AttributeError(
             "SweepCV does not take scikit-learn's callbacks, as its fits run together: verbose=1 "
-            "shows progress, and the estimator's own callbacks hear of every pass"
+            "shows progress, and the estimator's own callbacks get the events of every pass"
         )
 
     def _check(self) -> None:
@@ -211,11 +212,9 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
                 f"{type(model).__name__}: use sklearn.model_selection.GridSearchCV for others"
             )
         if self.n_jobs not in (None, 1):
-            warnings.warn(
+            warn_caller(
                 f"SweepCV: n_jobs={self.n_jobs} has no effect: all fits run in one process, which "
-                "uses every core",
-                UserWarning,
-                stacklevel=3,
+                "uses every core"
             )
 
     def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -228,7 +227,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         return params, params, {"groups": groups}
 
     def _search(self, ledger: FitLedger, **options: Any) -> GridSearchCV:
-        """scikit-learn's search over the same grid, for stand-ins and row numbers."""
+        """scikit-learn's search over the same grid, with a recording estimator and row numbers."""
         model = recording_estimator(clone(self.estimator), ledger)
         return GridSearchCV(model, self.param_grid, cv=Folds(ledger.splits), n_jobs=1, **options)
 
@@ -239,7 +238,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         return Progress(ledger, console or on_terminal())
 
     def _take(self, search: GridSearchCV, ledger: FitLedger) -> None:
-        """The finished search's attributes, with the stand-ins taken out."""
+        """Set the attributes of the finished search, without its recording estimators."""
         for name, value in vars(search).items():
             if name.endswith("_") and not name.startswith("_"):
                 setattr(self, name, value)
@@ -283,15 +282,16 @@ def _host_labels(y: Any) -> Any:
     return given if getattr(given, "dtype", labels.dtype) == labels.dtype else labels
 
 
-def _repeat(heard: list[warnings.WarningMessage], fits: int) -> None:
-    """Pass on what the fits warned of: each once, and one line for all that did not converge."""
-    unfinished = [str(one.message) for one in heard if issubclass(one.category, ConvergenceWarning)]
+def _repeat(caught: list[warnings.WarningMessage], fits: int) -> None:
+    """Repeat the warnings of the fits: each once, and one line for all that did not converge."""
+    unfinished = [
+        str(one.message) for one in caught if issubclass(one.category, ConvergenceWarning)
+    ]
     if unfinished:
-        warnings.warn(
+        warn_caller(
             f"{len(unfinished)} of {fits} fits did not converge; the first: {unfinished[0]}",
             ConvergenceWarning,
-            stacklevel=3,
         )
-    for text, category in dict.fromkeys((str(one.message), one.category) for one in heard):
+    for text, category in dict.fromkeys((str(one.message), one.category) for one in caught):
         if not issubclass(category, ConvergenceWarning):
-            warnings.warn(text, category, stacklevel=3)
+            warn_caller(text, category)
