@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from estimator_cases import CLASSES, blobs, small
+from estimator_cases import CLASSES, LOSSES_OF, MINIBATCH, blobs, small, with_loss
 from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
@@ -14,16 +14,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+from xclf import SoftmaxClassifier, TwoLayerClassifier
+from xclf.optim import SOLVERS
 
 X, Y = blobs(60, 5, 3)
 NAMES = np.array(["ash", "birch", "cedar"])[Y]
 
-MINIBATCH = [
-    SoftmaxClassifier(solver="rmsprop", batch_size=16, learning_rate=0.01, max_iter=40),
-    SVMClassifier(solver="adam", batch_size=16, learning_rate=0.01, max_iter=40),
-    TwoLayerClassifier(hidden=16, solver="momentum", batch_size=16, max_iter=40),
+EVERY = [
+    with_loss(cls, loss, solver=solver, **({} if cls is not TwoLayerClassifier else {"hidden": 16}))
+    for cls, loss in LOSSES_OF
+    for solver in SOLVERS
 ]
+for model in EVERY:
+    if model.solver in MINIBATCH:
+        model.set_params(batch_size=16, learning_rate=0.02, max_iter=40)
 
 
 def _expected(estimator):
@@ -38,7 +42,7 @@ def _expected(estimator):
 # features, at which a warning is right. Both are scikit-learn's business here.
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [SoftmaxClassifier(), SVMClassifier(), TwoLayerClassifier(), *MINIBATCH],
+    [*(cls() for cls in CLASSES), *EVERY],
     expected_failed_checks=_expected,
 )
 def test_scikit_learn_checks(estimator, check):

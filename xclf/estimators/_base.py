@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,14 +44,33 @@ def _learns_in_parts(model: BaseClassifier) -> bool:
     return True
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Shared by the estimators; not for direct use. Subclasses define the model."""
+    """Shared by the estimators; not for direct use. Subclasses define the model.
 
-    def _set_parameters(self, given: dict[str, Any]) -> None:
-        """Keep the arguments of `__init__`, its `locals()`, as they are."""
-        for name, value in given.items():
-            if name not in ("self", "__class__"):
-                setattr(self, name, value)
+    The fields are the parameters: `dataclass` makes `__init__` of them.
+    """
+
+    fit_intercept: bool = True
+    standardize: bool = False
+    solver: str = "auto"
+    max_iter: int | None = None
+    tol: float | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    lr_schedule: str | None = None
+    class_weight: Any = None
+    early_stopping: bool = False
+    validation_fraction: float | None = None
+    n_iter_no_change: int | None = None
+    warm_start: bool = False
+    random_state: Any = None
+    callbacks: Any = None
+    verbose: int = 0
+    device: Any = None
+    precision: str | None = None
+    max_memory: Any = None
 
     # What a subclass defines.
 

@@ -91,10 +91,18 @@ def save_model(model: FittedModel, path: Path) -> None:
 def load(path: str | Path, like: Any = None) -> Any:
     """Read a fitted model that `save` wrote.
 
-    like : an array; the model's arrays go to its namespace and device. None: NumPy.
+    Parameters
+    ----------
+    path : str or Path
+    like : array, default=None
+        The model's arrays go to its namespace and device; None: NumPy.
 
-    Raises FileNotFoundError if there is no file, and `ModelFileError` (a ValueError) in one line if
-    it is cut, altered, from a later version, or not a model of this library.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file.
+    ModelFileError
+        A ValueError of one line: the file is cut, altered, from a later version, or no model.
     """
     path = Path(path)
     if not path.is_file():

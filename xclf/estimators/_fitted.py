@@ -63,14 +63,30 @@ class FittedModel:
             return map_rows(scores, X, theta.dtype, max(network.widths[1:]), budget)
 
     def decision_function(self, X: Any) -> Array:
-        """Scores (N, C), one per class; with two classes (N,), the second's minus the first's."""
+        """Scores, one per class.
+
+        Parameters
+        ----------
+        X : array (N, D)
+            Where the model is; rows in host memory also for a model that `device` put elsewhere.
+
+        Returns
+        -------
+        array (N, C), or (N,) with two classes: the second's score minus the first's.
+        """
         return self._map_scores(X, _decision)
 
     def predict(self, X: Any) -> Array:
-        """The label with the largest score for every row (N,).
+        """The label with the largest score, for every row.
 
-        Numeric labels come in the namespace and on the device of X; strings as a NumPy array.
-        Rows in host memory that `device` sends elsewhere come back as NumPy too.
+        Parameters
+        ----------
+        X : array (N, D)
+            As in `decision_function`.
+
+        Returns
+        -------
+        array (N,), where X is; strings as a NumPy array.
         """
         best = self._map_scores(
             X, lambda scores: _array_api.namespace(scores).argmax(scores, axis=0)
@@ -84,7 +100,14 @@ class FittedModel:
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy of `predict(X)` against y, computed on the host.
 
-        y, sample_weight : as in `fit`, in host memory or where X is
+        Parameters
+        ----------
+        X, y, sample_weight : arrays
+            As in `fit`.
+
+        Returns
+        -------
+        float in [0, 1].
         """
         check_is_fitted(self)
         border.check_passed(self, y=y)
@@ -104,12 +127,16 @@ class FittedModel:
     # Moving and keeping.
 
     def to_namespace(self, xp: Any, device: Any = None) -> Self:
-        """A copy of the fitted model whose arrays live in namespace `xp`, on `device`.
-
-        xp : a module such as numpy, cupy or torch;  device : as that library names it, its default
-        device with None
+        """A copy of the fitted model with its arrays in another library, or on another device.
 
             model.to_namespace(cupy)      # a model trained on the CPU now predicts CuPy arrays
+
+        Parameters
+        ----------
+        xp : module
+            Such as numpy, cupy or torch.
+        device : device, default=None
+            As that library names it; None is its default.
         """
         check_is_fitted(self)
         target = _array_api.compat_namespace(xp)
@@ -127,12 +154,19 @@ class FittedModel:
         return moved
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted model to `path` (safetensors with metadata; never pickle), atomically.
+        """Write the fitted model to a file that `xclf.load` reads: safetensors, never pickle.
 
-        path : its name ends in .safetensors or has no suffix; decimals ("reg0.01") are none
+        Parameters
+        ----------
+        path : str or Path
+            Ends in .safetensors or has no suffix; decimals ("reg0.01") are none.
 
-        `xclf.load` reads it back. Raises ValueError for another suffix, OSError if the file cannot
-        be written; then nothing is left behind and a file that was there before stays as it was.
+        Raises
+        ------
+        ValueError
+            For another suffix.
+        OSError
+            If the file cannot be written; a file that was there before stays as it was.
         """
         from xclf.estimators._files import save_model  # the other way round it needs the classes
 
@@ -146,11 +180,11 @@ class ProbabilityMixin:
     _map_scores: Any
 
     def predict_log_proba(self, X: Any) -> Array:
-        """log p (N, C), exact also for probabilities close to 0 and 1."""
+        """Log-probabilities (N, C) of rows X (N, D), exact also close to 0 and 1."""
         return self._map_scores(X, _log_p)
 
     def predict_proba(self, X: Any) -> Array:
-        """p (N, C), the softmax of the scores; rows sum to 1 within rounding."""
+        """Probabilities (N, C) of rows X (N, D): the softmax of the scores."""
         return self._map_scores(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
 
 

@@ -17,7 +17,7 @@ from xclf.estimators._devices import PlacedRows
 from xclf.estimators._labels import mean_one, row_weights
 from xclf.estimators._settings import Settings, resolve
 from xclf.kernels import one_hot
-from xclf.objectives import Layer, Loss, Network, loss_named
+from xclf.objectives import Layer, Loss, Network, loss_named, loss_parameters
 from xclf.optim import State
 from xclf.rows import MASK_CLASSES, MemoryBudget, Rows, parse_bytes, product_precision
 from xclf.training import (
@@ -89,7 +89,8 @@ class Head:
 
 def loss_of(model: BaseClassifier) -> Loss:
     """The loss of a model with its parameters, those that the model has, bound."""
-    own = {"margin": float(model.margin)} if hasattr(model, "margin") else {}
+    names = loss_parameters(model._loss_name)
+    own = {name: float(getattr(model, name)) for name in names if hasattr(model, name)}
     return loss_named(model._loss_name, **own)
 
 

@@ -31,7 +31,7 @@ def host_labels(y: Any, name: str = "y") -> np.ndarray:
     labels = host_values(y)
     if labels.dtype.kind in "US" and not hasattr(y, "dtype"):
         labels = np.asarray(y, dtype=object)  # else NaN and numbers beside strings become strings
-    labels = column_or_1d(labels, warn=True)
+    labels = np.asarray(column_or_1d(labels, warn=True))
     kind = labels.dtype.kind
     if kind in "cV":
         what = "Complex data not supported" if kind == "c" else "labels must be numbers or strings"
@@ -39,7 +39,7 @@ def host_labels(y: Any, name: str = "y") -> np.ndarray:
     if kind == "f":
         missing = ~np.isfinite(labels)
     elif kind in "mM":
-        missing = np.asarray(np.isnat(labels))
+        missing = np.isnat(labels)
     elif kind in "OT":
         missing = np.asarray([_is_missing(label) for label in labels.tolist()], dtype=bool)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class LinearClassifier(BaseClassifier):
 
 
 @with_shared_docs
+@dataclass(eq=False, repr=False)
 class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     """Multinomial logistic regression where the arrays live.
 
@@ -89,37 +90,13 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     ['up', 'right']
     """
 
-    def __init__(
-        self,
-        reg: float = 1e-4,
-        *,
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        solver: str = "auto",
-        max_iter: int | None = None,
-        tol: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        momentum: float | None = None,
-        lr_schedule: str | None = None,
-        class_weight: Any = None,
-        early_stopping: bool = False,
-        validation_fraction: float | None = None,
-        n_iter_no_change: int | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Any = None,
-        verbose: int = 0,
-        device: Any = None,
-        precision: str | None = None,
-        max_memory: Any = None,
-    ) -> None:
-        self._set_parameters(locals())
+    reg: float = 1e-4
 
     _losses = ("softmax",)
 
 
 @with_shared_docs
+@dataclass(eq=False, repr=False)
 class SVMClassifier(LinearClassifier):
     """Multiclass SVM, Weston-Watkins sum form, where the arrays live.
 
@@ -168,34 +145,9 @@ class SVMClassifier(LinearClassifier):
     (True, True)
     """
 
-    def __init__(
-        self,
-        reg: float = 1e-4,
-        *,
-        loss: str = "hinge",
-        margin: float = 1.0,
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        solver: str = "auto",
-        max_iter: int | None = None,
-        tol: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        momentum: float | None = None,
-        lr_schedule: str | None = None,
-        class_weight: Any = None,
-        early_stopping: bool = False,
-        validation_fraction: float | None = None,
-        n_iter_no_change: int | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Any = None,
-        verbose: int = 0,
-        device: Any = None,
-        precision: str | None = None,
-        max_memory: Any = None,
-    ) -> None:
-        self._set_parameters(locals())
+    reg: float = 1e-4
+    loss: str = field(default="hinge", kw_only=True)
+    margin: float = field(default=1.0, kw_only=True)
 
     _losses = tuple(name for name in LOSSES if "margin" in loss_parameters(name))
 

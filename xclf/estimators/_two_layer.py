@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def _has_probabilities(net: TwoLayerClassifier) -> bool:
 
 
 @with_shared_docs
+@dataclass(eq=False, repr=False)
 class TwoLayerClassifier(BaseClassifier):
     """Two-layer ReLU net where the arrays live.
 
@@ -71,36 +73,9 @@ class TwoLayerClassifier(BaseClassifier):
     True
     """
 
-    weights_: dict[str, Array]
-
-    def __init__(
-        self,
-        hidden: int = 100,
-        reg: float = 1e-4,
-        *,
-        loss: str = "softmax",
-        fit_intercept: bool = True,
-        standardize: bool = False,
-        solver: str = "auto",
-        max_iter: int | None = None,
-        tol: float | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        momentum: float | None = None,
-        lr_schedule: str | None = None,
-        class_weight: Any = None,
-        early_stopping: bool = False,
-        validation_fraction: float | None = None,
-        n_iter_no_change: int | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        callbacks: Any = None,
-        verbose: int = 0,
-        device: Any = None,
-        precision: str | None = None,
-        max_memory: Any = None,
-    ) -> None:
-        self._set_parameters(locals())
+    hidden: int = 100
+    reg: float = 1e-4
+    loss: str = field(default="softmax", kw_only=True)
 
     _losses = tuple(LOSSES)
 
@@ -120,7 +95,7 @@ class TwoLayerClassifier(BaseClassifier):
 
     def _set_layers(self, layers: list[Layer]) -> None:
         xp = _array_api.namespace(layers[0].w)
-        self.weights_ = {}
+        self.weights_: dict[str, Array] = {}
         for n, (w, b) in enumerate(layers, start=1):
             bias = xp.zeros_like(w[:, 0]) if b is None else xp.asarray(b[:, 0], copy=True)
             self.weights_[f"w{n}"] = xp.asarray(xp.matrix_transpose(w), copy=True)
@@ -138,10 +113,10 @@ class TwoLayerClassifier(BaseClassifier):
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
-        """p (N, C), the softmax of the scores; only with loss="softmax"."""
+        """Probabilities (N, C) of rows X (N, D); only with loss="softmax"."""
         return ProbabilityMixin.predict_proba(self, X)
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
-        """log p (N, C); only with loss="softmax"."""
+        """Log-probabilities (N, C) of rows X (N, D); only with loss="softmax"."""
         return ProbabilityMixin.predict_log_proba(self, X)

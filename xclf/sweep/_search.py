@@ -136,10 +136,19 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Train every candidate on every fold, score, and refit the best on all rows.
 
-        X : (N, D) rows, as the estimators take them
-        y : labels, where X is, or in host memory, of any library
-        params : for `fit`, the splitter (`groups`) and the scorers, as `GridSearchCV` routes them;
-            those with a value for each row are split with the rows
+        Parameters
+        ----------
+        X : array (N, D)
+            As the estimators take them.
+        y : array (N,)
+            Labels, where X is, or in host memory, of any library.
+        **params
+            For `fit`, the splitter (`groups`) and the scorers, as `GridSearchCV` routes them; those
+            with a value for each row are split with the rows.
+
+        Returns
+        -------
+        The search itself.
         """
         self._check()
         _check_places(X, {"y": y} | params)
