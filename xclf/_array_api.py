@@ -302,6 +302,16 @@ def is_device_name(value: object) -> bool:
     return named or (kind == "cuda" and (number.isdecimal() if colon else True))
 
 
+def is_on(array: Array, name: str) -> bool:
+    """Whether `array` lives on the device of that name, one that `is_device_name` takes."""
+    if name in NAMED_DEVICES:
+        return bool(NAMED_DEVICES[name][1] == device(array))
+    actual, (wanted, _, number) = device(array), name.partition(":")
+    kind = str(getattr(actual, "type", "cpu" if "cpu" in str(actual).lower() else "cuda"))
+    index = getattr(actual, "id", getattr(actual, "index", None)) or 0
+    return wanted == kind and (not number or number == str(index))
+
+
 def resolve_devices(name: str | Sequence[str]) -> list[ComputeDevice]:
     """The devices of "auto", "cpu", "cuda", "cuda:N", "cuda:all" or several names of GPUs.
 

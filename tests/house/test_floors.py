@@ -136,16 +136,16 @@ def test_a_sweep_uses_no_private_name_of_the_estimators(path):
     tree = _tree(path)
     names = imported_names(tree, package_of(path))
     assert not [name for name in names if name.startswith("xclf.estimators._")]
-    private = private_methods()
+    private = private_methods("estimators") - private_methods("sweep")
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not used & private
 
 
-def private_methods() -> set[str]:
-    """Names with one underscore that the estimators' classes define."""
+def private_methods(room: str) -> set[str]:
+    """Names with one underscore that the functions and classes of a room define."""
     return {
         node.name
-        for path in (HOUSE / "estimators").glob("*.py")
+        for path in (HOUSE / room).glob("*.py")
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.FunctionDef) and re.match(r"_[^_]", node.name)
     }

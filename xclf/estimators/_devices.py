@@ -118,14 +118,7 @@ def to_model_device(X: Array, model_array: Array, device: Any) -> Array:
 
 def _check_there(X: Array, device: str | Sequence[str]) -> None:
     """ValueError unless X, no NumPy array, lives on `device`."""
-    actual, name = _array_api.device(X), device if isinstance(device, str) else ",".join(device)
-    wanted, _, number = name.partition(":")
-    kind = str(getattr(actual, "type", "cpu" if "cpu" in str(actual).lower() else "cuda"))
-    index = getattr(actual, "id", getattr(actual, "index", None)) or 0
-    if name in _array_api.NAMED_DEVICES:
-        if _array_api.NAMED_DEVICES[name][1] == actual:
-            return
-    elif wanted == kind and (not number or number == str(index)):
+    if isinstance(device, str) and _array_api.is_on(X, device):
         return
     raise ValueError(
         f"X is {_array_api.describe_device(X)} and device={device!r}: device moves rows in host "
