@@ -12,22 +12,43 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_classifiers_classes,
+    check_classifiers_train,
+    check_fit_idempotent,
+    parametrize_with_checks,
+)
 
-from xclf import SoftmaxClassifier, TwoLayerClassifier
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.optim import SOLVERS
 
 X, Y = blobs(60, 5, 3)
 NAMES = np.array(["ash", "birch", "cedar"])[Y]
 
-EVERY = [
-    with_loss(cls, loss, solver=solver, **({} if cls is not TwoLayerClassifier else {"hidden": 16}))
-    for cls, loss in LOSSES_OF
-    for solver in SOLVERS
-]
-for model in EVERY:
-    if model.solver in MINIBATCH:
+
+def _small(cls, loss, solver):
+    """A model whose minibatch fits take few epochs."""
+    model = with_loss(cls, loss, solver=solver)
+    if cls is TwoLayerClassifier:
+        model.set_params(hidden=16)
+    if solver in MINIBATCH:
         model.set_params(batch_size=16, learning_rate=0.02, max_iter=40)
+    return model
+
+
+#: All checks: every class, loss and solver at least once.
+CHECKED = [
+    *(cls() for cls in CLASSES),
+    _small(SoftmaxClassifier, "softmax", "rmsprop"),
+    _small(SVMClassifier, "hinge", "adam"),
+    _small(SVMClassifier, "squared_hinge", "lbfgs"),
+    _small(SVMClassifier, "squared_hinge", "nesterov"),
+    _small(TwoLayerClassifier, "hinge", "momentum"),
+    _small(TwoLayerClassifier, "squared_hinge", "sgd"),
+]
+#: The checks that train: every loss with every solver.
+EVERY = [_small(cls, loss, solver) for cls, loss in LOSSES_OF for solver in SOLVERS]
+TRAINING_CHECKS = [check_classifiers_train, check_classifiers_classes, check_fit_idempotent]
 
 
 def _expected(estimator):
@@ -41,12 +62,16 @@ def _expected(estimator):
 # check_array_api_input skips itself without SCIPY_ARRAY_API; some checks fit one row or constant
 # features, at which a warning is right. Both are scikit-learn's business here.
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
-    [*(cls() for cls in CLASSES), *EVERY],
-    expected_failed_checks=_expected,
-)
+@parametrize_with_checks(CHECKED, expected_failed_checks=_expected)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("estimator", EVERY, ids=repr)
+@pytest.mark.parametrize("check", TRAINING_CHECKS, ids=lambda check: check.__name__)
+def test_scikit_learn_checks_of_training(estimator, check):
+    check(type(estimator).__name__, clone(estimator))
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -169,8 +169,8 @@ def test_labels_that_cannot_be_saved(path):
     model.classes_ = np.array([frozenset({1}), frozenset({2}), None], dtype=object)
     with pytest.raises(ValueError, match="neither strings nor numbers"):
         model.save(path)
-    model.classes_ = np.array(["2020", "2021", "2022"], dtype="datetime64[Y]")
-    with pytest.raises(ValueError, match="cannot be saved"):
+    model.classes_ = np.array([1j, 2j, 3j])
+    with pytest.raises(ValueError, match="labels of dtype complex128 cannot be saved"):
         model.save(path)
     assert not path.exists()
 

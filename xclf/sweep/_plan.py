@@ -37,8 +37,8 @@ def _train_together(ledger: FitLedger, fits: list[Fit], watch: NullProgress) -> 
     try:
         context = _context(ledger.X, fits)
     except Exception as error:
-        if len(fits) == len(ledger.fits):
-            raise  # X is what is wrong, or a parameter that all share
+        if isinstance(error, TypeError) and len(fits) == len(ledger.fits):
+            raise  # X is of a type that no fit takes: sparse, say
         _fail(fits, error)
         return
     heads = []
