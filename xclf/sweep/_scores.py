@@ -28,7 +28,7 @@ class Scores:
     def __init__(self, X: Any, splits: list[Fold], fits: list[Fit]) -> None:
         self.X, self.splits, self.fits = X, splits, fits
         self.train_too = False
-        self._scores: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
+        self._computed: dict[tuple[int, bool], dict[int, np.ndarray]] = {}
 
     def prepare(self, number: int) -> list[Fit]:
         """Compute scores of fit `number`, and of later ones; returns the fits of new scores."""
@@ -36,12 +36,12 @@ class Scores:
         done: list[Fit] = []
         for train in (False, True)[: 1 + self.train_too]:
             key = (fit.split, train)
-            if id(fit) in self._scores.get(key, {}):
+            if id(fit) in self._computed.get(key, {}):
                 continue
             end = number + len(splits) * self._window(fit)
             fits = [f for f in self.fits[number : end : len(splits)] if f.error is None]
             split = splits[fit.split]
-            self._scores[key] = _scores(fits, self.X, split.train if train else split.test)
+            self._computed[key] = _scores(fits, self.X, split.train if train else split.test)
             done += fits
         return done
 
@@ -54,7 +54,7 @@ class Scores:
         """What `method` of the fit's model gives for the rows of these numbers, on the host."""
         split = self.splits[fit.split]
         for train, own in ((False, split.test), (True, split.train)):
-            scores = self._scores.get((fit.split, train), {}).get(id(fit))
+            scores = self._computed.get((fit.split, train), {}).get(id(fit))
             if scores is not None and np.array_equal(rows, own):
                 return _finish(scores, method, fit.template.classes_)
         # Scores that could not be computed with the others': the model itself raises the reason.

@@ -184,7 +184,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
             return_train_score=self.return_train_score,
         )
         search.fit(rows[:, None], y, **for_search)
-        self._take(search, ledger)
+        self._set_results(search, ledger)
         return self
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
@@ -246,7 +246,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
             return NullProgress(ledger)
         return Progress(ledger, console or on_terminal())
 
-    def _take(self, search: GridSearchCV, ledger: FitLedger) -> None:
+    def _set_results(self, search: GridSearchCV, ledger: FitLedger) -> None:
         """Set the attributes of the finished search, without its recording estimators."""
         for name, value in vars(search).items():
             if name.endswith("_") and not name.startswith("_"):
