@@ -13,9 +13,10 @@ from helpers import (
     numerical_gradient,
     reduce,
     softmax_rows,
+    squared_hinge_rows,
 )
 
-from xclf.objectives import Network, Objective, loss_named
+from xclf.objectives import LOSSES, Network, Objective, loss_named
 from xclf.rows import Rows
 from xclf.training import Problem
 
@@ -24,7 +25,12 @@ LINEAR, NET = (D, C), (D, H, C)
 SHIFT, SCALE = np.array([0.5, -1.0, 2.0, 0.0]), np.array([2.0, 0.5, 1.5, 1.0])
 
 widths_ = pytest.mark.parametrize("widths", [LINEAR, NET], ids=["linear", "net"])
-losses_ = pytest.mark.parametrize("loss", ["softmax", "hinge"])
+losses_ = pytest.mark.parametrize("loss", list(LOSSES))
+ROWS = {
+    "softmax": cross_entropy_rows,
+    "hinge": hinge_rows,
+    "squared_hinge": squared_hinge_rows,
+}
 bias_ = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 weights_ = pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
 
@@ -69,8 +75,7 @@ def _oracle(network, loss, theta, x, labels, weights, reg):
     for place, (w, b) in enumerate(network.layers(theta)):
         out = (np.maximum(out, 0) if place else out) @ w.T + (0.0 if b is None else b[:, 0])
         penalty += l2_value(w, reg)
-    rows = (cross_entropy_rows if loss == "softmax" else hinge_rows)(out, labels)
-    return reduce(*rows, "mean", weights)[0] + penalty
+    return reduce(*ROWS[loss](out, labels), "mean", weights)[0] + penalty
 
 
 @widths_
@@ -185,7 +190,7 @@ def test_integer_labels_are_their_mask(backend, loss):
         problem = Problem(objective, _rows(backend, x, form))
         value, gradient = problem.value_and_grad(theta)
         pairs.append((backend.to_host(value), backend.to_host(gradient)))
-        if loss == "softmax":
+        if loss != "hinge":
             pairs[-1] += (backend.to_host(problem.curvature(theta)),)
     for got, want in zip(*pairs, strict=True):
         assert_close_max_norm(np.atleast_1d(got), np.atleast_1d(want), 1e-14)
@@ -212,6 +217,66 @@ def test_curvature_is_the_sum_over_rows(backend, weighted, k):
             want += wi * (np.diag(p) - np.outer(p, p))
         assert_close_max_norm(total[head], want, 1e-14 * N)
         assert_close_max_norm(mean[head], want / w.sum(), 1e-14 * N)
+
+
+@weights_
+@pytest.mark.parametrize("k", [None, 2])
+@pytest.mark.parametrize("mask", [True, False], ids=["mask", "integers"])
+def test_curvature_is_the_hessian_in_the_scores(backend, weighted, k, mask):
+    """Of every loss that has one, whose gradient is differentiated entry by entry: the squared
+    hinge's is linear between its kinks, so differences are exact but for rounding."""
+    network = Network(LINEAR)
+    x, labels, weights = _data()
+    weights = weights if weighted else None
+    heads = () if k is None else (k,)
+    theta = _theta(network, heads)
+    margins = np.array([0.5, 2.0])[: k or 0] if k else 1.5
+    rows = _rows(backend, x, _mask(labels) if mask else labels, weights)
+    margin = backend.asarray(margins) if k else margins
+    objective = Objective(network, loss_named("squared_hinge", margin=margin), 0.0)
+    total = backend.to_host(objective.curvature_sum(backend.asarray(theta), rows))
+    w = np.ones(N) if weights is None else weights
+    assert total.shape == (*heads, C, C)
+    for head in np.ndindex(heads):
+        ((wmat, b),) = network.layers(theta[head])
+        scores, h = x @ wmat.T + b[:, 0], 1e-6
+        own = float(np.broadcast_to(margins, heads)[head])
+        want = np.zeros((C, C))
+        for j in range(C):
+            up, down = scores.copy(), scores.copy()
+            up[:, j] += h
+            down[:, j] -= h
+            pair = [squared_hinge_rows(s, labels, own)[1] for s in (up, down)]
+            want[:, j] = w @ ((pair[0] - pair[1]) / (2 * h))
+        assert_close_max_norm(total[head], want, DIFFERENCES)
+        assert np.linalg.eigvalsh(total[head]).min() >= -1e-12
+
+
+def test_the_hinge_has_no_curvature():
+    rows = _numpy_rows(*_data()[:2])
+    objective = Objective(Network(LINEAR), loss_named("hinge"), 0.0)
+    assert objective.curvature_sum(_theta(objective.network), rows) is None
+    with pytest.raises(AssertionError, match="hinge has no curvature"):
+        Problem(objective, rows).curvature(_theta(objective.network))
+
+
+@losses_
+def test_a_margin_per_head(backend, loss):
+    """Heads that differ in margin and reg are single heads with theirs."""
+    network, margins, regs = Network(LINEAR), np.array([0.25, 1.0, 3.0]), np.array([0.0, 0.1, 2.0])
+    x, labels, _ = _data()
+    theta = _theta(network, (3,))
+    own = loss_named(loss, margin=backend.asarray(margins))
+    problem = Problem(
+        Objective(network, own, backend.asarray(regs)), _rows(backend, x, _mask(labels))
+    )
+    value, gradient = (backend.to_host(a) for a in problem.value_and_grad(backend.asarray(theta)))
+    for k in range(3):
+        single = loss_named(loss, margin=float(margins[k]))
+        single = Problem(Objective(network, single, float(regs[k])), _numpy_rows(x, _mask(labels)))
+        want_value, want_gradient = single.value_and_grad(theta[k])
+        assert_relative(value[k], want_value, 1e-13, "objective")
+        assert_close_max_norm(gradient[k], want_gradient, 1e-13)
 
 
 def test_sums_of_float32_losses_run_in_float64(backend):

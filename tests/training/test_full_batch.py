@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
+from scipy.optimize import minimize
 
 from xclf.objectives import Network
 from xclf.training import Monitor, Problem, fit_augmented_lagrangian, fit_lbfgs
@@ -45,6 +46,30 @@ def test_every_backend_reaches_the_same_objective(backend, loss, weights):
     assert got.objective == pytest.approx(want.objective, rel=1e-10)
     value = float(backend.to_host(problem.value(got.theta)))
     assert value == pytest.approx(got.objective, rel=1e-14)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+@pytest.mark.parametrize("reg", [1e-4, 1e-2, 1.0])
+def test_the_squared_hinge_reaches_the_optimum_of_another_method(backend, weights, reg):
+    """SciPy's BFGS on the formula in NumPy: both gradients vanish, so objectives agree to the
+    square of their distance."""
+    got, _, _ = _fit("squared_hinge", backend, reg=reg, weights=weights, tol=1e-9)
+    w = np.ones(len(X)) if weights is None else weights
+    true = np.eye(3, dtype=bool)[Y]
+
+    def objective(theta):
+        v, b = theta[:15].reshape(3, 5), theta[15:]
+        scores = X @ v.T + b
+        m = np.where(true, 0.0, np.maximum(scores - scores[true][:, None] + 1.0, 0.0))
+        g = 2.0 * m * (w / w.sum())[:, None]
+        g[true] = -g.sum(axis=1)
+        gradient = np.concatenate([(g.T @ X + 2 * reg * v).ravel(), g.sum(axis=0)])
+        return w @ (m**2).sum(axis=1) / w.sum() + reg * np.sum(v**2), gradient
+
+    best = minimize(objective, np.zeros(18), jac=True, method="BFGS", options={"gtol": 1e-9})
+    assert np.abs(best.jac).max() < 1e-6
+    assert got.converged
+    assert got.objective == pytest.approx(best.fun, rel=1e-10)
 
 
 @losses_

@@ -1,4 +1,4 @@
-"""The one place where accelerators are asked for, and the switch that turns them off."""
+"""The selection of accelerators for a fit, and the switch that turns them off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLE = "XCLF_ACCELERATE"
 
 @dataclass(frozen=True)
 class Request:
-    """What an accelerator may want to know of a fit before it takes part.
+    """The properties of a fit by which accelerators decide whether they take part.
 
     x : the rows, as `Rows.x`;  dtype : in which they are computed
     steps : minibatch steps in all, 0 for a full-batch fit
@@ -39,7 +39,7 @@ class Request:
 
 
 class Accelerated(NamedTuple):
-    """What a fit computes with; `steps` None stands for the formula."""
+    """The operations of a fit, and its minibatch steps; None stands for `plain_steps`."""
 
     operations: Operations = FORMULAS
     steps: Steps | None = None
@@ -49,7 +49,9 @@ class Accelerator:
     """An optional, faster way to compute some formula, tested against it.
 
     name, summary : for people, and for the switch
-    default : whether it is on without being asked for: only with a committed measurement
+    default : whether it is on without any setting: only with a committed measurement
+    missing : the reason why it cannot work here, or None
+    accelerate : adds itself to what a fit computes with, where it takes part in that fit
     """
 
     def __init__(
@@ -109,7 +111,7 @@ def accelerators(choice: str | Iterable[str] | None = None) -> list[AcceleratorS
 
 
 def select(request: Request) -> Accelerated:
-    """What a fit computes with: the formulas, and every accelerator that is on and takes part."""
+    """The formulas, with those replaced for which an accelerator is on and takes part."""
     chosen = Accelerated()
     for one in _known:
         if one.failure is None and _wanted(one)[0]:
@@ -133,7 +135,7 @@ def _parse(choice: str | Iterable[str], source: str) -> frozenset[str] | str:
 
 
 def _wanted(one: Accelerator) -> tuple[bool, str]:
-    """Whether the switch asks for it, and the words for why."""
+    """Whether the switch turns it on, and why, in words."""
     choice, source = _choice, "xclf.accelerators"
     if choice is None:
         source = VARIABLE

@@ -26,7 +26,7 @@ def cross_entropy(
              rows and those before it heads, as in (C, N), (K, C, N), (C, K, N). Not written to.
     labels : (N,), or per head, integers in [0, C), same namespace and device; NOT range-checked
              (that would synchronise the device). Or a boolean mask, True at the true class, that
-             broadcasts with scores: made once, it is the cheaper form for few classes.
+             broadcasts with scores: computed once, it is the cheaper form for few classes.
     weights : None, (N,) or per head, of the dtype of `scores`; NOT checked for sign or zero sum.
     need_loss : False skips the loss, and None stands in its place.
 

@@ -51,12 +51,12 @@ class Network:
 
     @property
     def weights(self) -> list[slice]:
-        """Where theta holds weights, layer by layer; what is between them are biases."""
-        found, start = [], 0
+        """Slices of theta that hold weights, layer by layer; biases are between them."""
+        slices, start = [], 0
         for d, m in zip(self.widths[:-1], self.widths[1:], strict=True):
-            found.append(slice(start, start + m * d))
+            slices.append(slice(start, start + m * d))
             start += m * (d + self.bias)
-        return found
+        return slices
 
     def layers(self, theta: Array) -> list[Layer]:
         """Views of theta, layer by layer, in fitting coordinates."""

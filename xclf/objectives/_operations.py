@@ -87,7 +87,7 @@ def sum_last(losses: Array) -> Array:
 
 @dataclass(frozen=True)
 class Operations:
-    """What a fit computes with: the formulas, or what `xclf.accelerate` puts in their places."""
+    """The operations of a fit: the formulas, or their replacements from `xclf.accelerate`."""
 
     hidden: Callable[[Array, Array | None], Array] = hidden
     hidden_grad: Callable[[Array, Array], Array] = hidden_grad

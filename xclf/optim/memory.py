@@ -102,12 +102,12 @@ class Memory:
 
     def _allocate(self, xp: Any, s: Array) -> None:
         self.dtype = self.dtype or s.dtype
-        (k, p), m, place = s.shape, self.size, device(s)
-        wide = accumulator(xp, place)
-        self._s = xp.zeros((k, m, p), dtype=self.dtype, device=place)
-        self._y = xp.zeros((k, m, p), dtype=self.dtype, device=place)
-        self._inverse = xp.zeros((k, m, m), dtype=wide, device=place)
-        self._diagonal = xp.zeros((k, m), dtype=wide, device=place)
+        (k, p), m, where = s.shape, self.size, device(s)
+        wide = accumulator(xp, where)
+        self._s = xp.zeros((k, m, p), dtype=self.dtype, device=where)
+        self._y = xp.zeros((k, m, p), dtype=self.dtype, device=where)
+        self._inverse = xp.zeros((k, m, m), dtype=wide, device=where)
+        self._diagonal = xp.zeros((k, m), dtype=wide, device=where)
 
     def _project(self, pairs: Array, v: Array) -> Array:
         """(K, m): every pair's product with v (K, P); only the slots in use are read."""

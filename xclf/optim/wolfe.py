@@ -17,7 +17,7 @@ _MAX_TRIALS = 25
 
 
 class Trial(NamedTuple):
-    """What a search is sent: value and derivative along the direction at the step it asked for."""
+    """Value, and derivative along the direction, at a step of the search."""
 
     value: float
     derivative: float

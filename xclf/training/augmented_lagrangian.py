@@ -3,8 +3,8 @@
 The hinge has kinks, at which L-BFGS stalls. With multipliers a_ij in [0, 1] for the hinge's terms
 the proximal method of multipliers replaces it by a smooth function (`proximal_hinge`), minimises
 that, moves the multipliers towards the maximisers there, and repeats; it converges for any
-smoothing, which need not go to zero. Every evaluation also estimates how far the hinge's own
-objective still is from its optimum; where that looks near enough a certificate decides. Source:
+smoothing, which need not go to zero. Every evaluation also estimates the gap between the hinge's
+own objective and its optimum; where that is small enough a certificate decides. Source:
 Rockafellar (1976).
 """
 
@@ -253,7 +253,7 @@ class _AugmentedLagrangianFit:
         heads.pause = np.where(which, np.minimum(2 * heads.pause, _MOST_WAIT), heads.pause)
 
     def _solve_exactly(self, which: np.ndarray) -> None:
-        """Where the problem is small try to put the optimum itself in the place of what is near."""
+        """Replace the best iterate by the optimum itself, where the problem is small."""
         heads = self.heads
         for k in np.flatnonzero(which).tolist():
             one = self.whole.take_heads(heads.number[[k]])

@@ -47,7 +47,7 @@ class FitSpec:
 
     heads : K;  network, loss, reg : the objective; parameters of the loss and reg are numbers, or
         (K,)
-    rows : X, labels, and weights (N,), or a line for each head
+    rows : X, labels, and weights (N,), or (K, N)
     solver, tol, max_iter : the method, its tolerance, and its most iterations
     plan : of a minibatch solver, whose learning rate and rule may hold (K, 1)
     train, validation : of a minibatch solver, host numbers of the rows to train on (None: all) and
@@ -110,7 +110,7 @@ def fit(
     chosen = select(spec.request())
     network = replace(spec.network, operations=chosen.operations)
     problem = Problem(Objective(network, spec.loss, spec.reg), spec.rows)
-    # Many heads: what is not shared out by rows is done head by head, in small products.
+    # Many heads: work that is not split by rows runs head by head, in small products.
     threads = own_threads() if spec.heads > 1 else nullcontext()
     with blas_threads(spec.rows.x, spec.largest_product), threads:
         if spec.plan is not None:

@@ -1,4 +1,4 @@
-"""What a fit tells its watchers, and what it keeps: events, history, result."""
+"""Records of a fit: events for callbacks, history, result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def empty_history() -> dict[str, list[float]]:
 
 @dataclass
 class Monitor:
-    """Keeps the history of a fit and tells the callbacks; a callback that returns True stops it."""
+    """The history of a fit, and its callbacks; one that returns True stops the fit."""
 
     callbacks: Sequence[Callback]
     unit: str
@@ -61,23 +61,22 @@ class Monitor:
         val_accuracy: float = math.nan,
         heads: int = 1,
     ) -> bool:
-        """Write one line of history; True if a callback asked to stop."""
+        """Append to the history and call the callbacks; True if one of them stops the fit."""
         elapsed = time.perf_counter() - self.start
-        self.history["loss"].append(objective)
-        self.history["val_loss"].append(val_loss)
-        self.history["val_accuracy"].append(val_accuracy)
-        self.history["seconds"].append(elapsed)
+        values = (objective, val_loss, val_accuracy, elapsed)
+        for name, value in zip(empty_history(), values, strict=True):
+            self.history[name].append(value)
         seen = None if math.isnan(val_accuracy) else val_accuracy
         event = Event(step, self.total, self.unit, objective, heads, elapsed, seen)
-        # Every callback hears every event, also when an earlier one wants to stop.
-        wishes = [callback(event) for callback in self.callbacks]
+        # Every callback receives every event, also when an earlier one stops the fit.
+        answers = [callback(event) for callback in self.callbacks]
         # A comparison of NumPy numbers gives a NumPy boolean.
-        return any(isinstance(wish, bool | np.bool_) and bool(wish) for wish in wishes)
+        return any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
 
 
 @dataclass
 class FitResult:
-    """What a fit ends with.
+    """The result of one head.
 
     theta : (P,) flat parameters in fitting coordinates
     n_iter : iterations or epochs done;  objective : at theta, over all rows

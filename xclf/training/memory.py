@@ -1,4 +1,4 @@
-"""Memory planning: what fits need in any case, what that leaves for the rest, and how many fits are
+"""Memory planning: the least that a fit needs, the budget for its choices, and how many heads are
 trained at a time."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FREE, SHARE = 200_000_000, 10
 # directions, temporaries.
 _VECTORS = 12
 
-# Passes over fewer rows at a time than this only wait.
+# Rows of the smallest chunk: passes over fewer at a time are all overhead.
 _ROWS = 64
 
 # Bytes a row for labels on their way to indices: sorted, permuted, inverted.
@@ -39,17 +39,16 @@ _LABELS = 32
 # Bytes a row for the order of an epoch on its way to a device: in one piece, pinned, and there.
 _ORDER = 24
 
-# What the choices get in any case where nobody set a bound.
+# The least budget for a fit's choices without max_memory.
 _LEAST = 16 << 20
 
-
-#: What is trained together stays within so many bytes, where nobody set a bound.
+#: Bytes for the heads that are trained together, without max_memory.
 TOGETHER = 2 << 30
 
 
 @dataclass(frozen=True)
 class FitShape:
-    """What decides how much memory a fit takes.
+    """The properties of a fit that its memory depends on.
 
     weight_vectors : vectors of row weights, 0 without any
     multipliers : whether the method keeps a number for each class of each row
@@ -72,7 +71,7 @@ class FitShape:
         return 8 if self.dtype == _array_api.namespace(self.x).float64 else 4
 
     def needed(self, heads: int) -> int:
-        """Bytes beyond X that no choice makes smaller."""
+        """Least bytes of a fit of so many heads beyond X, whatever is chosen."""
         x, widths, itemsize = self.x, self.network.widths, self.itemsize
         n_rows, width = int(x.shape[0]), heads * max(widths[1:])
         workers, labels, needed = self._workers(), self._label(), self._beside_rows()
@@ -100,7 +99,7 @@ class FitShape:
         return needed + workers * min(_ROWS, n_rows) * each
 
     def needed_before(self) -> int:
-        """Bytes for the moments of all features, which are there before anything of a model is."""
+        """Bytes for the moments of all features, before the fit allocates anything."""
         if not self.standardize:
             return 0
         each = bytes_per_row(self.x, self.dtype, self.network.widths[0])
@@ -119,8 +118,7 @@ class FitShape:
         )
 
     def _row_of_batch(self, width: int) -> int:
-        """Bytes of one row of a minibatch, which is there as it was gathered, widened and
-        centred, all at once."""
+        """Bytes of one row of a minibatch: as gathered, widened and centred, all at once."""
         x, features = self.x, self.network.widths[0]
         each = bytes_per_row(x, self.dtype, width)  # with one copy of them
         if x.dtype != self.dtype and not isinstance(x, Streamed):
@@ -139,8 +137,8 @@ class FitShape:
         return held + (watched if watched < count or self.weight_vectors else 0)
 
     def heads_within(self, most: int) -> int:
-        """Heads that fit into `most` bytes, with as many curvature pairs as are worth
-        having, of which there is a bound too; one at least."""
+        """Heads, at least one, that fit into `most` bytes with all their curvature pairs, within
+        the bound of those."""
         shared = self.needed(0)
         each = self.needed(1) - shared
         if self.batch:
@@ -153,7 +151,7 @@ class FitShape:
 def memory_budget(
     shape: FitShape, max_memory: Any, *, taken: int = 0, heads: int = 1
 ) -> MemoryBudget:
-    """The room of a fit of `heads` models of a shape.
+    """The memory budget of a fit of `heads` models of a shape.
 
     max_memory : the estimator's parameter; where it is None a CPU has FREE bytes and a share of X,
         and a device no bound
@@ -178,7 +176,7 @@ def memory_budget(
 
 
 def _itemsize(x: Array) -> int:
-    """Bytes of an entry; the standard's dtypes need not tell."""
+    """Bytes of an entry; a dtype of the standard need not have `itemsize`."""
     return int(getattr(x.dtype, "itemsize", 8))
 
 

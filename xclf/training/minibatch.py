@@ -54,7 +54,7 @@ class _Plateau:
 
 @dataclass
 class _Heads:
-    """What belongs to the heads that still train; `number` is their place among all of them."""
+    """The heads that still train; `number` is that of each among all."""
 
     number: np.ndarray
     loss: np.ndarray
@@ -194,7 +194,7 @@ class _Run:
         return taken
 
     def record(self, monitor: Monitor, epoch: int) -> bool:
-        """Apply the plateau rule and tell the monitor; True if a callback wants to stop."""
+        """Apply the plateau rule and write the history; True if a callback stops the fit."""
         self.done, heads = epoch, self.heads
         held = heads.validation is not None
         figures = -heads.val_accuracy if held else heads.loss
@@ -268,7 +268,7 @@ def probe_rows(count: int) -> int:
 
 def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
     if rows.weights is not None and rows.weights.ndim == 1:
-        # Rows without weight tell nothing of the objective, and a sample of them alone has none.
+        # A sample of rows without weight alone has no objective.
         train = train[to_host(rows.weights)[train] > 0.0]
     most = probe_rows(len(train))
     if most == len(train) == len(rows):

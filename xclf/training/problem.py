@@ -1,4 +1,4 @@
-"""An objective together with all its rows: what full-batch methods minimise."""
+"""An objective over all its rows, as full-batch methods minimise it; moments of the rows."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """Objective and its flat gradient over all rows."""
-        pass_ = self.objective.sums_at(theta, self.rows.dtype)
-        sums = pass_.finish(sum_over_rows(pass_, self.rows, self.width(theta)))
-        return self.objective.complete(theta, sums, self.total)
+        sums = self.objective.sums_at(theta, self.rows.dtype)
+        totals = sums.finish(sum_over_rows(sums, self.rows, self.width(theta)))
+        return self.objective.complete(theta, totals, self.total)
 
     def value(self, theta: Array) -> Array:
         """Objective over all rows."""
@@ -70,9 +70,9 @@ def _loss(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
 
 
 def _curvature(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]:
-    found = objective.curvature_sum(theta, chunk)
-    assert found is not None, f"{objective.loss.name} has no curvature"
-    return (found,)
+    curvature = objective.curvature_sum(theta, chunk)
+    assert curvature is not None, f"{objective.loss.name} has no curvature"
+    return (curvature,)
 
 
 def column_moments(rows: Rows) -> tuple[Array, Array]:

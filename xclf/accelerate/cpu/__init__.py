@@ -1,8 +1,12 @@
 """Accelerators of fits on NumPy rows."""
 
 from xclf.accelerate.cpu.compiled_products import COMPILED_PRODUCTS
-from xclf.accelerate.cpu.in_place_proximal import HingeProximalSums
-from xclf.accelerate.cpu.in_place_sums import IN_PLACE_SUMS, SoftmaxRowSums, softmax_in_place
+from xclf.accelerate.cpu.in_place_sums import (
+    IN_PLACE_SUMS,
+    HingeProximalSums,
+    SoftmaxRowSums,
+    softmax_in_place,
+)
 from xclf.accelerate.cpu.in_place_updates import IN_PLACE_UPDATES, UPDATES, in_place_steps
 
 __all__ = [

@@ -29,8 +29,8 @@ _MOST_COLUMNS_TWICE_AS_WIDE = 1024
 _HALF_WIDTH = {"Haswell", "Zen"}
 
 # Multiply-adds of one product over all rows for which a compiler is worth waiting for: a second or
-# more for the first fit, and half of one in later processes, which find what it made on disk. That
-# is what some thirty passes of this size save.
+# more for the first fit, and half of one in later processes, which read the code from disk. Some
+# thirty passes of this size save as much.
 _WORTH_COMPILING = 200_000_000
 
 # Columns of a tile.
@@ -91,8 +91,8 @@ class CompiledChoice:
             return BLAS
         if features < tiles.SPAN * tiles.VECTOR // w.dtype.itemsize:
             return BLAS
-        made = CompiledProducts(tiles, tile_columns(columns))
-        return made if _works(made, w.dtype) else BLAS
+        compiled = CompiledProducts(tiles, tile_columns(columns))
+        return compiled if _works(compiled, w.dtype) else BLAS
 
 
 def missing() -> str | None:
@@ -154,15 +154,15 @@ def _most_columns(vector: int) -> int:
 
 
 @functools.cache
-def _works(made: CompiledProducts, dtype: np.dtype) -> bool:
+def _works(compiled: CompiledProducts, dtype: np.dtype) -> bool:
     """Compiles the products, and tries them on small integers, which are exact."""
-    columns, rows, features = made.columns + 1, 2 * made.tiles.SPAN + 1, 131
+    columns, rows, features = compiled.columns + 1, 2 * compiled.tiles.SPAN + 1, 131
     x = (np.arange(rows * features) % 7 - 3.0).astype(dtype).reshape(rows, features)
     w = (np.arange(columns * features) % 5 - 2.0).astype(dtype).reshape(columns, features)
     out = np.empty((columns, rows), dtype=dtype)
     try:
-        made.scores(w, x, out)
-        dw = made.gradient(out, x)
+        compiled.scores(w, x, out)
+        dw = compiled.gradient(out, x)
         right = np.array_equal(out, w @ x.T) and np.array_equal(dw, out @ x)
     except Exception as error:
         _warn(error)
@@ -174,7 +174,7 @@ def _works(made: CompiledProducts, dtype: np.dtype) -> bool:
 
 def _warn(error: object) -> None:
     warnings.warn(
-        f"numba is installed but of no use here, NumPy multiplies instead: {error}",
+        f"numba is installed but does not work here, NumPy multiplies instead: {error}",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from xclf.accelerate._registry import Request
 from xclf.objectives import Network, RowChunk
 
 # A float32 sum of many terms in sequence loses digits: blocks of so many classes are summed in
@@ -62,12 +61,6 @@ class InPlaceSums:
         if b is not None:
             flat += b.reshape(-1, 1)
         return products, x, flat.reshape(-1, classes, len(x))
-
-
-def takes_part(request: Request) -> bool:
-    """Whether a fit is one of a linear model on NumPy rows."""
-    host = isinstance(request.x, np.ndarray)
-    return host and len(request.network.widths) == 2
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
