@@ -6,9 +6,9 @@ array operations however many tensors the model has. `rate` is a float, or (K, 1
 Arrays are returned new; a state is a tuple of arrays, and of integers that count the steps. Nothing
 is read on the host.
 
-A step has two halves. `numbers(state, rate)` are what changes from step to step beside the arrays;
-`update(theta, gradient, state, numbers)` does the rest, and takes 0-d arrays for them too: a
-recorded step is one `update`, replayed with other numbers.
+A step has two halves: `numbers(state, rate)`, the numbers that change from step to step, and
+`update(theta, gradient, state, numbers)`, which takes 0-d arrays for them too: a recorded step is
+one `update`, replayed with other numbers.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Any, TypeAlias
 from xclf._array_api import Array, namespace
 
 State: TypeAlias = tuple[Any, ...]
+Numbers: TypeAlias = tuple[Any, ...]
+Step: TypeAlias = tuple[Array, State]
 
 
 class Rule(ABC):
-    """What a minibatch fit needs of an update rule."""
+    """An update rule of minibatch fits."""
 
     @abstractmethod
     def init(self, theta: Array) -> State:
         """The state before the first step."""
 
-    def numbers(self, state: State, rate: Any) -> tuple[Any, ...]:
-        """What `update` takes in the step after `state`: floats, or (K, 1) where the rate is."""
+    def numbers(self, state: State, rate: Any) -> Numbers:
+        """Numbers of the step after `state`: floats, or (K, 1) where the rate is."""
         return (rate,)
 
     @abstractmethod
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         """One step with its `numbers`."""
 
-    def step(self, theta: Array, gradient: Array, state: State, rate: Any) -> tuple[Array, State]:
+    def step(self, theta: Array, gradient: Array, state: State, rate: Any) -> Step:
         """One step."""
         return self.update(theta, gradient, state, self.numbers(state, rate))
 
@@ -51,9 +51,7 @@ class SGD(Rule):
     def init(self, theta: Array) -> State:
         return ()
 
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         return theta - numbers[0] * gradient, ()
 
 
@@ -66,9 +64,7 @@ class Momentum(Rule):
     def init(self, theta: Array) -> State:
         return (namespace(theta).zeros_like(theta),)
 
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         velocity = self.momentum * state[0] - numbers[0] * gradient
         return theta + velocity, (velocity,)
 
@@ -81,9 +77,7 @@ class Nesterov(Momentum):
     here is their point ahead, theta + momentum * v, at which the gradient is taken.
     """
 
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         step = numbers[0] * gradient
         velocity = self.momentum * state[0] - step
         return theta + self.momentum * velocity - step, (velocity,)
@@ -103,9 +97,7 @@ class RMSProp(Rule):
     def init(self, theta: Array) -> State:
         return (namespace(theta).zeros_like(theta),)
 
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         xp = namespace(theta)
         square = self.decay * state[0] + (1.0 - self.decay) * (gradient * gradient)
         return theta - numbers[0] * gradient / (xp.sqrt(square) + self.epsilon), (square,)
@@ -129,14 +121,12 @@ class Adam(Rule):
         xp = namespace(theta)
         return xp.zeros_like(theta), xp.zeros_like(theta), 0
 
-    def numbers(self, state: State, rate: Any) -> tuple[Any, ...]:
+    def numbers(self, state: State, rate: Any) -> Numbers:
         # The two corrections are Python numbers: they cost no array operation.
         t = state[2] + 1
         return rate * (1.0 / (1.0 - self.beta1**t)), (1.0 - self.beta2**t) ** -0.5
 
-    def update(
-        self, theta: Array, gradient: Array, state: State, numbers: tuple[Any, ...]
-    ) -> tuple[Array, State]:
+    def update(self, theta: Array, gradient: Array, state: State, numbers: Numbers) -> Step:
         xp = namespace(theta)
         m = self.beta1 * state[0] + (1.0 - self.beta1) * gradient
         v = self.beta2 * state[1] + (1.0 - self.beta2) * (gradient * gradient)

@@ -61,12 +61,20 @@ class _Heads:
     val_loss: np.ndarray
     val_accuracy: np.ndarray
     theta: Array
-    state: State
     plateau: _Plateau
+    state: State
     plan: MinibatchPlan
     problem: Problem
     probe: Problem
     validation: Problem | None
+
+    @classmethod
+    def at_start(cls, theta: Array, *parts: Any) -> _Heads:
+        """Before the first epoch; `parts` : state, plan, problem, probe and validation."""
+        count = int(theta.shape[0]) if theta.ndim > 1 else 1
+        unknown = np.full(count, math.nan)
+        plateau = _Plateau(np.full(count, math.inf), np.zeros(count, dtype=np.int64), theta)
+        return cls(np.arange(count), unknown, unknown, unknown, theta, plateau, *parts)
 
 
 def fit_minibatch(
@@ -106,57 +114,35 @@ def fit_minibatch(
     train = np.arange(len(problem.rows)) if train is None else train
     if _is_plain(problem, plan, theta):
         theta = theta[0, :]  # every step then does without reshaping to and from one head
-    probe = Problem(problem.objective, _probe(problem.rows, train, rng))
-    run = _Run(problem, probe, validation, plan, theta, state, steps or plain_steps)
+    objective = problem.objective
+    probe = Problem(objective, _probe(problem.rows, train, rng))
+    held = None if validation is None else Problem(replace(objective, reg=0.0), validation)
+    state = plan.rule.init(theta) if state is None else state
+    heads = _Heads.at_start(theta, state, plan, problem, probe, held)
+    run = _Run(problem, heads, steps or plain_steps)
     try:
         for epoch in range(plan.epochs):
             run.advance(train[rng.permutation(len(train))], epoch)
-            run.end(run.diverged(), DIVERGED)
+            run.end(DIVERGED, ~np.isfinite(run.heads.loss))
             if not len(run.heads.number):
                 break
             if run.record(monitor, epoch + 1):
-                run.end(run.everyone(), "a callback stopped the fit")
+                run.end("a callback stopped the fit")
             if plan.patience is not None:
-                run.end(run.heads.plateau.stale >= plan.patience, "converged")
-        run.end(run.everyone(), f"ran max_iter={plan.epochs} epochs")
+                run.end("converged", run.heads.plateau.stale >= plan.patience)
+        run.end(f"ran max_iter={plan.epochs} epochs")
     except KeyboardInterrupt:
-        run.end(run.everyone(), "interrupted")
+        run.end("interrupted")
     return run.finish(measure_all)
 
 
 class _Run:
     """The epochs of a fit: `heads` still train, `results` have ended."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        probe: Problem,
-        validation: Rows | None,
-        plan: MinibatchPlan,
-        theta: Array,
-        state: State | None,
-        steps: Any,
-    ) -> None:
-        self.whole, self.steps = problem, steps
-        held: Problem | None = None
-        if validation is not None:
-            held = Problem(replace(problem.objective, reg=0.0), validation)
-        count = int(theta.shape[0]) if theta.ndim > 1 else 1
-        unknown = np.full(count, math.nan)
-        plateau = _Plateau(np.full(count, math.inf), np.zeros(count, dtype=np.int64), theta)
-        state = plan.rule.init(theta) if state is None else state
-        self.heads = _Heads(
-            np.arange(count), unknown, unknown, unknown, theta, state, plateau, plan, problem,
-            probe, held,
-        )  # fmt: skip
+    def __init__(self, whole: Problem, heads: _Heads, steps: Any) -> None:
+        self.whole, self.heads, self.steps = whole, heads, steps
         self.done = 0
         self.results: dict[int, FitResult] = {}
-
-    def everyone(self) -> np.ndarray:
-        return np.ones(len(self.heads.number), dtype=bool)
-
-    def diverged(self) -> np.ndarray:
-        return np.asarray(~np.isfinite(self.heads.loss))
 
     def advance(self, order: np.ndarray, epoch: int) -> None:
         """Train for an epoch and measure."""
@@ -208,15 +194,16 @@ class _Run:
             heads=len(heads.number),
         )
 
-    def end(self, mask: np.ndarray, reason: str) -> None:
-        """The heads of `mask` have ended; the others go on without them."""
-        if not mask.any():
-            return
+    def end(self, reason: str, ended: np.ndarray | None = None) -> None:
+        """Write down the heads that have `ended`, all by default; the others go on without them."""
         heads = self.heads
+        ended = np.ones(len(heads.number), dtype=bool) if ended is None else ended
+        if not ended.any():
+            return
         bad = reason == DIVERGED or (self.done and reason == "interrupted")
         best = bad or (self.done and heads.validation is not None)
         theta = heads.plateau.theta if best else heads.theta
-        for k in np.flatnonzero(mask).tolist():
+        for k in np.flatnonzero(ended).tolist():
             self.results[int(heads.number[k])] = FitResult(
                 theta=_head(theta, k),
                 n_iter=max(self.done, 1),
@@ -226,7 +213,7 @@ class _Run:
                 state=tuple(_head(part, k) for part in heads.state),
                 interrupted=reason == "interrupted",
             )
-        kept = np.flatnonzero(~mask)
+        kept = np.flatnonzero(~ended)
         if len(kept):
             self.heads = take_heads(heads, kept)
         else:
@@ -303,8 +290,7 @@ def _joined(parts: list[tuple[Array, State]]) -> tuple[Array, State]:
 
 
 def _head(value: Any, k: int) -> Any:
-    """Head k's part of an array (K, P), in memory of its own; all of an array (P,); a number as
-    it is."""
+    """A copy of head k's part of an array (K, P); an array (P,) or a number as it is."""
     if getattr(value, "ndim", 0) < 2:
         return value
     return namespace(value).asarray(value[k, :], copy=True)

@@ -45,23 +45,19 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
-def _sgd(rule: SGD, theta: np.ndarray, gradient: np.ndarray, rate: Any) -> None:
+def _sgd(rule: SGD, theta: Array, gradient: Array, rate: Any) -> None:
     gradient *= rate
     theta -= gradient
 
 
-def _momentum(
-    rule: Momentum, theta: np.ndarray, gradient: np.ndarray, v: np.ndarray, rate: Any
-) -> None:
+def _momentum(rule: Momentum, theta: Array, gradient: Array, v: Array, rate: Any) -> None:
     v *= rule.momentum
     gradient *= rate
     v -= gradient
     theta += v
 
 
-def _nesterov(
-    rule: Nesterov, theta: np.ndarray, gradient: np.ndarray, v: np.ndarray, rate: Any
-) -> None:
+def _nesterov(rule: Nesterov, theta: Array, gradient: Array, v: Array, rate: Any) -> None:
     v *= rule.momentum
     gradient *= rate
     v -= gradient
@@ -69,32 +65,24 @@ def _nesterov(
     theta -= gradient
 
 
-def _rmsprop(
-    rule: RMSProp, theta: np.ndarray, gradient: np.ndarray, c: np.ndarray, rate: Any
-) -> None:
+def _rmsprop(rule: RMSProp, theta: Array, gradient: Array, c: Array, rate: Any) -> None:
     c *= rule.decay
-    some = gradient * gradient
-    some *= 1.0 - rule.decay
-    c += some
-    np.sqrt(c, out=some)
-    some += rule.epsilon
+    work = gradient * gradient
+    work *= 1.0 - rule.decay
+    c += work
+    np.sqrt(c, out=work)
+    work += rule.epsilon
     gradient *= rate
-    gradient /= some
+    gradient /= work
     theta -= gradient
 
 
 def _adam(
-    rule: Adam,
-    theta: np.ndarray,
-    gradient: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    rate: Any,
-    root: Any,
+    rule: Adam, theta: Array, gradient: Array, m: Array, v: Array, rate: Any, root: Any
 ) -> None:
     m *= rule.beta1
-    some = gradient * (1.0 - rule.beta1)
-    m += some
+    work = gradient * (1.0 - rule.beta1)
+    m += work
     gradient *= gradient
     gradient *= 1.0 - rule.beta2
     v *= rule.beta2
@@ -102,9 +90,9 @@ def _adam(
     np.sqrt(v, out=gradient)
     gradient *= root
     gradient += rule.epsilon
-    np.multiply(m, rate, out=some)
-    some /= gradient
-    theta -= some
+    np.multiply(m, rate, out=work)
+    work /= gradient
+    theta -= work
 
 
 #: (rule, theta, gradient, arrays of the state, numbers): theta and the state are updated, the
