@@ -1,9 +1,9 @@
-"""The products of `_compiled` for this processor; needs numba, and is imported there alone.
+"""The products of `compiled_products` for this processor; needs numba, imported there alone.
 
-Both run over tiles of a few columns and a few vectors whose sums stay in registers. What numba
-makes of loops in Python is half as fast: it must expect that the arrays that a loop writes to
-overlap with those it reads. So the inside of a tile is written in LLVM's vector instructions, which
-become the processor's. There is no arithmetic in them that could lose an infinity or a NaN.
+Both run over tiles of a few columns and a few vectors whose sums stay in registers. Loops in Python
+compiled by numba are half as fast: it must expect that the arrays that a loop writes to overlap
+with those it reads. So the inside of a tile is written in LLVM's vector instructions, which become
+the processor's. No arithmetic in them could turn an infinity or a NaN into a number.
 
 Tiles at an edge overlap with their neighbours.
 """
@@ -18,11 +18,11 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-# What numba compiles for, and what it keeps compiled code apart by.
+# Features of the processor that numba compiles for.
 _FEATURES = set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
 _WIDE = "+avx512f" in _FEATURES
 
-#: Whether this is a processor that the tiles were made and measured for.
+#: Whether this is a processor that the tiles were written and measured for.
 KNOWN = _WIDE or {"+avx2", "+fma"} <= _FEATURES
 
 #: Bytes of a vector register.
@@ -67,21 +67,22 @@ class _Vectors:
             start = self.builder.gep(start, [step])
         return start
 
-    def load(self, place: Any) -> Any:
-        found = self.builder.load(self.builder.bitcast(place, self.type.as_pointer()))
-        found.align = self.align
-        return found
+    def load(self, pointer: Any) -> Any:
+        vector = self.builder.load(self.builder.bitcast(pointer, self.type.as_pointer()))
+        vector.align = self.align
+        return vector
 
-    def prefetch(self, place: Any) -> None:
-        """Asks for what will be read soon."""
+    def prefetch(self, pointer: Any) -> None:
+        """Fetch memory into the cache that is read soon."""
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, _SHORT, _SHORT, _SHORT])
-        ask = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        self.builder.call(ask, [self.builder.bitcast(place, byte), _SHORT(0), _SHORT(3), _SHORT(1)])
+        fetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        options = [_SHORT(0), _SHORT(3), _SHORT(1)]
+        self.builder.call(fetch, [self.builder.bitcast(pointer, byte), *options])
 
-    def store(self, vector: Any, place: Any) -> None:
-        done = self.builder.store(vector, self.builder.bitcast(place, self.type.as_pointer()))
-        done.align = self.align
+    def store(self, vector: Any, pointer: Any) -> None:
+        stored = self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()))
+        stored.align = self.align
 
     def sums(self, rows: int, columns: int) -> list[list[Any]]:
         """Variables, 0 at first; LLVM keeps them in registers."""
