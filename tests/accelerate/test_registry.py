@@ -74,8 +74,14 @@ def test_words_and_names(two, choice, on):
 
 @pytest.mark.parametrize(
     "value, on",
-    [("off", []), ("default", ["tried"]), ("", ["tried"]), ("all", ["tried", "new"])]
-    + [("new", ["new"]), ("new,tried", ["tried", "new"])],
+    [
+        ("off", []),
+        ("default", ["tried"]),
+        ("", ["tried"]),
+        ("all", ["tried", "new"]),
+        ("new", ["new"]),
+        ("new,tried", ["tried", "new"]),
+    ],
 )
 def test_the_environment_counts_until_the_function_is_called(two, monkeypatch, value, on):
     monkeypatch.setenv(VARIABLE, value)

@@ -27,7 +27,8 @@ from xclf.kernels import (
 )
 
 N, C = 6, 5
-kernels = pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy], ids=lambda k: k.__name__)
+KERNELS = [hinge, squared_hinge, cross_entropy]
+kernels = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
 
 
 def _padded(backend, values):

@@ -28,7 +28,8 @@ REDUCTIONS = ("mean", "sum", "none")
 # From the axes (K, N, C): their new order, and the class axis counted either way.
 LAYOUTS = {"KNC": ((0, 1, 2), (-1, 2)), "KCN": ((0, 2, 1), (-2, 1)), "CKN": ((2, 0, 1), (0, -3))}
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
-kernels = pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy], ids=lambda k: k.__name__)
+KERNELS = [hinge, squared_hinge, cross_entropy]
+kernels = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
 ROWS = {
     hinge: hinge_rows,
     squared_hinge: squared_hinge_rows,

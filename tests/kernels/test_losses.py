@@ -1,4 +1,4 @@
-"""hinge, squared_hinge and cross_entropy against loops over the formula, for every class count and reduction."""
+"""The losses against loops over their formulas, for every class count and reduction."""
 
 from __future__ import annotations
 
