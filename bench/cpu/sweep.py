@@ -15,28 +15,29 @@ Each part can run alone: --parts. scikit-learn and torch may run a share of thei
 from __future__ import annotations
 
 import argparse
-import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from bench import _plot, _sweep_minibatch, _sweep_pass
-from bench._data import given, images
-from bench._measure import (
+from bench.common import plotting
+from bench.common.data import add_data, chosen, synthetic_images
+from bench.common.measuring import (
     OURS,
     BenchError,
     Call,
     add_one_thread,
     progress,
+    table,
     thread_words,
     timing,
 )
-from bench._softmax import Problem
+from bench.common.softmax import Problem
+from bench.cpu import sweep_minibatch, sweep_pass
+from bench.cpu.together import timed_fit, train_together
 from xclf import SoftmaxClassifier, SweepCV
 
 PARTS = ("values", "cv", "minibatch", "pass")
@@ -45,8 +46,7 @@ PARTS = ("values", "cv", "minibatch", "pass")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    add("--data", metavar="PATH", help="these rows, standardised; by default images are drawn")
-    add("--rows", type=int, default=60_000)
+    add_data(parser, 60_000)
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--values", type=int, default=45, help="of reg")
     add("--cv", type=int, default=5, help="folds of the part cv")
@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Prints the tables; returns an entry for each part."""
     if args.data is not None:
-        x, y = given(args.data, args.rows)
+        x, y = chosen(args)
     else:
-        x, y = images(*((200, 8) if args.quick else (args.rows,)))
+        x, y = synthetic_images(*((200, 8) if args.quick else (args.rows,)))
     if y.max() < 2:
         raise BenchError("--data holds two classes; the comparison needs three or more")
     if args.quick:
@@ -71,16 +71,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     shape = f"{x.shape[0]} x {x.shape[1]} x {int(y.max()) + 1} float32"
     found: dict[str, Any] = {"shape": shape, "threads": thread_words(args.one_thread)}
     with timing(args.one_thread) as clock:
-        _sweep(x[:500], y[:500], np.ones(2), clock)  # first calls import and start threads
+        _sweep(x[:500], y[:500], [1.0, 1.0], clock)  # first calls import and start threads
         if "values" in args.parts:
             found["values"] = _values(x, y, args, clock)
         if "cv" in args.parts:
             found["cv"] = _folds(x, y, args, clock, found.get("values"))
         if "pass" in args.parts:
-            found["pass"] = _sweep_pass.run(x, y, args.values, 5 * args.repeats, clock)
+            found["pass"] = sweep_pass.run(x, y, args.values, 5 * args.repeats, clock)
         if "minibatch" in args.parts:
             rows = (x, y) if args.data is not None else None
-            found["minibatch"] = _sweep_minibatch.run(rows, args, clock)
+            found["minibatch"] = sweep_minibatch.run(rows, args, clock)
     return found
 
 
@@ -88,41 +88,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Seconds against reg."""
     if "values" not in results:
         raise BenchError("--plot draws the part 'values'")
-    _plot.sweep(results["values"], path)
+    plotting.sweep(results["values"], path)
 
 
 def _sweep(
-    x: np.ndarray,
-    y: np.ndarray,
-    regs: np.ndarray,
-    clock: Call,
-    cv: Any = None,
-    tol: float | None = None,
+    x: np.ndarray, y: np.ndarray, regs: Iterable[float], clock: Call, tol: float | None = None
 ) -> tuple[float, list[Any], bool]:
-    """Seconds of one SweepCV without refit, its models, and whether all converged.
-
-    cv : folds; by default one, with all rows to train on and a few, which cost little, to score
-    """
-    models: list[Any] = []
-
-    def keep(model: Any, *_: Any) -> float:
-        models.append(model)
-        return 0.0
-
-    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
-    search = SweepCV(
-        SoftmaxClassifier(tol=tol),
-        {"reg": regs.tolist()},
-        scoring=keep if cv is None else None,
-        refit=False,
-        cv=once if cv is None else cv,
-    )
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        began = clock()
-        search.fit(x, y)
-        took = clock() - began
-    return took, models, not any(issubclass(one.category, ConvergenceWarning) for one in heard)
+    return train_together(SoftmaxClassifier(tol=tol), {"reg": list(regs)}, x, y, clock)
 
 
 def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call) -> dict[str, Any]:
@@ -134,7 +106,7 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
     models: list[Any] = []
     for turn in range(args.repeats):
         progress(f"{len(regs)} values of reg: xclf, turn {turn + 1} of {args.repeats}")
-        took, models, well = _sweep(x, y, regs, clock, tol=args.tol)
+        took, models, well = _sweep(x, y, regs.tolist(), clock, args.tol)
         seconds.append(took)
         converged = converged and well
         for k in picked[turn :: args.repeats].tolist():
@@ -169,14 +141,9 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
 
 def _sklearn(x: np.ndarray, y: np.ndarray, reg: float, clock: Call) -> dict[str, Any]:
     model = LogisticRegression(C=1.0 / (2.0 * reg * len(x)), tol=1e-4, max_iter=1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        began = clock()
-        model.fit(x, y)
-        took = clock() - began
     return {
         "reg": reg,
-        "seconds": took,
+        "seconds": timed_fit(model, x, y, clock)[0],
         "iterations": int(model.n_iter_[0]),
         "objective": _objective(x, y, reg, model.coef_, model.intercept_),
     }
@@ -196,10 +163,12 @@ def _folds(
     """All values on all folds, scores included, beside all values on the same rows."""
     if args.cv_rows is not None and args.cv_rows < len(x):
         x, y, values = x[: args.cv_rows], y[: args.cv_rows], None
-    regs = np.logspace(-6, 1, args.values)
-    base = values["xclf_s"] if values is not None else _once(x, y, regs, clock)
+    regs = np.logspace(-6, 1, args.values).tolist()
+    progress(f"{len(regs)} values of reg on {len(x)} rows: xclf")
+    base = values["xclf_s"] if values is not None else _sweep(x, y, regs, clock)[0]
     progress(f"{args.values} values of reg, {args.cv} folds: xclf")
-    took, _, converged = _sweep(x, y, regs, clock, args.cv)
+    search = SweepCV(SoftmaxClassifier(), {"reg": regs}, refit=False, cv=args.cv)
+    took, converged = timed_fit(search, x, y, clock)
     found = {
         "rows": len(x),
         "heads": args.values * args.cv,
@@ -215,31 +184,25 @@ def _folds(
     return found
 
 
-def _once(x: np.ndarray, y: np.ndarray, regs: np.ndarray, clock: Call) -> float:
-    progress(f"{len(regs)} values of reg on {len(x)} rows: xclf")
-    return _sweep(x, y, regs, clock)[0]
-
-
 def _show_values(found: dict[str, Any]) -> None:
-    table = Table(
-        title=f"{len(found['regs'])} values of reg: xclf all in one, scikit-learn one by one",
-        caption="excess: how far xclf's objective lies above scikit-learn's (below if negative)",
-    )
-    for column in ("reg", "scikit-learn, s", "iterations", "xclf, iterations", "excess"):
-        table.add_column(column, justify="right")
-    for one in found["scikit_learn"]:
-        table.add_row(
+    about = ", interpolated" if found["scikit_learn_s_is_interpolated"] else ""
+    rows = [
+        [
             f"{one['reg']:.2g}",
             f"{one['seconds']:.2f}",
             str(one["iterations"]),
             str(found["xclf_iterations"][one["place"]]),
             f"{one['relative_excess_of_xclf']:.1e}",
-        )
-    about = ", interpolated" if found["scikit_learn_s_is_interpolated"] else ""
-    table.add_row("all", f"{found['scikit_learn_s']:.1f}{about}", "", "", "")
-    console = Console()
-    console.print(table)
-    console.print(
+        ]
+        for one in found["scikit_learn"]
+    ]
+    table(
+        f"{len(found['regs'])} values of reg: xclf all in one, scikit-learn one by one",
+        ("reg", "scikit-learn, s", "iterations", "xclf, iterations", "excess"),
+        [*rows, ["all", f"{found['scikit_learn_s']:.1f}{about}", "", "", ""]],
+        "excess: how far xclf's objective lies above scikit-learn's (below if negative)",
+    )
+    Console().print(
         f"{OURS}: {found['xclf_s']:.1f} s for all; scikit-learn takes {found['times_xclf']:.1f} "
         f"times as long{about}; largest excess {found['largest_relative_excess_of_xclf']:.1e}"
     )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import warnings
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from sklearn.exceptions import ConvergenceWarning
 
-from bench._data import gaussian
-from bench._measure import NOT_INSTALLED, OURS, Call, optional, progress
-from xclf import SoftmaxClassifier, SweepCV
+from bench.common.data import synthetic
+from bench.common.measuring import NOT_INSTALLED, OURS, Call, optional, progress
+from bench.cpu.together import timed_fit, train_together
+from xclf import SoftmaxClassifier
 
 RATES = tuple(np.logspace(-4, -1, 13).tolist())
 REGS = tuple(np.logspace(-6, -3, 4).tolist())
@@ -29,7 +28,7 @@ def run(
     rows : x, y, or None for random ones of CIFAR-10's size
     """
     if rows is None:
-        rows = gaussian(*((200, 30, 4) if args.quick else (50_000, 3072, 10)))
+        rows = synthetic(*((200, 30, 4) if args.quick else (50_000, 3072, 10)))
     x, y = rows[0], np.asarray(rows[1])
     grid = list(itertools.product(RATES, REGS))
     picked = np.linspace(0, len(grid) - 1, min(args.peer_fits, len(grid))).round().astype(int)
@@ -44,8 +43,8 @@ def run(
         for k in picked[turn :: args.repeats].tolist():
             progress(f"one minibatch fit, here and in torch: rate {grid[k][0]:.1e}")
             rate, reg = grid[k]
-            took, single = _single(x, y, rate, reg, clock)
-            seconds["one by one"].append(took)
+            single = _model(rate, reg, len(x))
+            seconds["one by one"].append(timed_fit(single, x, y, clock)[0])
             apart = max(apart, _difference(single, models[grid[k]]))
             seconds["torch"] += _torch(x, y, rate, reg, clock)
     found = _summary(seconds, len(grid), x, apart)
@@ -94,31 +93,9 @@ def _model(rate: float, reg: float, rows: int) -> SoftmaxClassifier:
 
 
 def _together(x: np.ndarray, y: np.ndarray, clock: Call) -> tuple[float, dict[Any, Any]]:
-    models: dict[Any, Any] = {}
-
-    def keep(model: Any, *_: Any) -> float:
-        models[model.learning_rate, model.reg] = model
-        return 0.0
-
-    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
     grid = {"learning_rate": list(RATES), "reg": list(REGS)}
-    search = SweepCV(_model(1e-3, 1e-6, len(x)), grid, scoring=keep, refit=False, cv=once)
-    return _timed(lambda: search.fit(x, y), clock), models
-
-
-def _single(
-    x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call
-) -> tuple[float, Any]:
-    model = _model(rate, reg, len(x))
-    return _timed(lambda: model.fit(x, y), clock), model
-
-
-def _timed(call: Callable[[], Any], clock: Call) -> float:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        began = clock()
-        call()
-        return float(clock() - began)
+    took, models, _ = train_together(_model(1e-3, 1e-6, len(x)), grid, x, y, clock)
+    return took, {(model.learning_rate, model.reg): model for model in models}
 
 
 def _difference(one: Any, other: Any) -> float:
@@ -138,7 +115,7 @@ def _torch(x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call) -
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
     generator = torch.Generator().manual_seed(0)
 
-    def fit() -> None:
+    def fit(*_: Any) -> None:
         for _ in range(EPOCHS):
             for index in torch.randperm(len(rows), generator=generator).split(BATCH):
                 optimizer.zero_grad(set_to_none=True)
@@ -146,7 +123,7 @@ def _torch(x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call) -
                 torch.nn.functional.cross_entropy(scores, labels[index]).backward()
                 optimizer.step()
 
-    return [_timed(fit, clock)]
+    return [timed_fit(SimpleNamespace(fit=fit), x, y, clock)[0]]
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -12,16 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from bench.common.measuring import alternate, table
 from xclf.cs231n.classifiers.linear_svm import svm_loss_naive, svm_loss_vectorized
 from xclf.cs231n.classifiers.softmax import softmax_loss_naive, softmax_loss_vectorized
 
@@ -54,33 +52,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     X = 50 * rng.standard_normal((args.rows, args.features))
     W = 1e-4 * rng.standard_normal((args.features, args.classes))
     y = rng.integers(0, args.classes, args.rows)
-    table = Table("loss", "naive, ms", "vectorised, ms", "times faster")
     found: dict[str, Any] = {"arguments": vars(args)}
+    rows = []
     for name, (naive, vectorised) in PAIRS.items():
         with threadpool_limits(args.threads):
             slow = _median(partial(naive, W, X, y, REG), args.repeats)
             fast = _median(partial(vectorised, W, X, y, REG), 5 * args.repeats)
         found[name] = {"naive": slow, "vectorised": fast, "ratio": slow / fast}
-        table.add_row(name, f"{1e3 * slow:.1f}", f"{1e3 * fast:.2f}", f"{slow / fast:.1f}")
-    Console().print(table)
+        rows.append((name, f"{1e3 * slow:.1f}", f"{1e3 * fast:.2f}", f"{slow / fast:.1f}"))
+    table("loss and gradient", ("loss", "naive, ms", "vectorised, ms", "times faster"), rows)
     return found
 
 
 def _median(call: Callable[[], Any], repeats: int) -> float:
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()
+    return statistics.median(alternate({"it": call}, repeats)["it"])

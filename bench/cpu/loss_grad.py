@@ -6,8 +6,8 @@ The floor is one read of X at memory speed, by a thread for each core unless --o
 that needs the rows can be faster, unless X is in cache. `reads_of_x` in the results, and the last
 column's brackets, say how many reads xclf takes.
 
-Where numba is installed xclf multiplies few columns in compiled tiles: `products` in the results
-says whether it did, and there is a column for xclf with BLAS in their place.
+With accelerators few columns may be multiplied in compiled tiles; the column `formulas` is xclf
+without any.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from bench._data import gaussian, given
-from bench._measure import (
+from bench.common.data import Data, add_data, chosen, synthetic
+from bench.common.device import tried
+from bench.common.internals import REG, Problem, flat, formulas, objective, rows_of
+from bench.common.measuring import (
     NOT_INSTALLED,
     OURS,
     BenchError,
@@ -35,11 +38,6 @@ from bench._measure import (
     thread_words,
     timing,
 )
-from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.objectives._compiled import CompiledProducts
-from xclf.rows import MASK_CLASSES, Rows, sum_over_rows
-from xclf.training import Problem
 
 #: rows, features, classes, dtype
 SHAPES = (
@@ -50,14 +48,13 @@ SHAPES = (
     (20_000, 2048, 1000, "float32"),
 )
 QUICK = ((400, 30, 4, "float32"), (400, 30, 4, "float64"))
-REG = 1e-4
-BY_BLAS = "xclf by BLAS"
-COLUMNS = [OURS, BY_BLAS, "scikit-learn", "torch", "read of X"]
+FORMULAS = "formulas"
+COLUMNS = [OURS, FORMULAS, "scikit-learn", "torch", "read of X"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--data", metavar="PATH", help="time on these rows, in float32, instead")
+    add_data(parser, None)
     parser.add_argument("--repeats", type=int, default=9)
     add_one_thread(parser)
 
@@ -65,28 +62,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints the table; returns one entry per shape."""
     found = []
-    if args.data is not None:
-        problems = [("float32", *given(args.data, None))]
-        shapes = [(*problems[0][1].shape, int(problems[0][2].max()) + 1, "float32")]
-    else:
-        shapes = list(QUICK if args.quick else SHAPES)
     threads = thread_words(args.one_thread)
     with timing(args.one_thread) as clock:
-        for rows, features, classes, dtype in shapes:
-            if args.data is not None:
-                x, y = problems[0][1:]
-            else:
-                x, y = gaussian(rows, features, classes, np.dtype(dtype))
-            shape = f"{rows} x {features} x {classes} {dtype}"
+        for x, y in _problems(args):
+            classes = int(y.max()) + 1
+            shape = f"{len(x)} x {x.shape[1]} x {classes} {x.dtype}"
             times = _compare(x, y, classes, args.repeats, clock)
             found.append({"problem": shape, "threads": threads, **times})
             del x, y
-    show(
-        f"softmax loss and gradient, all rows, {threads}",
-        [(entry["problem"], entry["seconds"]) for entry in found],
-        COLUMNS,
-    )
+    show(f"softmax loss and gradient, all rows, {threads}", found, COLUMNS)
     return found
+
+
+def _problems(args: argparse.Namespace) -> Iterator[Data]:
+    if args.data is not None:
+        yield chosen(args)
+        return
+    for rows, features, classes, dtype in QUICK if args.quick else SHAPES:
+        yield synthetic(rows, features, classes, np.dtype(dtype))
 
 
 def _compare(
@@ -94,12 +87,15 @@ def _compare(
 ) -> dict[str, Any]:
     w = np.random.default_rng(1).standard_normal((classes, x.shape[1])) / np.sqrt(x.shape[1])
     threads = 1 if clock is time.process_time else os.cpu_count() or 1
-    problem, theta = _problem(x, y, w)
-    products = _sums(problem, theta, len(x)).products
-    compiled = isinstance(products, CompiledProducts)
+    model = objective((x.shape[1], classes))
+    problem, theta = Problem(model, rows_of(x, y, classes, x.dtype.type)), flat(w, x)
+
+    def ours() -> float:
+        return float(problem.value_and_grad(theta)[0])
+
     contenders: dict[str, Contender] = {
-        OURS: lambda: float(problem.value_and_grad(theta)[0]),
-        BY_BLAS: _by_blas(problem, theta) if compiled else "the same",
+        OURS: ours,
+        FORMULAS: _by_formulas(ours),
         "scikit-learn": _sklearn(x, y, w, threads),
         "torch": _torch(x, y, w),
         "read of X": _read(x, threads),
@@ -116,35 +112,15 @@ def _compare(
     floor = seconds["read of X"]["median_s"]
     reads = {name: entry["median_s"] / floor for name, entry in seconds.items()}
     seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
-    return {
-        "products": "compiled" if compiled else "BLAS",
-        "losses": losses,
-        "seconds": seconds,
-        "reads_of_x": reads,
-    }
+    return {"losses": losses, "seconds": seconds, "reads_of_x": reads}
 
 
-def _problem(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[Problem, np.ndarray]:
-    classes, features = w.shape
-    network = Network((features, classes))
-    theta = network.flatten([(w, np.zeros((classes, 1)))])
-    labels = one_hot(np, y, classes) if classes <= MASK_CLASSES else y
-    rows = Rows(x, labels, None, x.dtype.type)
-    return Problem(Objective(network, data_loss("softmax"), REG), rows), theta
+def _by_formulas(ours: Call) -> Contender:
+    def call() -> Any:
+        with formulas():
+            return ours()
 
-
-def _sums(problem: Problem, theta: np.ndarray, rows: int) -> Any:
-    """One pass; for an unknown number of rows, 0, nothing is compiled."""
-    return problem.objective.sums_at(theta, problem.rows.dtype, rows)
-
-
-def _by_blas(problem: Problem, theta: np.ndarray) -> Call:
-    def call() -> float:
-        f = _sums(problem, theta, 0)
-        sums = f.finish(sum_over_rows(f, problem.rows, problem.width(theta)))
-        return float(problem.objective.complete(theta, sums, problem.total)[0])
-
-    return call
+    return tried(call)
 
 
 def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, threads: int) -> Contender:

@@ -4,7 +4,6 @@ optimum, found once and certified."""
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 import warnings
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bench._measure import progress
+from bench.common.measuring import progress
+from bench.common.record import remembered
 from xclf import SoftmaxClassifier
 
 _ROWS = 8192  # rows widened to float64 at a time
@@ -92,22 +92,12 @@ class Problem:
 
 def with_optimum(problem: Problem, file: Path | None) -> Problem:
     """The problem with its optimum, from `file` if it is there, else found and kept there."""
-    known: dict[str, Any] = {}
-    if file is not None and file.is_file():
-        known = json.loads(file.read_text())
-    key = problem.key()
-    if key not in known:
-        progress(f"{problem.name}, reg {problem.reg:g}: finding the optimum, in float64")
-        known[key] = _find(problem)
-        if file is not None:
-            partial = file.with_name(file.name + ".part")
-            partial.write_text(json.dumps(known, indent=2) + "\n")
-            partial.replace(file)
-    found = known[key]
+    found = remembered(file, problem.key(), lambda: _find(problem))
     return replace(problem, best=found["objective"], floor=found["lower_bound"])
 
 
 def _find(problem: Problem) -> dict[str, Any]:
+    progress(f"{problem.name}, reg {problem.reg:g}: finding the optimum, in float64")
     began = time.perf_counter()
     model = SoftmaxClassifier(problem.reg, tol=_TOL, max_iter=_MOST)
     with warnings.catch_warnings():

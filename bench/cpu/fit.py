@@ -7,7 +7,7 @@ and ends the fit at the goal. A peer may take so many times what xclf took (--ti
 and --cap seconds; xclf runs before each peer. The optimum comes from a long fit in float64 with a
 proven lower bound, kept in the file of --optima; that is no part of the times.
 
-Hinge: see `bench/_hinge.py`.
+Hinge: see `bench/cpu/hinge.py`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from bench import _hinge, _plot
-from bench._curves import Fitter, Watch, fitters, ours
-from bench._data import correlated, gaussian, given, images
-from bench._measure import (
+from bench.common import plotting
+from bench.common.curves import Fitter, Watch, fitters, ours
+from bench.common.data import (
+    Data,
+    add_data,
+    chosen,
+    name_of,
+    synthetic,
+    synthetic_embeddings,
+    synthetic_images,
+)
+from bench.common.measuring import (
     OURS,
     BenchError,
     Call,
     add_one_thread,
     progress,
+    table,
     thread_words,
     timing,
 )
-from bench._softmax import Problem, with_optimum
+from bench.common.softmax import Problem, with_optimum
+from bench.cpu import hinge
 
 REGS = (1e-3, 1e-5, 1e-7)
 PROBLEMS = ("data", "images", "embeddings")
@@ -44,9 +52,7 @@ _POINTS = 200  # of a curve, in the results
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    add("--data", metavar="PATH", help="a problem more: these rows, standardised")
-    add("--data-name", default="data", help="what to call the rows of --data")
-    add("--rows", type=int, default=50_000, help="of --data")
+    add_data(parser, 50_000)
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     add("--reg", type=float, nargs="+", default=list(REGS), help="of the softmax fits")
@@ -56,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--torch-times", type=float, default=4.0, help="times xclf's seconds, for torch")
     add("--optima", metavar="FILE", type=Path, help="optima found before; new ones go there")
     add("--optima-only", action="store_true", help="find the optima, and time nothing")
-    _hinge.add_arguments(parser)
+    hinge.add_arguments(parser)
     add_one_thread(parser)
 
 
@@ -67,19 +73,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if "softmax" in args.parts:
             found["softmax"] = _softmax(args, clock)
         if "hinge" in args.parts and not args.optima_only:
-            found["hinge"] = _hinge.run(args, clock)
+            found["hinge"] = hinge.run(args, clock)
     return found
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Time against gap, a panel for each problem and reg."""
-    _plot.curves(results.get("softmax", []), path)
+    plotting.curves(results.get("softmax", []), path)
 
 
 def _softmax(args: argparse.Namespace, clock: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     _warm_up(clock)
-    for name, x, y in _rows(args):
+    for name, (x, y) in _rows(args):
         for reg in args.reg:
             problem = with_optimum(Problem(name, x, y, reg, args.gap), args.optima)
             entry = {
@@ -98,26 +104,24 @@ def _softmax(args: argparse.Namespace, clock: Call) -> list[dict[str, Any]]:
     return found
 
 
-def _rows(args: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _rows(args: argparse.Namespace) -> Iterator[tuple[str, Data]]:
     """The problems asked for, each made when its turn comes."""
     for name in args.problems:
         if name == "data" and args.data is not None:
-            progress(f"reading {args.data_name}")
-            x, y = given(args.data, 120 if args.quick else args.rows)
-            if y.max() < 2:
+            data = chosen(args)
+            if data[1].max() < 2:
                 raise BenchError("--data holds two classes; the comparison needs three or more")
-            yield args.data_name, x, y
+            yield name_of(args), data
         elif name == "images":
-            progress("making images")
-            yield name, *images(*((200, 8) if args.quick else (60_000,)))
+            yield "synthetic images", synthetic_images(*((200, 8) if args.quick else (60_000,)))
         elif name == "embeddings":
-            progress("making embeddings")
-            yield name, *correlated(*((300, 12, 4) if args.quick else (100_000, 512, 100)))
+            shape = (300, 12, 4) if args.quick else (100_000, 512, 100)
+            yield "synthetic embeddings", synthetic_embeddings(*shape)
 
 
 def _warm_up(clock: Call) -> None:
     """First calls import modules and start threads."""
-    problem = Problem("warm up", *gaussian(500, 20, 3), 1e-3, best=0.0)
+    problem = Problem("warm up", *synthetic(500, 20, 3), 1e-3, best=0.0)
     for fitter in fitters().values():
         if not isinstance(fitter, str):
             fitter(problem, Watch(0.0, 0.05, clock))
@@ -173,21 +177,21 @@ def _set_ratio(entry: dict[str, Any], mine: list[float], reached: bool) -> None:
 
 
 def _show(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    table = Table(
-        title=f"softmax fit to {args.gap:g} of the optimum, seconds, "
-        f"{thread_words(args.one_thread)}",
-        caption="in brackets: times xclf's median; > and the gap so far where stopped before, "
+    names = list(found[0]["contenders"])
+    table(
+        f"softmax fit to {args.gap:g} of the optimum, seconds, {thread_words(args.one_thread)}",
+        ["problem", "reg", *names],
+        (
+            [
+                f"{entry['problem']}, {entry['shape']}",
+                f"{entry['reg']:g}",
+                *(_cell(entry["contenders"][name]) for name in names),
+            ]
+            for entry in found
+        ),
+        "in brackets: times xclf's median; > and the gap so far where stopped before, "
         "'never' where the method ended by itself",
     )
-    names = list(found[0]["contenders"])
-    table.add_column("problem")
-    table.add_column("reg", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
-    for entry in found:
-        cells = [_cell(entry["contenders"][name]) for name in names]
-        table.add_row(f"{entry['problem']}, {entry['shape']}", f"{entry['reg']:g}", *cells)
-    Console().print(table)
 
 
 def _cell(entry: Any) -> str:

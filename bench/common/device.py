@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from bench._measure import OURS, BenchError, Call, Contender, alternate, optional, summarise
+from bench.common.measuring import OURS, BenchError, Call, Contender, alternate, optional, summarise
 
-_SETTINGS = ("CUPY_TF32", "CUPY_ACCELERATORS", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
+_SETTINGS = (
+    "XCLF_ACCELERATE",
+    "CUPY_TF32",
+    "CUPY_ACCELERATORS",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+)
 
 
 def _driver() -> str | None:

@@ -1,6 +1,6 @@
 """LinearSVC(multi_class="crammer_singer") on its own, so that it can be ended: liblinear cannot.
 
-python bench/_crammer_singer.py ROWS.npz C     prints "ready", then its result as JSON
+python bench/cpu/crammer_singer.py ROWS.npz C     prints "ready", then its result as JSON
 """
 
 from __future__ import annotations

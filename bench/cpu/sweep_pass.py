@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench._measure import OURS, Call, alternate, progress, summarise
-from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.rows import MASK_CLASSES, Chunk, Rows, sum_over_rows
-from xclf.training import Problem
+from bench.common.internals import Chunk, flat, softmax_problem, sum_over_rows
+from bench.common.measuring import OURS, Call, alternate, progress, summarise
 
 _SQUARE = 3000  # rows and columns of the large product
 
@@ -24,24 +21,20 @@ def run(x: np.ndarray, y: np.ndarray, heads: int, repeats: int, clock: Call) -> 
     """
     progress(f"a pass of {heads} heads")
     classes, features = int(y.max()) + 1, x.shape[1]
-    network = Network((features, classes))
     rng = np.random.default_rng(0)
     w = rng.standard_normal((heads, classes, features)) / np.sqrt(features)
-    theta = network.flatten([(w, np.zeros((heads, classes, 1)))])
-    labels = one_hot(np, y, classes) if classes <= MASK_CLASSES else y
-    rows = Rows(x, labels, None, x.dtype.type)
-    problem = Problem(Objective(network, data_loss("softmax"), np.logspace(-6, 1, heads)), rows)
-    flat = w.reshape(heads * classes, features).astype(x.dtype)
+    theta, problem = flat(w, x), softmax_problem(x, y, classes, np.logspace(-6, 1, heads))
+    stacked = w.reshape(heads * classes, features).astype(x.dtype)
     side = rng.standard_normal((min(_SQUARE, 3 * len(x)),) * 2, dtype=np.float32)
 
     def products(chunk: Chunk) -> tuple[np.ndarray]:
-        scores = flat @ chunk.x.T
+        scores = stacked @ chunk.x.T
         return ((scores @ chunk.x)[0, :1],)
 
     seconds = alternate(
         {
             OURS: lambda: problem.value_and_grad(theta),
-            "products": lambda: sum_over_rows(products, rows, problem.width(theta)),
+            "products": lambda: sum_over_rows(products, problem.rows, problem.width(theta)),
             "square": lambda: side @ side,
         },
         repeats,

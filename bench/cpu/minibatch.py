@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bench._data import gaussian, given
-from bench._measure import (
+from bench.common.data import add_data, chosen, synthetic
+from bench.common.internals import RATE, REG, net_training
+from bench.common.measuring import (
     NOT_INSTALLED,
     OURS,
     BenchError,
@@ -31,22 +32,14 @@ from bench._measure import (
     timing,
 )
 from xclf import TwoLayerClassifier
-from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.optim import SGD, Momentum, Rule
-from xclf.rows import Rows
-from xclf.training import MinibatchPlan
-from xclf.training.minibatch import run_epoch
 
 BATCHES = (32, 200, 1000)
-REG, RATE = 1e-4, 1e-2
 COLUMNS = [OURS, "torch", "xclf partial_fit", "scikit-learn"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--data", metavar="PATH", help="these rows, standardised")
-    parser.add_argument("--rows", type=int, default=20_000)
+    add_data(parser, 20_000)
     parser.add_argument("--hidden", type=int, default=100)
     parser.add_argument("--optimizer", choices=("momentum", "sgd"), default="momentum")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
@@ -57,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints the table; returns one entry per batch size."""
     if args.data is not None:
-        x, y = given(args.data, args.rows)
+        x, y = chosen(args)
     else:
-        x, y = gaussian(*((300, 20, 3) if args.quick else (args.rows, 3072, 10)))
+        x, y = synthetic(*((300, 20, 3) if args.quick else (args.rows, 3072, 10)))
     hidden = 8 if args.quick else args.hidden
     found = []
     with timing(args.one_thread) as clock:
@@ -69,11 +62,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             found.append({"problem": f"batch {batch}, {args.optimizer}", **entry})
     shape = f"{x.shape[0]} x {x.shape[1]}, hidden {hidden}"
     threads = thread_words(args.one_thread)
-    show(
-        f"one epoch of the two-layer net, {shape}, float32, {threads}",
-        [(entry["problem"], entry["seconds"]) for entry in found],
-        COLUMNS,
-    )
+    show(f"one epoch of the two-layer net, {shape}, float32, {threads}", found, COLUMNS)
     return [{**entry, "shape": shape, "threads": threads} for entry in found]
 
 
@@ -113,20 +102,15 @@ class _Net:
         self.first_ours = self.first_torch = self.w1
 
     def ours(self) -> Callable[[], float]:
-        network = Network((self.x.shape[1], self.hidden, self.classes))
-        objective = Objective(network, data_loss("softmax"), REG)
-        rows = Rows(self.x, one_hot(np, self.y, self.classes), None, np.float32)
-        rule: Rule = Momentum(self.momentum) if self.momentum else SGD()
-        plan = MinibatchPlan(rule, RATE, self.batch, 1, "constant", 0.0, None)
-        zeros = [np.zeros((n, 1), np.float32) for n in (self.hidden, self.classes)]
-        start = network.flatten([(self.w1, zeros[0]), (self.w2, zeros[1])])
+        order, batch = self.order, self.batch
+        training = net_training(self.x, self.y, self.w1, self.w2, order, batch, self.momentum)
 
         def epoch() -> float:
-            state = rule.init(start)
+            call, now = training.epochs()
             began = self.clock()
-            theta, _ = run_epoch(objective, rows, plan, start, state, self.order, 0)
+            call()
             took = self.clock() - began
-            self.first_ours = network.layers(theta)[0].w
+            self.first_ours = training.objective.network.layers(now[0])[0].w
             return took
 
         return epoch

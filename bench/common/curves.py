@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from bench._measure import NOT_INSTALLED, OURS, Call, optional
-from bench._softmax import Problem
+from bench.common.measuring import NOT_INSTALLED, OURS, Call, optional
+from bench.common.softmax import Problem
 from xclf import SoftmaxClassifier
 
 _MOST = 100_000  # iterations: the goal or the clock ends a fit

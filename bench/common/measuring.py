@@ -1,20 +1,15 @@
-"""What every benchmark shares: alternating timings, ratios, tables, and the record of a run."""
+"""What every benchmark shares: alternating timings, ratios and tables."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
-import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -123,15 +118,29 @@ def summarise(seconds: Mapping[str, list[float]], ours: str = OURS) -> dict[str,
     return found
 
 
-def show(title: str, rows: list[tuple[str, dict[str, Any]]], columns: list[str]) -> None:
-    """A table: one line per problem; each contender's median in ms, and ours as a share of it."""
-    table = Table(title=title, caption="medians in ms; in brackets xclf's time as a share of it")
-    table.add_column("problem")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for problem, entries in rows:
-        table.add_row(problem, *(_cell(entries.get(name, NOT_INSTALLED)) for name in columns))
-    Console().print(table)
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], caption: str | None = None
+) -> None:
+    """Print a table: the first column to the left, the others to the right."""
+    drawn = Table(title=title, caption=caption)
+    for k, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    Console().print(drawn)
+
+
+def show(title: str, entries: list[dict[str, Any]], columns: list[str]) -> None:
+    """A table with a line for each problem; each contender's median in ms, and ours as a share."""
+    table(
+        title,
+        ["problem", *columns],
+        (
+            [one["problem"], *(_cell(one["seconds"].get(name, NOT_INSTALLED)) for name in columns)]
+            for one in entries
+        ),
+        "medians in ms; in brackets xclf's time as a share of it",
+    )
 
 
 def _cell(entry: Any) -> str:
@@ -152,88 +161,3 @@ def milliseconds(seconds: float) -> str:
     value = 1e3 * seconds
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{digits}f}"
-
-
-def versions() -> dict[str, str]:
-    """Python and the libraries that matter here; those that are missing are left out."""
-    found = {"python": platform.python_version()}
-    names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat", "numba")
-    for name in (*names, "cupy-cuda12x", "cupy-cuda13x"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    found["xclf"] = str(importlib.import_module("xclf").__version__)
-    return found
-
-
-def thread_pools() -> list[dict[str, Any]]:
-    """BLAS and OpenMP libraries in this process, and how many threads each uses."""
-    tool = optional("threadpoolctl")
-    if tool is None:
-        return []
-    keep = ("user_api", "internal_api", "prefix", "version", "num_threads", "architecture")
-    return [{key: pool.get(key) for key in keep} for pool in tool.threadpool_info()]
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, and how busy the machine was."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = None
-    with suppress(ValueError, OSError, AttributeError):
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    load = None
-    with suppress(OSError, AttributeError):
-        load = [round(value, 2) for value in os.getloadavg()]
-    return {
-        "cpu": _cpu(),
-        "cores": cores,
-        "memory_gib": memory,
-        "system": platform.system(),
-        "load_average": load,
-    }
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        fields = {}
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-        if "model name" in fields:
-            family, model = fields.get("cpu family", "?"), fields.get("model", "?")
-            return f"{fields['model name']} (family {family}, model {model})"
-    return platform.processor() or platform.machine()
-
-
-_PATHS = ("--data", "--json", "--plot", "--optima", "--state")
-
-
-def command(arguments: list[str]) -> str:
-    """The command that made a result, with placeholders for the files of this machine."""
-    words = ["python", "-m", "bench"]
-    hide = False
-    for word in arguments:
-        option, equals, _ = word.partition("=")
-        if hide:
-            words.append(words[-1].removeprefix("--").upper())
-        elif option in _PATHS and equals:
-            words.append(f"{option}={option.removeprefix('--').upper()}")
-        else:
-            words.append(word)
-        hide = word in _PATHS
-    return " ".join(words)
-
-
-def record(path: str | Path, arguments: list[str], results: Any, before: dict[str, Any]) -> None:
-    """Write one run as JSON, whole or not at all."""
-    document = {
-        "command": command(arguments),
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "thread_pools": thread_pools(),
-        "machine": {**before, "load_average_after": machine()["load_average"]},
-        "results": results,
-    }
-    target = Path(path)
-    partial = target.with_name(target.name + ".part")
-    partial.write_text(json.dumps(document, indent=2) + "\n")
-    partial.replace(target)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench._measure import OURS, BenchError, optional
+from bench.common.measuring import OURS, BenchError, optional
 
 _COLOURS = {OURS: "tab:red", "scikit-learn": "tab:blue", "torch": "tab:orange"}
 _LOWEST = 1e-6  # a gap below it is drawn there: the curves are float32's

@@ -15,18 +15,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from sklearn.exceptions import ConvergenceWarning
 
-from bench._data import given, images
-from bench._measure import OURS, BenchError, Call, progress
-from xclf import SVMClassifier, SweepCV
+from bench.common.data import chosen, name_of, synthetic_images
+from bench.common.measuring import OURS, BenchError, Call, progress, table
+from bench.cpu.together import timed_fit, train_together
+from xclf import SVMClassifier
 
 REGS = (1e-2, 1e-3, 1e-4)
 GAP = 1e-3
@@ -47,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, clock: Call) -> dict[str, Any]:
     """Prints the table; returns the exact fits and those against SGD, an entry for each reg."""
     x, y = _rows(args)
-    name = args.data_name if args.data is not None else "images"
+    name = name_of(args) if args.data is not None else "synthetic images"
     few = min(len(x), args.hinge_rows)
     SVMClassifier(1.0, tol=0.5).fit(x[:100], y[:100])  # first calls import and start threads
     found: dict[str, Any] = {"problem": name, "shape": f"{x.shape[0]} x {x.shape[1]} float32"}
@@ -71,8 +68,8 @@ def objective(x: np.ndarray, y: np.ndarray, model: Any) -> float:
 
 def _rows(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     if args.data is not None:
-        return given(args.data, 120 if args.quick else args.rows)
-    return images(*((200, 8) if args.quick else (args.rows,)))
+        return chosen(args)
+    return synthetic_images(*((200, 8) if args.quick else (args.rows,)))
 
 
 def _exact(
@@ -97,10 +94,7 @@ def _fitted(
         tol=GAP,
         callbacks=[lambda event: event.objective < goal or clock() - began > cap],
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x, y)
-    took = clock() - began
+    took, _ = timed_fit(model, x, y, clock)
     reached = objective(x, y, model)
     return {
         "seconds": took,
@@ -115,7 +109,7 @@ def _fitted(
 
 def crammer_singer(x: np.ndarray, y: np.ndarray, reg: float, cap: float) -> dict[str, Any]:
     """liblinear's fit in a process of its own, ended after `cap` seconds."""
-    script = Path(__file__).with_name("_crammer_singer.py")
+    script = Path(__file__).with_name("crammer_singer.py")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npz"
         np.savez(file, x=x, y=y)
@@ -138,12 +132,6 @@ def _against_sgd(
 ) -> list[dict[str, Any]]:
     """All rates and regs are trained together; then xclf, reg by reg, to below the best of them."""
     progress(f"hinge: {args.epochs} epochs of SGD on {len(x)} rows")
-    models: list[Any] = []
-
-    def keep(model: Any, *_: Any) -> float:
-        models.append(model)
-        return 0.0
-
     estimator = SVMClassifier(
         solver="momentum",
         batch_size=min(BATCH, len(x)),
@@ -153,12 +141,7 @@ def _against_sgd(
         random_state=0,
     )
     grid = {"learning_rate": list(RATES), "reg": list(args.hinge_reg)}
-    once = [(np.arange(len(x)), np.arange(min(100, len(x))))]
-    began = clock()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        SweepCV(estimator, grid, scoring=keep, refit=False, cv=once).fit(x, y)
-    took = clock() - began
+    took, models, _ = train_together(estimator, grid, x, y, clock)
     found = []
     for reg in args.hinge_reg:
         tried = [(objective(x, y, one), one.learning_rate) for one in models if one.reg == reg]
@@ -183,32 +166,33 @@ def _against_sgd(
 
 
 def _show(found: dict[str, Any], args: argparse.Namespace) -> None:
-    console = Console()
-    table = Table(
-        title=f"hinge fit, {found['problem']}, to a certified gap of {GAP:g}",
-        caption="in brackets: times xclf's; liblinear's objective is another (Crammer-Singer)",
+    table(
+        f"hinge fit, {found['problem']}, to a certified gap of {GAP:g}",
+        ("rows", "reg", "xclf, s", "certified gap", "liblinear, s"),
+        map(_exact_cells, found["exact"]),
+        "in brackets: times xclf's; liblinear's objective is another (Crammer-Singer)",
     )
-    for column in ("rows", "reg", "xclf, s", "certified gap", "liblinear, s"):
-        table.add_column(column, justify="right")
-    for entry in found["exact"]:
-        mine, theirs = entry[OURS], entry["crammer_singer"]
-        text = f"{theirs['seconds']:.2f} ({theirs['times_xclf']:.1f})"
-        table.add_row(
-            str(entry["rows"]),
-            f"{entry['reg']:g}",
-            ("" if mine["converged"] else "> ") + f"{mine['seconds']:.2f}",
-            f"{mine['certified_relative_gap']:.1e}",
-            text if theirs["finished"] else f"> {text}",
+    if found["sgd"]:
+        table(
+            f"hinge objective, {found['problem']}: {args.epochs} epochs of SGD",
+            ("rows", "reg", "SGD", "its rate", "xclf", "xclf, s"),
+            map(_sgd_cells, found["sgd"]),
         )
-    console.print(table)
-    if not found["sgd"]:
-        return
-    table = Table(title=f"hinge objective, {found['problem']}: {args.epochs} epochs of SGD")
-    for column in ("rows", "reg", "SGD", "its rate", "xclf", "xclf, s"):
-        table.add_column(column, justify="right")
-    for entry in found["sgd"]:
-        sgd, mine = entry["sgd"], entry[OURS]
-        cells = [f"{entry['reg']:g}", f"{sgd['objective']:.6g}", f"{sgd['learning_rate']:g}"]
-        cells += [f"{mine['objective']:.6g}", f"{mine['seconds']:.2f}"]
-        table.add_row(str(entry["rows"]), *cells)
-    console.print(table)
+
+
+def _exact_cells(entry: dict[str, Any]) -> list[str]:
+    mine, theirs = entry[OURS], entry["crammer_singer"]
+    return [
+        str(entry["rows"]),
+        f"{entry['reg']:g}",
+        f"{'' if mine['converged'] else '> '}{mine['seconds']:.2f}",
+        f"{mine['certified_relative_gap']:.1e}",
+        f"{'' if theirs['finished'] else '> '}{theirs['seconds']:.2f} ({theirs['times_xclf']:.1f})",
+    ]
+
+
+def _sgd_cells(entry: dict[str, Any]) -> list[str]:
+    sgd, mine = entry["sgd"], entry[OURS]
+    cells = [str(entry["rows"]), f"{entry['reg']:g}", f"{sgd['objective']:.6g}"]
+    cells += [f"{sgd['learning_rate']:g}", f"{mine['objective']:.6g}", f"{mine['seconds']:.2f}"]
+    return cells
