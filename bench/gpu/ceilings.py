@@ -11,41 +11,19 @@ which is held against copies that move as many bytes.
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import numpy as np
 
-from bench._device import Device, attempt, measure
-from bench._gpu import (
-    HEADS,
-    QUICK_SHAPES,
-    SHAPES,
-    Entry,
-    add_common,
-    add_repeats,
-    complete,
-    fitting,
-    goal,
-)
-from bench._measure import Call, Contender
-from bench.gpu_stream import pinned_copies
-from xclf._array_api import eigh, namespace
-from xclf.optim.memory import Memory
-from xclf.rows import product_precision
+from bench.common.device import Device, attempt, measure
+from bench.common.internals import Memory, eigh, namespace, product_precision
+from bench.common.measuring import Call, Contender
+from bench.gpu.entries import HEADS, QUICK_SHAPES, SHAPES, Entry, benchmark, fitting, goal
+from bench.gpu.stream import pinned_copies
 
 # The products of the sweep, on the rows of a chunk.
 _SWEEP = (HEADS[0], HEADS[1], HEADS[2] * HEADS[3])
 _PINNED = 1 << 30
 _PAIRS = (9, 20)  # heads, and pairs of each
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_repeats(parser, 15)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_ceilings", args, _work)
 
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
@@ -117,3 +95,6 @@ def _products(
     operations = 2.0 * rows * features * classes
     for name in calls:
         goal(entry, f"TFLOP/s, {name}", operations / entry["seconds"][name]["median_s"] / 1e12)
+
+
+add_arguments, run = benchmark("gpu_ceilings", _work, repeats=15)

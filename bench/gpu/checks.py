@@ -1,153 +1,357 @@
-"""What tests hold at small sizes, at full size: repeated bit for bit, and the same as elsewhere.
+"""What must hold on a device before anything is timed there.
 
-    python -m bench gpu_facts
+    python -m bench gpu_checks [--only NAME...]
 
-Every entry says what was found and whether it holds; nothing is timed. Fits are those of the public
-estimators, twice on the same arrays with the same seed.
+Each check is a function that returns a record: figures, and measures with what they are held to.
+Run it without accelerators first (XCLF_ACCELERATE=off), then with them (XCLF_ACCELERATE=all).
 """
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import gc
+import signal
+import threading
+import time
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
-from bench._device import Device, attempt
-from bench._gpu import (
-    KERNELS,
-    Entry,
-    add_common,
-    add_fit,
-    complete,
-    goal,
-    loss_by,
+from bench.common.device import Device, attempt
+from bench.common.internals import (
+    Problem,
+    as_parameters,
+    formulas,
+    how_taken,
     softmax_problem,
-    without,
+    to_host,
 )
-from bench._gpu_data import Data, power_law, sizes
-from bench.gpu_stream import host_rows, pass_over, resident, streamed
+from bench.gpu.entries import Entry, benchmark, goal
+from bench.gpu.rows import (
+    DeviceRows,
+    host_labels,
+    host_rows,
+    pass_over,
+    streamed,
+    synthetic_embeddings,
+)
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
-from xclf._array_api import to_host
 
-#: rows, features, classes of the hinge and the net
-SMALL, QUICK = (50_000, 3072, 10), (300, 12, 4)
-_REG = 1e-3
-_ITERATIONS, _EPOCHS = 12, 2
+REG = 1e-3
+#: By size: rows, features, classes. "bytes" has more than 2^31 values, which 32 bits cannot count.
+SIZES = {
+    "large": (1_280_000, 1024, 1000),
+    "small": (50_000, 3072, 10),
+    "narrow": (1 << 20, 64, 100),
+    "bytes": (700_000, 3072, 10),
+}
+QUICK = {
+    "large": (400, 20, 5),
+    "small": (300, 12, 4),
+    "narrow": (500, 8, 6),
+    "bytes": (300, 12, 4),
+}
+_STREAMED, _FITS, _INTERRUPTS = 20, 50, 20
+_LIMIT = 128 << 20  # bytes beyond what is in use, in a small pool
+_KEPT = 8 << 20  # bytes that a driver may keep for itself
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_fit(parser)
+class Setup:
+    """The device, and rows of each size on it."""
+
+    def __init__(self, place: Device, quick: bool) -> None:
+        self.place, self.quick = place, quick
+        self.sizes = QUICK if quick else SIZES
+
+    def rows(self, size: str) -> DeviceRows:
+        return synthetic_embeddings(self.place, *self.sizes[size])
+
+    def count(self, many: int) -> int:
+        return 2 if self.quick else many
+
+    def models(self, **settings: Any) -> dict[str, Any]:
+        """Short fits of each estimator and solver; of enough steps for a recording to be worth
+        it."""
+        few: dict[str, Any] = {"max_iter": 12, **settings}
+        batch = 10 if self.quick else 100
+        epochs: dict[str, Any] = {"max_iter": 3, "random_state": 0, "batch_size": batch, **settings}
+        return {
+            "softmax": SoftmaxClassifier(REG, **few),
+            "hinge": SVMClassifier(REG, **few),
+            "softmax by adam": SoftmaxClassifier(REG, solver="adam", **epochs),
+            "net by momentum": TwoLayerClassifier(100, REG, solver="momentum", **epochs),
+        }
+
+    def side_stream(self) -> AbstractContextManager[Any]:
+        """A stream of the user's that waits for no other."""
+        if self.place.name != "cupy":
+            return nullcontext()
+        stream: AbstractContextManager[Any] = self.place.module.cuda.Stream(non_blocking=True)
+        return stream
+
+    def synchronize(self) -> None:
+        if self.place.name == "cupy":
+            self.place.module.cuda.get_current_stream().synchronize()
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_facts", args, _work)
+def fitted(model: Any, x: Any, y: Any) -> np.ndarray:
+    """All parameters of a fit, on the host."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x, y)
+    net = hasattr(model, "weights_")
+    parts = model.weights_.values() if net else (model.coef_, model.intercept_)
+    return np.concatenate([to_host(part).reshape(-1) for part in parts])
+
+
+def apart(entry: Entry, what: str, found: Any, other: Any, most: float) -> None:
+    """The largest difference of two arrays, as a share of the largest entry."""
+    one, two = np.asarray(to_host(found)), np.asarray(to_host(other))
+    goal(entry, what, float(np.abs(one - two).max() / np.abs(two).max()), at_most=most)
+
+
+def passes_apart(
+    entry: Entry, found: Any, other: Any, loss: float, gradient: float, where: str = ""
+) -> None:
+    apart(entry, f"relative difference of the losses{where}", found[0], other[0], loss)
+    apart(entry, f"relative difference of the gradients{where}", found[1], other[1], gradient)
+
+
+def some_parameters(problem: Problem, like: Any) -> Any:
+    size = problem.objective.network.size
+    return as_parameters(np.random.default_rng(3).standard_normal(size) / 30.0, like)
+
+
+def fits_as_numpy(setup: Setup) -> Entry:
+    """Fits in float64 as NumPy's: steps of an optimiser multiply what rounding makes of one."""
+    entry: Entry = {}
+    data = setup.rows("small")
+    x, y = to_host(data.x)[:2000, :64].astype(np.float64), to_host(data.y)[:2000]
+    for name, model in setup.models().items():
+        host = fitted(model, x, y)
+        apart(
+            entry,
+            f"relative difference, {name}",
+            fitted(model, setup.place.asarray(x), y),
+            host,
+            1e-6,
+        )
+    return entry
+
+
+def pass_as_numpy(setup: Setup) -> Entry:
+    """Products in float64 in another order: N u of the sums of absolute values, 1e-11 and less."""
+    entry: Entry = {}
+    data = setup.rows("small")
+    problem = data.problem(REG, wide=True)
+    theta = some_parameters(problem, data.x)
+    x, y = to_host(data.x), to_host(data.y)
+    host = softmax_problem(x, y, data.classes, REG, wide=True).value_and_grad(to_host(theta))
+    passes_apart(entry, problem.value_and_grad(theta), host, 1e-11, 1e-11)
+    return entry
+
+
+def pass_as_formulas(setup: Setup) -> Entry:
+    """In float32 both round: each row's gradient by a few units, summed over rows in any order."""
+    entry: Entry = {}
+    data = setup.rows("large")
+    problem = data.problem(REG)
+    theta = some_parameters(problem, data.x)
+    found = problem.value_and_grad(theta)
+    with formulas():
+        passes_apart(entry, found, problem.value_and_grad(theta), 1e-6, 1e-4)
+    return entry
+
+
+def fits_repeat(setup: Setup) -> Entry:
+    """The same fit twice, parameters compared as bits."""
+    entry: Entry = {}
+    large, small = setup.rows("large"), setup.rows("small")
+    for name, model in setup.models().items():
+        data = large if name == "softmax" else small
+        first, second = (fitted(model, data.x, data.y) for _ in range(2))
+        differ = int((first.view(np.uint8) != second.view(np.uint8)).sum())
+        goal(entry, f"bytes that differ, {name}", differ, at_most=0)
+    return entry
+
+
+def memory_returns(setup: Setup) -> Entry:
+    """Device memory after many recorded fits, once the pool's free blocks are given back."""
+    entry: Entry = {}
+    data = setup.rows("small")
+    for name in ("softmax by adam", "softmax"):
+        model = setup.models()[name]
+        fitted(model, data.x, data.y)
+        gc.collect()
+        before = setup.place.free_bytes()
+        for _ in range(setup.count(_FITS)):
+            fitted(model, data.x, data.y)
+        gc.collect()
+        kept = before - setup.place.free_bytes()
+        goal(entry, f"bytes kept by {setup.count(_FITS)} fits, {name}", kept, at_most=_KEPT)
+    entry["figures"] = {"steps of a fit are": how_taken(setup.place.name)}
+    return entry
+
+
+def recorded_as_plain(setup: Setup) -> Entry:
+    """Three epochs with a rate that varies, recorded or not. In float64: rounding cannot hide a
+    number of another step, which is off by far more."""
+    entry: Entry = {}
+    data = setup.rows("small")
+    x = setup.place.asarray(to_host(data.x)[:20_000, :256].astype(np.float64))
+    y = to_host(data.y)[:20_000]
+    for name in ("softmax by adam", "net by momentum"):
+        model = setup.models(lr_schedule="cosine")[name]
+        found = fitted(model, x, y)
+        with formulas():
+            apart(entry, f"relative difference, {name}", found, fitted(model, x, y), 1e-6)
+    entry["figures"] = {"steps of a fit are": how_taken(setup.place.name)}
+    return entry
+
+
+def many_bytes(setup: Setup) -> Entry:
+    """Rows of uint8 whose values 32 bits cannot count: a pass over all as those over two halves,
+    and rows picked from the end."""
+    entry: Entry = {}
+    rows, features, classes = setup.sizes["bytes"]
+    xp = setup.place.module
+    block = setup.place.asarray(host_rows(setup.place, min(rows, 1 << 14), features, "uint8"))
+    x = xp.empty((rows, features), dtype=xp.uint8)
+    for k, start in enumerate(range(0, rows, len(block))):
+        stop = min(start + len(block), rows)
+        x[start:stop] = block[: stop - start] // (k % 7 + 1)
+    y = setup.place.asarray(host_labels(rows, classes))
+    whole = softmax_problem(x, y, classes, REG)
+    theta = some_parameters(whole, block) / 255.0
+    half = rows // 2
+    parts = [(half, slice(half)), (rows - half, slice(half, None))]
+    found = [
+        (n, softmax_problem(x[part], y[part], classes, REG).value_and_grad(theta))
+        for n, part in parts
+    ]
+    mean = [sum(n / rows * values[k] for n, values in found) for k in range(2)]
+    passes_apart(entry, whole.value_and_grad(theta), mean, 1e-5, 1e-4)
+    last = np.arange(rows - 5, rows)
+    picked = to_host(whole.rows.take(whole.rows.numbers(last)).raw)
+    differ = int((picked.reshape(5, -1) != to_host(x[-5:])).sum())
+    goal(entry, "values that differ in the last rows", differ, at_most=0)
+    return entry
+
+
+def streamed_as_resident(setup: Setup) -> Entry:
+    """The same chunks in other sizes, 20 times, also inside a stream that waits for no other."""
+    entry: Entry = {}
+    rows, features, classes = setup.sizes["small"]
+    host, y = host_rows(setup.place, rows, features, "float32"), host_labels(rows, classes)
+    w = np.random.default_rng(1).standard_normal((classes, features)) / 50.0
+    rows_sent = streamed(setup.place, host)
+    inside, outside = (
+        pass_over(setup.place, rows_sent.resident(), y, w),
+        pass_over(setup.place, rows_sent, y, w),
+    )
+    first = inside()
+    for where, stream in (("", nullcontext()), (", in a side stream", setup.side_stream())):
+        setup.synchronize()
+        with stream:
+            found = [outside() for _ in range(setup.count(_STREAMED))]
+            setup.synchronize()
+            passes_apart(entry, found[0], first, 1e-6, 1e-4, where)
+            differ = sum(int((to_host(one[1]) != to_host(found[0][1])).sum()) for one in found)
+        goal(entry, f"entries that differ when streamed again{where}", differ, at_most=0)
+    return entry
+
+
+def small_pool(setup: Setup) -> Entry:
+    """A pass in little memory: its chunks are halved, and it comes to the same."""
+    entry: Entry = {}
+    data = setup.rows("narrow")
+    problem = data.problem(REG)
+    theta = some_parameters(problem, data.x)
+    whole = problem.value_and_grad(theta)
+    setup.place.free_bytes()
+    pool = setup.place.module.get_default_memory_pool() if setup.place.name == "cupy" else None
+    if pool is not None:
+        pool.set_limit(size=pool.used_bytes() + _LIMIT)
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            passes_apart(entry, problem.value_and_grad(theta), whole, 1e-6, 1e-4)
+    finally:
+        if pool is not None:
+            pool.set_limit(size=0)
+    entry["figures"] = {"warnings": len(heard), "limited": pool is not None}
+    return entry
+
+
+def interrupted(setup: Setup) -> Entry:
+    """Ctrl-C at many moments of a fit, most of them early, where steps are recorded; the fit after
+    it comes to the same as the one before."""
+    entry: Entry = {}
+    data, model = setup.rows("small"), setup.models()["softmax by adam"]
+    fitted(model, data.x, data.y)
+    began = time.perf_counter()
+    before, taken = fitted(model, data.x, data.y), how_taken(setup.place.name)
+    seconds = time.perf_counter() - began
+    fractions = np.linspace(0.0, 1.0, setup.count(_INTERRUPTS), endpoint=False) ** 2
+    stopped = sum(_interrupt(lambda: fitted(model, data.x, data.y), f * seconds) for f in fractions)
+    apart(entry, "relative difference afterwards", fitted(model, data.x, data.y), before, 1e-5)
+    goal(entry, "recordings given up", int(how_taken(setup.place.name) != taken), at_most=0)
+    entry["figures"] = {"fits stopped": stopped, "steps of a fit are": taken}
+    return entry
+
+
+def _interrupt(call: Callable[[], Any], delay: float) -> bool:
+    """Whether Ctrl-C after so many seconds stopped the call."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(delay, _thread.interrupt_main)
+    try:
+        timer.start()
+        call()
+        timer.cancel()
+        timer.join()
+        for _ in range(100):  # Python looks for signals at the end of a loop's body
+            pass
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return False
+
+
+CHECKS: dict[str, Callable[[Setup], Entry]] = {
+    check.__name__: check
+    for check in (
+        fits_as_numpy,
+        pass_as_numpy,
+        pass_as_formulas,
+        fits_repeat,
+        memory_returns,
+        recorded_as_plain,
+        many_bytes,
+        streamed_as_resident,
+        small_pool,
+        interrupted,
+    )
+}
 
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     found: list[Entry] = []
-    precision = None if args.precision == "float32" else args.precision
-    rows, features, classes = sizes(args)
-    large = f"{rows} x {features} x {classes}"
-    data = power_law(place, rows, features, classes)
-    with attempt(found, f"softmax fit twice, {large}, {args.precision}") as entry:
-        model = SoftmaxClassifier(_REG, max_iter=_ITERATIONS, precision=precision)
-        _twice(entry, model, data.x, data.y)
-    with attempt(found, f"a pass by fused kernels and by formula, {large}") as entry:
-        _fused(place, entry, data)
-    del data
-    rows, features, classes = QUICK if args.quick else SMALL
-    small = f"{rows} x {features} x {classes}"
-    data = power_law(place, rows, features, classes)
-    models = {
-        "hinge fit": SVMClassifier(_REG, max_iter=_ITERATIONS, precision=precision),
-        "softmax fit by adam": SoftmaxClassifier(
-            _REG, solver="adam", max_iter=_EPOCHS, random_state=0, precision=precision
-        ),
-        "net fit by momentum": TwoLayerClassifier(
-            100,
-            _REG,
-            solver="momentum",
-            max_iter=_EPOCHS,
-            batch_size=200,
-            random_state=0,
-            precision=precision,
-        ),
-    }
-    for name, model in models.items():
-        with attempt(found, f"{name} twice, {small}, {args.precision}") as entry:
-            _twice(entry, model, data.x, data.y)
-    with attempt(found, f"pass in float64 as NumPy's, {small}") as entry:
-        _as_numpy(entry, data)
-    with attempt(found, f"streamed pass as the resident one, {small}") as entry:
-        _streamed(place, entry, rows, features, classes)
+    setup = Setup(place, args.quick)
+    for name in args.only:
+        with attempt(found, name) as entry:
+            place.free_bytes()
+            entry |= CHECKS[name](setup)
     return found
 
 
-def _twice(entry: Entry, model: Any, x: Any, y: Any) -> None:
-    """Two fits; parameters are compared as bits."""
-    flat = []
-    for _ in range(2):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x, y)
-        parts = model.weights_.values() if hasattr(model, "weights_") else None
-        arrays = parts if parts is not None else (model.coef_, model.intercept_)
-        flat.append(np.concatenate([to_host(part).reshape(-1) for part in arrays]))
-    differ = int((flat[0].view(np.uint8) != flat[1].view(np.uint8)).sum())
-    entry["figures"] = {"objective": float(model.objective_), "n_iter": int(model.n_iter_)}
-    goal(entry, "bytes of the parameters that differ", differ, at_most=0)
+_add_shared, run = benchmark("gpu_checks", _work)
 
 
-def _at(data: Data) -> Any:
-    """Parameters of some size."""
-    size = (data.x.shape[1] + 1) * data.classes
-    return data.wide(np.random.default_rng(3).standard_normal(size) / 30.0)
-
-
-def _fused(place: Device, entry: Entry, data: Data) -> None:
-    """In float32 both round: each row's gradient by a few units, summed over rows in any order."""
-    problem, theta = data.problem(_REG), _at(data)
-    found = problem.value_and_grad(theta)
-    with without(*KERNELS):
-        other = problem.value_and_grad(theta)
-    entry["figures"] = {"loss by": loss_by(place)}
-    _apart(entry, found, other, 1e-6, 1e-4)
-
-
-def _as_numpy(entry: Entry, data: Data) -> None:
-    """float64 products in another order: N u of the sums of absolute values, 1e-11 and less."""
-    theta = _at(data)
-    x, y = to_host(data.x), to_host(data.y)
-    host = softmax_problem(x, y, data.classes, _REG, wide=True).value_and_grad(to_host(theta))
-    found = data.problem(_REG, wide=True).value_and_grad(theta)
-    _apart(entry, found, host, 1e-11, 1e-11)
-
-
-def _streamed(place: Device, entry: Entry, rows: int, features: int, classes: int) -> None:
-    """The same chunks in other sizes: float32 sums in another order."""
-    host = host_rows(place, rows, features, "float32")
-    rng = np.random.default_rng(1)
-    y, w = rng.integers(0, classes, rows), rng.standard_normal((classes, features)) / 50.0
-    inside = resident(place, host, y, w)
-    if isinstance(inside, str):
-        raise MemoryError(inside)
-    outside = pass_over(place, streamed(place, host), y, w)
-    first, second = outside(), outside()
-    _apart(entry, first, inside(), 1e-6, 1e-4)
-    differ = int((to_host(first[1]) != to_host(second[1])).sum())
-    goal(entry, "entries that differ when streamed again", differ, at_most=0)
-
-
-def _apart(
-    entry: Entry, found: tuple[Any, Any], other: tuple[Any, Any], loss: float, gradient: float
-) -> None:
-    """Relative differences of the losses and, by the largest entry, of the gradients."""
-    value, grad = (to_host(part) for part in found)
-    value_, grad_ = (to_host(part) for part in other)
-    goal(entry, "relative difference of the losses", float(abs(value / value_ - 1.0)), at_most=loss)
-    largest = np.abs(grad - grad_).max() / np.abs(grad_).max()
-    goal(entry, "relative difference of the gradients", float(largest), at_most=gradient)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))

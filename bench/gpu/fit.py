@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -21,15 +20,15 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from bench._curves import Watch, Weights, torch_descent
-from bench._device import Device, attempt, tried
-from bench._gpu import Entry, add_common, add_fit, complete, goal
-from bench._gpu_data import Data, power_law, sizes
-from bench._gpu_torch import shared, torch_place, torch_precision
-from bench._measure import OURS, BenchError, optional, progress, summarise
+from bench.common.curves import Watch, Weights, torch_descent
+from bench.common.device import Device, attempt, tried
+from bench.common.internals import Monitor, fit_lbfgs, to_host
+from bench.common.measuring import OURS, BenchError, optional, progress, summarise
+from bench.common.record import remembered
+from bench.gpu.entries import Entry, benchmark, goal, no_memory, precision_of
+from bench.gpu.rows import DeviceRows, sizes, synthetic_embeddings
+from bench.gpu.torch_steps import shared, torch_place, torch_precision
 from xclf import SoftmaxClassifier
-from xclf._array_api import to_host
-from xclf.training import Monitor, fit_lbfgs
 
 TORCH = "torch LBFGS"
 _GAP = 1e-4  # relative, to which the fits go
@@ -38,33 +37,17 @@ _FAR = 1.2  # times the gap, within which float64 confirms what a fit saw in flo
 _FOR_EVER = 100_000  # iterations: the goal or the clock ends a fit
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_fit(parser)
-    parser.add_argument("--strength", type=float, default=1.0, help="C of reg = 1 / (2 C N)")
-    parser.add_argument("--turns", type=int, default=2, help="fits of each contender")
-    parser.add_argument("--cap", type=float, default=60.0, help="seconds that a fit may take")
-    parser.add_argument(
-        "--optimum-cap", type=float, default=150.0, help="seconds to find the optimum"
-    )
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_fit", args, _work)
-
-
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     """Seconds to 1e-4 of the optimum, the library's public estimator and torch taking turns."""
     found: list[Entry] = []
     rows, features, classes = sizes(args)
     reg = 1.0 / (2.0 * args.strength * rows)
     name = f"softmax fit, {rows} x {features} x {classes}, reg {reg:.3g}, {args.precision}"
-    needed, free = 4 * rows * (features + 4 * classes), place.free_bytes()
-    if needed > free:
-        why = f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: see --rows"
-        return [{"problem": name, "failed": why}]
+    why = no_memory(place, 4 * rows * (features + 4 * classes))
+    if why is not None:
+        return [{"problem": name, "failed": f"{why}: see --rows"}]
     with attempt(found, name) as entry:
-        data = power_law(place, rows, features, classes)
+        data = synthetic_embeddings(place, rows, features, classes)
         fitters = _ready(place, data, reg, args)
         best = entry["optimum"] = _optimum(data, reg, args)
         runs, times = _race(place, data, reg, best["objective"], fitters, args)
@@ -84,10 +67,10 @@ _Fitter = Callable[[Watch], Weights]
 
 
 def _ready(
-    place: Device, data: Data, reg: float, args: argparse.Namespace
+    place: Device, data: DeviceRows, reg: float, args: argparse.Namespace
 ) -> dict[str, _Fitter | str]:
     """Who fits, each having run once: what is compiled at its first use is compiled."""
-    precision = None if args.precision == "float32" else args.precision
+    precision = precision_of(args)
     _, _, why = torch_place(place)
     found: dict[str, _Fitter | str] = {
         OURS: lambda watch: _ours(data, reg, precision, watch),
@@ -107,7 +90,7 @@ def _ready(
 
 def _race(
     place: Device,
-    data: Data,
+    data: DeviceRows,
     reg: float,
     best: float,
     fitters: dict[str, _Fitter | str],
@@ -126,7 +109,7 @@ def _race(
             progress(f"{name}, turn {turn + 1} of {args.turns}")
             watch = Watch(goal=best * (1.0 + _GAP), cap=args.cap)
             w, b = fitter(watch)
-            theta = data.wide(np.concatenate([w.reshape(-1), b.reshape(-1)]))
+            theta = data.parameters(np.concatenate([w.reshape(-1), b.reshape(-1)]))
             reached = float(to_host(exact.value(theta)))
             runs[name].append(
                 {
@@ -167,43 +150,34 @@ def _compare(entry: Entry) -> None:
     goal(entry, f"time / torch.optim.LBFGS (strong_wolfe) {words}", share, at_most=0.33)
 
 
-def _optimum(data: Data, reg: float, args: argparse.Namespace) -> dict[str, Any]:
+def _optimum(data: DeviceRows, reg: float, args: argparse.Namespace) -> dict[str, Any]:
     """Found in float64, once: kept in the folder `--state`, if there is one."""
     file = None if args.state is None else Path(args.state) / "gpu_optima.json"
-    known: dict[str, Any] = {}
-    if file is not None and file.is_file():
-        known = json.loads(file.read_text())
     key = f"{tuple(data.x.shape)} x {data.classes} reg {reg!r} {args.namespace}"
-    if key not in known:
-        progress("finding the optimum, in float64")
-        known[key] = _find(data, reg, args.optimum_cap)
-        if known[key]["bound_of_relative_gap_in_the_weights"] > _GAP / 10.0:
-            raise BenchError(f"no optimum found in {args.optimum_cap:g} s: see --optimum-cap")
-        if file is not None:
-            partial = file.with_name(file.name + ".part")
-            partial.write_text(json.dumps(known, indent=2) + "\n")
-            partial.replace(file)
-    found: dict[str, Any] = known[key]
+    found: dict[str, Any] = remembered(file, key, lambda: _find(data, reg, args.optimum_cap))
     return found
 
 
-def _find(data: Data, reg: float, cap: float) -> dict[str, Any]:
+def _find(data: DeviceRows, reg: float, cap: float) -> dict[str, Any]:
     """The gap's bound: at the best biases for its weights W the objective F stands at most
     sum(F'(W)^2) / (4 reg) above the optimum. How far the biases are from that, their gradient
     tells.
     """
+    progress("finding the optimum, in float64")
     began = time.perf_counter()
     exact = data.problem(reg, wide=True)
-    start = data.wide(np.zeros((1, exact.objective.network.size)))
+    start = data.parameters(np.zeros((1, exact.objective.network.size)))
     monitor = Monitor([lambda event: event.elapsed >= cap], "iteration", _MOST)
     (result,) = fit_lbfgs(exact, start, tol=_TOL, max_iter=_MOST, monitor=monitor)
     _, grad = exact.value_and_grad(result.theta)
     (gradient,) = exact.objective.network.layers(grad)
     w, b = to_host(gradient.w), to_host(gradient.b)
+    gap = float((w**2).sum()) / (4.0 * reg * result.objective)
+    if gap > _GAP / 10.0:
+        raise BenchError(f"no optimum found in {cap:g} s: see --optimum-cap")
     return {
         "objective": result.objective,
-        "bound_of_relative_gap_in_the_weights": float((w**2).sum())
-        / (4.0 * reg * result.objective),
+        "bound_of_relative_gap_in_the_weights": gap,
         "largest_gradient_of_a_bias": float(np.abs(b).max()),
         "iterations": result.n_iter,
         "ended": result.reason,
@@ -211,7 +185,7 @@ def _find(data: Data, reg: float, cap: float) -> dict[str, Any]:
     }
 
 
-def _ours(data: Data, reg: float, precision: str | None, watch: Watch) -> Weights:
+def _ours(data: DeviceRows, reg: float, precision: str | None, watch: Watch) -> Weights:
     """The public estimator, whole: checks, labels, preconditioner and all."""
     model = SoftmaxClassifier(
         reg,
@@ -227,10 +201,23 @@ def _ours(data: Data, reg: float, precision: str | None, watch: Watch) -> Weight
     return to_host(model.coef_), to_host(model.intercept_)
 
 
-def _torch(data: Data, reg: float, precision: str | None, watch: Watch) -> Weights:
+def _torch(data: DeviceRows, reg: float, precision: str | None, watch: Watch) -> Weights:
     """On the same arrays, not copies of them."""
     torch: Any = optional("torch")
     x, y = shared(torch, data.x), shared(torch, data.y)
     with torch_precision(torch, precision):
         w, b = torch_descent(torch, x, y, data.classes, reg, watch)
     return w.cpu().numpy(), b.cpu().numpy()
+
+
+_add_shared, run = benchmark("gpu_fit", _work, fit=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--strength", type=float, default=1.0, help="C of reg = 1 / (2 C N)")
+    parser.add_argument("--turns", type=int, default=2, help="fits of each contender")
+    parser.add_argument("--cap", type=float, default=60.0, help="seconds that a fit may take")
+    parser.add_argument(
+        "--optimum-cap", type=float, default=150.0, help="seconds to find the optimum"
+    )

@@ -13,29 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from bench._device import Device, attempt, measure
-from bench._gpu import RATE, REG, Entry, add_common, add_repeats, complete, goal
-from bench._gpu_steps import Training, how_taken
-from bench._measure import OURS, Contender
-from xclf._array_api import from_host, namespace
-from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.optim import Momentum
-from xclf.rows import Rows
+from bench.common.device import Device, attempt, measure
+from bench.common.internals import (
+    RATE,
+    REG,
+    Momentum,
+    Rows,
+    Training,
+    from_host,
+    how_taken,
+    namespace,
+    objective,
+    rows_of,
+)
+from bench.common.measuring import OURS, Contender
+from bench.gpu.entries import Entry, benchmark, goal
 
 #: heads, pool of rows, features, classes, batch
 HEADS, QUICK_HEADS = (52, 50_000, 3072, 10, 1000), (4, 200, 12, 3, 50)
 ONE = "one head"
 _EACH = ", step by step"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_repeats(parser, 15)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_heads", args, _work)
 
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
@@ -45,7 +42,7 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     with attempt(found, name) as entry:
         rng = np.random.default_rng(1)
         x, y = place.normal(pool, features), place.asarray(rng.integers(0, classes, pool))
-        rows = Rows(x, one_hot(namespace(x), y, classes), None, namespace(x).float32)
+        rows = rows_of(x, y, classes, namespace(x).float32)
         order = rng.permutation(pool)
         w = rng.standard_normal((heads * classes, features)) / features**0.5
         flat = place.asarray(w.astype(np.float32))
@@ -75,8 +72,8 @@ def _training(
     place: Device, rows: Rows, classes: int, heads: int, order: np.ndarray, batch: int
 ) -> Training:
     """Of all heads at once, each with its rate, its momentum and its reg."""
-    network = Network((int(rows.x.shape[1]), classes))
-    shape = (network.size,) if heads == 1 else (heads, network.size)
+    size = classes * (int(rows.x.shape[1]) + 1)
+    shape = (size,) if heads == 1 else (heads, size)
     theta = place.asarray(np.zeros(shape, np.float32))
 
     def each(values: np.ndarray) -> Any:
@@ -88,5 +85,8 @@ def _training(
     rate = each(np.linspace(RATE, RATE / 10.0, heads).reshape(column))
     rule = Momentum(each(np.linspace(0.9, 0.5, heads).reshape(column)))
     reg = each(np.linspace(REG, REG / 10.0, heads))
-    objective = Objective(network, data_loss("softmax"), reg)
-    return Training(objective, rule, rows, theta, order, batch, rate)
+    model = objective((int(rows.x.shape[1]), classes), reg)
+    return Training(model, rule, rows, theta, order, batch, rate)
+
+
+add_arguments, run = benchmark("gpu_heads", _work, repeats=15)

@@ -5,11 +5,9 @@
 Beside torch on the same arrays, and beside what nothing that reads X twice can be faster than: two
 reads of X at copy bandwidth. A copy of X reads it and writes it, so two reads take the time of one
 copy. For many classes the bound is the two matrix products alone. `xclf` is a pass as a fit makes
-it, from a CUDA graph where passes are short, and for few classes by the kernel that reads X once;
-`launch by launch` is not recorded, `two products` leaves that kernel out, `formula` that of the
-losses too, and `chunks of ...` are two products of so many bytes at a time: small ones are still in
-the L2 cache for the second. A third problem is the pass of 45 heads that the sweep makes, on some
-of its rows; a last one are images, which are kept as bytes.
+it, `formulas` one without accelerators, and `chunks of ...` take so many bytes at a time: small
+ones are still in the L2 cache for the second product. A third problem is the pass of 45 heads that
+the sweep makes, on some of its rows; a last one are images, which are kept as bytes.
 
 The errors are those of the whole gradient, as a share of its largest entry, and of the loss,
 against the same in float64.
@@ -18,55 +16,41 @@ against the same in float64.
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from xclf.training._evaluations import AFTER, Evaluations
 
-from bench._device import Device, attempt, measure, reason
-from bench._gpu import (
+from bench.common.device import Device, attempt, measure, reason
+from bench.common.internals import (
+    REG,
+    Problem,
+    chunks_of,
+    flat,
+    formulas,
+    namespace,
+    product_precision,
+    softmax_problem,
+    to_host,
+)
+from bench.common.measuring import OURS, BenchError, Contender
+from bench.gpu.entries import (
     HEADS,
-    KERNELS,
     QUICK_HEADS,
     QUICK_SHAPES,
-    REG,
     SHAPES,
     Entry,
-    add_common,
-    add_repeats,
-    complete,
+    benchmark,
     fitting,
     goal,
-    loss_by,
-    parameters,
-    softmax_problem,
-    without,
 )
-from bench._gpu_torch import loss_and_grad, torch_place, torch_precision
-from bench._measure import OURS, BenchError, Call, Contender
-from xclf._array_api import namespace, to_host
-from xclf.objectives import _one_read
-from xclf.rows import _rows, product_precision
-from xclf.training import Problem
-from xclf.training._recorded import why_not
+from bench.gpu.torch_steps import loss_and_grad, torch_place, torch_precision
 
 #: MiB of a chunk that xclf is tried with, beside its own choice
 CHUNKS, HEADS_CHUNKS = (32, 64, 256, 1024, 4096), (256, 1024, 4096, 16384)
-_PLAIN, _TWO, _FORMULA = "xclf, launch by launch", "xclf, two products", "xclf, formula"
-_COPY, _BARE, _TORCH = "copy of X", "two products", "torch"
+_FORMULAS, _COPY, _BARE, _TORCH = "formulas", "copy of X", "two products", "torch"
+_READS = "time / two reads of X at copy bandwidth"
 # Share of the loss by which peers may differ before it is another problem that they solve.
 _SAME = 1e-3
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_repeats(parser, 15)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_loss_grad", args, _work)
 
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
@@ -97,19 +81,15 @@ def _images(place: Device, entry: Entry, shape: tuple[int, ...], n: int) -> None
     x = place.asarray(rng.integers(0, 256, (rows, features), dtype=np.uint8))
     y = place.asarray(rng.integers(0, classes, rows))
     w = (rng.standard_normal((classes, features)) / 5000).astype(np.float32)
-    theta, target = parameters(place, w), place.module.empty(shape[:2], dtype=x.dtype)
+    theta, target = flat(w, place.asarray(w[0])), place.module.empty(shape[:2], dtype=x.dtype)
     problem = softmax_problem(x, y, classes, REG)
-    ours = Evaluations(problem)
-    _warm(lambda: ours(theta))
     calls: dict[str, Contender] = {
-        OURS: lambda: ours(theta),
-        _TWO: _without(problem, theta, _one_read),
+        OURS: lambda: problem.value_and_grad(theta),
+        _FORMULAS: _by_formulas(problem, theta),
         _COPY: lambda: place.copy_into(target, x),
     }
     times = entry["seconds"] = measure(place, calls, n)
-    entry["figures"] = {"loss by": loss_by(place), "a pass is": _how_taken(place, ours)}
-    reads = "time / two reads of X at copy bandwidth"
-    goal(entry, reads, times[OURS]["median_s"] / times[_COPY]["median_s"])
+    goal(entry, _READS, times[OURS]["median_s"] / times[_COPY]["median_s"])
 
 
 def _compare(
@@ -117,18 +97,15 @@ def _compare(
 ) -> None:
     x, y, w = data
     classes, features = w.shape[-2:]
-    theta, weights = parameters(place, w), place.asarray(w.reshape(-1, features))
+    theta, weights = flat(w, x), place.asarray(w.reshape(-1, features))
     problem = softmax_problem(x, y, classes, REG, precision=precision)
     target = place.module.empty(tuple(x.shape), dtype=x.dtype)
     torch, _, _ = torch_place(place)
     with product_precision(x, namespace(x).float32, precision), torch_precision(torch, precision):
-        ours = Evaluations(problem)
-        found, gradient = _warm(lambda: ours(theta))
+        found, gradient = problem.value_and_grad(theta)
         calls: dict[str, Contender] = {
-            OURS: lambda: ours(theta),
-            _PLAIN: lambda: problem.value_and_grad(theta),
-            _TWO: _without(problem, theta, _one_read),
-            _FORMULA: _without(problem, theta, *KERNELS),
+            OURS: lambda: problem.value_and_grad(theta),
+            _FORMULAS: _by_formulas(problem, theta),
             **{
                 f"xclf, chunks of {size} MiB": _chunked(problem, theta, size)
                 for size in (CHUNKS if w.ndim == 2 else HEADS_CHUNKS)
@@ -139,7 +116,6 @@ def _compare(
         }
         entry["losses"] = _losses(calls)
         entry["seconds"] = measure(place, calls, n)
-    entry["figures"] = {"loss by": loss_by(place), "a pass is": _how_taken(place, ours)}
     exact, exact_gradient = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
     apart, size = to_host(gradient - exact_gradient), to_host(exact_gradient)
     off = float(np.abs(to_host(found / exact) - 1.0).max())
@@ -147,24 +123,10 @@ def _compare(
     goal(entry, "relative error of the gradient", float(np.abs(apart).max() / np.abs(size).max()))
 
 
-def _warm(call: Call) -> Any:
-    """The call's result, once what a fit records of it is recorded."""
-    for _ in range(AFTER):
-        call()
-    return call()
-
-
-def _how_taken(place: Device, ours: Evaluations) -> str:
-    if ours._graph is not None:
-        return "replayed from a CUDA graph"
-    why = why_not() if place.name == "cupy" else "no CuPy"
-    return "launch by launch" if why is None else f"launch by launch: {why}"
-
-
 def _losses(calls: dict[str, Contender]) -> dict[str, float | str]:
     """Of all that compute one. Raises BenchError where torch's is another."""
     found: dict[str, float | str] = {}
-    for name in (OURS, _TWO, _FORMULA, _TORCH):
+    for name in (OURS, _FORMULAS, _TORCH):
         call = calls[name]
         if isinstance(call, str):
             found[name] = call
@@ -184,53 +146,32 @@ def _losses(calls: dict[str, Contender]) -> dict[str, float | str]:
 def _goals(entry: Entry, columns: tuple[int, ...], precision: str | None) -> None:
     times = entry["seconds"]
     ours = times[OURS]["median_s"]
-    reads, bare = "time / two reads of X at copy bandwidth", "time / its two matrix products alone"
-    if not isinstance(times[_TWO], str):
-        goal(entry, "time / that of two products and the loss", ours / times[_TWO]["median_s"])
+    if not isinstance(times[_FORMULAS], str):
+        goal(entry, "time / that of the formulas", ours / times[_FORMULAS]["median_s"])
     # What is held to something are one model's passes: few columns to the reads, many to products.
     first = 1.4 if columns == (10,) and precision is None else None
     second = (1.2 if precision is None else 1.5) if columns == (1000,) else None
-    goal(entry, reads, ours / times[_COPY]["median_s"], at_most=first)
-    goal(entry, bare, ours / times[_BARE]["median_s"], at_most=second)
+    goal(entry, _READS, ours / times[_COPY]["median_s"], at_most=first)
+    products = ours / times[_BARE]["median_s"]
+    goal(entry, "time / its two matrix products alone", products, at_most=second)
     if not isinstance(times[_TORCH], str):
         goal(entry, "time / torch", ours / times[_TORCH]["median_s"])
 
 
-def _without(problem: Problem, theta: Any, *kernels: Any) -> Contender:
-    evaluations = Evaluations(problem)
-
+def _by_formulas(problem: Problem, theta: Any) -> Contender:
     def call() -> Any:
-        with without(*kernels):
-            return evaluations(theta)
+        with formulas():
+            return problem.value_and_grad(theta)
 
-    return _ready(call)
-
-
-def _chunked(problem: Problem, theta: Any, size: int) -> Contender:
-    evaluations = Evaluations(problem)
-
-    def call() -> Any:
-        with _chunks_of(size << 20), without(_one_read):
-            return evaluations(theta)
-
-    return _ready(call)
-
-
-def _ready(call: Call) -> Contender:
-    """The call, warm; a chunk may be too large for the device."""
-    try:
-        _warm(call)
-    except Exception as error:
-        return reason(error)
     return call
 
 
-@contextlib.contextmanager
-def _chunks_of(size: int) -> Iterator[None]:
-    """As long as it lasts a chunk on a device has at most so many bytes."""
-    before = _rows._DEVICE_CHUNK
-    _rows._DEVICE_CHUNK = size
-    try:
-        yield
-    finally:
-        _rows._DEVICE_CHUNK = before
+def _chunked(problem: Problem, theta: Any, size: int) -> Contender:
+    def call() -> Any:
+        with chunks_of(size << 20):
+            return problem.value_and_grad(theta)
+
+    return call
+
+
+add_arguments, run = benchmark("gpu_loss_grad", _work, repeats=15)

@@ -4,7 +4,8 @@
 
 All gather their batches from the same rows by the same indices, and make the same update (SGD with
 momentum 0.9, penalty on the weights). `xclf` is an epoch as a fit runs it, by the number of its
-steps; `xclf, step by step` launches each. torch runs eagerly as people write it; its whole step
+steps; `xclf, step by step` launches each, and `xclf, formulas` does so without accelerators. torch
+runs eagerly as people write it; its whole step
 compiled into one graph; its whole step recorded as a CUDA graph, with the fused optimizer; and the
 compiled step recorded. Before they are timed, all take the same few steps, and who does not come to
 the weights that NumPy finds in float64 is not timed.
@@ -14,39 +15,35 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from bench._device import Device, attempt, measure, reason
-from bench._gpu import REG, Entry, add_common, add_repeats, complete, goal
-from bench._gpu_steps import Training, how_taken, turns
-from bench._gpu_torch import MOMENTUM, Step, TorchSteps, shared, torch_place
-from bench._measure import OURS, Contender
-from xclf._array_api import from_host, namespace, to_host
-from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
-from xclf.optim import Momentum
-from xclf.rows import Rows
+from bench.common.device import Device, attempt, measure, reason
+from bench.common.internals import (
+    Training,
+    formulas,
+    how_taken,
+    net_training,
+    rows_of,
+    to_host,
+    turns,
+)
+from bench.common.measuring import OURS, Contender
+from bench.gpu.entries import Entry, benchmark, goal
+from bench.gpu.torch_steps import MOMENTUM, Step, TorchSteps, shared, torch_place
 
 #: features, hidden, classes, batch, rows that batches are drawn from
 NETS = ((3072, 100, 10, 200, 50_000), (3072, 1024, 10, 4096, 204_800))
-QUICK_NETS = ((20, 8, 3, 32, 500),)
-PLAIN, EAGER, COMPILED = "xclf, step by step", "torch eager", "torch.compile"
+QUICK_NETS = ((20, 8, 3, 32, 512),)
+PLAIN, FORMULAS = "xclf, step by step", "xclf, formulas"
+EAGER, COMPILED = "torch eager", "torch.compile"
 GRAPH, BOTH = "torch CUDA graph", "torch.compile in a CUDA graph"
 # Steps of the comparison, and how far weights may be from NumPy's: float32 products came to 1e-6 of
 # it with the larger net. Steps without momentum are off by some 5e-5, and more with the smaller.
 _FEW, _SAME = 4, 1e-5
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_repeats(parser, 15)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_minibatch", args, _work)
 
 
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
@@ -91,12 +88,13 @@ def _compare(place: Device, entry: Entry, shape: tuple[int, ...], args: argparse
     w2 = (rng.standard_normal((classes, hidden)) / hidden**0.5).astype(np.float32)
     order, y = rng.permutation(pool), rng.integers(0, classes, pool)
     x = place.normal(pool, features)
-    training = _training(x, place.asarray(y), w1, w2, order, batch)
+    training = net_training(x, place.asarray(y), w1, w2, order, batch, MOMENTUM)
     exact = _exact(training, y, w1, w2)
 
     race = Race()
     race.add(OURS, lambda: _epochs(training, w1.size), exact)
-    race.add(PLAIN, lambda: _single(training, w1.size), exact)
+    race.add(PLAIN, lambda: _single(training, w1.size, nullcontext), exact)
+    race.add(FORMULAS, lambda: _single(training, w1.size, formulas), exact)
     for name in (EAGER, COMPILED, GRAPH, BOTH):
         race.add(name, lambda name=name: _torch(name, place, training, y, w1, w2), exact)
     entry["seconds"] = measure(place, race.calls, args.repeats, training.steps, whole=(OURS,))
@@ -106,29 +104,17 @@ def _compare(place: Device, entry: Entry, shape: tuple[int, ...], args: argparse
     }
 
 
-def _training(
-    x: Any, y: Any, w1: np.ndarray, w2: np.ndarray, order: np.ndarray, batch: int
-) -> Training:
-    xp = namespace(x)
-    network = Network((w1.shape[1], len(w1), len(w2)))
-    objective = Objective(network, data_loss("softmax"), REG)
-    zeros = [np.zeros((len(w), 1), np.float32) for w in (w1, w2)]
-    theta = network.flatten([(w1, zeros[0]), (w2, zeros[1])])
-    rows = Rows(x, one_hot(xp, y, len(w2)), None, xp.float32)
-    return Training(objective, Momentum(MOMENTUM), rows, from_host(theta, x), order, batch)
-
-
 def _exact(training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray) -> np.ndarray:
     """The first layer's weights after the first few steps, in float64 with NumPy."""
     few = training.order[: _FEW * training.batch]
     rows = training.rows
     x = to_host(rows.take(rows.numbers(few)).x).astype(np.float64)
-    labels = one_hot(np, y[few], len(w2))
+    order = np.arange(len(few))
+    on_host = net_training(x, y[few], w1, w2, order, training.batch, MOMENTUM)
     on_host = replace(
-        training,
-        rows=Rows(x, labels, None, np.float64),
-        start=to_host(training.start).astype(np.float64),
-        order=np.arange(len(few)),
+        on_host,
+        rows=rows_of(x, y[few], len(w2), np.float64),
+        start=on_host.start.astype(np.float64),
     )
     call, now = on_host.single()
     for _ in range(_FEW):
@@ -144,8 +130,15 @@ def _epochs(training: Training, size: int) -> tuple[Contender, Any]:
     return training.epochs()[0], now[0][:size]
 
 
-def _single(training: Training, size: int) -> tuple[Contender, Any]:
-    call, now = training.single()
+def _single(
+    training: Training, size: int, switch: Callable[[], AbstractContextManager[Any]]
+) -> tuple[Contender, Any]:
+    step, now = training.single()
+
+    def call() -> None:
+        with switch():
+            step()
+
     for _ in range(_FEW):
         call()
     return call, now[0][:size]
@@ -196,3 +189,6 @@ def _goals(entry: Entry, batch: int) -> None:
     if theirs:
         best = min(theirs.values())
         goal(entry, "time / the best torch variant", ours / best, at_most=None if small else 1.0)
+
+
+add_arguments, run = benchmark("gpu_minibatch", _work, repeats=15)

@@ -1,4 +1,4 @@
-"""Rows for fits on the device: like embeddings, made where they stay."""
+"""Rows for the device: like embeddings, made where they stay, and rows that stay on the host."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from bench._device import Device
-from bench._gpu import softmax_problem
-from xclf._array_api import accumulator, device, from_host, namespace
-from xclf.training import Problem
+from bench.common.data import power_law
+from bench.common.device import Device
+from bench.common.internals import (
+    REG,
+    Problem,
+    Streamed,
+    as_parameters,
+    device,
+    flat,
+    namespace,
+    softmax_problem,
+    to_host,
+)
+from bench.common.measuring import Call
 
 SHAPE, QUICK = (1_280_000, 1024, 1000), (400, 20, 5)
 _CHUNK = 1 << 16  # rows that are made at a time
 
 
 @dataclass(frozen=True)
-class Data:
+class DeviceRows:
     """x (N, D) float32 and labels y (N,) int64, on the device."""
 
     x: Any
@@ -29,9 +39,9 @@ class Data:
         """In float32, or (wide) in float64."""
         return softmax_problem(self.x, self.y, self.classes, reg, wide=wide, precision=precision)
 
-    def wide(self, values: np.ndarray) -> Any:
+    def parameters(self, values: np.ndarray) -> Any:
         """On the device, in the dtype that the estimators keep parameters in."""
-        return from_host(values, self.x, accumulator(namespace(self.x), device(self.x)))
+        return as_parameters(values, self.x)
 
 
 def sizes(args: argparse.Namespace) -> tuple[int, int, int]:
@@ -40,15 +50,12 @@ def sizes(args: argparse.Namespace) -> tuple[int, int, int]:
     return args.rows or rows, features, classes
 
 
-def power_law(place: Device, rows: int, features: int, classes: int) -> Data:
-    """Rows whose spectrum falls as a power law, as embeddings' do, with labels of a noisy linear
-    teacher. Made where they stay, chunk by chunk, each from its own seed."""
+def synthetic_embeddings(place: Device, rows: int, features: int, classes: int) -> DeviceRows:
+    """Rows whose spectrum falls as a power law, with labels of a noisy linear teacher. Made where
+    they stay, chunk by chunk, each from its own seed."""
     rng = np.random.default_rng(0)
-    basis = np.linalg.qr(rng.standard_normal((features, features)))[0]
-    spread = np.arange(1, features + 1) ** -1.0
-    spread *= np.sqrt(features) / np.linalg.norm(spread)
+    mix = place.asarray(power_law(rng, features).astype(np.float32))
     teacher = rng.standard_normal((features, classes)) * (3.0 / np.sqrt(features))
-    mix = place.asarray((spread[:, None] * basis.T).astype(np.float32))
     w = place.asarray(teacher.astype(np.float32))
     xp = namespace(mix)
     x = xp.empty((rows, features), dtype=xp.float32)
@@ -59,4 +66,32 @@ def power_law(place: Device, rows: int, features: int, classes: int) -> Data:
         noise = place.normal(stop - start, classes, 2 * k + 2)
         x[start:stop, :] = part
         y[start:stop] = xp.argmax(part @ w + 1.28 * noise, axis=1)
-    return Data(x, y, classes)
+    return DeviceRows(x, y, classes)
+
+
+def host_rows(place: Device, rows: int, features: int, dtype: str) -> np.ndarray:
+    """Random rows in host memory."""
+    if dtype == "uint8":
+        return np.random.default_rng(0).integers(0, 256, (rows, features), dtype=np.uint8)
+    out = np.empty((rows, features), np.float32)
+    for k, start in enumerate(range(0, rows, 1 << 17)):
+        stop = min(start + (1 << 17), rows)
+        out[start:stop] = to_host(place.normal(stop - start, features, k))
+    return out
+
+
+def host_labels(rows: int, classes: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, classes, rows)
+
+
+def streamed(place: Device, host: np.ndarray) -> Streamed:
+    """Rows on the host that are sent to the device in every pass."""
+    like = place.asarray(np.zeros(1, np.float32))
+    return Streamed(host, namespace(like), device(like))
+
+
+def pass_over(place: Device, x: Any, y: np.ndarray, w: np.ndarray) -> Call:
+    """Objective and gradient over all rows, at weights w (C, D)."""
+    labels = place.asarray(y)
+    problem, theta = softmax_problem(x, labels, len(w), REG), flat(w, place.asarray(w[0]))
+    return lambda: problem.value_and_grad(theta)

@@ -16,23 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from bench._device import Device, attempt, measure
-from bench._gpu import (
+from bench.common.device import Device, attempt, measure
+from bench.common.internals import (
+    CHUNK,
     REG,
-    Entry,
-    add_common,
-    add_repeats,
-    complete,
-    goal,
-    parameters,
+    Momentum,
+    Training,
+    begin_copy,
+    finish_copy,
     softmax_problem,
 )
-from bench._gpu_steps import Training
-from bench._measure import OURS, Call, Contender
-from xclf._array_api import device, namespace, to_host
-from xclf.optim import Momentum
-from xclf.rows import Streamed
-from xclf.rows._transfer import CHUNK, begin_copy, finish_copy
+from bench.common.measuring import OURS, Call, Contender
+from bench.gpu.entries import Entry, benchmark, goal, no_memory
+from bench.gpu.rows import host_labels, host_rows, pass_over, streamed
 
 #: rows, features, classes, dtype of the rows, size of minibatches
 STREAMS = (
@@ -46,21 +42,12 @@ _EPOCHS = 5  # timed, at most
 _PIECE = 64 << 20  # bytes of one pinned copy
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_repeats(parser, 9)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_stream", args, _work)
-
-
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     found: list[Entry] = []
     for rows, features, classes, dtype, batch in QUICK_STREAMS if args.quick else STREAMS:
         shape = f"{rows} x {features} x {classes} {dtype} rows"
         with attempt(found, f"a pass of {shape}") as entry:
-            host, y = host_rows(place, rows, features, dtype), _labels(rows, classes)
+            host, y = host_rows(place, rows, features, dtype), host_labels(rows, classes)
             _pass(place, entry, host, y, classes, args.repeats)
             if batch is not None:
                 with attempt(found, f"an epoch of {shape}, batch {batch}") as entry:
@@ -140,31 +127,6 @@ def _set_share(entry: Entry, times: dict[str, Any], size: int) -> None:
     goal(entry, f"share of {words}", limits[slower] / seconds[OURS], at_least=0.8)
 
 
-def host_rows(place: Device, rows: int, features: int, dtype: str) -> np.ndarray:
-    if dtype == "uint8":
-        return np.random.default_rng(0).integers(0, 256, (rows, features), dtype=np.uint8)
-    out = np.empty((rows, features), np.float32)
-    for k, start in enumerate(range(0, rows, 1 << 17)):
-        stop = min(start + (1 << 17), rows)
-        out[start:stop] = to_host(place.normal(stop - start, features, k))
-    return out
-
-
-def _labels(rows: int, classes: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, classes, rows)
-
-
-def streamed(place: Device, host: np.ndarray) -> Streamed:
-    like = place.asarray(np.zeros(1, np.float32))
-    return Streamed(host, namespace(like), device(like))
-
-
-def pass_over(place: Device, x: Any, y: np.ndarray, w: np.ndarray) -> Call:
-    """Objective and gradient over all rows."""
-    problem, theta = softmax_problem(x, place.asarray(y), len(w), REG), parameters(place, w)
-    return lambda: problem.value_and_grad(theta)
-
-
 def resident(place: Device, host: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
     rows = _resident_rows(place, host)
     return rows if isinstance(rows, str) else pass_over(place, rows, y, w)
@@ -172,9 +134,9 @@ def resident(place: Device, host: np.ndarray, y: np.ndarray, w: np.ndarray) -> C
 
 def _resident_rows(place: Device, host: np.ndarray) -> Any:
     """The rows on the device, or why they are not there."""
-    needed, free = host.nbytes + (4 << 30), place.free_bytes()
-    if needed > free:
-        return f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+    why = no_memory(place, host.nbytes + (4 << 30))
+    if why is not None:
+        return why
     return streamed(place, host).resident()
 
 
@@ -229,3 +191,6 @@ def _pinned_rows(
             finish_copy(begin_copy(host, which, buffer[: part.stop - part.start]))
 
     return call
+
+
+add_arguments, run = benchmark("gpu_stream", _work, repeats=9)

@@ -21,14 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from bench._device import Device, attempt
-from bench._gpu import Entry, add_common, add_fit, complete, goal
-from bench._gpu_data import Data, power_law, sizes
-from bench._measure import BenchError, progress
-from xclf._array_api import finish, to_host
-from xclf.optim import LEAST_PAIRS
-from xclf.rows import product_precision
-from xclf.training import FitResult, Monitor, Problem, fit_lbfgs
+from bench.common.device import Device, attempt
+from bench.common.internals import (
+    LEAST_PAIRS,
+    FitResult,
+    Monitor,
+    Problem,
+    finish,
+    fit_lbfgs,
+    product_precision,
+    to_host,
+)
+from bench.common.measuring import BenchError, progress
+from bench.gpu.entries import Entry, benchmark, goal, no_memory, precision_of
+from bench.gpu.rows import DeviceRows, sizes, synthetic_embeddings
 
 #: C of reg = 1 / (2 C N)
 STRENGTHS = np.logspace(-6.0, 5.0, 45)
@@ -117,16 +123,16 @@ class State:
                 self.reason[k] = f"{_MOST} passes"
         self._keep()
 
-    def check(self, data: Data, regs: np.ndarray) -> None:
+    def check(self, data: DeviceRows, regs: np.ndarray) -> None:
         """Objectives F in float64, and bounds of their distance from the optima.
 
         With best biases that is at most sum(F'(W)^2) / (4 reg), F being strongly convex in W.
         """
         for start in range(0, len(regs), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            reg = data.wide(regs[some])
+            reg = data.parameters(regs[some])
             problem = data.problem(reg, wide=True)
-            value, grad = problem.value_and_grad(data.wide(self.theta[some]))
+            value, grad = problem.value_and_grad(data.parameters(self.theta[some]))
             (gradient,) = problem.objective.network.layers(grad)
             self.exact[some] = to_host(value)
             squares = to_host((gradient.w * gradient.w).sum((1, 2)))
@@ -174,17 +180,6 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
-    add_fit(parser)
-    parser.add_argument("--call-seconds", type=float, default=450.0, help="at most, in one call")
-    parser.add_argument("--call-passes", type=int, help="at most, in one call")
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    return complete("gpu_sweep", args, _work)
-
-
 def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     """One call: as far as its time and its passes go."""
     began = time.perf_counter()
@@ -198,15 +193,14 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     state = State(file, f"{name}, {args.namespace}", len(regs), size)
     # Rows with their chunks; a dozen vectors in float64 and the fewest pairs in float32, per head.
     needed = 4 * rows * (features + 4) + (3 << 30) + len(regs) * size * (96 + 8 * LEAST_PAIRS)
-    free = place.free_bytes()
-    if not state.checked and needed > free and not args.quick:
-        why = f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: see --rows"
-        return [{"problem": name, "failed": why}]
+    why = no_memory(place, needed)
+    if not state.checked and why is not None and not args.quick:
+        return [{"problem": name, "failed": f"{why}: see --rows"}]
     found: list[Entry] = []
     with attempt(found, name) as entry:
         if not state.checked:
             progress("making the rows")
-            data = power_law(place, rows, features, classes)
+            data = synthetic_embeddings(place, rows, features, classes)
             if len(state.running):
                 _go_on(data, state, regs, args, began + args.call_seconds)
             if not len(state.running):
@@ -226,17 +220,17 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
 
 
 def _go_on(
-    data: Data, state: State, regs: np.ndarray, args: argparse.Namespace, until: float
+    data: DeviceRows, state: State, regs: np.ndarray, args: argparse.Namespace, until: float
 ) -> None:
     """Train the heads that have not ended, till the clock says `until`."""
-    precision = None if args.precision == "float32" else args.precision
+    precision = precision_of(args)
     running = state.running
     limit = _MOST - state.passes
     if args.call_passes is not None:
         limit = min(limit, args.call_passes)
-    plain = data.problem(data.wide(regs[running]), precision=precision)
+    plain = data.problem(data.parameters(regs[running]), precision=precision)
     problem = _Counted(plain.objective, plain.rows)
-    theta = data.wide(state.theta[running])
+    theta = data.parameters(state.theta[running])
 
     def enough(event: Any) -> bool:
         if event.step % 10 == 0:
@@ -251,3 +245,12 @@ def _go_on(
         finish(data.x)
         seconds = time.perf_counter() - began
     state.add(results, seconds, problem.passes[0])
+
+
+_add_shared, run = benchmark("gpu_sweep", _work, fit=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--call-seconds", type=float, default=450.0, help="at most, in one call")
+    parser.add_argument("--call-passes", type=int, help="at most, in one call")

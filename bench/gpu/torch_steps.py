@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bench._device import Device
-from bench._gpu import RATE, REG
-from bench._measure import Contender, optional
-from bench.minibatch import torch_net, torch_sgd
+from bench.common.device import Device
+from bench.common.internals import RATE, REG
+from bench.common.measuring import Contender, optional
+from bench.cpu.minibatch import torch_net, torch_sgd
 
 MOMENTUM = 0.9
 _WARM = 3  # steps before a capture, as torch's manual has it
