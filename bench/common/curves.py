@@ -71,14 +71,14 @@ Fitter = Callable[[Problem, Watch], Weights]
 
 def fitters() -> dict[str, Fitter | str]:
     """By name; a reason where there is none."""
-    found: dict[str, Fitter | str] = {
+    results: dict[str, Fitter | str] = {
         OURS: ours,
         "scikit-learn": scikit_learn,
         "torch": torch_lbfgs,
     }
     if optional("torch") is None:
-        found["torch"] = NOT_INSTALLED
-    return found
+        results["torch"] = NOT_INSTALLED
+    return results
 
 
 def ours(problem: Problem, watch: Watch) -> Weights:
@@ -117,7 +117,7 @@ def scikit_learn(problem: Problem, watch: Watch, most: int = _MOST) -> Weights:
             raise StopIteration
 
     watch.start()
-    found = minimize(
+    results = minimize(
         loss.loss_gradient,
         start,
         method="L-BFGS-B",
@@ -131,7 +131,7 @@ def scikit_learn(problem: Problem, watch: Watch, most: int = _MOST) -> Weights:
         },
         callback=callback,
     )
-    weights = found.x.reshape((classes, -1), order="F")
+    weights = results.x.reshape((classes, -1), order="F")
     return weights[:, :-1], weights[:, -1]
 
 

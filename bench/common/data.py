@@ -67,23 +67,23 @@ def hidden(source: str) -> str:
 
 def _loaded(path: str) -> Any:
     try:
-        found = load(path)
+        results = load(path)
     except DataError as error:
         raise BenchError(str(error)) from None
-    if found.y is None:
+    if results.y is None:
         raise BenchError(f"{path}: holds no labels")
-    return found
+    return results
 
 
 def _kmeans(path: str, rows: int | None, keep: bool) -> Data:
-    found = _loaded(path)
-    if found.image_shape is None:
+    results = _loaded(path)
+    if results.image_shape is None:
         raise BenchError(f"{path}: {KMEANS} needs images, and these rows are none")
-    images = found.x.reshape(-1, *found.image_shape)
-    if found.pixel_layout == "channel_first":
-        height, width, channels = found.image_shape
-        images = found.x.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-    return kmeans_features(images, path if keep else None, rows), found.y
+    images = results.x.reshape(-1, *results.image_shape)
+    if results.pixel_layout == "channel_first":
+        height, width, channels = results.image_shape
+        images = results.x.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    return kmeans_features(images, path if keep else None, rows), results.y
 
 
 def synthetic(rows: int, features: int, classes: int, dtype: Any = np.float32) -> Data:

@@ -151,8 +151,8 @@ def measure(
         clocks[name] = _torch_timed(many) if name.startswith("torch") else device.timed(many)
     seconds = alternate(clocks, repeats, own_clock=True)
     per_step = {name: [value / steps for value in values] for name, values in seconds.items()}
-    found: dict[str, Any] = summarise(per_step)
-    return found | {name: call for name, call in calls.items() if isinstance(call, str)}
+    results: dict[str, Any] = summarise(per_step)
+    return results | {name: call for name, call in calls.items() if isinstance(call, str)}
 
 
 def tried(call: Contender) -> Contender:
@@ -198,10 +198,10 @@ def _torch_timed(call: Call) -> Callable[[], float]:
 
 
 @contextmanager
-def attempt(found: list[dict[str, Any]], problem: str) -> Iterator[dict[str, Any]]:
+def attempt(results: list[dict[str, Any]], problem: str) -> Iterator[dict[str, Any]]:
     """An entry for a problem; what goes wrong becomes its text, and the others still run."""
     entry: dict[str, Any] = {"problem": problem}
-    found.append(entry)
+    results.append(entry)
     try:
         yield entry
     except Exception as error:  # a device raises its own classes, which cannot be named here

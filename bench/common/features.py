@@ -35,9 +35,9 @@ def kmeans_features(images: np.ndarray, beside: str | None, rows: int | None = N
     file = path.with_name(path.name + ".kmeans.npy")
     if file.is_file() and (kept := np.load(file)).shape == (len(images), 4 * CENTROIDS):
         return kept[:rows]
-    found = _features(images, None)
-    np.save(file, found)
-    return found[:rows]
+    results = _features(images, None)
+    np.save(file, results)
+    return results[:rows]
 
 
 def _features(images: np.ndarray, rows: int | None) -> np.ndarray:

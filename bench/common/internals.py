@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import xclf
-from xclf._array_api import accumulator, device, eigh, finish, from_host, namespace, to_host
+from xclf._array_api import accumulator, eigh, finish, from_host, namespace, to_host
+from xclf._array_api import device as device_of
 from xclf.kernels import one_hot
 from xclf.objectives import Network, Objective, data_loss
 from xclf.optim import LEAST_PAIRS, SGD, Memory, Momentum, Rule
@@ -37,7 +38,7 @@ __all__ = [
     "Rows",
     "Streamed",
     "begin_copy",
-    "device",
+    "device_of",
     "eigh",
     "finish",
     "finish_copy",
@@ -85,7 +86,7 @@ def flat(w: np.ndarray, like: Any) -> Any:
 
 def as_parameters(values: np.ndarray, like: Any) -> Any:
     """In the dtype that fits keep parameters in, where `like` is."""
-    return from_host(values, like, accumulator(namespace(like), device(like)))
+    return from_host(values, like, accumulator(namespace(like), device_of(like)))
 
 
 @contextlib.contextmanager

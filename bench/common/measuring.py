@@ -100,7 +100,7 @@ def alternate(
 
 def summarise(seconds: Mapping[str, list[float]], ours: str = OURS) -> dict[str, Any]:
     """By contender: median, quartiles, and the ratio of our median to theirs."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     base = statistics.median(seconds[ours]) if ours in seconds else math.nan
     for name, values in seconds.items():
         median = statistics.median(values)
@@ -114,8 +114,8 @@ def summarise(seconds: Mapping[str, list[float]], ours: str = OURS) -> dict[str,
             pairs = [mine / theirs for mine, theirs in zip(seconds[ours], values, strict=True)]
             entry["ratio"] = base / median
             entry["median_of_ratios"] = statistics.median(pairs)
-        found[name] = entry
-    return found
+        results[name] = entry
+    return results
 
 
 def table(

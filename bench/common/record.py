@@ -19,15 +19,15 @@ from bench.common.measuring import optional
 
 def versions() -> dict[str, str]:
     """Python and the libraries that matter here; those that are missing are left out."""
-    found = {"python": platform.python_version()}
+    results = {"python": platform.python_version()}
     names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat", "numba")
     for name in (*names, "cupy-cuda12x", "cupy-cuda13x"):
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    found["xclf"] = str(importlib.import_module("xclf").__version__)
+            results[name] = metadata.version(name)
+    results["xclf"] = str(importlib.import_module("xclf").__version__)
     if (mode := os.environ.get("XCLF_ACCELERATE")) is not None:
-        found["xclf accelerators"] = mode
-    return found
+        results["xclf accelerators"] = mode
+    return results
 
 
 def thread_pools() -> list[dict[str, Any]]:

@@ -92,8 +92,8 @@ class Problem:
 
 def with_optimum(problem: Problem, file: Path | None) -> Problem:
     """The problem with its optimum, from `file` if it is there, else found and kept there."""
-    found = remembered(file, problem.key(), lambda: _find(problem))
-    return replace(problem, best=found["objective"], floor=found["lower_bound"])
+    results = remembered(file, problem.key(), lambda: _find(problem))
+    return replace(problem, best=results["objective"], floor=results["lower_bound"])
 
 
 def _find(problem: Problem) -> dict[str, Any]:

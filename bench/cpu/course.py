@@ -52,16 +52,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     X = 50 * rng.standard_normal((args.rows, args.features))
     W = 1e-4 * rng.standard_normal((args.features, args.classes))
     y = rng.integers(0, args.classes, args.rows)
-    found: dict[str, Any] = {"arguments": vars(args)}
+    results: dict[str, Any] = {"arguments": vars(args)}
     rows = []
     for name, (naive, vectorised) in PAIRS.items():
         with threadpool_limits(args.threads):
             slow = _median(partial(naive, W, X, y, REG), args.repeats)
             fast = _median(partial(vectorised, W, X, y, REG), 5 * args.repeats)
-        found[name] = {"naive": slow, "vectorised": fast, "ratio": slow / fast}
+        results[name] = {"naive": slow, "vectorised": fast, "ratio": slow / fast}
         rows.append((name, f"{1e3 * slow:.1f}", f"{1e3 * fast:.2f}", f"{slow / fast:.1f}"))
     table("loss and gradient", ("loss", "naive, ms", "vectorised, ms", "times faster"), rows)
-    return found
+    return results
 
 
 def _median(call: Callable[[], Any], repeats: int) -> float:

@@ -68,13 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Prints the tables; returns an entry for each problem and reg of each part."""
-    found: dict[str, Any] = {"threads": thread_words(args.one_thread)}
+    results: dict[str, Any] = {"threads": thread_words(args.one_thread)}
     with timing(args.one_thread) as clock:
         if "softmax" in args.parts:
-            found["softmax"] = _softmax(args, clock)
+            results["softmax"] = _softmax(args, clock)
         if "hinge" in args.parts and not args.optima_only:
-            found["hinge"] = hinge.run(args, clock)
-    return found
+            results["hinge"] = hinge.run(args, clock)
+    return results
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -83,7 +83,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def _softmax(args: argparse.Namespace, clock: Call) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     _warm_up(clock)
     for name, (x, y) in _rows(args):
         for reg in args.reg:
@@ -97,11 +97,11 @@ def _softmax(args: argparse.Namespace, clock: Call) -> list[dict[str, Any]]:
                 "certified_relative_gap": (problem.best - problem.floor) / problem.best,
             }
             if not args.optima_only:
-                entry["contenders"] = _compare(problem, args, clock, len(found))
-            found.append(entry)
+                entry["contenders"] = _compare(problem, args, clock, len(results))
+            results.append(entry)
     if not args.optima_only:
-        _show(found, args)
-    return found
+        _show(results, args)
+    return results
 
 
 def _rows(args: argparse.Namespace) -> Iterator[tuple[str, Data]]:
@@ -133,24 +133,24 @@ def _compare(problem: Problem, args: argparse.Namespace, clock: Call, turn: int)
     peers = [name for name in everyone if name != OURS]
     peers = peers[turn % len(peers) :] + peers[: turn % len(peers)]
     mine: list[dict[str, Any]] = []
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in peers:
         fitter = everyone[name]
         if isinstance(fitter, str):
-            found[name] = fitter
+            results[name] = fitter
             continue
         mine.append(_watched(OURS, ours, problem, Watch(problem.goal, args.cap, clock)))
         times = args.torch_times if name == "torch" else args.times
         cap = min(args.cap, max(times * mine[-1]["watched_s"], 0.5))
-        found[name] = _watched(name, fitter, problem, Watch(problem.goal, cap, clock))
+        results[name] = _watched(name, fitter, problem, Watch(problem.goal, cap, clock))
     if not mine:
         mine.append(_watched(OURS, ours, problem, Watch(problem.goal, args.cap, clock)))
     mine.sort(key=lambda entry: float(entry["watched_s"]))
     first = {**mine[-1], "all_s": [entry["watched_s"] for entry in mine]}
-    for entry in found.values():
+    for entry in results.values():
         if not isinstance(entry, str):
             _set_ratio(entry, [one["watched_s"] for one in mine], first["ended_by"] == "goal")
-    return {OURS: first, **found}
+    return {OURS: first, **results}
 
 
 def _watched(name: str, fitter: Fitter, problem: Problem, watch: Watch) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def _set_ratio(entry: dict[str, Any], mine: list[float], reached: bool) -> None:
         entry["times_xclf_is_a_lower_bound"] = entry["ended_by"] == "cap"
 
 
-def _show(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    names = list(found[0]["contenders"])
+def _show(results: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    names = list(results[0]["contenders"])
     table(
         f"softmax fit to {args.gap:g} of the optimum, seconds, {thread_words(args.one_thread)}",
         ["problem", "reg", *names],
@@ -187,7 +187,7 @@ def _show(found: list[dict[str, Any]], args: argparse.Namespace) -> None:
                 f"{entry['reg']:g}",
                 *(_cell(entry["contenders"][name]) for name in names),
             ]
-            for entry in found
+            for entry in results
         ),
         "in brackets: times xclf's median; > and the gap so far where stopped before, "
         "'never' where the method ended by itself",

@@ -47,11 +47,11 @@ def run(args: argparse.Namespace, clock: Call) -> dict[str, Any]:
     name = name_of(args) if args.data is not None else "synthetic images"
     few = min(len(x), args.hinge_rows)
     SVMClassifier(1.0, tol=0.5).fit(x[:100], y[:100])  # first calls import and start threads
-    found: dict[str, Any] = {"problem": name, "shape": f"{x.shape[0]} x {x.shape[1]} float32"}
-    found["exact"] = [_exact(x[:few], y[:few], reg, args, clock) for reg in args.hinge_reg]
-    found["sgd"] = _against_sgd(x, y, args, clock) if args.epochs else []
-    _show(found, args)
-    return found
+    results: dict[str, Any] = {"problem": name, "shape": f"{x.shape[0]} x {x.shape[1]} float32"}
+    results["exact"] = [_exact(x[:few], y[:few], reg, args, clock) for reg in args.hinge_reg]
+    results["sgd"] = _against_sgd(x, y, args, clock) if args.epochs else []
+    _show(results, args)
+    return results
 
 
 def objective(x: np.ndarray, y: np.ndarray, model: Any) -> float:
@@ -142,7 +142,7 @@ def _against_sgd(
     )
     grid = {"learning_rate": list(RATES), "reg": list(args.hinge_reg)}
     took, models, _ = train_together(estimator, grid, x, y, clock)
-    found = []
+    results = []
     for reg in args.hinge_reg:
         tried = [(objective(x, y, one), one.learning_rate) for one in models if one.reg == reg]
         lowest, rate = min(tried)
@@ -154,7 +154,7 @@ def _against_sgd(
             "rates_tried": len(RATES),
             "seconds_of_all_rates_and_regs": took,
         }
-        found.append(
+        results.append(
             {
                 "reg": reg,
                 "rows": len(x),
@@ -162,21 +162,21 @@ def _against_sgd(
                 OURS: _fitted(x, y, reg, args.cap, clock, lowest),
             }
         )
-    return found
+    return results
 
 
-def _show(found: dict[str, Any], args: argparse.Namespace) -> None:
+def _show(results: dict[str, Any], args: argparse.Namespace) -> None:
     table(
-        f"hinge fit, {found['problem']}, to a certified gap of {GAP:g}",
+        f"hinge fit, {results['problem']}, to a certified gap of {GAP:g}",
         ("rows", "reg", "xclf, s", "certified gap", "liblinear, s"),
-        map(_exact_cells, found["exact"]),
+        map(_exact_cells, results["exact"]),
         "in brackets: times xclf's; liblinear's objective is another (Crammer-Singer)",
     )
-    if found["sgd"]:
+    if results["sgd"]:
         table(
-            f"hinge objective, {found['problem']}: {args.epochs} epochs of SGD",
+            f"hinge objective, {results['problem']}: {args.epochs} epochs of SGD",
             ("rows", "reg", "SGD", "its rate", "xclf", "xclf, s"),
-            map(_sgd_cells, found["sgd"]),
+            map(_sgd_cells, results["sgd"]),
         )
 
 

@@ -61,17 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints the table; returns one entry per shape."""
-    found = []
+    results = []
     threads = thread_words(args.one_thread)
     with timing(args.one_thread) as clock:
         for x, y in _problems(args):
             classes = int(y.max()) + 1
             shape = f"{len(x)} x {x.shape[1]} x {classes} {x.dtype}"
             times = _compare(x, y, classes, args.repeats, clock)
-            found.append({"problem": shape, "threads": threads, **times})
+            results.append({"problem": shape, "threads": threads, **times})
             del x, y
-    show(f"softmax loss and gradient, all rows, {threads}", found, COLUMNS)
-    return found
+    show(f"softmax loss and gradient, all rows, {threads}", results, COLUMNS)
+    return results
 
 
 def _problems(args: argparse.Namespace) -> Iterator[Data]:

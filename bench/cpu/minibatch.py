@@ -54,16 +54,16 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     else:
         x, y = synthetic(*((300, 20, 3) if args.quick else (args.rows, 3072, 10)))
     hidden = 8 if args.quick else args.hidden
-    found = []
+    results = []
     with timing(args.one_thread) as clock:
         for batch in args.batches:
             net = _Net(x, y, hidden, batch, args.optimizer, clock)
             entry = _compare(net, args.repeats)
-            found.append({"problem": f"batch {batch}, {args.optimizer}", **entry})
+            results.append({"problem": f"batch {batch}, {args.optimizer}", **entry})
     shape = f"{x.shape[0]} x {x.shape[1]}, hidden {hidden}"
     threads = thread_words(args.one_thread)
-    show(f"one epoch of the two-layer net, {shape}, float32, {threads}", found, COLUMNS)
-    return [{**entry, "shape": shape, "threads": threads} for entry in found]
+    show(f"one epoch of the two-layer net, {shape}, float32, {threads}", results, COLUMNS)
+    return [{**entry, "shape": shape, "threads": threads} for entry in results]
 
 
 def _compare(net: _Net, repeats: int) -> dict[str, Any]:

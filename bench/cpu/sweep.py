@@ -69,19 +69,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.quick:
         args.values, args.cv = min(args.values, 5), min(args.cv, 3)
     shape = f"{x.shape[0]} x {x.shape[1]} x {int(y.max()) + 1} float32"
-    found: dict[str, Any] = {"shape": shape, "threads": thread_words(args.one_thread)}
+    results: dict[str, Any] = {"shape": shape, "threads": thread_words(args.one_thread)}
     with timing(args.one_thread) as clock:
         _sweep(x[:500], y[:500], [1.0, 1.0], clock)  # first calls import and start threads
         if "values" in args.parts:
-            found["values"] = _values(x, y, args, clock)
+            results["values"] = _values(x, y, args, clock)
         if "cv" in args.parts:
-            found["cv"] = _folds(x, y, args, clock, found.get("values"))
+            results["cv"] = _folds(x, y, args, clock, results.get("values"))
         if "pass" in args.parts:
-            found["pass"] = sweep_pass.run(x, y, args.values, 5 * args.repeats, clock)
+            results["pass"] = sweep_pass.run(x, y, args.values, 5 * args.repeats, clock)
         if "minibatch" in args.parts:
             rows = (x, y) if args.data is not None else None
-            found["minibatch"] = sweep_minibatch.run(rows, args, clock)
-    return found
+            results["minibatch"] = sweep_minibatch.run(rows, args, clock)
+    return results
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -110,18 +110,18 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
         seconds.append(took)
         converged = converged and well
         for k in picked[turn :: args.repeats].tolist():
-            peers.append({"place": k, **_sklearn(x, y, float(regs[k]), clock)})
+            peers.append({"index": k, **_sklearn(x, y, float(regs[k]), clock)})
             one = peers[-1]
             progress(f"scikit-learn, reg {one['reg']:.2g}: {one['seconds']:.1f} s")
-    peers.sort(key=lambda one: int(one["place"]))
+    peers.sort(key=lambda one: int(one["index"]))
     by_reg = {model.reg: model for model in models}
     ours = [by_reg[reg] for reg in regs.tolist()]
     reached = [_objective(x, y, model.reg, model.coef_, model.intercept_) for model in ours]
     for one in peers:
-        one["relative_excess_of_xclf"] = reached[one["place"]] / one["objective"] - 1.0
+        one["relative_excess_of_xclf"] = reached[one["index"]] / one["objective"] - 1.0
     spent = [one["seconds"] for one in peers]
-    total = float(np.interp(np.arange(len(regs)), [one["place"] for one in peers], spent).sum())
-    found = {
+    total = float(np.interp(np.arange(len(regs)), [one["index"] for one in peers], spent).sum())
+    results = {
         "regs": regs.tolist(),
         "xclf_tol": args.tol,
         "xclf_s": float(np.median(seconds)),
@@ -135,8 +135,8 @@ def _values(x: np.ndarray, y: np.ndarray, args: argparse.Namespace, clock: Call)
         "times_xclf": total / float(np.median(seconds)),
         "largest_relative_excess_of_xclf": max(one["relative_excess_of_xclf"] for one in peers),
     }
-    _show_values(found)
-    return found
+    _show_values(results)
+    return results
 
 
 def _sklearn(x: np.ndarray, y: np.ndarray, reg: float, clock: Call) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _folds(
     progress(f"{args.values} values of reg, {args.cv} folds: xclf")
     search = SweepCV(SoftmaxClassifier(), {"reg": regs}, refit=False, cv=args.cv)
     took, converged = timed_fit(search, x, y, clock)
-    found = {
+    results = {
         "rows": len(x),
         "heads": args.values * args.cv,
         "xclf_s": took,
@@ -178,31 +178,32 @@ def _folds(
         "times_without_folds": took / base,
     }
     Console().print(
-        f"{found['heads']} models ({args.values} values x {args.cv} folds), {len(x)} rows: "
+        f"{results['heads']} models ({args.values} values x {args.cv} folds), {len(x)} rows: "
         f"{took:.1f} s, {took / base:.1f} times the {args.values} alone ({base:.1f} s)"
     )
-    return found
+    return results
 
 
-def _show_values(found: dict[str, Any]) -> None:
-    about = ", interpolated" if found["scikit_learn_s_is_interpolated"] else ""
+def _show_values(results: dict[str, Any]) -> None:
+    about = ", interpolated" if results["scikit_learn_s_is_interpolated"] else ""
     rows = [
         [
             f"{one['reg']:.2g}",
             f"{one['seconds']:.2f}",
             str(one["iterations"]),
-            str(found["xclf_iterations"][one["place"]]),
+            str(results["xclf_iterations"][one["index"]]),
             f"{one['relative_excess_of_xclf']:.1e}",
         ]
-        for one in found["scikit_learn"]
+        for one in results["scikit_learn"]
     ]
     table(
-        f"{len(found['regs'])} values of reg: xclf all in one, scikit-learn one by one",
+        f"{len(results['regs'])} values of reg: xclf all in one, scikit-learn one by one",
         ("reg", "scikit-learn, s", "iterations", "xclf, iterations", "excess"),
-        [*rows, ["all", f"{found['scikit_learn_s']:.1f}{about}", "", "", ""]],
+        [*rows, ["all", f"{results['scikit_learn_s']:.1f}{about}", "", "", ""]],
         "excess: how far xclf's objective lies above scikit-learn's (below if negative)",
     )
     Console().print(
-        f"{OURS}: {found['xclf_s']:.1f} s for all; scikit-learn takes {found['times_xclf']:.1f} "
-        f"times as long{about}; largest excess {found['largest_relative_excess_of_xclf']:.1e}"
+        f"{OURS}: {results['xclf_s']:.1f} s for all; scikit-learn takes "
+        f"{results['times_xclf']:.1f} times as long{about}; largest excess "
+        f"{results['largest_relative_excess_of_xclf']:.1e}"
     )

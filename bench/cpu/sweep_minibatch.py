@@ -47,16 +47,16 @@ def run(
             seconds["one by one"].append(timed_fit(single, x, y, clock)[0])
             apart = max(apart, _difference(single, models[grid[k]]))
             seconds["torch"] += _torch(x, y, rate, reg, clock)
-    found = _summary(seconds, len(grid), x, apart)
-    _show(found)
-    return found
+    results = _summary(seconds, len(grid), x, apart)
+    _show(results)
+    return results
 
 
 def _summary(
     seconds: dict[str, list[float]], fits: int, x: np.ndarray, apart: float
 ) -> dict[str, Any]:
     together = float(np.median(seconds[OURS]))
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "shape": f"{x.shape[0]} x {x.shape[1]} float32",
         "fits": fits,
         "epochs": EPOCHS,
@@ -67,17 +67,17 @@ def _summary(
     }
     for name in ("one by one", "torch"):
         if not seconds[name]:
-            found[name] = NOT_INSTALLED
+            results[name] = NOT_INSTALLED
             continue
         total = fits * float(np.mean(seconds[name]))
-        found[name] = {
+        results[name] = {
             "fits_timed": len(seconds[name]),
             "fits_s": seconds[name],
             "all_s": total,
             "all_s_is_scaled": len(seconds[name]) < fits,
             "times_xclf": total / together,
         }
-    return found
+    return results
 
 
 def _model(rate: float, reg: float, rows: int) -> SoftmaxClassifier:
@@ -126,14 +126,14 @@ def _torch(x: np.ndarray, y: np.ndarray, rate: float, reg: float, clock: Call) -
     return [timed_fit(SimpleNamespace(fit=fit), x, y, clock)[0]]
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(results: dict[str, Any]) -> None:
     console = Console()
     console.print(
-        f"{found['fits']} minibatch fits, {found['shape']}, {found['epochs']} epochs, batch "
-        f"{found['batch']}: together {found['xclf_s']:.2f} s"
+        f"{results['fits']} minibatch fits, {results['shape']}, {results['epochs']} epochs, batch "
+        f"{results['batch']}: together {results['xclf_s']:.2f} s"
     )
     for name, words in (("one by one", "xclf one after another"), ("torch", "torch")):
-        entry = found[name]
+        entry = results[name]
         if isinstance(entry, str):
             console.print(f"  {words}: {entry}")
             continue

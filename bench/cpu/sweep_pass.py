@@ -44,7 +44,7 @@ def run(x: np.ndarray, y: np.ndarray, heads: int, repeats: int, clock: Call) -> 
     work["square"] = 2.0 * len(side) ** 3
     times = summarise(seconds)
     rates = {name: work[name] / times[name]["median_s"] / 1e9 for name in work}
-    found = {
+    results = {
         "heads": heads,
         "classes": classes,
         "seconds": times,
@@ -54,7 +54,7 @@ def run(x: np.ndarray, y: np.ndarray, heads: int, repeats: int, clock: Call) -> 
     }
     Console().print(
         f"a pass of {heads} heads x {classes} classes: {rates[OURS]:.0f} GFLOP/s, "
-        f"{found['share_of_products']:.0%} of its bare products, "
-        f"{found['share_of_square']:.0%} of a large square product's {rates['square']:.0f}"
+        f"{results['share_of_products']:.0%} of its bare products, "
+        f"{results['share_of_square']:.0%} of a large square product's {rates['square']:.0f}"
     )
-    return found
+    return results

@@ -63,12 +63,12 @@ _KEPT = 8 << 20  # bytes that a driver may keep for itself
 class Setup:
     """The device, and rows of each size on it."""
 
-    def __init__(self, place: Device, quick: bool) -> None:
-        self.place, self.quick = place, quick
+    def __init__(self, device: Device, quick: bool) -> None:
+        self.device, self.quick = device, quick
         self.sizes = QUICK if quick else SIZES
 
     def rows(self, size: str) -> DeviceRows:
-        return synthetic_embeddings(self.place, *self.sizes[size])
+        return synthetic_embeddings(self.device, *self.sizes[size])
 
     def count(self, many: int) -> int:
         return 2 if self.quick else many
@@ -88,14 +88,14 @@ class Setup:
 
     def side_stream(self) -> AbstractContextManager[Any]:
         """A stream of the user's that waits for no other."""
-        if self.place.name != "cupy":
+        if self.device.name != "cupy":
             return nullcontext()
-        stream: AbstractContextManager[Any] = self.place.module.cuda.Stream(non_blocking=True)
+        stream: AbstractContextManager[Any] = self.device.module.cuda.Stream(non_blocking=True)
         return stream
 
     def synchronize(self) -> None:
-        if self.place.name == "cupy":
-            self.place.module.cuda.get_current_stream().synchronize()
+        if self.device.name == "cupy":
+            self.device.module.cuda.get_current_stream().synchronize()
 
 
 def fitted(model: Any, x: Any, y: Any) -> np.ndarray:
@@ -108,17 +108,17 @@ def fitted(model: Any, x: Any, y: Any) -> np.ndarray:
     return np.concatenate([to_host(part).reshape(-1) for part in parts])
 
 
-def apart(entry: Entry, what: str, found: Any, other: Any, most: float) -> None:
+def apart(entry: Entry, what: str, results: Any, other: Any, most: float) -> None:
     """The largest difference of two arrays, as a share of the largest entry."""
-    one, two = np.asarray(to_host(found)), np.asarray(to_host(other))
+    one, two = np.asarray(to_host(results)), np.asarray(to_host(other))
     goal(entry, what, float(np.abs(one - two).max() / np.abs(two).max()), at_most=most)
 
 
 def passes_apart(
-    entry: Entry, found: Any, other: Any, loss: float, gradient: float, where: str = ""
+    entry: Entry, results: Any, other: Any, loss: float, gradient: float, where: str = ""
 ) -> None:
-    apart(entry, f"relative difference of the losses{where}", found[0], other[0], loss)
-    apart(entry, f"relative difference of the gradients{where}", found[1], other[1], gradient)
+    apart(entry, f"relative difference of the losses{where}", results[0], other[0], loss)
+    apart(entry, f"relative difference of the gradients{where}", results[1], other[1], gradient)
 
 
 def some_parameters(problem: Problem, like: Any) -> Any:
@@ -136,7 +136,7 @@ def fits_as_numpy(setup: Setup) -> Entry:
         apart(
             entry,
             f"relative difference, {name}",
-            fitted(model, setup.place.asarray(x), y),
+            fitted(model, setup.device.asarray(x), y),
             host,
             1e-6,
         )
@@ -161,9 +161,9 @@ def pass_as_formulas(setup: Setup) -> Entry:
     data = setup.rows("large")
     problem = data.problem(REG)
     theta = some_parameters(problem, data.x)
-    found = problem.value_and_grad(theta)
+    results = problem.value_and_grad(theta)
     with formulas():
-        passes_apart(entry, found, problem.value_and_grad(theta), 1e-6, 1e-4)
+        passes_apart(entry, results, problem.value_and_grad(theta), 1e-6, 1e-4)
     return entry
 
 
@@ -187,13 +187,13 @@ def memory_returns(setup: Setup) -> Entry:
         model = setup.models()[name]
         fitted(model, data.x, data.y)
         gc.collect()
-        before = setup.place.free_bytes()
+        before = setup.device.free_bytes()
         for _ in range(setup.count(_FITS)):
             fitted(model, data.x, data.y)
         gc.collect()
-        kept = before - setup.place.free_bytes()
+        kept = before - setup.device.free_bytes()
         goal(entry, f"bytes kept by {setup.count(_FITS)} fits, {name}", kept, at_most=_KEPT)
-    entry["figures"] = {"steps of a fit are": how_taken(setup.place.name)}
+    entry["figures"] = {"steps of a fit are": how_taken(setup.device.name)}
     return entry
 
 
@@ -202,14 +202,14 @@ def recorded_as_plain(setup: Setup) -> Entry:
     number of another step, which is off by far more."""
     entry: Entry = {}
     data = setup.rows("small")
-    x = setup.place.asarray(to_host(data.x)[:20_000, :256].astype(np.float64))
+    x = setup.device.asarray(to_host(data.x)[:20_000, :256].astype(np.float64))
     y = to_host(data.y)[:20_000]
     for name in ("softmax by adam", "net by momentum"):
         model = setup.models(lr_schedule="cosine")[name]
-        found = fitted(model, x, y)
+        results = fitted(model, x, y)
         with formulas():
-            apart(entry, f"relative difference, {name}", found, fitted(model, x, y), 1e-6)
-    entry["figures"] = {"steps of a fit are": how_taken(setup.place.name)}
+            apart(entry, f"relative difference, {name}", results, fitted(model, x, y), 1e-6)
+    entry["figures"] = {"steps of a fit are": how_taken(setup.device.name)}
     return entry
 
 
@@ -218,22 +218,22 @@ def many_bytes(setup: Setup) -> Entry:
     and rows picked from the end."""
     entry: Entry = {}
     rows, features, classes = setup.sizes["bytes"]
-    xp = setup.place.module
-    block = setup.place.asarray(host_rows(setup.place, min(rows, 1 << 14), features, "uint8"))
+    xp = setup.device.module
+    block = setup.device.asarray(host_rows(setup.device, min(rows, 1 << 14), features, "uint8"))
     x = xp.empty((rows, features), dtype=xp.uint8)
     for k, start in enumerate(range(0, rows, len(block))):
         stop = min(start + len(block), rows)
         x[start:stop] = block[: stop - start] // (k % 7 + 1)
-    y = setup.place.asarray(host_labels(rows, classes))
+    y = setup.device.asarray(host_labels(rows, classes))
     whole = softmax_problem(x, y, classes, REG)
     theta = some_parameters(whole, block) / 255.0
     half = rows // 2
     parts = [(half, slice(half)), (rows - half, slice(half, None))]
-    found = [
+    results = [
         (n, softmax_problem(x[part], y[part], classes, REG).value_and_grad(theta))
         for n, part in parts
     ]
-    mean = [sum(n / rows * values[k] for n, values in found) for k in range(2)]
+    mean = [sum(n / rows * values[k] for n, values in results) for k in range(2)]
     passes_apart(entry, whole.value_and_grad(theta), mean, 1e-5, 1e-4)
     last = np.arange(rows - 5, rows)
     picked = to_host(whole.rows.take(whole.rows.numbers(last)).raw)
@@ -246,21 +246,21 @@ def streamed_as_resident(setup: Setup) -> Entry:
     """The same chunks in other sizes, 20 times, also inside a stream that waits for no other."""
     entry: Entry = {}
     rows, features, classes = setup.sizes["small"]
-    host, y = host_rows(setup.place, rows, features, "float32"), host_labels(rows, classes)
+    host, y = host_rows(setup.device, rows, features, "float32"), host_labels(rows, classes)
     w = np.random.default_rng(1).standard_normal((classes, features)) / 50.0
-    rows_sent = streamed(setup.place, host)
+    rows_sent = streamed(setup.device, host)
     inside, outside = (
-        pass_over(setup.place, rows_sent.resident(), y, w),
-        pass_over(setup.place, rows_sent, y, w),
+        pass_over(setup.device, rows_sent.resident(), y, w),
+        pass_over(setup.device, rows_sent, y, w),
     )
     first = inside()
     for where, stream in (("", nullcontext()), (", in a side stream", setup.side_stream())):
         setup.synchronize()
         with stream:
-            found = [outside() for _ in range(setup.count(_STREAMED))]
+            results = [outside() for _ in range(setup.count(_STREAMED))]
             setup.synchronize()
-            passes_apart(entry, found[0], first, 1e-6, 1e-4, where)
-            differ = sum(int((to_host(one[1]) != to_host(found[0][1])).sum()) for one in found)
+            passes_apart(entry, results[0], first, 1e-6, 1e-4, where)
+            differ = sum(int((to_host(one[1]) != to_host(results[0][1])).sum()) for one in results)
         goal(entry, f"entries that differ when streamed again{where}", differ, at_most=0)
     return entry
 
@@ -272,8 +272,8 @@ def small_pool(setup: Setup) -> Entry:
     problem = data.problem(REG)
     theta = some_parameters(problem, data.x)
     whole = problem.value_and_grad(theta)
-    setup.place.free_bytes()
-    pool = setup.place.module.get_default_memory_pool() if setup.place.name == "cupy" else None
+    setup.device.free_bytes()
+    pool = setup.device.module.get_default_memory_pool() if setup.device.name == "cupy" else None
     if pool is not None:
         pool.set_limit(size=pool.used_bytes() + _LIMIT)
     try:
@@ -294,12 +294,12 @@ def interrupted(setup: Setup) -> Entry:
     data, model = setup.rows("small"), setup.models()["softmax by adam"]
     fitted(model, data.x, data.y)
     began = time.perf_counter()
-    before, taken = fitted(model, data.x, data.y), how_taken(setup.place.name)
+    before, taken = fitted(model, data.x, data.y), how_taken(setup.device.name)
     seconds = time.perf_counter() - began
     fractions = np.linspace(0.0, 1.0, setup.count(_INTERRUPTS), endpoint=False) ** 2
     stopped = sum(_interrupt(lambda: fitted(model, data.x, data.y), f * seconds) for f in fractions)
     apart(entry, "relative difference afterwards", fitted(model, data.x, data.y), before, 1e-5)
-    goal(entry, "recordings given up", int(how_taken(setup.place.name) != taken), at_most=0)
+    goal(entry, "recordings given up", int(how_taken(setup.device.name) != taken), at_most=0)
     entry["figures"] = {"fits stopped": stopped, "steps of a fit are": taken}
     return entry
 
@@ -339,14 +339,14 @@ CHECKS: dict[str, Callable[[Setup], Entry]] = {
 }
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
-    setup = Setup(place, args.quick)
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
+    setup = Setup(device, args.quick)
     for name in args.only:
-        with attempt(found, name) as entry:
-            place.free_bytes()
+        with attempt(entries, name) as entry:
+            device.free_bytes()
             entry |= CHECKS[name](setup)
-    return found
+    return entries
 
 
 _add_shared, run = benchmark("gpu_checks", _work)

@@ -54,9 +54,9 @@ def benchmark(
             raise BenchError(f"--state {state}: the folder is not there")
         device = Device(args.namespace)
         about = device.about()
-        found = work(device, args)
-        show(f"{name}, {about['name']}", found)
-        return {"device": about, "work": found}
+        results = work(device, args)
+        show(f"{name}, {about['name']}", results)
+        return {"device": about, "work": results}
 
     return add_arguments, run
 
@@ -91,10 +91,10 @@ def to_reach(line: dict[str, Any]) -> str:
     return ""
 
 
-def show(title: str, found: list[Entry]) -> None:
+def show(title: str, entries: list[Entry]) -> None:
     """Plain lines, as they go into a log: milliseconds and xclf's share of them, then the rest."""
     print(title)
-    for entry in found:
+    for entry in entries:
         print(entry["problem"])
         if "failed" in entry:
             print(f"    FAILED: {entry['failed']}")
@@ -129,7 +129,7 @@ def figures(value: Any) -> str:
 
 
 def fitting(
-    device: Device, shapes: Sequence[tuple[int, ...]], found: list[Entry]
+    device: Device, shapes: Sequence[tuple[int, ...]], entries: list[Entry]
 ) -> Iterator[tuple[int, ...]]:
     """The shapes (rows, features, classes) or (rows, features, classes, heads) that fit the device;
     the others leave a line that says so."""
@@ -139,7 +139,7 @@ def fitting(
         if why is None:
             yield shape
         else:
-            found.append({"problem": " x ".join(map(str, shape)), "failed": why})
+            entries.append({"problem": " x ".join(map(str, shape)), "failed": why})
 
 
 def no_memory(device: Device, needed: int) -> str | None:

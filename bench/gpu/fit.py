@@ -27,7 +27,7 @@ from bench.common.measuring import OURS, BenchError, optional, progress, summari
 from bench.common.record import remembered
 from bench.gpu.entries import Entry, benchmark, goal, no_memory, precision_of
 from bench.gpu.rows import DeviceRows, sizes, synthetic_embeddings
-from bench.gpu.torch_steps import shared, torch_place, torch_precision
+from bench.gpu.torch_steps import shared, torch_device, torch_precision
 from xclf import SoftmaxClassifier
 
 TORCH = "torch LBFGS"
@@ -37,20 +37,20 @@ _FAR = 1.2  # times the gap, within which float64 confirms what a fit saw in flo
 _FOR_EVER = 100_000  # iterations: the goal or the clock ends a fit
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
     """Seconds to 1e-4 of the optimum, the library's public estimator and torch taking turns."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     rows, features, classes = sizes(args)
     reg = 1.0 / (2.0 * args.strength * rows)
     name = f"softmax fit, {rows} x {features} x {classes}, reg {reg:.3g}, {args.precision}"
-    why = no_memory(place, 4 * rows * (features + 4 * classes))
+    why = no_memory(device, 4 * rows * (features + 4 * classes))
     if why is not None:
         return [{"problem": name, "failed": f"{why}: see --rows"}]
-    with attempt(found, name) as entry:
-        data = synthetic_embeddings(place, rows, features, classes)
-        fitters = _ready(place, data, reg, args)
+    with attempt(entries, name) as entry:
+        data = synthetic_embeddings(device, rows, features, classes)
+        fitters = _ready(device, data, reg, args)
         best = entry["optimum"] = _optimum(data, reg, args)
-        runs, times = _race(place, data, reg, best["objective"], fitters, args)
+        runs, times = _race(device, data, reg, best["objective"], fitters, args)
         entry |= {"goal": _GAP, "cap_s": args.cap, "strength": args.strength, "runs": runs}
         entry["seconds"] = times
         entry["figures"] = {
@@ -59,7 +59,7 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
             if not isinstance(some, str)
         }
         _compare(entry)
-    return found
+    return entries
 
 
 #: Fits under a watch, which it starts once its data are in place.
@@ -67,29 +67,29 @@ _Fitter = Callable[[Watch], Weights]
 
 
 def _ready(
-    place: Device, data: DeviceRows, reg: float, args: argparse.Namespace
+    device: Device, data: DeviceRows, reg: float, args: argparse.Namespace
 ) -> dict[str, _Fitter | str]:
     """Who fits, each having run once: what is compiled at its first use is compiled."""
     precision = precision_of(args)
-    _, _, why = torch_place(place)
-    found: dict[str, _Fitter | str] = {
+    _, _, why = torch_device(device)
+    results: dict[str, _Fitter | str] = {
         OURS: lambda watch: _ours(data, reg, precision, watch),
         TORCH: why or (lambda watch: _torch(data, reg, precision, watch)),
     }
-    for name, fitter in list(found.items()):
+    for name, fitter in list(results.items()):
         if isinstance(fitter, str):
             continue
-        place.free_bytes()
+        device.free_bytes()
         first = functools.partial(fitter, Watch(goal=-np.inf, cap=0.0))
         if name == OURS:
             first()
         elif isinstance(why := tried(first), str):
-            found[name] = why
-    return found
+            results[name] = why
+    return results
 
 
 def _race(
-    place: Device,
+    device: Device,
     data: DeviceRows,
     reg: float,
     best: float,
@@ -105,7 +105,7 @@ def _race(
         for name, fitter in fitters.items():
             if isinstance(fitter, str):
                 continue
-            place.free_bytes()
+            device.free_bytes()
             progress(f"{name}, turn {turn + 1} of {args.turns}")
             watch = Watch(goal=best * (1.0 + _GAP), cap=args.cap)
             w, b = fitter(watch)
@@ -154,8 +154,8 @@ def _optimum(data: DeviceRows, reg: float, args: argparse.Namespace) -> dict[str
     """Found in float64, once: kept in the folder `--state`, if there is one."""
     file = None if args.state is None else Path(args.state) / "gpu_optima.json"
     key = f"{tuple(data.x.shape)} x {data.classes} reg {reg!r} {args.namespace}"
-    found: dict[str, Any] = remembered(file, key, lambda: _find(data, reg, args.optimum_cap))
-    return found
+    results: dict[str, Any] = remembered(file, key, lambda: _find(data, reg, args.optimum_cap))
+    return results
 
 
 def _find(data: DeviceRows, reg: float, cap: float) -> dict[str, Any]:

@@ -35,21 +35,21 @@ ONE = "one head"
 _EACH = ", step by step"
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
     heads, pool, features, classes, batch = QUICK_HEADS if args.quick else HEADS
     name = f"step of {heads} heads, {features} x {classes}, batch {batch}, momentum, float32"
-    with attempt(found, name) as entry:
+    with attempt(entries, name) as entry:
         rng = np.random.default_rng(1)
-        x, y = place.normal(pool, features), place.asarray(rng.integers(0, classes, pool))
+        x, y = device.normal(pool, features), device.asarray(rng.integers(0, classes, pool))
         rows = rows_of(x, y, classes, namespace(x).float32)
         order = rng.permutation(pool)
         w = rng.standard_normal((heads * classes, features)) / features**0.5
-        flat = place.asarray(w.astype(np.float32))
-        index = place.asarray(order[:batch])
+        flat = device.asarray(w.astype(np.float32))
+        index = device.asarray(order[:batch])
         few = rows.take(index).x
-        every = _training(place, rows, classes, heads, order, batch)
-        one = _training(place, rows, classes, 1, order, batch)
+        every = _training(device, rows, classes, heads, order, batch)
+        one = _training(device, rows, classes, 1, order, batch)
         calls: dict[str, Contender] = {
             OURS: every.epochs()[0],
             ONE: one.epochs()[0],
@@ -58,23 +58,23 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
             "two products of the heads": lambda: (flat @ few.T) @ few,
             "rows gathered": lambda: rows.take(index),
         }
-        times = measure(place, calls, args.repeats, every.steps, whole=(OURS, ONE))
+        times = measure(device, calls, args.repeats, every.steps, whole=(OURS, ONE))
         entry["seconds"] = times
         entry["figures"] = {"steps of a fit are": how_taken(args.namespace)}
         medians = {name: one["median_s"] for name, one in times.items()}
         goal(entry, "ratio of step times", medians[OURS] / medians[ONE], at_most=4.0)
         plain = medians[OURS + _EACH] / medians[ONE + _EACH]
         goal(entry, "ratio of step times" + _EACH, plain)
-    return found
+    return entries
 
 
 def _training(
-    place: Device, rows: Rows, classes: int, heads: int, order: np.ndarray, batch: int
+    device: Device, rows: Rows, classes: int, heads: int, order: np.ndarray, batch: int
 ) -> Training:
     """Of all heads at once, each with its rate, its momentum and its reg."""
     size = classes * (int(rows.x.shape[1]) + 1)
     shape = (size,) if heads == 1 else (heads, size)
-    theta = place.asarray(np.zeros(shape, np.float32))
+    theta = device.asarray(np.zeros(shape, np.float32))
 
     def each(values: np.ndarray) -> Any:
         if heads == 1:

@@ -73,25 +73,25 @@ def _fit(x: Any, y: Any, iterations: int) -> Call:
     return call
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
     rows, features, classes = (QUICK_SHAPES if args.quick else SHAPES)[0]
     rng = np.random.default_rng(0)
-    x, y = place.normal(rows, features), host_labels(rows, classes)
+    x, y = device.normal(rows, features), host_labels(rows, classes)
     w = rng.standard_normal((classes, features)).astype(np.float32) / 50
-    with attempt(found, "a pass") as entry:
-        _add(entry, pass_over(place, x, y, w), 1)
-    with attempt(found, "an iteration of L-BFGS") as entry:
+    with attempt(entries, "a pass") as entry:
+        _add(entry, pass_over(device, x, y, w), 1)
+    with attempt(entries, "an iteration of L-BFGS") as entry:
         _add(entry, _fit(x, y, _MORE), _MORE - _FEW, _fit(x, y, _FEW))
     w1 = rng.standard_normal((_HIDDEN, features)).astype(np.float32) / 50
     w2 = rng.standard_normal((classes, _HIDDEN)).astype(np.float32) / 10
-    training = net_training(x, place.asarray(y), w1, w2, rng.permutation(rows), _BATCH, 0.9)
-    with attempt(found, "a step of the net, as a fit takes it") as entry:
+    training = net_training(x, device.asarray(y), w1, w2, rng.permutation(rows), _BATCH, 0.9)
+    with attempt(entries, "a step of the net, as a fit takes it") as entry:
         _add(entry, training.epochs()[0], training.steps)
-        entry.setdefault("figures", {})["steps of a fit are"] = how_taken(place.name)
-    with attempt(found, "a step of the net, by itself") as entry:
+        entry.setdefault("figures", {})["steps of a fit are"] = how_taken(device.name)
+    with attempt(entries, "a step of the net, by itself") as entry:
         _add(entry, training.single()[0], 1)
-    return found
+    return entries
 
 
 add_arguments, run = benchmark("gpu_launches", _work)

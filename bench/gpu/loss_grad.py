@@ -43,7 +43,7 @@ from bench.gpu.entries import (
     fitting,
     goal,
 )
-from bench.gpu.torch_steps import loss_and_grad, torch_place, torch_precision
+from bench.gpu.torch_steps import loss_and_grad, torch_device, torch_precision
 
 #: MiB of a chunk that xclf is tried with, beside its own choice
 CHUNKS, HEADS_CHUNKS = (32, 64, 256, 1024, 4096), (256, 1024, 4096, 16384)
@@ -53,56 +53,56 @@ _READS = "time / two reads of X at copy bandwidth"
 _SAME = 1e-3
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
     shapes = (*QUICK_SHAPES, QUICK_HEADS) if args.quick else (*SHAPES, HEADS)
-    for rows, features, classes, *heads in fitting(place, shapes, found):
+    for rows, features, classes, *heads in fitting(device, shapes, entries):
         rng = np.random.default_rng(1)
-        x = place.normal(rows, features)
-        y = place.asarray(rng.integers(0, classes, rows))
+        x = device.normal(rows, features)
+        y = device.asarray(rng.integers(0, classes, rows))
         w = (rng.standard_normal((*heads, classes, features)) / 50).astype(np.float32)
         several = f", {heads[0]} heads" if heads else ""
         for precision in (None, "tf32"):
             name = f"{rows} x {features} x {classes}{several}, {precision or 'float32'}"
-            with attempt(found, f"loss + gradient, {name}") as entry:
-                _compare(place, entry, (x, y, w), precision, args.repeats)
+            with attempt(entries, f"loss + gradient, {name}") as entry:
+                _compare(device, entry, (x, y, w), precision, args.repeats)
                 _goals(entry, (classes, *heads), precision)
         del x, y
     rows, features, classes = shapes[0][:3]
-    with attempt(found, f"loss + gradient, {rows} x {features} x {classes}, bytes") as entry:
-        _images(place, entry, (rows, features, classes), args.repeats)
-    return found
+    with attempt(entries, f"loss + gradient, {rows} x {features} x {classes}, bytes") as entry:
+        _images(device, entry, (rows, features, classes), args.repeats)
+    return entries
 
 
-def _images(place: Device, entry: Entry, shape: tuple[int, ...], n: int) -> None:
+def _images(device: Device, entry: Entry, shape: tuple[int, ...], n: int) -> None:
     """Rows of bytes, as readers of images give them: no float32 copy of all of them is made."""
     rows, features, classes = shape
     rng = np.random.default_rng(2)
-    x = place.asarray(rng.integers(0, 256, (rows, features), dtype=np.uint8))
-    y = place.asarray(rng.integers(0, classes, rows))
+    x = device.asarray(rng.integers(0, 256, (rows, features), dtype=np.uint8))
+    y = device.asarray(rng.integers(0, classes, rows))
     w = (rng.standard_normal((classes, features)) / 5000).astype(np.float32)
-    theta, target = flat(w, place.asarray(w[0])), place.module.empty(shape[:2], dtype=x.dtype)
+    theta, target = flat(w, device.asarray(w[0])), device.module.empty(shape[:2], dtype=x.dtype)
     problem = softmax_problem(x, y, classes, REG)
     calls: dict[str, Contender] = {
         OURS: lambda: problem.value_and_grad(theta),
         _FORMULAS: _by_formulas(problem, theta),
-        _COPY: lambda: place.copy_into(target, x),
+        _COPY: lambda: device.copy_into(target, x),
     }
-    times = entry["seconds"] = measure(place, calls, n)
+    times = entry["seconds"] = measure(device, calls, n)
     goal(entry, _READS, times[OURS]["median_s"] / times[_COPY]["median_s"])
 
 
 def _compare(
-    place: Device, entry: Entry, data: tuple[Any, Any, np.ndarray], precision: str | None, n: int
+    device: Device, entry: Entry, data: tuple[Any, Any, np.ndarray], precision: str | None, n: int
 ) -> None:
     x, y, w = data
     classes, features = w.shape[-2:]
-    theta, weights = flat(w, x), place.asarray(w.reshape(-1, features))
+    theta, weights = flat(w, x), device.asarray(w.reshape(-1, features))
     problem = softmax_problem(x, y, classes, REG, precision=precision)
-    target = place.module.empty(tuple(x.shape), dtype=x.dtype)
-    torch, _, _ = torch_place(place)
+    target = device.module.empty(tuple(x.shape), dtype=x.dtype)
+    torch, _, _ = torch_device(device)
     with product_precision(x, namespace(x).float32, precision), torch_precision(torch, precision):
-        found, gradient = problem.value_and_grad(theta)
+        results, gradient = problem.value_and_grad(theta)
         calls: dict[str, Contender] = {
             OURS: lambda: problem.value_and_grad(theta),
             _FORMULAS: _by_formulas(problem, theta),
@@ -111,36 +111,36 @@ def _compare(
                 for size in (CHUNKS if w.ndim == 2 else HEADS_CHUNKS)
             },
             _BARE: lambda: (weights @ x.T) @ x,
-            _COPY: lambda: place.copy_into(target, x),
-            _TORCH: loss_and_grad(place, x, y, w, REG) if w.ndim == 2 else "is for one head",
+            _COPY: lambda: device.copy_into(target, x),
+            _TORCH: loss_and_grad(device, x, y, w, REG) if w.ndim == 2 else "is for one head",
         }
         entry["losses"] = _losses(calls)
-        entry["seconds"] = measure(place, calls, n)
+        entry["seconds"] = measure(device, calls, n)
     exact, exact_gradient = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
     apart, size = to_host(gradient - exact_gradient), to_host(exact_gradient)
-    off = float(np.abs(to_host(found / exact) - 1.0).max())
+    off = float(np.abs(to_host(results / exact) - 1.0).max())
     goal(entry, "relative error of the loss", off)
     goal(entry, "relative error of the gradient", float(np.abs(apart).max() / np.abs(size).max()))
 
 
 def _losses(calls: dict[str, Contender]) -> dict[str, float | str]:
     """Of all that compute one. Raises BenchError where torch's is another."""
-    found: dict[str, float | str] = {}
+    results: dict[str, float | str] = {}
     for name in (OURS, _FORMULAS, _TORCH):
         call = calls[name]
         if isinstance(call, str):
-            found[name] = call
+            results[name] = call
             continue
         try:
-            found[name] = float(to_host(call()[0]).mean())
+            results[name] = float(to_host(call()[0]).mean())
         except Exception as error:
             if name == OURS:
                 raise
-            found[name] = calls[name] = reason(error)
-    for name, loss in found.items():
-        if not isinstance(loss, str) and not np.isclose(loss, found[OURS], rtol=_SAME):
-            raise BenchError(f"{name} computes {loss}, xclf {found[OURS]}: not the same problem")
-    return found
+            results[name] = calls[name] = reason(error)
+    for name, loss in results.items():
+        if not isinstance(loss, str) and not np.isclose(loss, results[OURS], rtol=_SAME):
+            raise BenchError(f"{name} computes {loss}, xclf {results[OURS]}: not the same problem")
+    return results
 
 
 def _goals(entry: Entry, columns: tuple[int, ...], precision: str | None) -> None:

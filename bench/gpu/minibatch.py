@@ -33,7 +33,7 @@ from bench.common.internals import (
 )
 from bench.common.measuring import OURS, Contender
 from bench.gpu.entries import Entry, benchmark, goal
-from bench.gpu.torch_steps import MOMENTUM, Step, TorchSteps, shared, torch_place
+from bench.gpu.torch_steps import MOMENTUM, Step, TorchSteps, shared, torch_device
 
 #: features, hidden, classes, batch, rows that batches are drawn from
 NETS = ((3072, 100, 10, 200, 50_000), (3072, 1024, 10, 4096, 204_800))
@@ -46,15 +46,15 @@ GRAPH, BOTH = "torch CUDA graph", "torch.compile in a CUDA graph"
 _FEW, _SAME = 4, 1e-5
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
     for shape in QUICK_NETS if args.quick else NETS:
         features, hidden, classes, batch, _ = shape
         name = f"step of {features}-{hidden}-{classes}, batch {batch}, momentum, float32"
-        with attempt(found, name) as entry:
-            _compare(place, entry, shape, args)
+        with attempt(entries, name) as entry:
+            _compare(device, entry, shape, args)
             _goals(entry, batch)
-    return found
+    return entries
 
 
 @dataclass
@@ -81,14 +81,16 @@ class Race:
         self.calls[name] = call if same else f"not the same step: {self.apart[name]:.2g} off"
 
 
-def _compare(place: Device, entry: Entry, shape: tuple[int, ...], args: argparse.Namespace) -> None:
+def _compare(
+    device: Device, entry: Entry, shape: tuple[int, ...], args: argparse.Namespace
+) -> None:
     features, hidden, classes, batch, pool = shape
     rng = np.random.default_rng(1)
     w1 = (rng.standard_normal((hidden, features)) / features**0.5).astype(np.float32)
     w2 = (rng.standard_normal((classes, hidden)) / hidden**0.5).astype(np.float32)
     order, y = rng.permutation(pool), rng.integers(0, classes, pool)
-    x = place.normal(pool, features)
-    training = net_training(x, place.asarray(y), w1, w2, order, batch, MOMENTUM)
+    x = device.normal(pool, features)
+    training = net_training(x, device.asarray(y), w1, w2, order, batch, MOMENTUM)
     exact = _exact(training, y, w1, w2)
 
     race = Race()
@@ -96,8 +98,8 @@ def _compare(place: Device, entry: Entry, shape: tuple[int, ...], args: argparse
     race.add(PLAIN, lambda: _single(training, w1.size, nullcontext), exact)
     race.add(FORMULAS, lambda: _single(training, w1.size, formulas), exact)
     for name in (EAGER, COMPILED, GRAPH, BOTH):
-        race.add(name, lambda name=name: _torch(name, place, training, y, w1, w2), exact)
-    entry["seconds"] = measure(place, race.calls, args.repeats, training.steps, whole=(OURS,))
+        race.add(name, lambda name=name: _torch(name, device, training, y, w1, w2), exact)
+    entry["seconds"] = measure(device, race.calls, args.repeats, training.steps, whole=(OURS,))
     entry["figures"] = {
         "steps of a fit are": how_taken(args.namespace),
         "weights off NumPy's by at most": race.apart,
@@ -145,9 +147,9 @@ def _single(
 
 
 def _torch(
-    name: str, place: Device, training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray
+    name: str, device: Device, training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray
 ) -> tuple[Contender, Any]:
-    torch, where, why = torch_place(place)
+    torch, where, why = torch_device(device)
     if why is not None:
         return why, None
     if name in (GRAPH, BOTH) and where != "cuda":
@@ -165,7 +167,7 @@ def _torch(
 
 def _step(name: str, steps: TorchSteps, index: Any) -> Step:
     # Without a GPU what is compiled is only traced: to see that it can be.
-    backend = "inductor" if steps.place.startswith("cuda") else "aot_eager"
+    backend = "inductor" if steps.where.startswith("cuda") else "aot_eager"
     if name == EAGER:
         return steps.eager()
     if name == GRAPH:

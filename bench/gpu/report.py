@@ -67,14 +67,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[Path]:
     """gpu_*.json in the order of the table; what keeps optima is none of them."""
-    found = [path for path in folder.glob("gpu_*.json") if path.stem != "gpu_optima"]
-    stages = [path.stem.removeprefix("gpu_") for path in found]
+    results = [path for path in folder.glob("gpu_*.json") if path.stem != "gpu_optima"]
+    stages = [path.stem.removeprefix("gpu_") for path in results]
 
-    def place(stage: str) -> tuple[int, str]:
+    def device(stage: str) -> tuple[int, str]:
         order = [k for k, name in enumerate(_ORDER) if stage.startswith(name)]
         return (order[0] if order else len(_ORDER), stage)
 
-    return [path for _, path in sorted(zip(map(place, stages), found, strict=True))]
+    return [path for _, path in sorted(zip(map(device, stages), results, strict=True))]
 
 
 def _name(stem: str, document: Document) -> str:
@@ -120,9 +120,9 @@ def _across(documents: dict[str, Document]) -> Iterator[dict[str, Any]]:
         for entry in documents.get("gpu_fit", {"results": {"work": []}})["results"]["work"]
         if "optimum" in entry and entry.get("strength") == 1.0
     ]
-    for stem, found in heads.items():
-        if optimum and 1.0 in found:
-            gap = found[1.0] / optimum[0] - 1.0
+    for stem, results in heads.items():
+        if optimum and 1.0 in results:
+            gap = results[1.0] / optimum[0] - 1.0
             measure = "relative gap of the head with C = 1, in float64"
             yield {"from": stem, "work": "the sweep", "ms": None, "measure": measure, "value": gap}
 

@@ -15,7 +15,7 @@ from bench.common.internals import (
     Problem,
     Streamed,
     as_parameters,
-    device,
+    device_of,
     flat,
     namespace,
     softmax_problem,
@@ -50,33 +50,33 @@ def sizes(args: argparse.Namespace) -> tuple[int, int, int]:
     return args.rows or rows, features, classes
 
 
-def synthetic_embeddings(place: Device, rows: int, features: int, classes: int) -> DeviceRows:
+def synthetic_embeddings(device: Device, rows: int, features: int, classes: int) -> DeviceRows:
     """Rows whose spectrum falls as a power law, with labels of a noisy linear teacher. Made where
     they stay, chunk by chunk, each from its own seed."""
     rng = np.random.default_rng(0)
-    mix = place.asarray(power_law(rng, features).astype(np.float32))
+    mix = device.asarray(power_law(rng, features).astype(np.float32))
     teacher = rng.standard_normal((features, classes)) * (3.0 / np.sqrt(features))
-    w = place.asarray(teacher.astype(np.float32))
+    w = device.asarray(teacher.astype(np.float32))
     xp = namespace(mix)
     x = xp.empty((rows, features), dtype=xp.float32)
     y = xp.empty((rows,), dtype=xp.int64)
     for k, start in enumerate(range(0, rows, _CHUNK)):
         stop = min(start + _CHUNK, rows)
-        part = place.normal(stop - start, features, 2 * k + 1) @ mix
-        noise = place.normal(stop - start, classes, 2 * k + 2)
+        part = device.normal(stop - start, features, 2 * k + 1) @ mix
+        noise = device.normal(stop - start, classes, 2 * k + 2)
         x[start:stop, :] = part
         y[start:stop] = xp.argmax(part @ w + 1.28 * noise, axis=1)
     return DeviceRows(x, y, classes)
 
 
-def host_rows(place: Device, rows: int, features: int, dtype: str) -> np.ndarray:
+def host_rows(device: Device, rows: int, features: int, dtype: str) -> np.ndarray:
     """Random rows in host memory."""
     if dtype == "uint8":
         return np.random.default_rng(0).integers(0, 256, (rows, features), dtype=np.uint8)
     out = np.empty((rows, features), np.float32)
     for k, start in enumerate(range(0, rows, 1 << 17)):
         stop = min(start + (1 << 17), rows)
-        out[start:stop] = to_host(place.normal(stop - start, features, k))
+        out[start:stop] = to_host(device.normal(stop - start, features, k))
     return out
 
 
@@ -84,14 +84,14 @@ def host_labels(rows: int, classes: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, classes, rows)
 
 
-def streamed(place: Device, host: np.ndarray) -> Streamed:
+def streamed(device: Device, host: np.ndarray) -> Streamed:
     """Rows on the host that are sent to the device in every pass."""
-    like = place.asarray(np.zeros(1, np.float32))
-    return Streamed(host, namespace(like), device(like))
+    like = device.asarray(np.zeros(1, np.float32))
+    return Streamed(host, namespace(like), device_of(like))
 
 
-def pass_over(place: Device, x: Any, y: np.ndarray, w: np.ndarray) -> Call:
+def pass_over(device: Device, x: Any, y: np.ndarray, w: np.ndarray) -> Call:
     """Objective and gradient over all rows, at weights w (C, D)."""
-    labels = place.asarray(y)
-    problem, theta = softmax_problem(x, labels, len(w), REG), flat(w, place.asarray(w[0]))
+    labels = device.asarray(y)
+    problem, theta = softmax_problem(x, labels, len(w), REG), flat(w, device.asarray(w[0]))
     return lambda: problem.value_and_grad(theta)

@@ -42,36 +42,36 @@ _EPOCHS = 5  # timed, at most
 _PIECE = 64 << 20  # bytes of one pinned copy
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
-    found: list[Entry] = []
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
+    entries: list[Entry] = []
     for rows, features, classes, dtype, batch in QUICK_STREAMS if args.quick else STREAMS:
         shape = f"{rows} x {features} x {classes} {dtype} rows"
-        with attempt(found, f"a pass of {shape}") as entry:
-            host, y = host_rows(place, rows, features, dtype), host_labels(rows, classes)
-            _pass(place, entry, host, y, classes, args.repeats)
+        with attempt(entries, f"a pass of {shape}") as entry:
+            host, y = host_rows(device, rows, features, dtype), host_labels(rows, classes)
+            _pass(device, entry, host, y, classes, args.repeats)
             if batch is not None:
-                with attempt(found, f"an epoch of {shape}, batch {batch}") as entry:
-                    _epoch(place, entry, host, y, classes, batch, min(args.repeats, _EPOCHS))
+                with attempt(entries, f"an epoch of {shape}, batch {batch}") as entry:
+                    _epoch(device, entry, host, y, classes, batch, min(args.repeats, _EPOCHS))
             del host
-    return found
+    return entries
 
 
 def _pass(
-    place: Device, entry: Entry, host: np.ndarray, y: np.ndarray, classes: int, repeats: int
+    device: Device, entry: Entry, host: np.ndarray, y: np.ndarray, classes: int, repeats: int
 ) -> None:
     w = np.random.default_rng(2).standard_normal((classes, host.shape[1])) / 50.0
     calls: dict[str, Contender] = {
-        OURS: pass_over(place, streamed(place, host), y, w),
-        RESIDENT: resident(place, host, y, w),
-        COPY: pinned_copies(place, host.nbytes),
-        "rows pinned": _pinned_rows(place, host),
+        OURS: pass_over(device, streamed(device, host), y, w),
+        RESIDENT: resident(device, host, y, w),
+        COPY: pinned_copies(device, host.nbytes),
+        "rows pinned": _pinned_rows(device, host),
     }
-    times = entry["seconds"] = measure(place, calls, repeats)
+    times = entry["seconds"] = measure(device, calls, repeats)
     _set_share(entry, times, host.nbytes)
 
 
 def _epoch(
-    place: Device,
+    device: Device,
     entry: Entry,
     host: np.ndarray,
     y: np.ndarray,
@@ -80,27 +80,27 @@ def _epoch(
     repeats: int,
 ) -> None:
     order = np.random.default_rng(3).permutation(len(host) - len(host) % batch)
-    there = _resident_rows(place, host)
-    sent = _training(place, streamed(place, host), y, classes, order, batch)
+    there = _resident_rows(device, host)
+    sent = _training(device, streamed(device, host), y, classes, order, batch)
     calls: dict[str, Contender] = {
         OURS: sent.epochs()[0],
         RESIDENT: there
         if isinstance(there, str)
-        else _training(place, there, y, classes, order, batch).epochs()[0],
+        else _training(device, there, y, classes, order, batch).epochs()[0],
         "one batch after the other": _in_turn(sent),
-        COPY: pinned_copies(place, host.nbytes),
-        "rows gathered": _pinned_rows(place, host, order, batch),
+        COPY: pinned_copies(device, host.nbytes),
+        "rows gathered": _pinned_rows(device, host, order, batch),
     }
-    times = entry["seconds"] = measure(place, calls, repeats)
+    times = entry["seconds"] = measure(device, calls, repeats)
     _set_share(entry, times, host[:1].nbytes * len(order))
 
 
 def _training(
-    place: Device, x: Any, y: np.ndarray, classes: int, order: np.ndarray, batch: int
+    device: Device, x: Any, y: np.ndarray, classes: int, order: np.ndarray, batch: int
 ) -> Training:
     """A minibatch fit of the linear model, from zero."""
-    problem = softmax_problem(x, place.asarray(y), classes, REG)
-    start = place.asarray(np.zeros(problem.objective.network.size, np.float32))
+    problem = softmax_problem(x, device.asarray(y), classes, REG)
+    start = device.asarray(np.zeros(problem.objective.network.size, np.float32))
     return Training(problem.objective, Momentum(0.9), problem.rows, start, order, batch)
 
 
@@ -127,24 +127,24 @@ def _set_share(entry: Entry, times: dict[str, Any], size: int) -> None:
     goal(entry, f"share of {words}", limits[slower] / seconds[OURS], at_least=0.8)
 
 
-def resident(place: Device, host: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
-    rows = _resident_rows(place, host)
-    return rows if isinstance(rows, str) else pass_over(place, rows, y, w)
+def resident(device: Device, host: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
+    rows = _resident_rows(device, host)
+    return rows if isinstance(rows, str) else pass_over(device, rows, y, w)
 
 
-def _resident_rows(place: Device, host: np.ndarray) -> Any:
+def _resident_rows(device: Device, host: np.ndarray) -> Any:
     """The rows on the device, or why they are not there."""
-    why = no_memory(place, host.nbytes + (4 << 30))
+    why = no_memory(device, host.nbytes + (4 << 30))
     if why is not None:
         return why
-    return streamed(place, host).resident()
+    return streamed(device, host).resident()
 
 
-def pinned_copies(place: Device, size: int) -> Call:
+def pinned_copies(device: Device, size: int) -> Call:
     """As many bytes from pinned memory, a piece after the other, nothing else done."""
     piece = min(_PIECE, size)
     lengths = [piece] * (size // piece) + ([size % piece] if size % piece else [])
-    if place.name != "cupy":
+    if device.name != "cupy":
         source = np.zeros(piece, np.uint8)
         target = np.empty_like(source)
 
@@ -155,7 +155,7 @@ def pinned_copies(place: Device, size: int) -> Call:
         return plain
     import cupyx
 
-    cupy = place.module
+    cupy = device.module
     pinned = cupyx.empty_pinned((piece,), np.uint8)
     pinned.fill(0)
     buffer = cupy.empty((piece,), cupy.uint8)
@@ -169,14 +169,14 @@ def pinned_copies(place: Device, size: int) -> Call:
 
 
 def _pinned_rows(
-    place: Device, host: np.ndarray, order: np.ndarray | None = None, batch: int = 0
+    device: Device, host: np.ndarray, order: np.ndarray | None = None, batch: int = 0
 ) -> Call:
     """Every chunk, or every batch of an order, written to one pinned buffer, as the channel to the
     device does it."""
     many = len(host) if order is None else len(order)
     size = batch or max(1, CHUNK // (host.shape[1] * host.itemsize))
     length = min(size, many) * host.shape[1] * host.itemsize
-    if place.name == "cupy":
+    if device.name == "cupy":
         import cupyx
 
         memory = cupyx.empty_pinned((length,), np.uint8)

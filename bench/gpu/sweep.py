@@ -180,7 +180,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
+def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
     """One call: as far as its time and its passes go."""
     began = time.perf_counter()
     rows, features, classes = sizes(args)
@@ -193,19 +193,19 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
     state = State(file, f"{name}, {args.namespace}", len(regs), size)
     # Rows with their chunks; a dozen vectors in float64 and the fewest pairs in float32, per head.
     needed = 4 * rows * (features + 4) + (3 << 30) + len(regs) * size * (96 + 8 * LEAST_PAIRS)
-    why = no_memory(place, needed)
+    why = no_memory(device, needed)
     if not state.checked and why is not None and not args.quick:
         return [{"problem": name, "failed": f"{why}: see --rows"}]
-    found: list[Entry] = []
-    with attempt(found, name) as entry:
+    entries: list[Entry] = []
+    with attempt(entries, name) as entry:
         if not state.checked:
             progress("making the rows")
-            data = synthetic_embeddings(place, rows, features, classes)
+            data = synthetic_embeddings(device, rows, features, classes)
             if len(state.running):
                 _go_on(data, state, regs, args, began + args.call_seconds)
             if not len(state.running):
                 progress("measuring where the heads ended, in float64")
-                place.free_bytes()
+                device.free_bytes()
                 state.check(data, regs)
         entry |= state.summary(strengths, regs)
         entry["figures"] = {"passes": entry["passes"], "converged": int(state.converged.sum())}
@@ -216,7 +216,7 @@ def _work(place: Device, args: argparse.Namespace) -> list[Entry]:
             f"{name}: {entry['minutes']:.2f} minutes, {entry['passes']} passes, "
             f"{len(state.running)} heads go on"
         )
-    return found
+    return entries
 
 
 def _go_on(

@@ -18,7 +18,7 @@ MOMENTUM = 0.9
 _WARM = 3  # steps before a capture, as torch's manual has it
 
 
-def torch_place(device: Device) -> tuple[Any, str, str | None]:
+def torch_device(device: Device) -> tuple[Any, str, str | None]:
     """(torch, device name, why not)."""
     torch = optional("torch")
     if torch is None:
@@ -51,12 +51,12 @@ def shared(torch: Any, array: Any) -> Any:
 
 def loss_and_grad(device: Device, x: Any, y: Any, w: np.ndarray, reg: float) -> Contender:
     """(loss, gradients) by autograd."""
-    torch, place, why = torch_place(device)
+    torch, where, why = torch_device(device)
     if why is not None:
         return why
     rows, labels = shared(torch, x), shared(torch, y)
-    weight = torch.from_numpy(w).to(place).requires_grad_()
-    bias = torch.zeros(len(w), device=place, requires_grad=True)
+    weight = torch.from_numpy(w).to(where).requires_grad_()
+    bias = torch.zeros(len(w), device=where, requires_grad=True)
 
     def call() -> Any:
         scores = torch.nn.functional.linear(rows, weight, bias)
@@ -89,12 +89,12 @@ class TorchSteps:
     def __init__(self, torch: Any, x: Any, labels: Any, w1: np.ndarray, w2: np.ndarray) -> None:
         self.torch, self.x, self.labels = torch, x, labels
         self.start = (w1, w2)
-        self.place = str(x.device)
+        self.where = str(x.device)
 
     def eager(self, fused: bool | None = None) -> Step:
         """As people write it; `fused` is that of torch.optim.SGD."""
         torch = self.torch
-        net = torch_net(torch, *self.start, self.place)
+        net = torch_net(torch, *self.start, self.where)
         params = list(net.parameters())
         first = [parameter.detach().clone() for parameter in params]
         optimizer = torch_sgd(torch, net, MOMENTUM, fused)
@@ -117,7 +117,7 @@ class TorchSteps:
     def compiled(self, backend: str = "inductor") -> Step:
         """The whole step as one graph of torch.compile: gather, forward, backward and update."""
         torch, linear = self.torch, self.torch.nn.functional.linear
-        first = [one.detach() for one in torch_net(torch, *self.start, self.place).parameters()]
+        first = [one.detach() for one in torch_net(torch, *self.start, self.where).parameters()]
         params = [one.clone() for one in first]
         velocities = [torch.zeros_like(one) for one in first]
 
