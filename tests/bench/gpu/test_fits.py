@@ -8,8 +8,10 @@ import pytest
 from bench_gpu_cases import HERE, run
 from scipy.special import logsumexp, softmax
 
-from bench import _device, _gpu_data, _measure, gpu_fit, gpu_sweep
 from bench.__main__ import main
+from bench.common.device import Device
+from bench.common.measuring import summarise
+from bench.gpu import fit, rows, sweep
 
 
 @pytest.mark.parametrize("namespace", HERE)
@@ -50,8 +52,8 @@ def test_a_peer_that_cannot_run_leaves_its_reason(tmp_path, monkeypatch):
     def no_room(*_):
         raise MemoryError("no room\nfor this")
 
-    monkeypatch.setattr(gpu_fit, "torch_place", lambda place: (None, "", None))
-    monkeypatch.setattr(gpu_fit, "_torch", no_room)
+    monkeypatch.setattr(fit, "torch_device", lambda device: (None, "", None))
+    monkeypatch.setattr(fit, "_torch", no_room)
     words = ["gpu_fit", "--quick", "--turns", "1", "--namespace", "numpy"]
     (entry,) = run(tmp_path, *words)["results"]["work"]
     assert entry["seconds"]["torch LBFGS"] == "MemoryError: no room"
@@ -73,9 +75,9 @@ def test_share_of_torch(theirs):
             "xclf": [{"ended_by": ours, "final_gap": gap}],
             "torch LBFGS": [{"ended_by": theirs, "final_gap": 1e-4}],
         }
-        seconds = _measure.summarise({"xclf": [1.0], "torch LBFGS": [4.0]})
+        seconds = summarise({"xclf": [1.0], "torch LBFGS": [4.0]})
         entry = {"runs": runs, "seconds": seconds}
-        gpu_fit._compare(entry)
+        fit._compare(entry)
         return entry
 
     (line,) = compared("goal")["measures"]
@@ -122,9 +124,9 @@ def test_gpu_sweep_goes_on_where_it_was(namespace, tmp_path, capsys):
 
 
 def test_where_heads_ended_is_measured_in_float64():
-    data = _gpu_data.power_law(_device.Device("numpy"), 200, 6, 3)
+    data = rows.synthetic_embeddings(Device("numpy"), 200, 6, 3)
     regs, size = np.array([0.1, 0.001]), 3 * 7
-    state = gpu_sweep.State(None, "", 2, size)
+    state = sweep.State(None, "", 2, size)
     state.theta = np.random.default_rng(0).standard_normal((2, size)).astype(np.float32)
     assert not state.checked
     state.check(data, regs)
@@ -141,9 +143,9 @@ def test_where_heads_ended_is_measured_in_float64():
 
 
 def test_curvatures_are_passes_too():
-    data = _gpu_data.power_law(_device.Device("numpy"), 50, 4, 3)
+    data = rows.synthetic_embeddings(Device("numpy"), 50, 4, 3)
     plain = data.problem(0.1)
-    problem = gpu_sweep._Counted(plain.objective, plain.rows)
+    problem = sweep._Counted(plain.objective, plain.rows)
     theta = np.zeros(15)
     problem.value_and_grad(theta)
     problem.curvature(theta)
@@ -151,7 +153,7 @@ def test_curvatures_are_passes_too():
 
 
 def test_gpu_sweep_ends_at_its_passes(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_sweep, "_MOST", 3)
+    monkeypatch.setattr(sweep, "_MOST", 3)
     words = ["gpu_sweep", "--quick", "--namespace", "numpy", "--state", str(tmp_path)]
     (entry,) = run(tmp_path, *words)["results"]["work"]
     assert entry["finished"]
@@ -161,15 +163,15 @@ def test_gpu_sweep_ends_at_its_passes(tmp_path, monkeypatch):
 
 
 def test_the_power_law_is_made_from_seeds(monkeypatch):
-    place = _device.Device("numpy")
-    data = _gpu_data.power_law(place, 500, 20, 5)
-    again = _gpu_data.power_law(place, 500, 20, 5)
+    here = Device("numpy")
+    data = rows.synthetic_embeddings(here, 500, 20, 5)
+    again = rows.synthetic_embeddings(here, 500, 20, 5)
     np.testing.assert_array_equal(data.x, again.x)
     np.testing.assert_array_equal(data.y, again.y)
     assert set(data.y.tolist()) == set(range(5))
     values = np.linalg.eigvalsh(np.cov(data.x.T))[::-1]
     gradient = np.polyfit(np.log(np.arange(1, 21)), np.log(values), 1)[0]
     assert -2.6 < gradient < -1.6  # spread falls as 1 / j, variance as its square
-    monkeypatch.setattr(_gpu_data, "_CHUNK", 100)
-    chunks = _gpu_data.power_law(place, 500, 20, 5).x
+    monkeypatch.setattr(rows, "_CHUNK", 100)
+    chunks = rows.synthetic_embeddings(here, 500, 20, 5).x
     assert len(np.unique(chunks, axis=0)) == 500  # every chunk has a seed of its own

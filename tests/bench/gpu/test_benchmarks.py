@@ -4,15 +4,16 @@ No time is asserted.
 """
 
 import functools
+from collections import Counter
 
 import numpy as np
 import pytest
 from bench_gpu_cases import HERE, measures, results, run
 
-from bench import _device, _gpu, _measure, gpu_facts, gpu_loss_grad, gpu_minibatch, gpu_stream
 from bench.__main__ import main
-from xclf.objectives import _fused, _one_read
-from xclf.rows import _rows
+from bench.common import device, internals
+from bench.common.measuring import optional
+from bench.gpu import entries, launches, loss_grad, minibatch, rows, stream
 
 
 @pytest.mark.parametrize("namespace", HERE)
@@ -35,7 +36,7 @@ def test_gpu_loss_grad(namespace, tmp_path):
     one, several, images = found.values()
     assert "3 heads" in several["problem"]
     assert images["problem"].endswith("bytes")
-    assert {"xclf", "xclf, two products", "copy of X"} == set(images["seconds"])
+    assert {"xclf", "formulas", "copy of X"} == set(images["seconds"])
     assert measures(one)["time / two reads of X at copy bandwidth"]["at_most"] == 1.4
     assert "at_most" not in measures(several)["time / two reads of X at copy bandwidth"]
     for entry in (one, several):
@@ -47,13 +48,13 @@ def test_gpu_loss_grad(namespace, tmp_path):
         assert products == ours / times["two products"]["median_s"]
         assert found["relative error of the loss"]["value"] < 1e-6
         assert 0.0 < found["relative error of the gradient"]["value"] < 1e-5
-        assert {"xclf, formula", "xclf, launch by launch"} <= set(times)
+        assert "formulas" in times
         assert sum(name.startswith("xclf, chunks of") for name in times) >= 4
     assert several["seconds"]["torch"] == "is for one head"
 
 
 def test_goals_are_those_of_the_shapes_they_are_set_for():
-    names = ("xclf", "xclf, two products", "copy of X", "two products", "torch")
+    names = ("xclf", "formulas", "copy of X", "two products", "torch")
     seconds = {name: {"median_s": 1.0} for name in names}
     for columns, precision, reads, products in (
         ((10,), None, 1.4, None),
@@ -63,7 +64,7 @@ def test_goals_are_those_of_the_shapes_they_are_set_for():
         ((1000, 45), None, None, None),
     ):
         entry = {"seconds": seconds}
-        gpu_loss_grad._goals(entry, columns, precision)
+        loss_grad._goals(entry, columns, precision)
         found = measures(entry)
         assert found["time / two reads of X at copy bandwidth"].get("at_most") == reads
         assert found["time / its two matrix products alone"].get("at_most") == products
@@ -71,39 +72,31 @@ def test_goals_are_those_of_the_shapes_they_are_set_for():
 
 def test_a_goal_is_reached_or_not():
     entry = {}
-    _gpu.goal(entry, "a", 1.0, at_most=1.0)
-    _gpu.goal(entry, "b", 1.1, at_most=1.0)
-    _gpu.goal(entry, "c", 0.8, at_least=0.8)
-    _gpu.goal(entry, "d", 0.7, at_least=0.8)
-    _gpu.goal(entry, "e", 0.7)
+    entries.goal(entry, "a", 1.0, at_most=1.0)
+    entries.goal(entry, "b", 1.1, at_most=1.0)
+    entries.goal(entry, "c", 0.8, at_least=0.8)
+    entries.goal(entry, "d", 0.7, at_least=0.8)
+    entries.goal(entry, "e", 0.7)
     assert [line.get("reached") for line in entry["measures"]] == [True, False, True, False, None]
 
 
 def test_a_torch_that_solves_another_problem_is_not_timed(tmp_path, monkeypatch):
-    other = 2.0 * _gpu.REG
-    right = gpu_loss_grad.loss_and_grad
-    if _measure.optional("torch") is None:
+    other = 2.0 * internals.REG
+    right = loss_grad.loss_and_grad
+    if optional("torch") is None:
         pytest.skip("torch is not installed")
-    monkeypatch.setattr(
-        gpu_loss_grad, "loss_and_grad", lambda *args: right(*args[:-1], 1e4 * other)
-    )
+    monkeypatch.setattr(loss_grad, "loss_and_grad", lambda *args: right(*args[:-1], 1e4 * other))
     words = ["gpu_loss_grad", "--quick", "--repeats", "1", "--namespace", "numpy"]
     entry = run(tmp_path, *words)["results"]["work"][0]
     assert "not the same problem" in entry["failed"]
 
 
-def test_switches_are_put_back():
-    before = _rows._DEVICE_CHUNK
-    with gpu_loss_grad._chunks_of(77):
-        assert before != _rows._DEVICE_CHUNK == 77
-    assert before == _rows._DEVICE_CHUNK
-    with _gpu.without(_fused):
-        assert _fused._trust.lost
-        assert not _one_read._trust.lost
-    assert not _fused._trust.lost
-    with pytest.raises(ZeroDivisionError), _gpu.without(*_gpu.KERNELS):
+def test_the_limit_of_chunks_is_put_back():
+    before = internals._rows._DEVICE_CHUNK
+    with pytest.raises(ZeroDivisionError), internals.chunks_of(77):
+        assert before != internals._rows._DEVICE_CHUNK == 77
         _ = 1 / 0
-    assert not any(kernel._trust.lost for kernel in _gpu.KERNELS)
+    assert before == internals._rows._DEVICE_CHUNK
 
 
 @pytest.mark.parametrize("namespace", HERE)
@@ -114,7 +107,7 @@ def test_gpu_minibatch(namespace, tmp_path):
     assert set(apart) == timed
     assert max(apart.values()) < 1e-6
     torch = {"torch eager", "torch.compile"} if "torch" in HERE else set()
-    assert timed == {"xclf", "xclf, step by step", *torch}
+    assert timed == {"xclf", "xclf, step by step", "xclf, formulas", *torch}
     if torch:
         assert measures(entry)["time / torch eager"]["at_most"] == 0.4
         best = min(entry["seconds"][name]["median_s"] for name in torch)
@@ -134,13 +127,13 @@ def test_what_a_step_is_held_to(batch, most):
     peers = ("torch eager", "torch.compile", "torch CUDA graph")
     seconds = {name: {"median_s": 1.0} for name in ("xclf", *peers)}
     entry = {"seconds": {**seconds, "torch.compile in a CUDA graph": "why"}}
-    gpu_minibatch._goals(entry, batch)
+    minibatch._goals(entry, batch)
     found = {name: line["at_most"] for name, line in measures(entry).items() if "at_most" in line}
     assert found == most
 
 
 def test_another_step_is_not_timed():
-    race, exact = gpu_minibatch.Race(), np.zeros((2, 3))
+    race, exact = minibatch.Race(), np.zeros((2, 3))
     race.add("xclf", lambda: (list, exact), exact)
     race.add("other", lambda: (list, exact + 1e-3), exact)
     race.add("broken", lambda: 1 / 0, exact)
@@ -159,35 +152,13 @@ def test_peers_that_fail_leave_their_reason_and_the_rest_is_timed():
 
     calls = {name: functools.partial(count, name) for name in counts}
     calls["peer"] = lambda: 1 / 0
-    found = _device.measure(_device.Device("numpy"), calls, 2, 10, whole=("whole",))
+    found = device.measure(device.Device("numpy"), calls, 2, 10, whole=("whole",))
     assert found["peer"] == "ZeroDivisionError: division by zero"
     assert found["whole"]["repeats"] == 2
     # Once to warm up and twice timed, ten steps each; and once more to see that a peer runs.
     assert counts == {"xclf": 30, "whole": 4}
     with pytest.raises(ZeroDivisionError):
-        _device.measure(_device.Device("numpy"), {"xclf": lambda: 1 / 0}, 2)
-
-
-@pytest.mark.parametrize("namespace", HERE)
-def test_gpu_facts_hold(namespace, tmp_path):
-    found = results(tmp_path, "gpu_facts", namespace)
-    assert len(found) == 7
-    for problem, entry in found.items():
-        for line in entry["measures"]:
-            assert line["reached"], (problem, line)
-
-
-def test_gpu_facts_see_what_differs():
-    class Model:
-        objective_, n_iter_, intercept_ = 1.0, 1, np.zeros(2)
-
-        def fit(self, x, y):
-            self.coef_ = np.full((2, 2), self.n_iter_ / 3.0)
-            self.n_iter_ += 1
-
-    entry = {}
-    gpu_facts._twice(entry, Model(), None, None)
-    assert entry["measures"][0]["reached"] is False
+        device.measure(device.Device("numpy"), {"xclf": lambda: 1 / 0}, 2)
 
 
 @pytest.mark.parametrize("namespace", HERE)
@@ -209,18 +180,43 @@ def test_gpu_heads_and_streams(name, namespace, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_streamed_and_resident_passes_are_the_same_pass(dtype):
-    place = _device.Device("numpy")
-    host = gpu_stream.host_rows(place, 300, 7, dtype)
-    y, w = gpu_stream._labels(300, 4), np.random.default_rng(0).standard_normal((4, 7)) / 9.0
-    streamed = gpu_stream.pass_over(place, gpu_stream.streamed(place, host), y, w)()
-    resident = gpu_stream.resident(place, host, y, w)()
+    here = device.Device("numpy")
+    host = rows.host_rows(here, 300, 7, dtype)
+    y, w = rows.host_labels(300, 4), np.random.default_rng(0).standard_normal((4, 7)) / 9.0
+    streamed = rows.pass_over(here, rows.streamed(here, host), y, w)()
+    resident = stream.resident(here, host, y, w)()
     for one, other in zip(streamed, resident, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
-@pytest.mark.skipif(_measure.optional("cupy") is not None, reason="CuPy is there")
+@pytest.mark.skipif(optional("cupy") is not None, reason="CuPy is there")
 def test_without_cupy_one_clear_line(capsys):
     assert main(["gpu_ceilings", "--quick"]) == 2
     error = capsys.readouterr().err
     assert "cupy is not installed" in error
     assert len(error.splitlines()) == 1
+
+
+# --- launches ----------------------------------------------------------------------------------
+
+
+def test_launches_without_a_profiler_say_so(tmp_path):
+    found = results(tmp_path, "gpu_launches", "numpy")
+    assert len(found) == 4
+    assert {entry["figures"]["counts"] for entry in found.values()} == {"needs a torch with CUDA"}
+
+
+def test_launches_are_counted_by_kind_over_what_the_shorter_fit_has(monkeypatch):
+    events = [
+        {"cat": "kernel", "name": "sgemm"},
+        {"cat": "gpu_memcpy", "name": "Memcpy DtoH (Device -> Pinned)"},
+        {"cat": "gpu_memset", "name": "Memset (Device)"},
+        {"cat": "cpu_op", "name": "aten::mm"},
+        {"name": "process_name"},
+    ]
+    kinds = [launches._kind(event) for event in events]
+    assert kinds == ["kernel", "Memcpy DtoH", "Memset (Device)", None, None]
+    monkeypatch.setattr(launches, "count", lambda call: call())
+    entry = {}
+    launches._add(entry, lambda: Counter(kernel=70), 20, lambda: Counter(kernel=30))
+    assert measures(entry)["kernel"]["value"] == 2.0
