@@ -4,29 +4,37 @@
 #     bench/gpu.sh OUT_DIR [stage...]
 #
 # Every stage leaves OUT_DIR/<stage>.done; one that has it is skipped. A stage is begun only if the
-# time left in this call is likely to be enough for it, else a shorter one behind it is. So the same
-# line, called again and again with the same OUT_DIR, does everything:
+# time left in this call is likely to be enough for it. What says whether the library is right comes
+# first and in this order; among the speeds behind it a shorter one is taken where a longer one has
+# no time. So the same line, called again and again with the same OUT_DIR, does everything:
 #
 #     call | stages, with the seconds expected of an H200                                    | sum
-#     1    | info 10, install 15, tests 150, ceilings 20, loss_grad 70, minibatch 90,        | 485
-#          | heads 20, stream 50, facts 60                                                   |
-#     2    | fit 230, sweep_tf32 280                                                         | 510
-#     3    | sweep 530                                                                       | 530
-#     4    | fit_tf32 90, tests_rest 150                                                     | 240
+#     1    | info 10, install 15, first 60, tests_off 150, tests_on 150, memcheck 150        | 535
+#     2    | racecheck 150, checks_off 150, checks 150, launches 40                          | 490
+#     3    | ceilings 20, loss_grad 70, minibatch 90, heads 20, stream 50, accelerators 200  | 450
+#     4    | fit 230, sweep_tf32 280                                                         | 510
+#     5    | sweep 530                                                                       | 530
+#     6    | fit_tf32 90, tests_rest 150                                                     | 240
 #
 # What the seconds are made of: copies at 4.3 TB/s, float32 products at 50 TFLOP/s, TF32 at 300, the
 # bus at 25 GB/s. A pass over 1280000 x 1024 x 1000 is two products of 2.6 TFLOP, 105 ms or 17 ms,
 # and one of the sweep's 45 heads 236 TFLOP: 4.7 s, or 0.8 s and the elementwise work. fit finds the
 # optimum in float64 (at most 120 s), and torch is stopped after 40 s, twice; minibatch waits for
-# torch.compile; sweep ends at 200 passes, of fewer and fewer heads. The most important come first:
-# stop where the time is up. Where half an hour is all there is, and the machine's start counts, it
-# ends before tests_rest, which say the least of a GPU.
+# torch.compile; sweep ends at 200 passes, of fewer and fewer heads. Where half an hour is all there
+# is, and the machine's start counts, it ends in the sweep.
 #
-# tests runs what needs CuPy or torch on the GPU, tests_rest all the rest. With pytest-xdist they run
-# in several processes. Remove a .done to repeat its stage. The sweeps keep their parameters in
-# OUT_DIR/gpu_sweep-*.npz (180 MB each), from which the next call goes on, for some passes more;
-# without an end a sweep has no .done. Failed tests are a result; a benchmark that failed is tried
-# again by the next call.
+# first      the backends, and a fit of each estimator as NumPy's, without accelerators
+# tests_off  the tests that need CuPy or torch on the GPU, without accelerators; tests_on: with them;
+#            tests_rest: all other tests, with what is on by default
+# memcheck, racecheck   the accelerators' tests under compute-sanitizer, where it is installed
+# checks     bit for bit, memory after 50 fits, recorded steps, more than 2^31 values, streams, a
+#            small pool, Ctrl-C (python -m bench gpu_checks); checks_off: without accelerators
+# launches   kernels and copies of an iteration; all behind it are speeds, with accelerators
+#
+# With pytest-xdist tests run in several processes. Remove a .done to repeat its stage. The sweeps
+# keep their parameters in OUT_DIR/gpu_sweep-*.npz (180 MB each), from which the next call goes on,
+# for some passes more; without an end a sweep has no .done. Failed tests are a result; a benchmark
+# that failed is tried again by the next call.
 #
 # Every call ends with OUT_DIR/results.tar.gz: results, logs, and the folder `results`, which holds
 # what belongs into bench/results under its names there, and report.md, the table for the README
@@ -43,18 +51,21 @@
 #   PYTHON   the interpreter that has CuPy (default python3)
 #   PYTEST   test files (default tests)
 #   WORKERS  processes of pytest-xdist (default 12, at most the processors)
+#   DATA     data sets of the stage accelerators (default digits): see python -m bench accelerators
 #   QUICK    if set, tiny sizes, and any namespace: QUICK=numpy shows that it all runs
 #
 # Figures are in OUT_DIR/*.json only when they were measured here. Exit status: 0; 1 when tests or a
 # benchmark failed or something is still to do; 2 for wrong usage or no GPU.
 set -u -o pipefail
 
-STAGES="info install tests ceilings loss_grad minibatch heads stream facts fit sweep_tf32 sweep \
+IN_ORDER="info install first tests_off tests_on memcheck racecheck checks_off checks launches"
+STAGES="$IN_ORDER ceilings loss_grad minibatch heads stream accelerators fit sweep_tf32 sweep \
 fit_tf32 tests_rest summary"
 PYTHON=${PYTHON:-python3}
 WHEELS=${WHEELS:-.whl}
 TIME=${TIME:-570}
 QUICK=${QUICK:-}
+DATA=${DATA:-digits}
 
 if [ $# -lt 1 ] || [ "$1" = "-h" ] || [ "$1" = "--help" ]; then
     echo "usage: bench/gpu.sh OUT_DIR [stage...]; stages: $STAGES" >&2
@@ -87,7 +98,7 @@ export PYTHONPATH="$PWD:$XCLF_SITE${PYTHONPATH:+:$PYTHONPATH}"
 export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
 # What one process compiles the others find, whatever HOME is here.
 export CUPY_CACHE_DIR=${CUPY_CACHE_DIR:-$OUT/kernels}
-export PYTHON OUT WHEELS QUICK
+export PYTHON OUT WHEELS QUICK DATA
 export GOES_ON=75 # the status of a stage that the next call is to take further
 
 stage_info() {
@@ -127,44 +138,73 @@ sys.exit(bool(missing and not (missing == ["cupy"] and __import__("os").environ[
 END
 }
 
-# tests NAME EXPRESSION: those whose names the expression selects. Ctrl-C works in them even if this
-# script was started with the signal ignored, as jobs in the background are. What the versions here
-# deprecate is told, and fails nothing.
+stage_first() {
+    XCLF_ACCELERATE=off "$PYTHON" -m xclf backends
+    XCLF_ACCELERATE=off benchmark first checks --only fits_as_numpy
+}
+
+# tests NAME EXPRESSION [UNDER...]: those whose names the expression selects, perhaps under a tool.
+# Ctrl-C works in them even if this script was started with the signal ignored, as jobs in the
+# background are. What the versions here deprecate is told, and fails nothing.
 tests() {
-    local required=cupy
+    local name=$1 which=$2 required=cupy workers="" most=${WORKERS:-12} cores
+    shift 2
     [ -z "$QUICK" ] || required=$QUICK
-    local workers="" most=${WORKERS:-12} cores
     cores=$(nproc)
     [ "$most" -le "$cores" ] || most=$cores
-    "$PYTHON" -c 'import xdist' 2> /dev/null && workers="-n $most"
+    [ $# -gt 0 ] || { "$PYTHON" -c 'import xdist' 2> /dev/null && workers="-n $most"; }
     mkdir -p "$OUT/tests"
-    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 XCLF_REQUIRE=$required "$PYTHON" -c '
-import signal, sys, pytest
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 XCLF_REQUIRE=$required "$@" "$PYTHON" -c '
+import os, signal, sys, pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if os.environ.get("NO_POOL"):
+    import cupy
+    cupy.cuda.set_allocator(None)
 sys.exit(pytest.main(sys.argv[1:]))' \
         -p no:cacheprovider -q -rfE --continue-on-collection-errors --durations=15 $workers \
         -W default::DeprecationWarning -W default::PendingDeprecationWarning \
-        --junitxml="$OUT/tests/$1.xml" -k "$2" ${PYTEST:-tests}
+        --junitxml="$OUT/tests/$name.xml" -k "$which" ${PYTEST:-${FILES:-tests}}
     local status=$?
     [ "$status" -ne 5 ] || status=0 # none selected
     return "$status"
 }
-stage_tests() { tests gpu "${QUICK:-cupy or cuda}"; }
+stage_tests_off() { XCLF_ACCELERATE=off tests off "${QUICK:-cupy or cuda}"; }
+stage_tests_on() { XCLF_ACCELERATE=all tests on "${QUICK:-cupy or cuda}"; }
 stage_tests_rest() { tests rest "not (${QUICK:-cupy or cuda})"; }
+
+# Every array is an allocation of its own: in a pool one may run into the next unseen.
+sanitize() {
+    local tool
+    tool=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" command -v compute-sanitizer) || {
+        echo "skipped: compute-sanitizer is not installed here"
+        return 0
+    }
+    NO_POOL=1 FILES=tests/accelerate XCLF_ACCELERATE=all tests "$1" "${QUICK:-cupy or cuda}" \
+        "$tool" --tool "$1" --target-processes all --error-exitcode 99
+}
+stage_memcheck() { sanitize memcheck; }
+stage_racecheck() { sanitize racecheck; }
 
 # benchmark STAGE NAME [ARGUMENT...]: gpu_NAME, recorded as the stage's
 benchmark() {
     local stage=$1 name=$2 quick=()
     shift 2
     [ -z "$QUICK" ] || quick=(--quick --namespace "$QUICK")
-    "$PYTHON" -m bench "gpu_$name" --json "$OUT/gpu_$stage.json" "$@" "${quick[@]}"
+    XCLF_ACCELERATE=${XCLF_ACCELERATE:-all} "$PYTHON" -m bench "gpu_$name" --json "$OUT/gpu_$stage.json" "$@" "${quick[@]}"
 }
 stage_ceilings() { benchmark ceilings ceilings; }
 stage_loss_grad() { benchmark loss_grad loss_grad --repeats 9; }
 stage_minibatch() { benchmark minibatch minibatch; }
 stage_heads() { benchmark heads heads; }
 stage_stream() { benchmark stream stream; }
-stage_facts() { benchmark facts facts; }
+stage_checks_off() { XCLF_ACCELERATE=off benchmark checks_off checks; }
+stage_checks() { benchmark checks checks; }
+stage_launches() { benchmark launches launches; }
+stage_accelerators() {
+    local quick=(--namespace cupy)
+    [ -z "$QUICK" ] || quick=(--quick --namespace "$QUICK")
+    "$PYTHON" -m bench accelerators --data $DATA --json "$OUT/accelerators.json" "${quick[@]}"
+}
 stage_fit() { benchmark fit fit --state "$OUT" --cap 40 --optimum-cap 120; }
 stage_fit_tf32() {
     benchmark fit_tf32 fit --state "$OUT" --cap 20 --optimum-cap 120 --precision tf32
@@ -180,9 +220,10 @@ sweep() { # what is left of the call, but for the start and the check at the end
 # Seconds that a stage is likely to take: see the table above.
 expected() {
     case "$1" in
-        info) echo 10 ;; install) echo 15 ;; tests|tests_rest) echo 150 ;; ceilings) echo 20 ;;
-        loss_grad) echo 70 ;; minibatch) echo 90 ;; heads) echo 20 ;; stream) echo 50 ;;
-        facts) echo 60 ;; fit) echo 230 ;; sweep_tf32) echo 280 ;; sweep) echo 500 ;;
+        info) echo 10 ;; install) echo 15 ;; first) echo 60 ;; launches) echo 40 ;;
+        tests*|*check|checks*) echo 150 ;; ceilings|heads) echo 20 ;; loss_grad) echo 70 ;;
+        minibatch) echo 90 ;; stream) echo 50 ;; accelerators) echo 200 ;; fit) echo 230 ;;
+        sweep_tf32) echo 280 ;; sweep) echo 500 ;;
         fit_tf32) [ -e "$OUT/gpu_optima.json" ] && echo 90 || echo 230 ;;
     esac
 }
@@ -190,22 +231,24 @@ expected() {
 # Seconds after which it is stopped.
 limit() {
     case "$1" in
-        info) echo 60 ;; tests*) echo 420 ;; fit*) echo 450 ;; sweep*) echo "$TIME" ;;
+        info) echo 60 ;; tests*|checks*) echo 420 ;; fit*) echo 450 ;;
+        sweep*|*check) echo "$TIME" ;;
         *) echo 300 ;;
     esac
 }
 
-# A stage runs in its own shell under `timeout`; its status is the file's content.
+# A stage runs in its own shell under `timeout`; its status is the file's content. Returns 1 where
+# there is no time for it.
 perform() {
     local stage=$1 status seconds left=$((TIME - SECONDS))
     [ -d "$XCLF_SITE" ] || rm -f "$OUT/install.done" # another machine's
     if [ -e "$OUT/$stage.done" ]; then
         echo "$stage: done before (exit $(cat "$OUT/$stage.done"))"
-        return
+        return 0
     fi
     if [ "$(expected "$stage")" -gt "$left" ] && [ -z "$QUICK" ]; then
         echo "$stage: takes about $(expected "$stage") s, and $left are left: call again"
-        return
+        return 1
     fi
     seconds=$(limit "$stage")
     [ "$seconds" -le "$left" ] || seconds=$left
@@ -220,19 +263,23 @@ perform() {
     if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
         echo "$stage: stopped; call again to repeat it"
         echo "$status" > "$OUT/$stage.stopped"
-        return
+        return 0
     fi
     if [ "$status" -eq "$GOES_ON" ]; then
         echo "$stage: call again to go on"
         rm -f "$OUT/$stage.failed"
         echo "$status" > "$OUT/$stage.stopped"
-        return
+        return 0
     fi
     rm -f "$OUT/$stage.stopped"
     case "$status:$stage" in
-        0:*|*:tests|*:tests_rest) rm -f "$OUT/$stage.failed"; echo "$status" > "$OUT/$stage.done" ;;
+        0:*|*:tests_*|*:*check)
+            rm -f "$OUT/$stage.failed"
+            echo "$status" > "$OUT/$stage.done"
+            ;;
         *) echo "$status" > "$OUT/$stage.failed" ;;
     esac
+    return 0
 }
 
 summary() {
@@ -253,7 +300,8 @@ summary() {
             echo "  $stage: not run"
         fi
     done
-    cat "$OUT"/tests.log "$OUT"/tests_rest.log 2> /dev/null | grep -E '^(FAILED|ERROR)' | head -n 40
+    cat "$OUT"/{first,tests_*,*check,checks*}.log 2> /dev/null |
+        grep -E '^ *(FAILED|ERROR)|NOT REACHED' | head -n 40
     return "$worst"
 }
 
@@ -271,11 +319,14 @@ pack() {
     ) || echo "  results.tar.gz is not complete"
 }
 
-export -f benchmark sweep tests stage_info stage_install stage_tests stage_tests_rest \
-    stage_ceilings stage_loss_grad stage_minibatch stage_heads stage_stream stage_facts stage_fit \
-    stage_fit_tf32 stage_sweep stage_sweep_tf32
+export -f benchmark sanitize sweep tests
+for stage in $STAGES; do
+    [ "$stage" = summary ] || export -f "stage_$stage"
+done
 for stage in ${@:-$STAGES}; do
-    [ "$stage" = summary ] || perform "$stage"
+    [ "$stage" = summary ] && continue
+    perform "$stage" && continue
+    case " $IN_ORDER " in *" $stage "*) break ;; esac # what is behind it waits
 done
 summary | tee "$OUT/summary.txt"
 status=${PIPESTATUS[0]}

@@ -148,7 +148,7 @@ def _tests(folder: Path) -> dict[str, Any] | None:
             for key in totals:
                 totals[key] += int(suite.get(key, "0"))
             failed += [
-                f"{case.get('classname')}::{case.get('name')}"
+                f"{path.stem}: {case.get('classname')}::{case.get('name')}"
                 for case in suite.iter("testcase")
                 if case.find("failure") is not None or case.find("error") is not None
             ]

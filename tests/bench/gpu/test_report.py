@@ -66,7 +66,7 @@ def test_report(folder, tmp_path, capsys):
     assert "- gpu_loss_grad, pass: OutOfMemoryError: of 5 GB" in lines
     assert "- gpu_minibatch, step, torch CUDA graph: RuntimeError: no" in lines
     assert "- gpu_sweep_tf32, sweep: goes on after 3.50 minutes" in lines
-    assert "- failed test tests.test_a::test_b" in lines
+    assert "- failed test gpu: tests.test_a::test_b" in lines
     names = {path.name for path in into.iterdir()}
     day = "2026-11-21-nvidia-h200.json"
     assert names == {
@@ -76,7 +76,7 @@ def test_report(folder, tmp_path, capsys):
     kept = json.loads((into / f"gpu_minibatch-{day}").read_text())
     assert kept == json.loads((folder / "gpu_minibatch.json").read_text())
     tests = json.loads((into / f"gpu_tests-{day}").read_text())["results"]
-    assert (tests["tests"], tests["failed"]) == (14, ["tests.test_a::test_b"])
+    assert (tests["tests"], tests["failed"]) == (14, ["gpu: tests.test_a::test_b"])
 
 
 def test_report_compares_the_sweeps(folder):

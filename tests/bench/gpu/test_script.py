@@ -111,10 +111,10 @@ def test_a_stage_that_would_not_end_in_time_is_left_to_the_next_call(script, tmp
 def test_a_failed_benchmark_is_tried_again_and_failed_tests_are_not(script, tmp_path):
     fakes = {**GPU, "python": "exit 1"}
     for _ in range(2):
-        done = script("heads", "tests", fakes=fakes)
+        done = script("heads", "tests_off", fakes=fakes)
         assert done.returncode == 1
         assert "heads: exit 1, see heads.log" in done.stdout
-    assert "tests: done before (exit 1)" in done.stdout
+    assert "tests_off: done before (exit 1)" in done.stdout
     assert not (tmp_path / "out" / "heads.done").exists()
 
 
@@ -136,7 +136,7 @@ def test_quick_stages_end_in_one_archive(script, tmp_path):
     (tmp_path / "test_a.py").write_text(
         "def test_numpy():\n    pass\n\ndef test_other():\n    pass\n"
     )
-    stages = ("tests", "ceilings", "tests_rest")
+    stages = ("tests_on", "ceilings", "tests_rest")
     settings = {"QUICK": "numpy", "PYTEST": str(tmp_path / "test_a.py"), "WORKERS": "1"}
     done = script(*stages, fakes=GPU, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -145,6 +145,60 @@ def test_quick_stages_end_in_one_archive(script, tmp_path):
     with tarfile.open(tmp_path / "out" / "results.tar.gz") as packed:
         names = packed.getnames()
         report = packed.extractfile("results/report.md").read().decode()
-    assert {"gpu_ceilings.json", "ceilings.log", "summary.txt", "tests/gpu.xml"} <= set(names)
+    assert {"gpu_ceilings.json", "ceilings.log", "summary.txt", "tests/on.xml"} <= set(names)
     assert "2 tests, 0 failed, 0 skipped" in report
     assert "| GB/s |" in report
+
+
+@bash
+def test_what_says_whether_it_is_right_comes_in_order(script, tmp_path):
+    fakes = {**GPU, "python": 'echo "$@" >> "$OUT/calls"'}
+    done = script("info", "checks_off", "launches", "heads", fakes=fakes, TIME="60")
+    assert done.stdout.count("call again") == 1
+    assert (tmp_path / "out" / "info.done").exists()
+    for behind in ("launches", "heads"):
+        assert not (tmp_path / "out" / f"{behind}.done").exists()
+
+
+@bash
+def test_accelerators_are_off_first_and_then_on(script, tmp_path):
+    fakes = {**GPU, "python": 'echo "$XCLF_ACCELERATE" "$@" | tr "\\n" " " >> "$OUT/calls"'}
+    script("first", "tests_off", "tests_on", "checks_off", "checks", "heads", fakes=fakes)
+    calls = (tmp_path / "out" / "calls").read_text()
+    wanted = [
+        "off -m xclf backends",
+        "off -m bench gpu_checks",
+        "off -c ",
+        "all -c ",
+        "off -m bench gpu_checks",
+        "all -m bench gpu_checks",
+        "all -m bench gpu_heads",
+    ]
+    places = [-1]
+    for words in wanted:
+        places.append(calls.index(words, places[-1] + 1))
+    assert "gpu_first.json --only fits_as_numpy" in calls
+
+
+@bash
+@pytest.mark.parametrize("there", [True, False])
+def test_kernels_run_under_the_sanitizer_where_it_is(script, tmp_path, there):
+    tools = {"compute-sanitizer": 'echo "$NO_POOL $FILES $@" > "$OUT/sanitized"; exit 99'}
+    done = script("racecheck", fakes={**GPU, **(tools if there else {})}, CUDA_HOME="nowhere")
+    sanitized = tmp_path / "out" / "sanitized"
+    assert sanitized.exists() is there
+    if there:
+        assert sanitized.read_text().startswith("1 tests/accelerate --tool racecheck")
+        assert "racecheck: exit 99" in done.stdout
+    else:
+        assert "skipped: compute-sanitizer is not installed here" in done.stdout
+    assert (tmp_path / "out" / "racecheck.done").exists()
+
+
+@bash
+def test_a_check_that_does_not_hold_is_in_the_summary(script, tmp_path):
+    fakes = {**GPU, "python": "echo '    bytes: 3 (at most 0: NOT REACHED)'"}
+    script("checks", fakes=fakes)
+    summary = (tmp_path / "out" / "summary.txt").read_text()
+    assert "checks: ok" in summary
+    assert "bytes: 3 (at most 0: NOT REACHED)" in summary
