@@ -82,18 +82,18 @@ def fitters() -> dict[str, Fitter | str]:
 
 
 def ours(problem: Problem, watch: Watch) -> Weights:
+    model = fit_watched(problem.x, problem.y, problem.reg, watch)
+    return model.coef_, model.intercept_
+
+
+def fit_watched(x: Any, y: Any, reg: float, watch: Watch, **settings: Any) -> SoftmaxClassifier:
     """The public estimator, whole: checks, labels, preconditioner and all."""
-    model = SoftmaxClassifier(
-        problem.reg,
-        tol=0.0,
-        max_iter=_MOST,
-        callbacks=[lambda event: watch.see(event.objective)],
-    )
+    callbacks = [lambda event: watch.see(event.objective)]
+    model = SoftmaxClassifier(reg, tol=0.0, max_iter=_MOST, callbacks=callbacks, **settings)
     watch.start()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(problem.x, problem.y)
-    return model.coef_, model.intercept_
+        return model.fit(x, y)
 
 
 def scikit_learn(problem: Problem, watch: Watch, most: int = _MOST) -> Weights:

@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (what is imported here is imported from here)
 """Parts of the library that have no public name, and what the benchmarks build of them.
 
 The only file of the benchmarks that knows the inside of `xclf`.
@@ -23,32 +24,6 @@ from xclf.rows._transfer import CHUNK, begin_copy, finish_copy
 from xclf.training import FitResult, MinibatchPlan, Monitor, Problem, fit_lbfgs, minibatch_step
 from xclf.training._recorded import Recorder, why_not
 from xclf.training.minibatch import run_epoch
-
-__all__ = [
-    "CHUNK",
-    "LEAST_PAIRS",
-    "SGD",
-    "Chunk",
-    "FitResult",
-    "Memory",
-    "Momentum",
-    "Monitor",
-    "Objective",
-    "Problem",
-    "Rows",
-    "Streamed",
-    "begin_copy",
-    "device_of",
-    "eigh",
-    "finish",
-    "finish_copy",
-    "fit_lbfgs",
-    "from_host",
-    "namespace",
-    "product_precision",
-    "sum_over_rows",
-    "to_host",
-]
 
 REG, RATE = 1e-4, 1e-2
 _STEPS = 10_000  # of a long fit, which records its steps where that can be done

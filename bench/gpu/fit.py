@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
-from bench.common.curves import Watch, Weights, torch_descent
+from bench.common.curves import Watch, Weights, fit_watched, torch_descent
 from bench.common.device import Device, attempt, tried
 from bench.common.internals import Monitor, fit_lbfgs, to_host
 from bench.common.measuring import OURS, BenchError, optional, progress, summarise
@@ -28,13 +26,11 @@ from bench.common.record import remembered
 from bench.gpu.entries import Entry, benchmark, goal, no_memory, precision_of
 from bench.gpu.rows import DeviceRows, sizes, synthetic_embeddings
 from bench.gpu.torch_steps import shared, torch_device, torch_precision
-from xclf import SoftmaxClassifier
 
 TORCH = "torch LBFGS"
 _GAP = 1e-4  # relative, to which the fits go
 _TOL, _MOST = 1e-9, 1000  # of the fit in float64 that finds the optimum
 _FAR = 1.2  # times the gap, within which float64 confirms what a fit saw in float32
-_FOR_EVER = 100_000  # iterations: the goal or the clock ends a fit
 
 
 def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
@@ -186,18 +182,7 @@ def _find(data: DeviceRows, reg: float, cap: float) -> dict[str, Any]:
 
 
 def _ours(data: DeviceRows, reg: float, precision: str | None, watch: Watch) -> Weights:
-    """The public estimator, whole: checks, labels, preconditioner and all."""
-    model = SoftmaxClassifier(
-        reg,
-        tol=0.0,
-        max_iter=_FOR_EVER,
-        callbacks=[lambda event: watch.see(event.objective)],
-        precision=precision,
-    )
-    watch.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(data.x, data.y)
+    model = fit_watched(data.x, data.y, reg, watch, precision=precision)
     return to_host(model.coef_), to_host(model.intercept_)
 
 

@@ -43,6 +43,9 @@ _MINUTES = {"float32": 10.0, "tf32": 4.0}
 _QUICK = 5  # heads
 _AT_ONCE = 9  # heads that are measured in float64 together
 
+# Of a state, what its file holds.
+_KEPT = ("theta", "objective", "n_iter", "converged", "reason", "exact", "bound", "calls")
+
 # Ends of a fit that a further call goes on from.
 _PAUSES = ("reached max_iter", "a callback stopped the fit", "interrupted")
 
@@ -77,23 +80,15 @@ class State:
     def __init__(self, file: Path | None, key: str, heads: int, size: int) -> None:
         self.file, self.key = file, key
         self.theta = np.zeros((heads, size), dtype=np.float32)
-        self.objective = np.full(heads, np.nan)
-        self.n_iter = np.zeros(heads, dtype=np.int64)
-        self.converged = np.zeros(heads, dtype=bool)
-        self.reason = np.full(heads, "", dtype="U80")
-        self.exact, self.bound = np.full(heads, np.nan), np.full(heads, np.nan)
-        self.calls = np.zeros((3, 0))
+        self.objective, self.exact, self.bound = np.full((3, heads), np.nan)
+        self.n_iter, self.converged = np.zeros(heads, np.int64), np.zeros(heads, bool)
+        self.reason, self.calls = np.full(heads, "", dtype="U80"), np.zeros((3, 0))
         if file is None or not file.is_file():
             return
         with np.load(file) as kept:
             if str(kept["key"]) != key:
                 raise BenchError(f"{file.name} in the folder --state is of another sweep: {key}")
-            for name in ("theta", *self._lists()):
-                setattr(self, name, kept[name])
-
-    @staticmethod
-    def _lists() -> tuple[str, ...]:
-        return ("objective", "n_iter", "converged", "reason", "exact", "bound", "calls")
+            self.__dict__ |= {name: kept[name] for name in _KEPT}
 
     @property
     def running(self) -> np.ndarray:
@@ -144,12 +139,7 @@ class State:
             return
         partial = self.file.with_name(self.file.name + ".part")
         with partial.open("wb") as target:
-            np.savez(
-                target,
-                key=self.key,
-                theta=self.theta,
-                **{name: getattr(self, name) for name in self._lists()},
-            )
+            np.savez(target, key=self.key, **{name: getattr(self, name) for name in _KEPT})
         partial.replace(self.file)
 
     def summary(self, strengths: np.ndarray, regs: np.ndarray) -> dict[str, Any]:
