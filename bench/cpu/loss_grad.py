@@ -22,22 +22,21 @@ from typing import Any
 import numpy as np
 
 from bench.common.data import Data, add_data, chosen, synthetic
-from bench.common.device import tried
+from bench.common.device import Device, tried
 from bench.common.internals import REG, Problem, flat, formulas, objective, rows_of
 from bench.common.measuring import (
-    NOT_INSTALLED,
     OURS,
     BenchError,
     Call,
     Contender,
     add_one_thread,
     alternate,
-    optional,
     show,
     summarise,
     thread_words,
     timing,
 )
+from bench.common.torch_peers import loss_and_grad
 
 #: rows, features, classes, dtype
 SHAPES = (
@@ -97,11 +96,11 @@ def _compare(
         OURS: ours,
         FORMULAS: _by_formulas(ours),
         "scikit-learn": _sklearn(x, y, w, threads),
-        "torch": _torch(x, y, w),
+        "torch": loss_and_grad(Device("numpy"), x, y, w, REG),
         "read of X": _read(x, threads),
     }
     losses = {
-        name: call()
+        name: float(call()[0]) if name == "torch" else call()
         for name, call in contenders.items()
         if not isinstance(call, str) and name != "read of X"
     }
@@ -136,23 +135,6 @@ def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, threads: int) -> Conte
     return lambda: float(
         loss.loss_gradient(coef, x, target, l2_reg_strength=2.0 * REG, n_threads=threads)[0]
     )
-
-
-def _torch(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Contender:
-    torch = optional("torch")
-    if torch is None:
-        return NOT_INSTALLED
-    rows, labels = torch.from_numpy(x), torch.from_numpy(y)
-    weight = torch.from_numpy(w.astype(x.dtype)).requires_grad_()
-    bias = torch.zeros(len(w), dtype=weight.dtype, requires_grad=True)
-
-    def call() -> float:
-        scores = torch.nn.functional.linear(rows, weight, bias)
-        loss = torch.nn.functional.cross_entropy(scores, labels) + REG * weight.square().sum()
-        torch.autograd.grad(loss, (weight, bias))
-        return float(loss.detach())
-
-    return call
 
 
 def _read(x: np.ndarray, threads: int) -> Call:

@@ -31,6 +31,7 @@ from bench.common.measuring import (
     thread_words,
     timing,
 )
+from bench.common.torch_peers import TorchSteps
 from xclf import TwoLayerClassifier
 
 BATCHES = (32, 200, 1000)
@@ -120,18 +121,15 @@ class _Net:
         if torch is None:
             return NOT_INSTALLED
         x, y, order = (torch.from_numpy(array) for array in (self.x, self.y, self.order))
-        loss_of = torch.nn.CrossEntropyLoss()
+        steps = TorchSteps(torch, x, y, self.w1, self.w2, self.momentum)
 
         def epoch() -> float:
-            net = torch_net(torch, self.w1, self.w2)
-            optimizer = torch_sgd(torch, net, self.momentum)
+            step = steps.eager()
             began = self.clock()
             for index in order.split(self.batch):
-                optimizer.zero_grad(set_to_none=True)
-                loss_of(net(x[index]), y[index]).backward()
-                optimizer.step()
+                step.take(index)
             took = self.clock() - began
-            self.first_torch = net[0].weight.detach().numpy()
+            self.first_torch = step.params[0].detach().numpy()
             return took
 
         return epoch
@@ -183,26 +181,3 @@ class _Net:
         if not apart < 1e-2:
             raise BenchError(f"after one epoch xclf's and torch's weights differ by {apart}")
         return apart
-
-
-def torch_net(torch: Any, w1: np.ndarray, w2: np.ndarray, device: str = "cpu") -> Any:
-    """The same net as a torch module, biases zero."""
-    net = torch.nn.Sequential(
-        torch.nn.Linear(w1.shape[1], len(w1)),
-        torch.nn.ReLU(),
-        torch.nn.Linear(len(w1), len(w2)),
-    ).to(device)
-    with torch.no_grad():
-        for layer, w in ((net[0], w1), (net[2], w2)):
-            layer.weight.copy_(torch.from_numpy(w))
-            layer.bias.zero_()
-    return net
-
-
-def torch_sgd(torch: Any, net: Any, momentum: float, fused: bool | None = None) -> Any:
-    """torch's SGD with the penalty on weights only, as here."""
-    groups = [
-        {"params": [net[0].weight, net[2].weight], "weight_decay": 2.0 * REG},
-        {"params": [net[0].bias, net[2].bias], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=RATE, momentum=momentum, fused=fused)

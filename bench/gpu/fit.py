@@ -23,9 +23,9 @@ from bench.common.device import Device, attempt, tried
 from bench.common.internals import Monitor, fit_lbfgs, to_host
 from bench.common.measuring import OURS, BenchError, optional, progress, summarise
 from bench.common.record import remembered
+from bench.common.torch_peers import shared, torch_device, torch_precision
 from bench.gpu.entries import Entry, benchmark, goal, no_memory, precision_of
 from bench.gpu.rows import DeviceRows, sizes, synthetic_embeddings
-from bench.gpu.torch_steps import shared, torch_device, torch_precision
 
 TORCH = "torch LBFGS"
 _GAP = 1e-4  # relative, to which the fits go

@@ -33,6 +33,7 @@ from bench.common.internals import (
     to_host,
 )
 from bench.common.measuring import OURS, BenchError, Contender
+from bench.common.torch_peers import loss_and_grad, torch_device, torch_precision
 from bench.gpu.entries import (
     HEADS,
     QUICK_HEADS,
@@ -43,7 +44,6 @@ from bench.gpu.entries import (
     fitting,
     goal,
 )
-from bench.gpu.torch_steps import loss_and_grad, torch_device, torch_precision
 
 #: MiB of a chunk that xclf is tried with, beside its own choice
 CHUNKS, HEADS_CHUNKS = (32, 64, 256, 1024, 4096), (256, 1024, 4096, 16384)

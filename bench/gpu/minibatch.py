@@ -32,13 +32,14 @@ from bench.common.internals import (
     turns,
 )
 from bench.common.measuring import OURS, Contender
+from bench.common.torch_peers import Step, TorchSteps, shared, torch_device
 from bench.gpu.entries import Entry, benchmark, goal
-from bench.gpu.torch_steps import MOMENTUM, Step, TorchSteps, shared, torch_device
 
 #: features, hidden, classes, batch, rows that batches are drawn from
 NETS = ((3072, 100, 10, 200, 50_000), (3072, 1024, 10, 4096, 204_800))
 QUICK_NETS = ((20, 8, 3, 32, 512),)
 PLAIN, FORMULAS = "xclf, step by step", "xclf, formulas"
+MOMENTUM = 0.9
 EAGER, COMPILED = "torch eager", "torch.compile"
 GRAPH, BOTH = "torch CUDA graph", "torch.compile in a CUDA graph"
 # Steps of the comparison, and how far weights may be from NumPy's: float32 products came to 1e-6 of
@@ -155,7 +156,7 @@ def _torch(
     if name in (GRAPH, BOTH) and where != "cuda":
         return "needs a GPU", None
     labels = torch.from_numpy(y).to(where)
-    steps = TorchSteps(torch, shared(torch, training.rows.x), labels, w1, w2)
+    steps = TorchSteps(torch, shared(torch, training.rows.x), labels, w1, w2, MOMENTUM)
     order = torch.from_numpy(training.order).to(where)
     step = _step(name, steps, order[: training.batch])
     batches = turns(order, training.batch)

@@ -78,7 +78,11 @@ def work(tmp_path_factory):
         *filter(None, [os.environ.get("PYTHONPATH")]),
     ]
     # A torch that sees a GPU would be handed arrays that are in no GPU's memory.
-    changed = {"PYTHONPATH": os.pathsep.join(own), "CUDA_VISIBLE_DEVICES": ""}
+    changed = {
+        "PYTHONPATH": os.pathsep.join(own),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *lines.values()],
         env=os.environ | changed,

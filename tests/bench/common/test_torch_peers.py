@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.gpu import torch_steps
+from bench.common import torch_peers
 
 torch = pytest.importorskip("torch")
 
@@ -72,7 +72,7 @@ def steps_of(module):
     y = torch.from_numpy(rng.integers(0, CLASSES, ROWS))
     w1 = rng.standard_normal((HIDDEN, FEATURES)).astype(np.float32)
     w2 = rng.standard_normal((CLASSES, HIDDEN)).astype(np.float32)
-    return torch_steps.TorchSteps(module, x, y, w1, w2)
+    return torch_peers.TorchSteps(module, x, y, w1, w2, 0.9)
 
 
 def trained(step, count=6):
@@ -116,16 +116,16 @@ def test_recording_changes_nothing(cuda):
 
 def test_precision_is_put_back():
     before = torch.get_float32_matmul_precision()
-    with torch_steps.torch_precision(torch, "tf32"):
+    with torch_peers.torch_precision(torch, "tf32"):
         assert torch.get_float32_matmul_precision() == "high"
-        with torch_steps.torch_precision(torch, None):
+        with torch_peers.torch_precision(torch, None):
             assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_tensors_share_the_memory_of_arrays():
     array = np.zeros(3, np.float32)
-    torch_steps.shared(torch, array)[1] = 5.0
+    torch_peers.shared(torch, array)[1] = 5.0
     assert array[1] == 5.0
     tensor = torch.zeros(2)
-    assert torch_steps.shared(torch, tensor) is tensor
+    assert torch_peers.shared(torch, tensor) is tensor

@@ -1,4 +1,4 @@
-"""torch on the same arrays and the same device: the peers of the GPU benchmarks."""
+"""torch on the same arrays and the same device: the peers of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import numpy as np
 from bench.common.device import Device
 from bench.common.internals import RATE, REG
 from bench.common.measuring import Contender, optional
-from bench.cpu.minibatch import torch_net, torch_sgd
 
-MOMENTUM = 0.9
 _WARM = 3  # steps before a capture, as torch's manual has it
 
 
@@ -55,8 +53,8 @@ def loss_and_grad(device: Device, x: Any, y: Any, w: np.ndarray, reg: float) -> 
     if why is not None:
         return why
     rows, labels = shared(torch, x), shared(torch, y)
-    weight = torch.from_numpy(w).to(where).requires_grad_()
-    bias = torch.zeros(len(w), device=where, requires_grad=True)
+    weight = torch.from_numpy(w).to(where, rows.dtype).requires_grad_()
+    bias = torch.zeros(len(w), device=where, dtype=rows.dtype, requires_grad=True)
 
     def call() -> Any:
         scores = torch.nn.functional.linear(rows, weight, bias)
@@ -64,6 +62,29 @@ def loss_and_grad(device: Device, x: Any, y: Any, w: np.ndarray, reg: float) -> 
         return loss.detach(), *torch.autograd.grad(loss, (weight, bias))
 
     return call
+
+
+def torch_net(torch: Any, w1: np.ndarray, w2: np.ndarray, device: str = "cpu") -> Any:
+    """The same net as a torch module, biases zero."""
+    net = torch.nn.Sequential(
+        torch.nn.Linear(w1.shape[1], len(w1)),
+        torch.nn.ReLU(),
+        torch.nn.Linear(len(w1), len(w2)),
+    ).to(device)
+    with torch.no_grad():
+        for layer, w in ((net[0], w1), (net[2], w2)):
+            layer.weight.copy_(torch.from_numpy(w))
+            layer.bias.zero_()
+    return net
+
+
+def torch_sgd(torch: Any, net: Any, momentum: float, fused: bool | None = None) -> Any:
+    """torch's SGD with the penalty on weights only, as here."""
+    groups = [
+        {"params": [net[0].weight, net[2].weight], "weight_decay": 2.0 * REG},
+        {"params": [net[0].bias, net[2].bias], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=RATE, momentum=momentum, fused=fused)
 
 
 @dataclass(frozen=True)
@@ -86,8 +107,10 @@ class TorchSteps:
     x (N, D) and labels (N,) are tensors on one device; w1 (H, D) and w2 (C, H) where to start.
     """
 
-    def __init__(self, torch: Any, x: Any, labels: Any, w1: np.ndarray, w2: np.ndarray) -> None:
-        self.torch, self.x, self.labels = torch, x, labels
+    def __init__(
+        self, torch: Any, x: Any, labels: Any, w1: np.ndarray, w2: np.ndarray, momentum: float
+    ) -> None:
+        self.torch, self.x, self.labels, self.momentum = torch, x, labels, momentum
         self.start = (w1, w2)
         self.where = str(x.device)
 
@@ -97,7 +120,7 @@ class TorchSteps:
         net = torch_net(torch, *self.start, self.where)
         params = list(net.parameters())
         first = [parameter.detach().clone() for parameter in params]
-        optimizer = torch_sgd(torch, net, MOMENTUM, fused)
+        optimizer = torch_sgd(torch, net, self.momentum, fused)
         loss_of = torch.nn.CrossEntropyLoss()
 
         def step(index: Any) -> None:
@@ -130,7 +153,7 @@ class TorchSteps:
             gradients = torch.func.grad(loss_of)(params, index)
             for k, (parameter, velocity) in enumerate(zip(params, velocities, strict=True)):
                 gradient = gradients[k] if k % 2 else gradients[k] + 2.0 * REG * parameter
-                velocity.mul_(MOMENTUM).add_(gradient)
+                velocity.mul_(self.momentum).add_(gradient)
                 parameter.sub_(RATE * velocity)
 
         def reset() -> None:
