@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,7 @@ def name_of(args: argparse.Namespace, source: str | None = None) -> str:
     source = source or args.data
     if args.data_name is not None:
         return str(args.data_name)
-    if source in NAMED:
-        return source
-    return "k-means features" if source.startswith(KMEANS) else "data"
+    return "k-means features" if source.startswith(KMEANS) else Path(source).name
 
 
 def hidden(source: str) -> str:

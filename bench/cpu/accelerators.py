@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     contenders |= {f"{WITHOUT}{name}": [one for one in usable if one != name] for name in names}
     if args.quick:
         args.rows = 200
+    if len(args.data) > 1:
+        args.data_name = None
     entries = []
     try:
         with timing(args.one_thread) as clock:
