@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,32 @@ import numpy as np
 import xclf
 from xclf._array_api import accumulator, eigh, finish, from_host, namespace, to_host
 from xclf._array_api import device as device_of
+from xclf.accelerate import Request, select
 from xclf.kernels import one_hot
-from xclf.objectives import Network, Objective, data_loss
+from xclf.objectives import Network, Objective, loss_named
 from xclf.optim import LEAST_PAIRS, SGD, Memory, Momentum, Rule
 from xclf.rows import MASK_CLASSES, Chunk, Rows, Streamed, _rows, product_precision, sum_over_rows
 from xclf.rows._transfer import CHUNK, begin_copy, finish_copy
-from xclf.training import FitResult, MinibatchPlan, Monitor, Problem, fit_lbfgs, minibatch_step
-from xclf.training._recorded import Recorder, why_not
-from xclf.training.minibatch import run_epoch
+from xclf.training import FitResult, MinibatchPlan, Monitor, Problem, fit_lbfgs, plain_steps
 
 REG, RATE = 1e-4, 1e-2
 _STEPS = 10_000  # of a long fit, which records its steps where that can be done
 
 
 def objective(widths: tuple[int, ...], reg: Any = REG) -> Objective:
-    """Softmax on a linear model (D, C) or a net (D, H, C)."""
-    return Objective(Network(widths), data_loss("softmax"), reg)
+    """Softmax on a linear model (D, C) or a net (D, H, C), by the formulas."""
+    return Objective(Network(widths), loss_named("softmax"), reg)
+
+
+def accelerated(model: Objective, rows: Rows, rule: Rule | None = None) -> tuple[Objective, Any]:
+    """The objective, and the steps of a minibatch fit if `rule` is one, as a fit would have them
+    of the accelerators that are on."""
+    request = Request(
+        rows.x, rows.dtype, model.network, model.loss, len(rows), rule, _STEPS if rule else 0
+    )
+    chosen = select(request)
+    network = replace(model.network, operations=chosen.operations)
+    return replace(model, network=network), chosen.steps or plain_steps
 
 
 def rows_of(x: Any, y: Any, classes: int, dtype: Any, precision: str | None = None) -> Rows:
@@ -41,14 +51,21 @@ def rows_of(x: Any, y: Any, classes: int, dtype: Any, precision: str | None = No
 
 
 def softmax_problem(
-    x: Any, y: Any, classes: int, reg: Any, *, wide: bool = False, precision: str | None = None
+    x: Any,
+    y: Any,
+    classes: int,
+    reg: Any,
+    *,
+    wide: bool = False,
+    precision: str | None = None,
+    formulas: bool = False,
 ) -> Problem:
-    """The linear model on x, with y (N,) integers where x is; products in float32, or (wide) in
-    float64."""
-    xp = namespace(y)
-    dtype = xp.float64 if wide else xp.float32
+    """The linear model on x, with y (N,) integers where x is, with the accelerators that are on or
+    by the `formulas`; products in float32, or (wide) in float64."""
+    dtype = namespace(y).float64 if wide else namespace(y).float32
+    rows = rows_of(x, y, classes, dtype, precision)
     linear = objective((int(x.shape[1]), classes), reg)
-    return Problem(linear, rows_of(x, y, classes, dtype, precision))
+    return Problem(linear if formulas else accelerated(linear, rows)[0], rows)
 
 
 def flat(w: np.ndarray, like: Any) -> Any:
@@ -75,17 +92,20 @@ def chunks_of(size: int) -> Iterator[None]:
         _rows._DEVICE_CHUNK = before
 
 
-def formulas() -> Any:
-    """A context without accelerators."""
-    return xclf.accelerators.only()
+@contextlib.contextmanager
+def only(*names: str) -> Iterator[None]:
+    """These accelerators alone, for the fits within."""
+    before = accelerators_on()
+    xclf.accelerators(names or "off")
+    try:
+        yield
+    finally:
+        xclf.accelerators(before or "off")
 
 
-def how_taken(library: str) -> str:
-    """Whether a fit replays its steps from a CUDA graph, and if not, why."""
-    if library != "cupy":
-        return "one by one: no CuPy"
-    why = why_not()
-    return "replayed from a CUDA graph" if why is None else f"one by one: {why}"
+def accelerators_on() -> list[str]:
+    """The names of those that can be used here, are asked for, and have not failed."""
+    return [one.name for one in xclf.accelerators() if one.state == "on"]
 
 
 @dataclass(frozen=True)
@@ -110,22 +130,23 @@ class Training:
         """(an epoch as a fit runs it, [theta, state], which the call goes on from)."""
         now = [self.start, self.rule.init(self.start)]
         plan = MinibatchPlan(self.rule, self.rate, self.batch, 1, "constant", 0.0, None)
-        recorder = Recorder(_STEPS)
+        model, steps = accelerated(self.objective, self.rows, self.rule)
 
         def call() -> None:
-            now[:] = run_epoch(self.objective, self.rows, plan, *now, self.order, 0, recorder)
+            batches = list(plan.batches(self.rows.numbers(self.order), 0))
+            now[:] = steps(model, self.rule, self.rows, *now, batches)
 
         return call, now
 
-    def single(self) -> tuple[Callable[[], None], list[Any]]:
-        """(a step, launch by launch, [theta, state])."""
+    def single(self, formulas: bool = False) -> tuple[Callable[[], None], list[Any]]:
+        """(a step by itself, [theta, state]), with accelerators of its parts or by `formulas`."""
         now = [self.start, self.rule.init(self.start)]
+        model = self.objective if formulas else accelerated(self.objective, self.rows)[0]
         batches = turns(self.rows.numbers(self.order), self.batch)
 
         def call() -> None:
-            now[:] = minibatch_step(
-                self.objective, self.rule, self.rows, *now, next(batches), self.rate
-            )
+            batch = [(next(batches), self.rate)]
+            now[:] = plain_steps(model, self.rule, self.rows, *now, batch)
 
         return call, now
 

@@ -19,6 +19,7 @@ _START = time.perf_counter()
 
 OURS = "xclf"
 NOT_INSTALLED = "not installed"
+_WIDTH = 150  # columns of a table that goes into a file
 
 Call = Callable[[], Any]
 #: A call, a reason why there is none, or a call that returns its own seconds (see `alternate`).
@@ -127,7 +128,8 @@ def table(
         drawn.add_column(name, justify="right" if k else "left")
     for row in rows:
         drawn.add_row(*row)
-    Console().print(drawn)
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH)).print(drawn)
 
 
 def show(title: str, entries: list[dict[str, Any]], columns: list[str]) -> None:

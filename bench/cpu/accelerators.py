@@ -23,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 import xclf
 from bench.common.data import Data, add_data, chosen, name_of
 from bench.common.device import Device
+from bench.common.internals import only
 from bench.common.measuring import (
     BenchError,
     Call,
@@ -121,7 +122,7 @@ def _compare(
     objectives: dict[str, float] = {}
 
     def fitted(contender: str) -> None:
-        with xclf.accelerators.only(*contenders[contender]), warnings.catch_warnings():
+        with only(*contenders[contender]), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(*data)
         objectives[contender] = _objective(model)

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from bench.common.data import Data, add_data, chosen, synthetic
-from bench.common.device import Device, tried
-from bench.common.internals import REG, Problem, flat, formulas, objective, rows_of
+from bench.common.device import Device
+from bench.common.internals import REG, flat, softmax_problem
 from bench.common.measuring import (
     OURS,
     BenchError,
@@ -86,15 +86,14 @@ def _compare(
 ) -> dict[str, Any]:
     w = np.random.default_rng(1).standard_normal((classes, x.shape[1])) / np.sqrt(x.shape[1])
     threads = 1 if clock is time.process_time else os.cpu_count() or 1
-    model = objective((x.shape[1], classes))
-    problem, theta = Problem(model, rows_of(x, y, classes, x.dtype.type)), flat(w, x)
-
-    def ours() -> float:
-        return float(problem.value_and_grad(theta)[0])
-
+    wide, theta = x.dtype == np.float64, flat(w, x)
+    fast, plain = (
+        softmax_problem(x, y, classes, REG, wide=wide, formulas=formulas)
+        for formulas in (False, True)
+    )
     contenders: dict[str, Contender] = {
-        OURS: ours,
-        FORMULAS: _by_formulas(ours),
+        OURS: lambda: float(fast.value_and_grad(theta)[0]),
+        FORMULAS: lambda: float(plain.value_and_grad(theta)[0]),
         "scikit-learn": _sklearn(x, y, w, threads),
         "torch": loss_and_grad(Device("numpy"), x, y, w, REG),
         "read of X": _read(x, threads),
@@ -112,14 +111,6 @@ def _compare(
     reads = {name: entry["median_s"] / floor for name, entry in seconds.items()}
     seconds |= {name: why for name, why in contenders.items() if isinstance(why, str)}
     return {"losses": losses, "seconds": seconds, "reads_of_x": reads}
-
-
-def _by_formulas(ours: Call) -> Contender:
-    def call() -> Any:
-        with formulas():
-            return ours()
-
-    return tried(call)
 
 
 def _sklearn(x: np.ndarray, y: np.ndarray, w: np.ndarray, threads: int) -> Contender:

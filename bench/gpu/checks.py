@@ -24,13 +24,13 @@ import numpy as np
 from bench.common.device import Device, attempt
 from bench.common.internals import (
     Problem,
+    accelerators_on,
     as_parameters,
-    formulas,
-    how_taken,
+    only,
     softmax_problem,
     to_host,
 )
-from bench.gpu.entries import Entry, benchmark, goal
+from bench.gpu.entries import ON, Entry, benchmark, goal
 from bench.gpu.rows import (
     DeviceRows,
     host_labels,
@@ -150,7 +150,8 @@ def pass_as_numpy(setup: Setup) -> Entry:
     problem = data.problem(REG, wide=True)
     theta = some_parameters(problem, data.x)
     x, y = to_host(data.x), to_host(data.y)
-    host = softmax_problem(x, y, data.classes, REG, wide=True).value_and_grad(to_host(theta))
+    exact = softmax_problem(x, y, data.classes, REG, wide=True, formulas=True)
+    host = exact.value_and_grad(to_host(theta))
     passes_apart(entry, problem.value_and_grad(theta), host, 1e-11, 1e-11)
     return entry
 
@@ -161,9 +162,8 @@ def pass_as_formulas(setup: Setup) -> Entry:
     data = setup.rows("large")
     problem = data.problem(REG)
     theta = some_parameters(problem, data.x)
-    results = problem.value_and_grad(theta)
-    with formulas():
-        passes_apart(entry, results, problem.value_and_grad(theta), 1e-6, 1e-4)
+    plain = data.problem(REG, formulas=True).value_and_grad(theta)
+    passes_apart(entry, problem.value_and_grad(theta), plain, 1e-6, 1e-4)
     return entry
 
 
@@ -193,7 +193,7 @@ def memory_returns(setup: Setup) -> Entry:
         gc.collect()
         kept = before - setup.device.free_bytes()
         goal(entry, f"bytes kept by {setup.count(_FITS)} fits, {name}", kept, at_most=_KEPT)
-    entry["figures"] = {"steps of a fit are": how_taken(setup.device.name)}
+    entry["figures"] = {ON: accelerators_on()}
     return entry
 
 
@@ -207,9 +207,9 @@ def recorded_as_plain(setup: Setup) -> Entry:
     for name in ("softmax by adam", "net by momentum"):
         model = setup.models(lr_schedule="cosine")[name]
         results = fitted(model, x, y)
-        with formulas():
+        with only():
             apart(entry, f"relative difference, {name}", results, fitted(model, x, y), 1e-6)
-    entry["figures"] = {"steps of a fit are": how_taken(setup.device.name)}
+    entry["figures"] = {ON: accelerators_on()}
     return entry
 
 
@@ -294,13 +294,14 @@ def interrupted(setup: Setup) -> Entry:
     data, model = setup.rows("small"), setup.models()["softmax by adam"]
     fitted(model, data.x, data.y)
     began = time.perf_counter()
-    before, taken = fitted(model, data.x, data.y), how_taken(setup.device.name)
+    before, taken = fitted(model, data.x, data.y), accelerators_on()
     seconds = time.perf_counter() - began
     fractions = np.linspace(0.0, 1.0, setup.count(_INTERRUPTS), endpoint=False) ** 2
     stopped = sum(_interrupt(lambda: fitted(model, data.x, data.y), f * seconds) for f in fractions)
     apart(entry, "relative difference afterwards", fitted(model, data.x, data.y), before, 1e-5)
-    goal(entry, "recordings given up", int(how_taken(setup.device.name) != taken), at_most=0)
-    entry["figures"] = {"fits stopped": stopped, "steps of a fit are": taken}
+    lost = set(taken) - set(accelerators_on())
+    goal(entry, "accelerators that failed", len(lost), at_most=0)
+    entry["figures"] = {"fits stopped": stopped, ON: taken}
     return entry
 
 

@@ -17,6 +17,7 @@ QUICK_SHAPES = ((2000, 64, 10),)
 #: rows, features, classes, heads: some rows of the sweep
 HEADS, QUICK_HEADS = (16_384, 1024, 1000, 45), (300, 16, 5, 3)
 
+ON = "accelerators that are on"
 Entry = dict[str, Any]
 Work = Callable[[Device, argparse.Namespace], list[Entry]]
 AddArguments = Callable[[argparse.ArgumentParser], None]
@@ -120,6 +121,8 @@ def figures(value: Any) -> str:
     """A number in three digits, text as it is, several with their names."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {figures(number)}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool | int | str) or value is None:
         return str(value)
     size = abs(value)

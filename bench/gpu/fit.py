@@ -93,7 +93,7 @@ def _race(
     args: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(every run of each, medians); a reason where there is neither."""
-    exact = data.problem(reg, wide=True)
+    exact = data.problem(reg, wide=True, formulas=True)
     runs: dict[str, Any] = {
         name: fitter if isinstance(fitter, str) else [] for name, fitter in fitters.items()
     }
@@ -161,7 +161,7 @@ def _find(data: DeviceRows, reg: float, cap: float) -> dict[str, Any]:
     """
     progress("finding the optimum, in float64")
     began = time.perf_counter()
-    exact = data.problem(reg, wide=True)
+    exact = data.problem(reg, wide=True, formulas=True)
     start = data.parameters(np.zeros((1, exact.objective.network.size)))
     monitor = Monitor([lambda event: event.elapsed >= cap], "iteration", _MOST)
     (result,) = fit_lbfgs(exact, start, tol=_TOL, max_iter=_MOST, monitor=monitor)

@@ -20,14 +20,14 @@ from bench.common.internals import (
     Momentum,
     Rows,
     Training,
+    accelerators_on,
     from_host,
-    how_taken,
     namespace,
     objective,
     rows_of,
 )
 from bench.common.measuring import OURS, Contender
-from bench.gpu.entries import Entry, benchmark, goal
+from bench.gpu.entries import ON, Entry, benchmark, goal
 
 #: heads, pool of rows, features, classes, batch
 HEADS, QUICK_HEADS = (52, 50_000, 3072, 10, 1000), (4, 200, 12, 3, 50)
@@ -60,7 +60,7 @@ def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
         }
         times = measure(device, calls, args.repeats, every.steps, whole=(OURS, ONE))
         entry["seconds"] = times
-        entry["figures"] = {"steps of a fit are": how_taken(args.namespace)}
+        entry["figures"] = {ON: accelerators_on()}
         medians = {name: one["median_s"] for name, one in times.items()}
         goal(entry, "ratio of step times", medians[OURS] / medians[ONE], at_most=4.0)
         plain = medians[OURS + _EACH] / medians[ONE + _EACH]

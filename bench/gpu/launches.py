@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from bench.common.device import Device, attempt
-from bench.common.internals import how_taken, net_training
+from bench.common.internals import accelerators_on, net_training
 from bench.common.measuring import Call, optional
-from bench.gpu.entries import QUICK_SHAPES, SHAPES, Entry, benchmark, goal
+from bench.gpu.entries import ON, QUICK_SHAPES, SHAPES, Entry, benchmark, goal
 from bench.gpu.rows import host_labels, pass_over
 from xclf import SoftmaxClassifier
 
@@ -88,7 +88,7 @@ def _work(device: Device, args: argparse.Namespace) -> list[Entry]:
     training = net_training(x, device.asarray(y), w1, w2, rng.permutation(rows), _BATCH, 0.9)
     with attempt(entries, "a step of the net, as a fit takes it") as entry:
         _add(entry, training.epochs()[0], training.steps)
-        entry.setdefault("figures", {})["steps of a fit are"] = how_taken(device.name)
+        entry.setdefault("figures", {})[ON] = accelerators_on()
     with attempt(entries, "a step of the net, by itself") as entry:
         _add(entry, training.single()[0], 1)
     return entries

@@ -26,7 +26,6 @@ from bench.common.internals import (
     Problem,
     chunks_of,
     flat,
-    formulas,
     namespace,
     product_precision,
     softmax_problem,
@@ -83,9 +82,10 @@ def _images(device: Device, entry: Entry, shape: tuple[int, ...], n: int) -> Non
     w = (rng.standard_normal((classes, features)) / 5000).astype(np.float32)
     theta, target = flat(w, device.asarray(w[0])), device.module.empty(shape[:2], dtype=x.dtype)
     problem = softmax_problem(x, y, classes, REG)
+    plain = softmax_problem(x, y, classes, REG, formulas=True)
     calls: dict[str, Contender] = {
         OURS: lambda: problem.value_and_grad(theta),
-        _FORMULAS: _by_formulas(problem, theta),
+        _FORMULAS: lambda: plain.value_and_grad(theta),
         _COPY: lambda: device.copy_into(target, x),
     }
     times = entry["seconds"] = measure(device, calls, n)
@@ -99,13 +99,14 @@ def _compare(
     classes, features = w.shape[-2:]
     theta, weights = flat(w, x), device.asarray(w.reshape(-1, features))
     problem = softmax_problem(x, y, classes, REG, precision=precision)
+    plain = softmax_problem(x, y, classes, REG, precision=precision, formulas=True)
     target = device.module.empty(tuple(x.shape), dtype=x.dtype)
     torch, _, _ = torch_device(device)
     with product_precision(x, namespace(x).float32, precision), torch_precision(torch, precision):
         results, gradient = problem.value_and_grad(theta)
         calls: dict[str, Contender] = {
             OURS: lambda: problem.value_and_grad(theta),
-            _FORMULAS: _by_formulas(problem, theta),
+            _FORMULAS: lambda: plain.value_and_grad(theta),
             **{
                 f"xclf, chunks of {size} MiB": _chunked(problem, theta, size)
                 for size in (CHUNKS if w.ndim == 2 else HEADS_CHUNKS)
@@ -116,7 +117,8 @@ def _compare(
         }
         entry["losses"] = _losses(calls)
         entry["seconds"] = measure(device, calls, n)
-    exact, exact_gradient = softmax_problem(x, y, classes, REG, wide=True).value_and_grad(theta)
+    wide = softmax_problem(x, y, classes, REG, wide=True, formulas=True)
+    exact, exact_gradient = wide.value_and_grad(theta)
     apart, size = to_host(gradient - exact_gradient), to_host(exact_gradient)
     off = float(np.abs(to_host(results / exact) - 1.0).max())
     goal(entry, "relative error of the loss", off)
@@ -156,14 +158,6 @@ def _goals(entry: Entry, columns: tuple[int, ...], precision: str | None) -> Non
     goal(entry, "time / its two matrix products alone", products, at_most=second)
     if not isinstance(times[_TORCH], str):
         goal(entry, "time / torch", ours / times[_TORCH]["median_s"])
-
-
-def _by_formulas(problem: Problem, theta: Any) -> Contender:
-    def call() -> Any:
-        with formulas():
-            return problem.value_and_grad(theta)
-
-    return call
 
 
 def _chunked(problem: Problem, theta: Any, size: int) -> Contender:

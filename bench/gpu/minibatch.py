@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,8 +23,7 @@ import numpy as np
 from bench.common.device import Device, attempt, measure, reason
 from bench.common.internals import (
     Training,
-    formulas,
-    how_taken,
+    accelerators_on,
     net_training,
     rows_of,
     to_host,
@@ -33,7 +31,7 @@ from bench.common.internals import (
 )
 from bench.common.measuring import OURS, Contender
 from bench.common.torch_peers import Step, TorchSteps, shared, torch_device
-from bench.gpu.entries import Entry, benchmark, goal
+from bench.gpu.entries import ON, Entry, benchmark, goal
 
 #: features, hidden, classes, batch, rows that batches are drawn from
 NETS = ((3072, 100, 10, 200, 50_000), (3072, 1024, 10, 4096, 204_800))
@@ -96,13 +94,13 @@ def _compare(
 
     race = Race()
     race.add(OURS, lambda: _epochs(training, w1.size), exact)
-    race.add(PLAIN, lambda: _single(training, w1.size, nullcontext), exact)
-    race.add(FORMULAS, lambda: _single(training, w1.size, formulas), exact)
+    race.add(PLAIN, lambda: _single(training, w1.size, False), exact)
+    race.add(FORMULAS, lambda: _single(training, w1.size, True), exact)
     for name in (EAGER, COMPILED, GRAPH, BOTH):
         race.add(name, lambda name=name: _torch(name, device, training, y, w1, w2), exact)
     entry["seconds"] = measure(device, race.calls, args.repeats, training.steps, whole=(OURS,))
     entry["figures"] = {
-        "steps of a fit are": how_taken(args.namespace),
+        ON: accelerators_on(),
         "weights off NumPy's by at most": race.apart,
     }
 
@@ -119,7 +117,7 @@ def _exact(training: Training, y: np.ndarray, w1: np.ndarray, w2: np.ndarray) ->
         rows=rows_of(x, y[few], len(w2), np.float64),
         start=on_host.start.astype(np.float64),
     )
-    call, now = on_host.single()
+    call, now = on_host.single(formulas=True)
     for _ in range(_FEW):
         call()
     return np.asarray(now[0][: w1.size]).reshape(w1.shape)
@@ -133,15 +131,8 @@ def _epochs(training: Training, size: int) -> tuple[Contender, Any]:
     return training.epochs()[0], now[0][:size]
 
 
-def _single(
-    training: Training, size: int, switch: Callable[[], AbstractContextManager[Any]]
-) -> tuple[Contender, Any]:
-    step, now = training.single()
-
-    def call() -> None:
-        with switch():
-            step()
-
+def _single(training: Training, size: int, formulas: bool) -> tuple[Contender, Any]:
+    call, now = training.single(formulas)
     for _ in range(_FEW):
         call()
     return call, now[0][:size]

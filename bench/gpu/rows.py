@@ -35,9 +35,9 @@ class DeviceRows:
     y: Any
     classes: int
 
-    def problem(self, reg: Any, *, wide: bool = False, precision: str | None = None) -> Problem:
-        """In float32, or (wide) in float64."""
-        return softmax_problem(self.x, self.y, self.classes, reg, wide=wide, precision=precision)
+    def problem(self, reg: Any, **settings: Any) -> Problem:
+        """See `softmax_problem`."""
+        return softmax_problem(self.x, self.y, self.classes, reg, **settings)
 
     def parameters(self, values: np.ndarray) -> Any:
         """On the device, in the dtype that the estimators keep parameters in."""

@@ -65,8 +65,8 @@ class _Counted(Problem):
         self.passes[0] += 1
         return super().curvature(theta)
 
-    def keep(self, kept: np.ndarray) -> _Counted:
-        return _Counted(self.objective.keep(kept), self.rows.keep(kept), self.passes)
+    def take_heads(self, kept: np.ndarray) -> _Counted:
+        return _Counted(self.objective.take_heads(kept), self.rows.take_heads(kept), self.passes)
 
 
 class State:
@@ -126,7 +126,7 @@ class State:
         for start in range(0, len(regs), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             reg = data.parameters(regs[some])
-            problem = data.problem(reg, wide=True)
+            problem = data.problem(reg, wide=True, formulas=True)
             value, grad = problem.value_and_grad(data.parameters(self.theta[some]))
             (gradient,) = problem.objective.network.layers(grad)
             self.exact[some] = to_host(value)

@@ -1,17 +1,8 @@
 """What every test of the benchmarks runs with."""
 
 import pytest
-from bench_gpu_cases import Switch
 
-import xclf
 from bench.common.measuring import optional
-
-
-@pytest.fixture(autouse=True)
-def _switch(monkeypatch):
-    """A switch of accelerators, where the library has none."""
-    if not hasattr(xclf, "accelerators"):
-        monkeypatch.setattr(xclf, "accelerators", Switch(), raising=False)
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -1,7 +1,6 @@
 """Quick runs of the GPU's benchmarks without one."""
 
 import json
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 from bench.__main__ import main
@@ -38,26 +37,15 @@ def measures(entry):
 
 
 class Switch:
-    """Accelerators that do nothing: what `xclf.accelerators` promises. `on` are those that are."""
+    """Accelerators that do nothing, as `xclf.accelerators` switches and lists them."""
 
     def __init__(self, *names, unavailable=()):
-        self.states = dict.fromkeys(names, "on") | dict.fromkeys(unavailable, "unavailable")
-        self.on = set(names)
+        self.names, self.on, self.unavailable = names, set(names), unavailable
 
-    def __call__(self, mode=None):
-        names = {name for name, state in self.states.items() if state == "on"}
-        self.on = {None: self.on, "off": set()}.get(mode, names)
-        return [
-            SimpleNamespace(
-                name=name, state="off" if state == "on" and name not in self.on else state, why=""
-            )
-            for name, state in self.states.items()
-        ]
-
-    @contextmanager
-    def only(self, *names):
-        before, self.on = self.on, set(names)
-        try:
-            yield
-        finally:
-            self.on = before
+    def __call__(self, choice=None):
+        if choice is not None:
+            words = {"off": (), "default": self.names, "all": self.names}
+            self.on = set(words[choice] if isinstance(choice, str) else choice)
+        states = {name: "on" if name in self.on else "off" for name in self.names}
+        states |= dict.fromkeys(self.unavailable, "unavailable")
+        return [SimpleNamespace(name=name, state=states[name], why="") for name in states]
