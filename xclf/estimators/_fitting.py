@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -239,8 +240,12 @@ def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
     """
     xp = _array_api.namespace(rows.x)
     mean, variance = column_moments(rows)
-    # A deviation at rounding level of the mean is a constant feature, whose scale stays 1.
-    tiny = (10.0 * xp.finfo(rows.dtype).eps * xp.abs(mean)) ** 2
+    if not bool(xp.all(xp.isfinite(variance))):
+        raise ValueError("X holds values so large that their squares overflow: scale X")
+    # A deviation at rounding level of the mean, and of the sum that it is, is a constant feature,
+    # whose scale stays 1.
+    sums = math.sqrt(len(rows)) * xp.finfo(mean.dtype).eps
+    tiny = ((10.0 * xp.finfo(rows.dtype).eps + sums) * xp.abs(mean)) ** 2
     scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
     shift = xp.astype(mean, dtype) if network.bias else None
     return replace(network, shift=shift, scale=xp.astype(scale, dtype))

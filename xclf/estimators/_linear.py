@@ -42,6 +42,11 @@ class LinearClassifier(BaseClassifier):
         self.coef_ = xp.asarray(w, copy=True)
         self.intercept_ = xp.asarray(bias, copy=True)
 
+    def _set_extras(self, result: FitResult) -> None:
+        self.__dict__.pop("dual_gap_", None)
+        if not math.isnan(result.dual_gap):
+            self.dual_gap_ = result.dual_gap
+
     def _layers(self) -> list[Layer]:
         w, b = self.coef_, self.intercept_[:, None]
         if w.shape[0] == 1:
@@ -74,6 +79,9 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     ----------
     {COEFFICIENTS}
     {ATTRIBUTES}
+    dual_gap_ : float
+        After lbfgs with reg above 0: what objective_ stands above the optimum at most, as far as
+        float64 can tell; without a bound it is missing.
 
     Notes
     -----
@@ -150,8 +158,3 @@ class SVMClassifier(LinearClassifier):
     margin: float = field(default=1.0, kw_only=True)
 
     _losses = tuple(name for name in LOSSES if "margin" in loss_parameters(name))
-
-    def _set_extras(self, result: FitResult) -> None:
-        self.__dict__.pop("dual_gap_", None)
-        if not math.isnan(result.dual_gap):
-            self.dual_gap_ = result.dual_gap

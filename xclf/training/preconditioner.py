@@ -33,6 +33,9 @@ _ROWS_PER_FEATURE, _ROWS_PER_DIRECTION = 8, 32
 # A sample is to have half of each class's share, where that are so many rows or more.
 _RARE = 32
 
+# Mean squares of features from which products of two are left to the widest dtype.
+_WIDE = 1e28
+
 # A full basis of r directions costs about 10 r^3 operations, a pass over the rows 4 N D K C slower
 # ones: 4 r^3 of those. Up to this many passes it is made at once: it saves more on any problem that
 # needs it. A dearer one waits until the fit has shown, by half as many passes, that it is no easy
@@ -81,7 +84,7 @@ def spectral_preconditioner(
     Raises ValueError if squares of X overflow.
     """
     xp = namespace(rows.x)
-    rows = _shared_weights(rows)
+    rows = shared_weights(rows)
     if full is None:
         full = passes_for_a_full_basis(rows, network, 1) <= AT_ONCE
     n_features = network.widths[0]
@@ -93,6 +96,8 @@ def spectral_preconditioner(
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
     centre = mean if network.bias else xp.zeros_like(mean)
+    if bool(xp.any(variance + (mean - centre) ** 2 > _WIDE)):
+        rows = rows.widened(mean.dtype)
     if not full and min(len(rows), n_features) > rank + _SPARE:
         second = variance + (mean - centre) ** 2
         found = _leading(rows, centre, network.scale, second, rank)
@@ -228,7 +233,7 @@ def _check_overflow(matrix: Array) -> None:
         raise ValueError("X holds values so large that their products overflow: scale X")
 
 
-def _shared_weights(rows: Rows) -> Rows:
+def shared_weights(rows: Rows) -> Rows:
     """Rows with one weight each, for all heads: the mean of what the heads give them."""
     if rows.weights is None or rows.weights.ndim == 1:
         return rows

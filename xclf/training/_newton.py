@@ -1,0 +1,346 @@
+"""Newton's method for a linear softmax model of few parameters, and the proof that it has ended.
+
+Where rounding ends L-BFGS, or leaves its end in doubt, the exact Hessian of a small problem settles
+it. Features are centred and scaled, z = (x - m) / s, and all is computed in float64 on the host:
+
+    min f(V, b') + reg sum_j (V_j / s_j)^2,    V = W s, b' = b + W m
+
+so that columns of any scale and offset are alike. The cross-entropy's third derivative is bounded
+by its second: |D^3 f[u, u, v]| <= M D^2 f[u, u] where v changes no row's scores by more than M
+against each other. With H the Hessian, l^2 = g^T H^-1 g and k the most that a step of length 1 in
+the norm of H changes them, the optimum is a step of length d <= -log(1 - k l) / k away, and
+
+    P - P* <= l^2 / (2 (1 - k d / 3)).
+
+Source: Bach (2010), Self-concordant analysis for logistic regression; Sun & Tran-Dinh (2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclf._array_api import namespace, to_host
+from xclf.objectives import true_mask
+from xclf.training.problem import Problem
+
+#: Parameters, entries of X and multiply-adds of a Hessian, up to which it is worth its time.
+MOST_PARAMETERS, MOST_FEATURES, MOST_OPERATIONS = 1500, 1 << 22, 4e9
+
+#: Steps at most, and those that a fit may take to come closer once its estimate is good enough.
+MOST_STEPS, LAST_STEPS = 200, 4
+
+#: How many times a bound is to be below what it has to prove: it is itself subject to rounding.
+SAFETY = 2.0
+
+_EPS = 2.0**-52
+
+# Share of the diagonal that is added to it, against directions without curvature.
+_RIDGE = 1e-14
+
+# A class without weight is in no row, and its bias best at minus infinity: so far below the rest
+# the exponential is 0.
+_ABSENT = 800.0
+
+
+class Ended(NamedTuple):
+    """Where Newton's method ended: raw weights (C, D) and biases (C,) as the model stores them, the
+    objective, a bound on what it stands above the optimum (infinite without one), the gradient's
+    max-norm in raw coordinates, whether the optimum is as near as asked for, steps taken."""
+
+    w: np.ndarray
+    b: np.ndarray
+    value: float
+    gap: float
+    converged: bool
+    steps: int
+
+
+class _Step(NamedTuple):
+    """Newton step (C, m), l^2, the same with rounding and what the ridge hides, the most that the
+    step changes scores, the inverse Hessian."""
+
+    change: np.ndarray
+    square: float
+    safe: float
+    reach: float
+    inverse: np.ndarray
+
+
+def is_small(problem: Problem) -> bool:
+    """Whether the Hessian of `problem` is worth its time, and float64 is there to compute it."""
+    (d, c), rows = problem.objective.network.widths, problem.rows
+    size = c * (d + 1)
+    return (
+        rows.dtype == namespace(rows.x).float64
+        and not rows.shards
+        and size <= MOST_PARAMETERS
+        and len(rows) * d <= MOST_FEATURES
+        and len(rows) * size**2 <= MOST_OPERATIONS
+    )
+
+
+class Newton:
+    """One head's problem in centred, scaled coordinates; parameters are (C, m), m = D + bias.
+
+    problem : of one head (K = 1), with rows in float64;  stored : raw (w, b) -> what a model keeps
+    """
+
+    def __init__(self, problem: Problem, stored: Callable[..., Any]) -> None:
+        network, self.stored = problem.objective.network, stored
+        x, y, weights = _on_host(problem)
+        self.share = weights / weights.sum()
+        self.classes, self.bias = network.widths[1], network.bias
+        mean = self.share @ x
+        self.centre = mean if self.bias else np.zeros_like(mean)
+        x -= self.centre
+        if self.bias:  # twice: the mean of many large numbers is off by more than one rounding
+            self.centre = self.centre + self.share @ x
+            x -= self.share @ x
+        top = np.abs(x).max(axis=0)
+        top = np.where(top > 0.0, top, 1.0)
+        spread = top * np.sqrt(self.share @ (x / top) ** 2)
+        # A spread at rounding level of the mean is that of a constant column.
+        size = np.abs(mean)
+        unknown = ~(spread > 10.0 * _EPS * size) | ~np.isfinite(spread)
+        self.scale = np.where(unknown, np.where(size > 0.0, size, 1.0), spread)
+        x /= self.scale
+        self.z = np.concatenate([x, np.ones((len(x), 1))], axis=1) if self.bias else x
+        self.y = y
+        old = 1.0 if network.scale is None else np.asarray(to_host(network.scale))
+        reg = float(np.ravel(to_host(problem.objective.reg))[0])
+        with np.errstate(all="ignore"):
+            penalty = reg * (old / self.scale) ** 2
+        self.penalty = np.append(penalty, 0.0) if self.bias else penalty
+        #: An objective below it has separated the classes: without a penalty there is no optimum.
+        self.separated = math.log(2.0) * float(self.share.min()) if reg == 0.0 else 0.0
+        #: Classes of the rows; without biases the others take part all the same.
+        self.present = np.bincount(y, self.share, self.classes) > 0.0
+        if not self.bias:
+            self.present[:] = True
+
+    def inside(self, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(C, m) from raw weights and biases."""
+        v = w * self.scale
+        if not self.bias:
+            return np.asarray(v)
+        # Where columns are far off, all digits of this sum are needed.
+        place = w.astype(np.longdouble) @ self.centre.astype(np.longdouble) + b
+        return np.concatenate([v, place.astype(float)[:, None]], axis=1)
+
+    def outside(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Raw weights and biases."""
+        if not self.bias:
+            return theta / self.scale, np.zeros(self.classes)
+        w = theta[:, :-1] / self.scale
+        place = theta[:, -1] - w.astype(np.longdouble) @ self.centre.astype(np.longdouble)
+        return w, place.astype(float)
+
+    def value(self, theta: np.ndarray) -> float:
+        """The objective."""
+        return self._loss(theta)[0]
+
+    def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """(objective, p - y (N, C)); formulas as in `cross_entropy`."""
+        scores = self.z @ theta.T
+        rows = np.arange(len(scores))
+        scores -= scores.max(axis=1, keepdims=True)
+        lead = scores[rows, self.y].copy()
+        e = np.exp(scores)
+        own = e[rows, self.y].copy()
+        e[rows, self.y] = 0.0
+        others = e.sum(axis=1)
+        losses = np.log1p(others + np.expm1(lead)) - lead
+        e[rows, self.y] = -others
+        e /= (others + own)[:, None]
+        value = float(self.share @ losses) + float(np.sum(self.penalty * theta * theta))
+        return value, e
+
+    def gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """(objective, gradient (C, m), p - y)."""
+        value, d = self._loss(theta)
+        grad = (d * self.share[:, None]).T @ self.z + 2.0 * self.penalty * theta
+        return value, grad, d
+
+    def step(self, theta: np.ndarray, grad: np.ndarray, d: np.ndarray) -> _Step | None:
+        """The Newton step from theta; None where there is none."""
+        hessian = self._hessian(d)
+        kept = np.repeat(self.present, grad.shape[1])
+        hessian, flat = hessian[kept][:, kept], grad.ravel()[kept]
+        diagonal = np.diagonal(hessian)
+        unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        scaled = hessian * unit[:, None] * unit
+        half, ridge = _inverse_factor(scaled)
+        if half is None:
+            return None
+        half = half * unit
+        inverse = np.zeros((grad.size, grad.size))
+        inverse[np.ix_(kept, kept)] = half.T @ half
+        along = half @ flat
+        change = np.zeros_like(grad)
+        change.ravel()[kept] = -(half.T @ along)
+        moved = self.z @ change[self.present].T
+        reach = float(np.max(moved.max(axis=1) - moved.min(axis=1)))
+        off = (np.abs(d) * self.share[:, None]).T @ np.abs(self.z)
+        off = 4.0 * _EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()[kept]
+        square = float(along @ along)
+        safe = (math.sqrt(square) + math.sqrt(float(np.sum(half * half @ (off * off))))) ** 2
+        # What all classes have in common costs penalty alone.
+        shared = theta[self.present].mean(axis=0)
+        safe += 2.0 * float(np.sum(self.penalty * shared * shared)) * int(self.present.sum())
+        hidden = diagonal * (theta.ravel()[kept] ** 2 + change.ravel()[kept] ** 2)
+        return _Step(change, square, safe + 4.0 * ridge * float(hidden.sum()), reach, inverse)
+
+    def _hessian(self, d: np.ndarray) -> np.ndarray:
+        """(C m, C m)."""
+        p = d.copy()
+        p[np.arange(len(p)), self.y] += 1.0
+        c, m = self.classes, self.z.shape[1]
+        hessian = np.zeros((c, m, c, m))
+        for j in range(c):
+            for k in range(j):
+                block = self.z.T @ (self.z * (self.share * p[:, j] * p[:, k])[:, None])
+                hessian[j, :, k, :], hessian[k, :, j, :] = -block, -block
+                hessian[j, :, j, :] += block
+                hessian[k, :, k, :] += block
+        # What all classes have in common changes no score: curvature of its own keeps it at 0.
+        most = np.einsum("jdjd->jd", hessian).max(axis=0)
+        common = np.where(most > 0.0, most, 1.0) / c
+        for column in range(m):
+            hessian[:, column, :, column] += common[column]
+            for j in range(c):
+                hessian[j, column, j, column] += 2.0 * self.penalty[column]
+        return hessian.reshape(c * m, c * m)
+
+    def bound(self, step: _Step) -> float:
+        """At most P - P* where `step` starts; infinite where nothing is known."""
+        c, m = self.classes, self.z.shape[1]
+        blocks, most = step.inverse.reshape(c, m, c, m), 0.0
+        classes = np.flatnonzero(self.present).tolist()
+        for j in classes:
+            for k in classes[: classes.index(j)]:
+                pair = blocks[j, :, j, :] + blocks[k, :, k, :]
+                pair = pair - blocks[j, :, k, :] - blocks[k, :, j, :]
+                most = max(most, float(np.max(np.sum((self.z @ pair) * self.z, axis=1))))
+        product = math.sqrt(max(most, 0.0) * step.safe)
+        if not product < 0.9:
+            return math.inf
+        return step.safe / (2.0 * (1.0 + math.log1p(-product) / 3.0))
+
+
+def minimise(
+    newton: Newton,
+    w: np.ndarray,
+    b: np.ndarray,
+    tol: float,
+    most: int,
+    watch: Callable[[float], bool],
+) -> Ended:
+    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective.
+
+    most : steps at most;  watch : is given the objective after each, and says whether to stop
+    """
+    theta, steps, late = newton.inside(w, b), 0, 0
+    theta = _better(newton, theta)
+    best = _judge(newton, theta, tol)
+    with np.errstate(all="ignore"):
+        while not best.converged and steps < most:
+            value, grad, d = newton.gradient(theta)
+            if value < newton.separated:
+                break
+            step = newton.step(theta, grad, d)
+            if step is None or not math.isfinite(step.square):
+                break
+            if step.square <= tol * value and step.reach <= 1.0:
+                late += 1
+            new = _search(newton, theta, value, grad, step)
+            if new is None:
+                break
+            theta, steps = new, steps + 1
+            if late:
+                ended = _judge(newton, theta, tol)
+                best = ended if ended.converged or ended.value < best.value else best
+            if watch(newton.value(theta)) or late > LAST_STEPS:
+                break
+        if not best.converged and not late:
+            ended = _judge(newton, theta, tol)
+            best = ended if ended.value < best.value else best
+    return best._replace(steps=steps)
+
+
+def _judge(newton: Newton, theta: np.ndarray, tol: float) -> Ended:
+    """What theta comes to as the model stores it."""
+    with np.errstate(all="ignore"):
+        w, b = newton.outside(theta)
+        if not newton.present.all():
+            low = newton.z @ theta[newton.present].T
+            b = np.where(newton.present, b, float(low.max(axis=1).min()) - _ABSENT)
+            w = np.where(newton.present[:, None], w, 0.0)
+        w, b = newton.stored(w, b)
+        theta = newton.inside(w, b)
+        value, grad, d = newton.gradient(theta)
+        if not math.isfinite(value):
+            return Ended(w, b, math.inf, math.inf, False, 0)
+        step = newton.step(theta, grad, d)
+        gap, converged = math.inf, value == 0.0
+        if step is not None and math.isfinite(step.square):
+            gap = newton.bound(step)
+            # The bound needs an optimum at finite weights. Where scores may grow for ever, as in
+            # exp(-t), the steps have length 1 and gain what is left: l^2.
+            flat = step.safe <= tol / 8.0 * value and step.reach <= 1.5
+            converged = converged or SAFETY * gap <= tol * value or flat
+        return Ended(w, b, value, gap, bool(converged), 0)
+
+
+def _better(newton: Newton, theta: np.ndarray) -> np.ndarray:
+    """theta, or zeros where those are better."""
+    zero = np.zeros_like(theta)
+    with np.errstate(all="ignore"):
+        return theta if newton.value(theta) <= newton.value(zero) else zero
+
+
+def _search(
+    newton: Newton, theta: np.ndarray, value: float, grad: np.ndarray, step: _Step
+) -> np.ndarray | None:
+    """theta after a step that lowers the objective, to rounding; None without one."""
+    slope, length = float(np.sum(grad * step.change)), 1.0
+    noise = 64.0 * _EPS * abs(value)
+    for _ in range(60):
+        trial = theta + length * step.change
+        if newton.value(trial) <= value + 1e-4 * length * slope + noise:
+            return np.asarray(trial)
+        length *= 0.5
+    return None
+
+
+def _inverse_factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """L^-1 with L L^T = matrix + ridge, and the ridge; the diagonal of matrix is 1."""
+    if not np.isfinite(matrix).all():
+        return None, 0.0
+    eye, ridge = np.eye(len(matrix)), _RIDGE
+    while ridge < 1.0:
+        try:
+            return np.linalg.solve(np.linalg.cholesky(matrix + ridge * eye), eye), ridge
+        except np.linalg.LinAlgError:
+            ridge *= 10.0
+    return None, 0.0
+
+
+def _on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(x (n, D), labels (n,), weights (n,)) of the rows that have weight, as they are."""
+    rows, classes = problem.rows, problem.objective.network.widths[-1]
+    parts: list[tuple[np.ndarray, ...]] = []
+    for chunk in rows.chunks(rows.chunk_rows(classes)):
+        weights = (
+            np.ones(int(chunk.x.shape[0])) if chunk.weights is None else to_host(chunk.weights)
+        )
+        weights = np.asarray(weights, dtype=float).reshape(-1)
+        kept = weights > 0.0
+        x = np.array(to_host(chunk.x), dtype=float)
+        labels = to_host(true_mask(chunk.labels, classes)).argmax(axis=0)
+        parts.append((x[kept], labels[kept], weights[kept]))
+    x, y, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return x, y, weights

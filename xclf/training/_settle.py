@@ -1,0 +1,161 @@
+"""Whether full-batch softmax fits are where they were to end: certified, or else improved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from xclf._array_api import Array, from_host, namespace, to_host
+from xclf.objectives import Layer
+from xclf.training._newton import MOST_STEPS, SAFETY, Newton, is_small, minimise
+from xclf.training._smoothed_hinge import widest
+from xclf.training._softmax_gap import CurvatureAt, Spread, as_stored, certify, stored
+from xclf.training.events import FitResult, Monitor
+from xclf.training.problem import Problem
+
+#: Why a line search may find no further step.
+ROUNDING = "rounding left nothing to gain"
+CONVERGED = "converged"
+SLOW = "a small problem, on which Newton's method is faster"
+STOPPED = "a callback stopped the fit"
+
+#: Rounding error of an objective, relative, above which a small problem is centred to compute it.
+PRECISE = 1e-9
+
+Run = Callable[[Problem, Array, float, int, Monitor], list[FitResult]]
+
+
+def settle(
+    problem: Problem,
+    results: list[FitResult],
+    *,
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    again: Run,
+    curvature_at: CurvatureAt,
+) -> list[FitResult]:
+    """The results of L-BFGS on K linear heads, with what float64 says of them.
+
+    Parameters become those that a model stores, `objective` and `grad_norm` what they give. A head
+    has converged if a bound on its distance to the optimum says so. If none does, Newton's method
+    goes on with a small problem, and `again` with one whose rows were computed in less than
+    float64; after that L-BFGS's own criteria count, where no parameter alone has anything to gain.
+    """
+    wide, dtype = widest(problem), problem.rows.dtype
+    settled, near = _certified(wide, results, tol, dtype, curvature_at)
+    small, late = is_small(wide), []
+    for k, result in enumerate(settled):
+        if result.converged or results[k].reason not in (CONVERGED, ROUNDING, SLOW):
+            continue
+        if small:
+            settled[k] = _newton(wide.keep(np.asarray([k])), dtype, result, tol, max_iter, monitor)
+        elif results[k].converged and (near[k] or problem.rows.precision):
+            settled[k] = replace(result, converged=True, reason=CONVERGED)
+        elif dtype != wide.rows.dtype and not problem.rows.precision:
+            late.append(k)
+    if late:
+        xp = namespace(results[0].theta)
+        theta = xp.stack([settled[k].theta for k in late], axis=0)
+        left = max(max_iter - min(results[k].n_iter for k in late), 1)
+        heads = wide.keep(np.asarray(late))
+        more = again(heads, theta, tol, left, monitor)
+        if not any(result.interrupted for result in more):
+            certified, near = _certified(heads, more, tol, dtype, curvature_at)
+            met = [result.converged for result in more]
+            more = [
+                replace(result, converged=True, reason=CONVERGED) if ok and close else result
+                for result, ok, close in zip(certified, met, near, strict=True)
+            ]
+        for k, result in zip(late, more, strict=True):
+            settled[k] = replace(result, n_iter=min(results[k].n_iter + result.n_iter, max_iter))
+    return settled
+
+
+def _certified(
+    wide: Problem,
+    results: list[FitResult],
+    tol: float,
+    dtype: object,
+    curvature_at: CurvatureAt,
+) -> tuple[list[FitResult], np.ndarray]:
+    """(results with stored parameters and what holds there; whether each is near by estimate)."""
+    xp = namespace(results[0].theta)
+    theta = as_stored(wide, xp.stack([result.theta for result in results], axis=0), dtype)
+    with np.errstate(all="ignore"):
+        at = certify(wide, theta, Spread.of(wide), tol, curvature_at)
+        exact = at.rounding <= PRECISE if is_small(wide) else np.isfinite(at.value)
+        proven = exact & (SAFETY * at.gap <= tol * at.value) | (at.value == 0.0)
+        proven = proven | (at.grad_norm == 0.0)
+        near = np.isfinite(at.value) & (at.estimate <= tol * at.value)
+    settled = []
+    for k, result in enumerate(results):
+        done = bool(proven[k]) and result.reason != STOPPED
+        reason = result.reason
+        if done or reason == CONVERGED:
+            reason = CONVERGED if done else ROUNDING
+        gap = float(at.gap[k])
+        settled.append(
+            replace(
+                result,
+                theta=xp.asarray(theta[k, :], copy=True),
+                objective=float(at.value[k]),
+                grad_norm=float(at.grad_norm[k]),
+                dual_gap=gap if math.isfinite(gap) else math.nan,
+                converged=done,
+                reason=reason,
+            )
+        )
+    return settled, near
+
+
+def _newton(
+    head: Problem, dtype: object, result: FitResult, tol: float, max_iter: int, monitor: Monitor
+) -> FitResult:
+    """`result` after Newton's method on the problem of its head alone."""
+    network = head.objective.network
+    like = result.theta
+
+    step, stopped = result.n_iter, False
+
+    def keep(w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        held = to_host(namespace(like).zeros((1,), dtype=dtype)).dtype
+        return stored(np, w, held), stored(np, b[:, None], held)[:, 0]
+
+    def watch(objective: float) -> bool:
+        nonlocal step, stopped
+        step += 1
+        stopped = monitor.record(min(step, monitor.total), objective)
+        return stopped
+
+    raw = network.raw(network.layers(like))[0]
+    w = np.asarray(to_host(raw.w), dtype=float)
+    b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
+    newton = Newton(head, keep)
+    most = min(max_iter - result.n_iter, MOST_STEPS)
+    ended = minimise(newton, w, b, tol, most, watch)
+    layer = Layer(
+        from_host(ended.w, like), from_host(ended.b[:, None], like) if network.bias else None
+    )
+    theta = network.flatten([tuple(layer) for layer in network.fitting([layer])])
+    value, grad = head.value_and_grad(theta[None, :])
+    xp = namespace(theta)
+    reg = float(np.ravel(to_host(head.objective.reg))[0])
+    reason = CONVERGED if ended.converged else ROUNDING
+    if stopped and not ended.converged:
+        reason = STOPPED
+    elif not ended.converged and ended.steps >= max_iter - result.n_iter:
+        reason = f"reached max_iter={max_iter}"
+    return replace(
+        result,
+        theta=theta,
+        n_iter=result.n_iter + ended.steps,
+        objective=float(to_host(value)[0]),
+        grad_norm=float(to_host(xp.max(xp.abs(grad)))),
+        dual_gap=ended.gap if reg > 0.0 and math.isfinite(ended.gap) else math.nan,
+        converged=ended.converged,
+        reason=reason,
+    )

@@ -1,0 +1,238 @@
+"""How far a linear softmax model can be from its optimum, at most: a duality gap in float64.
+
+With p_i the softmax of the scores of row i, w_i its share of the weights and g the gradient of the
+objective P, in the weights V and the biases b, the dual at p has the value P - |g_V|^2 / (4 reg),
+so that P - P* is at most that, as long as the classes' masses balance: g_b = 0. What is left of g_b
+adds g_b . (b - b*), about the mean of the features, and b* is bounded as no optimum has biases far
+apart. Newton steps in the biases alone, whose gain is added to the bound, make g_b small first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclf._array_api import Array, from_host, namespace, to_host
+from xclf.objectives import Layer, true_mask
+from xclf.rows import Chunk, sum_over_rows
+from xclf.training.preconditioner import sample, shared_weights
+from xclf.training.problem import Problem, column_moments
+
+#: The class curvature of a problem at theta (K, P), from a sample of its rows.
+CurvatureAt = Callable[[Problem, Array], Array]
+
+#: Rows that the spread of the features is estimated from, and steps in the biases at most.
+SPREAD_ROWS, BIAS_STEPS = 16384, 3
+
+# A class without weight is in no row: its bias is best at minus infinity. So much is as good.
+_ABSENT = 800.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the features are, in fitting coordinates: centre and mean squares about it (D,)."""
+
+    centre: Array
+    squares: Array
+
+    @property
+    def about_centre(self) -> float:
+        """Mean square distance of the rows from the centre."""
+        return float(namespace(self.squares).sum(self.squares))
+
+    @property
+    def about_origin(self) -> float:
+        """Mean square length of the rows."""
+        return self.about_centre + float(namespace(self.centre).sum(self.centre**2))
+
+    @classmethod
+    def of(cls, problem: Problem) -> Spread:
+        rows, network = problem.rows, problem.objective.network
+        mean, variance = column_moments(sample(shared_weights(rows), SPREAD_ROWS))
+        xp = namespace(mean)
+        if network.scale is not None:
+            mean = mean if network.shift is None else mean - network.shift
+            mean, variance = mean / network.scale, variance / network.scale**2
+        if not network.bias:
+            return cls(xp.zeros_like(mean), variance + mean * mean)
+        return cls(mean, variance)
+
+
+class Certified(NamedTuple):
+    """Host (K,) each: the objective, what it stands above the optimum at most (infinite where reg
+    is 0), the gradient's max-norm, an estimate of what the objective stands above the optimum
+    where the bound is not good enough, and the objective's own rounding error, relative."""
+
+    value: np.ndarray
+    gap: np.ndarray
+    grad_norm: np.ndarray
+    estimate: np.ndarray
+    rounding: np.ndarray
+
+
+def certify(
+    problem: Problem, theta: Array, spread: Spread, tol: float, curvature_at: CurvatureAt
+) -> Certified:
+    """What holds at theta (K, P), for a problem with rows in the widest dtype.
+
+    The bound is improved until it is `tol` times the objective, as far as that is cheap.
+    """
+    network, xp = problem.objective.network, namespace(theta)
+    reg = np.broadcast_to(to_host(problem.objective.reg), (int(theta.shape[0]),))
+    share = _class_shares(problem, theta)
+    most = BIAS_STEPS if network.bias else 0
+    for step in range(most + 1):
+        value, grad = problem.value_and_grad(theta)
+        now = _bound(problem, theta, value, grad, spread, reg, share)
+        if step == 0:
+            first, gap, rounding = now
+            norm = np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)
+            start = theta, grad
+        else:
+            gap = np.fmin(gap, np.maximum(first - now[0], 0.0) + now[1])
+        wanting = (gap > tol * first) & (reg > 0.0) & np.isfinite(first)
+        if not wanting.any() or step == most:
+            break
+        theta = _bias_step(problem, theta, grad, share, curvature_at)
+    short = first
+    if (gap > tol * first).any():
+        short = _estimate(problem, *start, spread, curvature_at)
+    return Certified(first, np.where(np.isfinite(gap), gap, np.inf), norm, short, rounding)
+
+
+def _estimate(
+    problem: Problem, theta: Array, grad: Array, spread: Spread, curvature_at: CurvatureAt
+) -> np.ndarray:
+    """What steps in each parameter alone would gain, host (K,): of g^2 / 2 h the sum, h the second
+    derivative in it. It does not depend on the scale of the features."""
+    network, xp = problem.objective.network, namespace(theta)
+    curvature = curvature_at(problem, theta)
+    classes = xp.max(xp.abs(curvature), axis=-1)[..., None]
+    gw, gb = network.layers(grad)[0]
+    if gb is not None:
+        gw = gw - gb * spread.centre
+    reg = problem.objective.reg
+    reg = reg[:, None, None] if getattr(reg, "ndim", 0) else reg
+    second = classes * spread.squares + 2.0 * reg
+    gain = xp.sum(
+        xp.where(second > 0.0, gw * gw / xp.where(second > 0.0, second, 1.0), 0.0), axis=(-2, -1)
+    )
+    if gb is not None:
+        some = classes > 0.0
+        gain = gain + xp.sum(
+            xp.where(some, gb * gb / xp.where(some, classes, 1.0), 0.0), axis=(-2, -1)
+        )
+    return 0.5 * np.asarray(to_host(gain), dtype=np.float64)
+
+
+def _bound(
+    problem: Problem,
+    theta: Array,
+    value: Array,
+    grad: Array,
+    spread: Spread,
+    reg: np.ndarray,
+    share: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(P, gap, relative rounding error of P), host (K,), at theta as it is."""
+    network, xp = problem.objective.network, namespace(theta)
+    (gw, gb), (w, b) = network.layers(grad)[0], network.layers(theta)[0]
+    if gb is not None:
+        gw = gw - gb * spread.centre
+    numbers = [value, xp.sum(gw * gw, axis=(-2, -1)), xp.sum(w * w, axis=(-2, -1))]
+    biases = []
+    if b is not None and gb is not None:
+        biases = [gb[..., 0], b[..., 0] + xp.sum(w * spread.centre, axis=-1)]
+    told = to_host(xp.concat([xp.stack(numbers, axis=-1), *biases], axis=-1))
+    objective, residual, norm = np.asarray(told, dtype=np.float64).T[:3]
+    # Rounding of the products over features and of the sums over rows: see `_certificate`.
+    unit = float(xp.finfo(problem.rows.dtype).eps) / 2
+    inner = unit * (4 * math.sqrt(network.widths[0]) + 16)
+    outer = unit * (4 * math.sqrt(len(problem.rows)) + 16)
+    with np.errstate(all="ignore"):
+        far = math.sqrt(spread.about_origin)
+        # |p - y| of a row is at most twice its loss, and 2; scores are off by two products.
+        mass = np.minimum(2 * objective, 2.0)
+        scores = inner * 2 * np.sqrt(norm) * far
+        off = (
+            2 * (outer * mass + scores * np.minimum(mass, 1.0)) * far
+            + 4 * reg * np.sqrt(norm) * unit
+        )
+        gap = (np.sqrt(residual) + off) ** 2 / (4 * reg) + (outer * objective + scores * mass)
+        if b is not None:
+            push, place = np.moveaxis(told[:, 3:].reshape(len(told), 2, -1), 1, 0)
+            there = share > 0.0
+            least = np.where(there, share, 1.0).min(axis=-1)
+            apart = np.where(there, place, -np.inf).max(axis=-1)
+            apart -= np.where(there, place, np.inf).min(axis=-1)
+            # Rows of class c: b*_j - b*_c <= P / share_c + |V*_j - V*_c| |mean of x in c|.
+            apart += objective / least
+            apart += np.sqrt(2 * objective / reg / least * spread.about_centre)
+            pushed = np.abs(np.where(there, push, 0.0)).sum(axis=-1) + 2 * (outer + scores) * mass
+            gap += 0.5 * pushed * apart
+            # A class that no row is in can only be given up: what it takes now may be all lost.
+            gone = np.where(there, 0.0, push).sum(axis=-1)
+            gap += np.where(gone > 0.0, np.inf, 0.0)
+        gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
+        relative = np.where(objective > 0.0, scores * mass / objective, 0.0)
+    return objective, gap, relative
+
+
+def _bias_step(
+    problem: Problem, theta: Array, grad: Array, share: np.ndarray, curvature_at: CurvatureAt
+) -> Array:
+    """theta after a Newton step in the biases, on the class curvature of a sample of rows."""
+    network = problem.objective.network
+    curvature = curvature_at(problem, theta)
+    w, b = network.layers(theta)[0]
+    push = to_host(network.layers(grad)[0].b)[..., 0]
+    matrix = np.asarray(to_host(curvature), dtype=np.float64)
+    step = -np.einsum("kij,kj->ki", np.linalg.pinv(matrix, rcond=1e-13, hermitian=True), push)
+    step = np.clip(np.nan_to_num(step), -4.0, 4.0)
+    step = np.where(share > 0.0, step, -_ABSENT)
+    return network.flatten([(w, b + from_host(step, theta, theta.dtype)[..., None])])
+
+
+@dataclass(frozen=True)
+class _Shares:
+    classes: int
+
+    def __call__(self, chunk: Chunk) -> tuple[Array]:
+        mask = true_mask(chunk.labels, self.classes)
+        xp = namespace(mask)
+        if chunk.weights is None:
+            return (xp.sum(xp.astype(mask, chunk.dtype), axis=-1),)
+        return (xp.sum(xp.where(mask, chunk.weights[..., None, :], 0.0), axis=-1),)
+
+
+def _class_shares(problem: Problem, theta: Array) -> np.ndarray:
+    """Each class's share of the weights, host (K, C)."""
+    classes = problem.objective.network.widths[-1]
+    (mass,) = sum_over_rows(_Shares(classes), problem.rows, problem.width(theta))
+    mass = np.atleast_2d(np.asarray(to_host(mass), dtype=np.float64))
+    mass = np.broadcast_to(mass, (int(theta.shape[0]), classes))
+    return np.asarray(mass / mass.sum(axis=-1, keepdims=True))
+
+
+def as_stored(problem: Problem, theta: Array, dtype: object) -> Array:
+    """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
+
+    In raw coordinates, where models keep theirs; of two classes they keep the difference.
+    """
+    network, xp = problem.objective.network, namespace(theta)
+    w, b = network.raw(network.layers(theta))[0]
+    raw = [part if part is None else stored(xp, part, dtype) for part in (w, b)]
+    return network.flatten([tuple(layer) for layer in network.fitting([Layer(*raw)])])
+
+
+def stored(xp: Any, part: Array, dtype: object) -> Array:
+    """Raw weights (..., C, D) or biases (..., C, 1) as a model of `dtype` stores them."""
+    wide = part.dtype
+    if part.shape[-2] == 2:
+        half = 0.5 * xp.astype(xp.astype(part[..., 1:, :] - part[..., :1, :], dtype), wide)
+        return xp.concat([-half, half], axis=-2)
+    return xp.astype(xp.astype(part, dtype), wide)
