@@ -70,6 +70,15 @@ class _Step(NamedTuple):
     inverse: np.ndarray
 
 
+class _Point(NamedTuple):
+    """theta (C, m), the objective, its gradient and the step from there, None without one."""
+
+    theta: np.ndarray
+    value: float
+    grad: np.ndarray
+    step: _Step | None
+
+
 def is_small(problem: Problem) -> bool:
     """Whether the Hessian of `problem` is worth its time, and float64 is there to compute it."""
     (d, c), rows = problem.objective.network.widths, problem.rows
@@ -207,7 +216,7 @@ class Newton:
                 hessian[j, :, j, :] += block
                 hessian[k, :, k, :] += block
         # What all classes have in common changes no score: curvature of its own keeps it at 0.
-        most = np.einsum("jdjd->jd", hessian).max(axis=0)
+        most = np.einsum("jdjd->jd", hessian).max(axis=0) + 2.0 * self.penalty
         common = np.where(most > 0.0, most, 1.0) / c
         for column in range(m):
             hessian[:, column, :, column] += common[column]
@@ -243,74 +252,76 @@ def minimise(
 
     most : steps at most;  watch : is given the objective after each, and says whether to stop
     """
-    theta, steps, late = newton.inside(w, b), 0, 0
-    theta = _better(newton, theta)
-    best = _judge(newton, theta, tol)
     with np.errstate(all="ignore"):
-        while not best.converged and steps < most:
-            value, grad, d = newton.gradient(theta)
-            if value < newton.separated:
+        best, at = _judge(newton, newton.inside(w, b), tol)
+        proven = at
+        if not best.converged:
+            # What all classes have in common costs penalty alone.
+            common = at.theta[newton.present].mean(axis=0) * (newton.penalty > 0.0)
+            at = _at(newton, at.theta - common)
+            zero = _at(newton, np.zeros_like(at.theta))
+            at = at if at.value <= zero.value else zero
+        steps = late = 0
+        while not best.converged and steps < most and at.step is not None:
+            late += at.step.square <= tol * at.value and at.step.reach <= 1.0
+            theta = _search(newton, at)
+            if at.value < newton.separated or theta is None or late > LAST_STEPS:
                 break
-            step = newton.step(theta, grad, d)
-            if step is None or not math.isfinite(step.square):
-                break
-            if step.square <= tol * value and step.reach <= 1.0:
-                late += 1
-            new = _search(newton, theta, value, grad, step)
-            if new is None:
-                break
-            theta, steps = new, steps + 1
-            if late:
-                ended = _judge(newton, theta, tol)
-                best = ended if ended.converged or ended.value < best.value else best
-            if watch(newton.value(theta)) or late > LAST_STEPS:
+            steps += 1
+            if late or steps == most:
+                ended, at = _judge(newton, theta, tol)
+                if ended.converged or ended.value < best.value:
+                    best, proven = ended, at
+            else:
+                at = _at(newton, theta)
+            if watch(at.value):
                 break
         if not best.converged and not late:
-            ended = _judge(newton, theta, tol)
-            best = ended if ended.value < best.value else best
+            ended, at = _judge(newton, at.theta, tol)
+            if ended.value < best.value:
+                best, proven = ended, at
+        if math.isinf(best.gap) and proven.step is not None:
+            best = best._replace(gap=newton.bound(proven.step))
     return best._replace(steps=steps)
 
 
-def _judge(newton: Newton, theta: np.ndarray, tol: float) -> Ended:
-    """What theta comes to as the model stores it."""
-    with np.errstate(all="ignore"):
-        w, b = newton.outside(theta)
-        if not newton.present.all():
-            low = newton.z @ theta[newton.present].T
-            b = np.where(newton.present, b, float(low.max(axis=1).min()) - _ABSENT)
-            w = np.where(newton.present[:, None], w, 0.0)
-        w, b = newton.stored(w, b)
-        theta = newton.inside(w, b)
-        value, grad, d = newton.gradient(theta)
-        if not math.isfinite(value):
-            return Ended(w, b, math.inf, math.inf, False, 0)
-        step = newton.step(theta, grad, d)
-        gap, converged = math.inf, value == 0.0
-        if step is not None and math.isfinite(step.square):
-            gap = newton.bound(step)
-            # The bound needs an optimum at finite weights. Where scores may grow for ever, as in
-            # exp(-t), the steps have length 1 and gain what is left: l^2.
-            flat = step.safe <= tol / 8.0 * value and step.reach <= 1.5
-            converged = converged or SAFETY * gap <= tol * value or flat
-        return Ended(w, b, value, gap, bool(converged), 0)
+def _at(newton: Newton, theta: np.ndarray) -> _Point:
+    value, grad, d = newton.gradient(theta)
+    step = newton.step(theta, grad, d) if math.isfinite(value) else None
+    if step is not None and not math.isfinite(step.square):
+        step = None
+    return _Point(theta, value if math.isfinite(value) else math.inf, grad, step)
 
 
-def _better(newton: Newton, theta: np.ndarray) -> np.ndarray:
-    """theta, or zeros where those are better."""
-    zero = np.zeros_like(theta)
-    with np.errstate(all="ignore"):
-        return theta if newton.value(theta) <= newton.value(zero) else zero
+def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point]:
+    """What theta comes to as the model stores it, and the point that this is."""
+    w, b = newton.outside(theta)
+    b = b - b[newton.present].mean()
+    if not newton.present.all():
+        low = newton.z @ newton.inside(w, b)[newton.present].T
+        b = np.where(newton.present, b, float(low.max(axis=1).min()) - _ABSENT)
+        w = np.where(newton.present[:, None], w, 0.0)
+    w, b = newton.stored(w, b)
+    at = _at(newton, newton.inside(w, b))
+    gap, converged = math.inf, at.value == 0.0
+    # The bound is at least half the square, and takes as long as the Hessian.
+    if at.step is not None and at.step.safe <= tol * at.value:
+        gap = newton.bound(at.step)
+        # It needs an optimum at finite weights. Where scores may grow for ever, as in exp(-t), the
+        # steps have length 1 and gain what is left: l^2.
+        flat = at.step.safe <= tol / 8.0 * at.value and at.step.reach <= 1.5
+        converged = converged or SAFETY * gap <= tol * at.value or flat
+    return Ended(w, b, at.value, gap, bool(converged), 0), at
 
 
-def _search(
-    newton: Newton, theta: np.ndarray, value: float, grad: np.ndarray, step: _Step
-) -> np.ndarray | None:
+def _search(newton: Newton, at: _Point) -> np.ndarray | None:
     """theta after a step that lowers the objective, to rounding; None without one."""
-    slope, length = float(np.sum(grad * step.change)), 1.0
-    noise = 64.0 * _EPS * abs(value)
+    assert at.step is not None
+    slope, length = float(np.sum(at.grad * at.step.change)), 1.0
+    noise = 64.0 * _EPS * abs(at.value)
     for _ in range(60):
-        trial = theta + length * step.change
-        if newton.value(trial) <= value + 1e-4 * length * slope + noise:
+        trial = at.theta + length * at.step.change
+        if newton.value(trial) <= at.value + 1e-4 * length * slope + noise:
             return np.asarray(trial)
         length *= 0.5
     return None

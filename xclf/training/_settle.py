@@ -25,7 +25,16 @@ STOPPED = "a callback stopped the fit"
 #: Rounding error of an objective, relative, above which a small problem is centred to compute it.
 PRECISE = 1e-9
 
+#: What the tolerance of L-BFGS's own criteria is multiplied by where no bound backs them.
+STRICTER = 1e-2
+
 Run = Callable[[Problem, Array, float, int, Monitor], list[FitResult]]
+
+
+def promise(tol: float) -> float:
+    """The relative distance from the optimum that `converged` stands for: at the default for
+    float64, 1e-8, which ends fits by their gradient, it is 1e-6."""
+    return 1e-6 if tol == 1e-8 else tol
 
 
 def settle(
@@ -42,27 +51,26 @@ def settle(
 
     Parameters become those that a model stores, `objective` and `grad_norm` what they give. A head
     has converged if a bound on its distance to the optimum says so. If none does, Newton's method
-    goes on with a small problem, and `again` with one whose rows were computed in less than
-    float64; after that L-BFGS's own criteria count, where no parameter alone has anything to gain.
+    goes on with a small problem, and `again`, L-BFGS in float64, with a large one; of that its own
+    criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
     """
     wide, dtype = widest(problem), problem.rows.dtype
-    settled, near = _certified(wide, results, tol, dtype, curvature_at)
+    settled, _ = _certified(wide, results, tol, dtype, curvature_at)
     small, late = is_small(wide), []
     for k, result in enumerate(settled):
         if result.converged or results[k].reason not in (CONVERGED, ROUNDING, SLOW):
             continue
         if small:
             settled[k] = _newton(wide.keep(np.asarray([k])), dtype, result, tol, max_iter, monitor)
-        elif results[k].converged and (near[k] or problem.rows.precision):
-            settled[k] = replace(result, converged=True, reason=CONVERGED)
-        elif dtype != wide.rows.dtype and not problem.rows.precision:
+        elif problem.rows.precision:  # less is asked of products, and of what they lead to
+            settled[k] = replace(result, converged=results[k].converged, reason=results[k].reason)
+        else:
             late.append(k)
     if late:
-        xp = namespace(results[0].theta)
-        theta = xp.stack([settled[k].theta for k in late], axis=0)
+        theta = namespace(results[0].theta).stack([settled[k].theta for k in late], axis=0)
         left = max(max_iter - min(results[k].n_iter for k in late), 1)
         heads = wide.keep(np.asarray(late))
-        more = again(heads, theta, tol, left, monitor)
+        more = again(heads, theta, STRICTER * tol, left, monitor)
         if not any(result.interrupted for result in more):
             certified, near = _certified(heads, more, tol, dtype, curvature_at)
             met = [result.converged for result in more]
@@ -86,11 +94,11 @@ def _certified(
     xp = namespace(results[0].theta)
     theta = as_stored(wide, xp.stack([result.theta for result in results], axis=0), dtype)
     with np.errstate(all="ignore"):
-        at = certify(wide, theta, Spread.of(wide), tol, curvature_at)
+        at = certify(wide, theta, Spread.of(wide), promise(tol) / SAFETY, curvature_at)
         exact = at.rounding <= PRECISE if is_small(wide) else np.isfinite(at.value)
-        proven = exact & (SAFETY * at.gap <= tol * at.value) | (at.value == 0.0)
+        proven = exact & (SAFETY * at.gap <= promise(tol) * at.value) | (at.value == 0.0)
         proven = proven | (at.grad_norm == 0.0)
-        near = np.isfinite(at.value) & (at.estimate <= tol * at.value)
+        near = np.isfinite(at.value) & (at.estimate <= STRICTER * tol * at.value)
     settled = []
     for k, result in enumerate(results):
         done = bool(proven[k]) and result.reason != STOPPED
@@ -141,7 +149,7 @@ def _newton(
         from_host(ended.w, like), from_host(ended.b[:, None], like) if network.bias else None
     )
     theta = network.flatten([tuple(layer) for layer in network.fitting([layer])])
-    value, grad = head.value_and_grad(theta[None, :])
+    _, grad = head.value_and_grad(theta[None, :])
     xp = namespace(theta)
     reg = float(np.ravel(to_host(head.objective.reg))[0])
     reason = CONVERGED if ended.converged else ROUNDING
@@ -153,7 +161,7 @@ def _newton(
         result,
         theta=theta,
         n_iter=result.n_iter + ended.steps,
-        objective=float(to_host(value)[0]),
+        objective=ended.value,
         grad_norm=float(to_host(xp.max(xp.abs(grad)))),
         dual_gap=ended.gap if reg > 0.0 and math.isfinite(ended.gap) else math.nan,
         converged=ended.converged,
