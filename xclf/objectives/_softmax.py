@@ -17,7 +17,7 @@ class Softmax(Loss):
     """L = logsumexp(s) - s_y."""
 
     name = "softmax"
-    full_batch = FullBatch("lbfgs", max_iter=1000, tol32=1e-6, tol64=1e-8)
+    full_batch = FullBatch("certified_lbfgs", max_iter=1000, tol32=1e-6, tol64=1e-8)
     probabilistic = True
     attained = False
 

@@ -61,7 +61,9 @@ def settle(
         if result.converged or results[k].reason not in (CONVERGED, ROUNDING, SLOW):
             continue
         if small:
-            settled[k] = _newton(wide.keep(np.asarray([k])), dtype, result, tol, max_iter, monitor)
+            settled[k] = _newton(
+                wide.take_heads(np.asarray([k])), dtype, result, tol, max_iter, monitor
+            )
         elif problem.rows.precision:  # less is asked of products, and of what they lead to
             settled[k] = replace(result, converged=results[k].converged, reason=results[k].reason)
         else:
@@ -69,7 +71,7 @@ def settle(
     if late:
         theta = namespace(results[0].theta).stack([settled[k].theta for k in late], axis=0)
         left = max(max_iter - min(results[k].n_iter for k in late), 1)
-        heads = wide.keep(np.asarray(late))
+        heads = wide.take_heads(np.asarray(late))
         more = again(heads, theta, STRICTER * tol, left, monitor)
         if not any(result.interrupted for result in more):
             certified, near = _certified(heads, more, tol, dtype, curvature_at)

@@ -17,7 +17,7 @@ from xclf.optim import Solver, State
 from xclf.rows import Rows, blas_threads, own_threads
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import fit_lbfgs
+from xclf.training.full_batch import fit_certified, fit_lbfgs
 from xclf.training.minibatch import fit_minibatch
 from xclf.training.problem import Problem
 from xclf.training.steps import MinibatchPlan
@@ -37,6 +37,7 @@ class Method(NamedTuple):
 #: Full-batch methods by the name that `Loss.full_batch` gives.
 METHODS = {
     "lbfgs": Method(fit_lbfgs, multipliers=False),
+    "certified_lbfgs": Method(fit_certified, multipliers=False),
     "augmented_lagrangian": Method(fit_augmented_lagrangian, multipliers=True),
 }
 

@@ -102,13 +102,23 @@ def rounding(dtype: object, xp: object, precision: str | None = None) -> float:
 def fit_lbfgs(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
-    """Minimise K softmax objectives from theta (K, P) by L-BFGS; one result a head.
+    """Minimise K smooth objectives from theta (K, P) by L-BFGS; one result a head.
 
     Heads share the rows and nothing else: each has its own steps and its own end, after which it
     leaves the batch. For a linear model the Hessian's structure is known, and used as a
     preconditioner.
     """
-    results = _run(problem, theta, tol, max_iter, monitor)
+    return _run(problem, theta, tol, max_iter, monitor)
+
+
+def fit_certified(
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
+    """`fit_lbfgs` of K softmax objectives, whose linear heads end with a bound on their distance to
+    the optimum."""
+    small = problem.linear and is_small(widest(problem))
+    slow_at = NEWTON_AT if small else math.inf
+    results = _run(problem, theta, tol, max_iter, monitor, slow_at)
     if not problem.linear or any(result.interrupted for result in results):
         return results
     try:
@@ -126,10 +136,15 @@ def fit_lbfgs(
 
 
 def _run(
-    problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
+    problem: Problem,
+    theta: Array,
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    slow_at: float = math.inf,
 ) -> list[FitResult]:
-    """L-BFGS alone."""
-    fit = _LBFGSFit(problem, theta, tol, max_iter, monitor)
+    """L-BFGS alone, which gives up after `slow_at` iterations."""
+    fit = _LBFGSFit(problem, theta, tol, max_iter, monitor, slow_at)
     del theta  # the start is not needed any more, and may be as large as X
     try:
         fit.run()
@@ -143,7 +158,13 @@ class _LBFGSFit:
     says which of them only wait to leave it."""
 
     def __init__(
-        self, problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
+        self,
+        problem: Problem,
+        theta: Array,
+        tol: float,
+        max_iter: int,
+        monitor: Monitor,
+        slow_at: float,
     ) -> None:
         xp, heads = namespace(theta), int(theta.shape[0])
         self.problem, self.max_iter, self.monitor = problem, max_iter, monitor
@@ -157,7 +178,7 @@ class _LBFGSFit:
             noise=self.goal.noise,
         )
         self.start_norm = _start_norm(problem, theta, self.lbfgs.at)
-        self.slow_at = NEWTON_AT if problem.linear and is_small(widest(problem)) else math.inf
+        self.slow_at = slow_at
         self.alive, self.steps = np.arange(heads), 0
         self.n_iter, self.idle = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.best = np.full(heads, math.inf)
