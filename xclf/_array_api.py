@@ -188,11 +188,6 @@ def free_memory(xp: Namespace, device: Any) -> int | None:
     return None
 
 
-def is_integer(xp: Namespace, array: Array) -> bool:
-    """Whether the dtype of `array` is an integer or a boolean."""
-    return bool(xp.isdtype(array.dtype, ("bool", "integral")))
-
-
 # Keyed by names: cupy.cuda.Device cannot be hashed, and a replaced namespace must not be kept.
 _WIDEST: dict[tuple[str, str], Any] = {}
 

@@ -226,7 +226,7 @@ def _report(
 def _floating_copy(x: Any) -> Array:
     x = x if _array_api.is_array(x) else np.asarray(x)
     xp = namespace(x)
-    if _array_api.is_integer(xp, x):
+    if xp.isdtype(x.dtype, ("bool", "integral")):
         return xp.astype(x, _array_api.accumulator(xp, _array_api.device(x)))
     return xp.asarray(x, copy=True)
 
