@@ -44,11 +44,6 @@ def test_two_libraries_are_two_devices():
     assert not _array_api.same_device(strict.asarray([1.0]), torch.asarray([1.0]))
 
 
-def test_integers_and_floats(backend):
-    for dtype, whole in (("bool", True), ("uint8", True), ("int64", True), ("float32", False)):
-        assert _array_api.is_integer(backend.xp, backend.asarray(np.zeros(2), dtype)) is whole
-
-
 def test_read_only_and_foreign_byte_order():
     big = np.arange(3.0).astype(">f8")
     assert _array_api.native(big).dtype == np.float64
