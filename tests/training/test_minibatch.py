@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import blobs, problem_on
-from helpers import assert_close_max_norm, run_epoch, softmax_rows
+from helpers import assert_close_max_norm, run_epoch, softmax_rows, squared_hinge_rows
 
 from xclf.objectives import Network
 from xclf.optim import SGD, Adam, Momentum, Nesterov, RMSProp, rate_factor
@@ -43,7 +43,8 @@ def _theta(network, backend=NUMPY):
 
 def _fit(plan, backend=NUMPY, widths=(5, 3), seed=0, callbacks=(), rng=None, **options):
     network = Network(widths)
-    problem = problem_on(backend, network, X, Y, weights=options.pop("weights", None))
+    given = {name: options.pop(name) for name in ("weights", "loss") if name in options}
+    problem = problem_on(backend, network, X, Y, **given)
     monitor = Monitor(callbacks, "epoch", plan.epochs)
     rng = np.random.default_rng(seed) if rng is None else rng
     start = options.pop("theta", None)
@@ -75,6 +76,23 @@ def test_four_epochs_are_the_plain_loop(backend, weights):
         batches += list(rng.permutation(50).reshape(5, 10))
     start = _theta(Network((5, 3)))
     want = _plain_momentum(start[:15].reshape(3, 5), start[15:], batches, 0.05, 1e-2, weights)
+    assert_close_max_norm(backend.to_host(result.theta), want, 1e-11)
+
+
+@pytest.mark.parametrize("weights", [np.ones(50), WEIGHTS], ids=["equal", "weighted"])
+def test_the_squared_hinge_by_nesterov_is_the_plain_loop(backend, weights):
+    result, _ = _fit(_plan(Nesterov(), rate=0.01), backend, loss="squared_hinge", weights=weights)
+    rng, vw, vb = np.random.default_rng(0), 0.0, 0.0
+    start = _theta(Network((5, 3)))
+    w, b = start[:15].reshape(3, 5), start[15:]
+    for _ in range(4):
+        for index in rng.permutation(50).reshape(5, 10):
+            x, y = X[index], Y[index]
+            push = squared_hinge_rows(x @ w.T + b, y)[1] * weights[index, None] / 10
+            gw, gb = push.T @ x + 2e-2 * w, push.sum(axis=0)
+            vw, vb = 0.9 * vw - 0.01 * gw, 0.9 * vb - 0.01 * gb
+            w, b = w + 0.9 * vw - 0.01 * gw, b + 0.9 * vb - 0.01 * gb
+    want = np.concatenate([w.ravel(), b])
     assert_close_max_norm(backend.to_host(result.theta), want, 1e-11)
 
 
