@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser, None, nargs="+", default=["digits"])
     add("--fits", nargs="+", choices=FITS, default=list(FITS))
     add("--names", nargs="+", help="accelerators; by default all that can be used here")
-    add("--repeats", type=int, default=5, help="fits of each contender")
+    add("--repeats", type=int, default=3, help="fits of each contender")
     add("--iterations", type=int, default=30, help="at most, of full-batch fits")
     add("--epochs", type=int, default=3, help="of minibatch fits")
     add("--namespace", choices=("numpy", "cupy", "torch"), default="numpy")
