@@ -131,13 +131,18 @@ def _eigenproblems(monkeypatch):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
 def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     """Curvature and its eigenvectors, the line search and the stopping rule included."""
+    from xclf.training import _settle
+
     seen, solved = _evaluations(monkeypatch, Problem), _eigenproblems(monkeypatch)
+    proofs, certify = [], _settle.certify
+    monkeypatch.setattr(_settle, "certify", lambda *args: proofs.append(1) or certify(*args))
     tol = {"tol": 1e-2} if cls is TwoLayerClassifier else {}
     model = small(cls, solver="lbfgs", max_iter=1000, **tol)
     tally = _fit_tally(model)
     assert model.n_iter_ >= 10
-    # 6: X finite? start, and the like
-    assert tally.reads <= len(seen) + len(solved) + 6, tally
+    # 6: X finite? start, and the like. A certificate reads its terms, and steps in the biases.
+    assert tally.reads <= len(seen) + len(solved) + 6 + 14 * len(proofs), tally
+    assert len(proofs) == (cls is SoftmaxClassifier)
     assert len(solved) <= 6  # the start, and iterations 5, 10, 20, 40, 80
     assert len(seen) <= 1.5 * model.n_iter_ + 5
 

@@ -10,7 +10,7 @@ import pytest
 from backends import Backend
 from estimator_cases import blobs, problem_on
 
-from xclf.objectives import FORMULAS, Network, Softmax, loss_named
+from xclf.objectives import FORMULAS, LOSSES, Network, Softmax, loss_named
 from xclf.optim import SGD, SOLVERS, Momentum
 from xclf.rows import MemoryBudget
 from xclf.training import METHODS, FitSpec, Method, MinibatchPlan, Monitor, engine, fit
@@ -76,7 +76,7 @@ def test_a_fit_computes_with_the_selected_operations(monkeypatch):
     assert calls == [7, 7, 7]
 
 
-@pytest.mark.parametrize("loss", ["softmax", "hinge", "squared_hinge"])
+@pytest.mark.parametrize("loss", list(LOSSES))
 def test_the_loss_names_the_method(monkeypatch, loss):
     seen = []
 
@@ -90,8 +90,7 @@ def test_the_loss_names_the_method(monkeypatch, loss):
     for name in METHODS:
         monkeypatch.setitem(METHODS, name, method(name))
     assert _fit(_spec(loss=loss)) == ["result"]
-    expected = {"hinge": "augmented_lagrangian"}.get(loss, "lbfgs")
-    assert seen == [(expected, 1e-8, 100, (1, NETWORK.size))]
+    assert seen == [(LOSSES[loss].full_batch.method, 1e-8, 100, (1, NETWORK.size))]
 
 
 @pytest.mark.parametrize("plan", [None, _plan()], ids=["full-batch", "minibatch"])
