@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 files = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
 
 
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -129,10 +131,8 @@ def _docstring_node(node: ast.AST) -> ast.AST | None:
     return None
 
 
-@files
+@pytest.mark.parametrize("path", sorted((HOUSE / "sweep").glob("*.py")), ids=lambda p: p.name)
 def test_a_sweep_uses_no_private_name_of_the_estimators(path):
-    if room_of(path) != "sweep":
-        return
     tree = _tree(path)
     names = imported_names(tree, package_of(path))
     assert not [name for name in names if name.startswith("xclf.estimators._")]
