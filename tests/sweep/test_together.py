@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
@@ -29,13 +30,19 @@ WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=90)
 ESTIMATORS = [SOFTMAX, SVM, MOMENTUM, NET]
 
 
+@functools.cache
+def _on_numpy(number, standardize=False, **options):
+    """The search that is the same elsewhere."""
+    model = clone(ESTIMATORS[number]).set_params(standardize=standardize)
+    return SweepCV(model, GRID, **options).fit(X, Y)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-@pytest.mark.parametrize("scoring", [None, "f1_macro"])
-@pytest.mark.parametrize("where", ["host", "beside"])
+@pytest.mark.parametrize("scoring, where", [(None, "host"), ("f1_macro", "beside")])
 def test_every_backend(backend, estimator, scoring, where):
     """Splitters and scorers get host labels and predictions, wherever X and y are."""
     options = {"scoring": scoring, "cv": 3, "return_train_score": True}
-    want = SweepCV(estimator, GRID, **options).fit(X, Y)
+    want = _on_numpy(ESTIMATORS.index(estimator), **options)
     x, y = backend.asarray(X), Y if where == "host" else backend.asarray(Y)
     got = SweepCV(estimator, GRID, **options).fit(x, y)
     assert_same_search(got, want, 1e-12)
@@ -340,7 +347,7 @@ def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
     if way == "streamed":
         monkeypatch.setattr(_array_api, "free_memory", lambda xp, device: 1)
     model = clone(estimator).set_params(standardize=standardize)
-    want = SweepCV(model, GRID, cv=3).fit(X, Y)
+    want = _on_numpy(ESTIMATORS.index(estimator), standardize, cv=3)
     got = SweepCV(clone(model).set_params(device="gpu"), GRID, cv=3).fit(X, Y)
     assert_same_search(got, want, 1e-12)
     np.testing.assert_array_equal(got.predict(X), want.predict(X))

@@ -223,7 +223,8 @@ def _budget(
     most = first.model.max_memory
     if most is None and many and _array_api.is_host(placed.X):
         most = TOGETHER
-    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(rows.weights))
+    weights = None if _weights_are_implied(first) else rows.weights
+    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(weights))
     try:
         return memory_budget(shape, most, taken=placed.taken, heads=len(heads))
     except ValueError as error:
