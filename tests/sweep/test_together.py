@@ -226,7 +226,7 @@ def test_max_memory_bounds_the_heads_of_a_pass(specs, estimator, monkeypatch):
     want = SweepCV(estimator, grid, cv=2).fit(x, y)
     most = [max(spec.heads for spec in specs)]
     # Minibatch heads keep a dozen vectors, full-batch ones their curvature too.
-    for size in ("150KB", "120KB") if estimator in (MOMENTUM, NET) else ("2MB", "1MB"):
+    for size in ("280KB", "230KB") if estimator in (MOMENTUM, NET) else ("2MB", "1MB"):
         specs.clear()
         model = clone(estimator).set_params(max_memory=size)
         got = SweepCV(model, grid, cv=2).fit(x, y)

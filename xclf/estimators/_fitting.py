@@ -84,6 +84,7 @@ class Head:
             multipliers=self.full_batch and METHODS[self.loss.full_batch.method].multipliers,
             batch=0 if self.full_batch else settings.batch_size,
             held_out=settings.validation_fraction or 0.0,
+            drawn=None if self.train is None else len(self.train),
             standardize=bool(self.model.standardize),
         )
 

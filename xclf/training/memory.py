@@ -54,6 +54,7 @@ class FitShape:
     multipliers : whether the method keeps a number for each class of each row
     batch, held_out : of a minibatch fit, the rows of a batch, and the share of rows that is held
         out; batch 0 stands for a full-batch fit
+    drawn : of a minibatch fit, the rows that it is about, where those are not all
     standardize : whether features get mean 0 and deviation 1
     """
 
@@ -64,6 +65,7 @@ class FitShape:
     multipliers: bool = False
     batch: int = 0
     held_out: float = 0.0
+    drawn: int | None = None
     standardize: bool = False
 
     @property
@@ -130,11 +132,12 @@ class FitShape:
         Streamed rows stay where they are."""
         if isinstance(self.x, Streamed):
             return 0
-        count = int(self.x.shape[0])
+        total = int(self.x.shape[0])
+        count = total if self.drawn is None else self.drawn
         held = math.ceil(count * self.held_out)
         watched = probe_rows(count - held)
         # All rows are watched as they are, unless there are some that are not trained on.
-        return held + (watched if watched < count or self.weight_vectors else 0)
+        return held + (watched if watched < total or self.weight_vectors else 0)
 
     def heads_within(self, most: int) -> int:
         """Heads, at least one, that fit into `most` bytes with all their curvature pairs, within
