@@ -238,3 +238,29 @@ def test_columns_in_another_order_are_refused(shell):
         line = shell.fails(*command)
         assert "column 2 is 'c'" in line
         assert "'b'" in line
+
+
+def test_svmlight_files_have_the_columns_of_the_training_file(shell):
+    Path("a.svm").write_text("0 0:1 2:0.1\n1 1:1 2:0.1\n2 2:1\n" * 20)
+    Path("b.svm").write_text("1 1:1 2:0.1\n2 2:1\n" * 5)  # alone it would count from 1
+    Path("narrow.svm").write_text("1 1:1\n" * 5)
+    assert "test accuracy 1.0000" in shell.good(
+        "train", "a.svm", "--test", "b.svm", "--out", "m", "--reg", "1e-3"
+    )
+    for other in ("b.svm", "narrow.svm"):
+        assert "accuracy 1.0000" in shell.good("evaluate", "m", other)
+    shell.good("predict", "m", "b.svm", "--out", "p.npy")
+    assert np.load("p.npy").tolist() == [1, 2] * 5
+    shell.good("sweep", "a.svm", "--test", "b.svm", "--reg", "1e-3,1e-2", "--out", "s")
+    assert "accuracy 1.0000" in shell.good("evaluate", "s", "b.svm")
+    again = shell.good("train", "b.svm", "--start", "m", "--test", "narrow.svm", "--out", "m2")
+    assert "test accuracy 1.0000" in again
+    assert xclf.load("m2")._index_base == 0
+
+
+def test_columns_that_count_from_one(shell):
+    Path("a.svm").write_text("0 1:1\n1 2:1\n" * 20)
+    Path("b.svm").write_text("0 0:1\n")
+    shell.good("train", "a.svm", "--out", "m")
+    assert "has the index 0" in shell.fails("evaluate", "m", "b.svm")
+    assert "has the index 0" in shell.fails("train", "a.svm", "--test", "b.svm")

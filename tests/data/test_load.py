@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
 import re
 from pathlib import Path
@@ -214,3 +216,50 @@ def test_broken_svmlight(tmp_path, text, message):
     path = tmp_path / "a.svm"
     path.write_text(text)
     refused(path, message)
+
+
+def test_svmlight_files_that_belong_together(tmp_path):
+    train, test = tmp_path / "a.svm", tmp_path / "b.svm"
+    train.write_text("0 0:1 2:0.1\n1 1:1 2:0.1\n")
+    test.write_text("1 1:1\n")
+    data = load(train)
+    assert data.index_base == 0
+    own = load(test)
+    assert own.index_base == 1
+    np.testing.assert_array_equal(own.x, [[1]])
+    together = load(test, n_features=3, index_base=data.index_base)
+    np.testing.assert_array_equal(together.x, [[0, 1, 0]])
+    assert "write both files with the same first index" in refused(
+        train, "has the index 0, but the columns of the training data count from 1", index_base=1
+    )
+    refused(test, "index_base must be 0 or 1, got 2", index_base=2)
+    test.write_text("1\n0\n")
+    np.testing.assert_array_equal(load(test, n_features=3, index_base=0).x, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.svm", bytes),
+        ("a.svm", gzip.compress),
+        ("a.svm.gz", gzip.compress),
+        ("a.svm.gz", bytes),
+        ("a.libsvm.bz2", bz2.compress),
+        ("iris.scale", bytes),
+        ("iris", bytes),
+        ("covtype.scale.bz2", bz2.compress),
+        ("covtype.gz", gzip.compress),
+    ],
+)
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["", "BOM"])
+def test_svmlight_by_other_names_and_packed(tmp_path, name, start, pack):
+    (tmp_path / name).write_bytes(pack(start + SVMLIGHT.encode()))
+    data = load(tmp_path / name)
+    np.testing.assert_array_equal(data.x, [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
+    np.testing.assert_array_equal(data.y, [1, -1, 1])
+
+
+def test_packed_svmlight_stops_at_the_memory_that_it_may_take(tmp_path):
+    path = tmp_path / "a.svm.gz"
+    path.write_bytes(gzip.compress(b"1 1:1 2:1\n" * 1000 + b"what comes later is not read\n"))
+    refused(path, "its first 51 rows: 816 bytes in memory, more than max_memory", max_memory=800)

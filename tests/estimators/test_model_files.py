@@ -122,6 +122,23 @@ def test_feature_names_are_checked_after_loading(cls, path):
     assert not hasattr(load(path), "feature_names_in_")
 
 
+def test_the_first_index_of_svmlight_files(path):
+    model = SoftmaxClassifier().fit(X, Y)
+    model.save(path)
+    assert getattr(load(path), "_index_base", None) is None
+    for base in (0, 1):
+        model._index_base = base
+        model.save(path)
+        assert load(path)._index_base == base
+
+
+def test_a_file_of_before_has_no_first_index(saved):
+    told, arrays = _parts(saved)
+    del told["index_base"]
+    _forge(saved, told, arrays)
+    assert getattr(load(saved), "_index_base", None) is None
+
+
 @classes_
 def test_from_any_backend_to_any_backend(backend, cls, tmp_path):
     path = tmp_path / "model"
@@ -339,6 +356,8 @@ FORGERIES = {
     "unknown dtype": _set("classes", "dtype", to="import os"),
     "fewer classes": _set("classes", "values", to=[0, 1]),
     "classes of text": _set("classes", "values", to=["a", "b", "c"]),
+    "another first index": _set("index_base", to=2),
+    "first index is text": _set("index_base", to="0"),
     "no classes": _drop("classes"),
     "no parameters": _drop("parameters"),
     "no results": _drop("results"),

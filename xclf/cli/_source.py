@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,17 @@ def read_split(
     seed: int,
     label: str | None,
     max_memory: str | None,
+    like: Any = None,
 ) -> Split:
-    """Read `source`; the test rows are those of `test`, or those it ships, or held-out ones."""
-    limit = parse_bytes(max_memory)
-    data = load(source, label=label, max_memory=limit)
+    """Read `source`; the test rows are those of `test`, or those it ships, or held-out ones.
+
+    like : a fitted model, whose columns the rows must have
+    """
+    read = partial(load, label=label, max_memory=parse_bytes(max_memory))
+    data = read(source, **columns_of(like))
     held_out = data.test
     if test is not None:
-        held_out = load(test, label=label, max_memory=limit, n_features=int(data.x.shape[1]))
+        held_out = read(test, n_features=data.x.shape[1], index_base=data.index_base)
         held_out = held_out.test or held_out
         if held_out.x.shape[1] != data.x.shape[1]:
             raise UserError(
@@ -75,6 +80,14 @@ def read_split(
         ) from None
 
 
+def columns_of(model: Any) -> dict[str, Any]:
+    """The options of `load` that give an svmlight file the columns of a model, if it is fitted."""
+    return {
+        "n_features": getattr(model, "n_features_in_", None),
+        "index_base": getattr(model, "_index_base", None),
+    }
+
+
 def read_for_model(
     model: Any,
     source: str,
@@ -93,7 +106,7 @@ def read_for_model(
         label=label,
         max_memory=parse_bytes(max_memory),
         need_labels=need_labels,
-        n_features=model.n_features_in_,
+        **columns_of(model),
     )
     if data.test is not None and not train_part:
         data = data.test

@@ -45,6 +45,7 @@ class Training:
             seed=model.random_state,
             label=given["label"],
             max_memory=given["max_memory"],
+            like=model,
         )
         self.console = out(json=given["json"])
         self.model = model
@@ -114,7 +115,9 @@ class Training:
         }
 
     def _save(self, path: Path) -> None:
-        """Save with the table's column names, which `predict` and `evaluate` compare."""
+        """Save with the table's column names or the svmlight file's first index, which `predict`
+        and `evaluate` compare."""
+        self.model._index_base = self.split.train.index_base
         names = self.split.train.feature_names
         if names is not None:
             self.model.feature_names_in_ = np.asarray(names, dtype=object)

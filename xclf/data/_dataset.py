@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+BytesFile: TypeAlias = IO[bytes] | gzip.GzipFile | bz2.BZ2File
 PixelLayout: TypeAlias = Literal["channel_first", "channel_last"]
 
 DEFAULT_MEMORY = 4 * 2**30  # bytes of one dense array
+BOM = b"\xef\xbb\xbf"  # what some editors begin UTF-8 text with
 
 
 class DataError(ValueError):
@@ -47,6 +51,9 @@ class Dataset:
         (height, width, channels).
     feature_names : tuple of str, optional
         One name per column, if the format has names.
+    index_base : int, optional
+        The index of the first column in an svmlight file, 0 or 1: pass it, and `n_features`, to
+        `load` for other files of the same set.
     test : Dataset, optional
         The held-out part, if the source ships one (CIFAR test_batch, MNIST t10k, X_test).
 
@@ -63,6 +70,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: PixelLayout | None = None
     feature_names: tuple[str, ...] | None = None
+    index_base: int | None = None
     test: Dataset | None = None
 
     def __post_init__(self) -> None:
@@ -159,6 +167,7 @@ class ReadOptions:
     max_memory: int = DEFAULT_MEMORY
     need_labels: bool = True
     n_features: int | None = None
+    index_base: int | None = None
 
 
 def count(number: int, noun: str) -> str:
@@ -194,8 +203,19 @@ def check_memory(array: str, nbytes: int, max_memory: int, advice: str) -> None:
 
 def is_gzip(path: Path) -> bool:
     """Whether the content of a file is gzipped: browsers unpack files and keep the name."""
+    return _starts_with(path, b"\x1f\x8b")
+
+
+def open_bytes(path: Path) -> BytesFile:
+    """The content of a file, decompressed if it is gzip or bzip2, whatever its name."""
+    if is_gzip(path):
+        return gzip.open(path)
+    return bz2.open(path) if _starts_with(path, b"BZh") else path.open("rb")
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        return file.read(len(magic)) == magic
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import gzip
 import math
 import re
 from pathlib import Path
-from typing import IO, TypeAlias
 
 import numpy as np
 
 from xclf.data._dataset import (
+    BytesFile,
     DataError,
     Dataset,
     ReadOptions,
@@ -24,8 +24,6 @@ _CONTENTS = {_IMAGES: "images (idx3)", _LABELS: "labels (idx1)"}
 _BYTE = 0x08  # the IDX code of unsigned bytes, the only type these sets use
 _BLOCK = 2**20
 _SUFFIX = re.compile(r"[-.]idx\d-ubyte(\.gz)?$")
-
-BytesFile: TypeAlias = IO[bytes] | gzip.GzipFile
 
 
 def read_idx_folder(folder: Path, options: ReadOptions) -> Dataset:

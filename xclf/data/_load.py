@@ -15,7 +15,7 @@ from xclf.data._arrays import read_npy, read_npy_folder, read_npz
 from xclf.data._cifar import is_cifar10_file, is_cifar10_folder, read_cifar10, read_cifar10_file
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
-from xclf.data._svmlight import read_svmlight
+from xclf.data._svmlight import is_svmlight_text, read_svmlight
 from xclf.data._tables import read_csv, read_parquet
 
 _SOURCES = (
@@ -35,6 +35,7 @@ def load(
     max_memory: int | None = None,
     need_labels: bool = True,
     n_features: int | None = None,
+    index_base: int | None = None,
 ) -> Dataset:
     """Read rows (N, D), labels (N,) and names from a data source.
 
@@ -51,7 +52,8 @@ def load(
         - IDX: a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (and t10k-*), gz
           or not; or one images file
         - .csv, .tsv, .csv.gz, .tsv.gz, .parquet: columns with names, one of them the label
-        - .svmlight, .libsvm, .svm: made dense
+        - .svmlight, .libsvm, .svm, or lines `label index:value ...` under a name of no other kind,
+          compressed (.gz, .bz2) or not: made dense
     label : str, optional
         Label column of a table; by default the one called label, target, y or class.
     x_name, y_name : str
@@ -62,6 +64,9 @@ def load(
         False for rows to predict: without labels in the source `y` is None.
     n_features : int, optional
         Columns of an svmlight file, which itself only shows the largest index used.
+    index_base : int, optional
+        The index of its first column, 0 or 1; by default 0 if the file uses 0, else 1. Files that
+        belong together need the same: pass the `index_base` of the training data.
 
     Returns
     -------
@@ -77,7 +82,9 @@ def load(
     limit = DEFAULT_MEMORY if max_memory is None else max_memory
     if limit <= 0:
         raise DataError(f"max_memory must be a positive number of bytes, got {max_memory}")
-    options = ReadOptions(label, x_name, y_name, limit, need_labels, n_features)
+    if index_base not in (None, 0, 1):
+        raise DataError(f"index_base must be 0 or 1, got {index_base!r}")
+    options = ReadOptions(label, x_name, y_name, limit, need_labels, n_features, index_base)
     path, name = Path(source), os.fspath(source)
     if name == "digits":
         return _digits()
@@ -114,6 +121,8 @@ def _read_file(path: Path, options: ReadOptions) -> Dataset:
     for endings, read in _READERS.items():
         if name.endswith(endings):
             return read(path, options)
+    if is_svmlight_text(path):
+        return read_svmlight(path, options)
     if name.endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z")):
         raise DataError(f"{path}: unpack this archive first, then give the folder")
     if name.endswith((".pkl", ".pickle", ".joblib")):
@@ -133,7 +142,11 @@ def _npy_without_labels(path: Path, options: ReadOptions) -> Dataset:
 _READERS: dict[tuple[str, ...], Reader] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_csv,
     (".parquet",): read_parquet,
-    (".svmlight", ".libsvm", ".svm"): read_svmlight,
+    tuple(
+        ending + packed
+        for ending in (".svmlight", ".libsvm", ".svm")
+        for packed in ("", ".gz", ".bz2")
+    ): read_svmlight,
     (".npz",): read_npz,
     (".npy",): _npy_without_labels,
 }

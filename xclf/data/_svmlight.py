@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_svmlight_file
 
 from xclf.data._arrays import as_labels
-from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count, reading
+from xclf.data._dataset import (
+    BOM,
+    BytesFile,
+    DataError,
+    Dataset,
+    ReadOptions,
+    check_memory,
+    count,
+    open_bytes,
+    reading,
+)
+
+_LINE = re.compile(rb"[-+0-9.eE]+(\s+qid:\d+)?(\s+\d+:[-+0-9.eEnaif]+)+\s*(#.*)?")
 
 
 def read_svmlight(path: Path, options: ReadOptions) -> Dataset:
     """Rows (N, D) float64 and labels from a text file of lines `label index:value ...`.
 
-    D is `n_features`, or the largest index in the file. Indices start at 0 if any is 0, else at 1
-    (scikit-learn's "auto"). Format: https://www.csie.ntu.edu.tw/~cjlin/libsvm/
+    The first column has the index `index_base`: without that option 0 if the file uses 0, else 1.
+    D is `n_features`, or what the largest index needs. The file may be compressed (gzip, bzip2).
+    Format: https://www.csie.ntu.edu.tw/~cjlin/libsvm/
     """
     with reading(path):
-        sparse, y = load_svmlight_file(str(path), dtype=np.float64)
-        rows, used = sparse.shape
-        columns = used if options.n_features is None else options.n_features
+        with open_bytes(path) as file:
+            lines = _Lines(file, path, options.max_memory)
+            sparse, y = load_svmlight_file(lines, dtype=np.float64, zero_based=True)
+        lowest = int(sparse.indices.min()) if sparse.nnz else 1
+        base = int(lowest > 0) if options.index_base is None else options.index_base
+        if lowest < base:
+            raise DataError(
+                f"{path}: has the index 0, but the columns of the training data count from 1; "
+                "write both files with the same first index"
+            )
+        rows, used = sparse.shape[0], int(sparse.indices.max()) + 1 - base if sparse.nnz else 0
+        columns = max(used, 1) if options.n_features is None else options.n_features
         if used > columns:
             raise DataError(
                 f"{path}: has {count(used, 'column')}, more than the {columns:,} expected"
             )
         dense = f"{path}: {count(rows, 'row')} of {count(columns, 'column')}, dense"
         check_memory(dense, rows * columns * 8, options.max_memory, "use fewer rows")
+        sparse.indices -= base
         sparse.resize(rows, columns)
-        return Dataset(x=sparse.toarray(), y=as_labels(y, str(path)), source=str(path))
+        x = sparse.toarray()
+        return Dataset(x=x, y=as_labels(y, str(path)), source=str(path), index_base=base)
+
+
+def is_svmlight_text(path: Path) -> bool:
+    """Whether the first line of a file that is not blank or a comment has this format."""
+    with reading(path), open_bytes(path) as file:
+        lines = file.read(1 << 16).removeprefix(BOM).splitlines()
+    first = next((line for line in lines if line.strip() and not line.startswith(b"#")), b"")
+    return _LINE.fullmatch(first.strip()) is not None
+
+
+class _Lines:
+    """The lines of a file for the parser; `DataError` once they need more than `max_memory`."""
+
+    def __init__(self, file: BytesFile, path: Path, max_memory: int) -> None:
+        self.file, self.path, self.max_memory = file, path, max_memory
+        self.read = file.read  # a parser takes for a file what has it
+
+    def __iter__(self) -> Iterator[bytes]:
+        values = 0
+        for number, line in enumerate(self.file):
+            values += max(1, line.count(b":"))
+            if values * 8 > self.max_memory:
+                least = f"{self.path}: its first {count(number + 1, 'row')}"
+                check_memory(least, values * 8, self.max_memory, "use fewer rows")
+            yield line if number else line.removeprefix(BOM)

@@ -6,7 +6,6 @@ same rules apply.
 
 from __future__ import annotations
 
-import gzip
 import warnings
 from collections import Counter
 from importlib import import_module
@@ -16,8 +15,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xclf.data._arrays import as_labels
-from xclf.data._dataset import DataError, Dataset, ReadOptions, count, is_gzip, listing, reading
-from xclf.data._idx import BytesFile
+from xclf.data._dataset import (
+    BytesFile,
+    DataError,
+    Dataset,
+    ReadOptions,
+    count,
+    listing,
+    open_bytes,
+    reading,
+)
 
 Columns: TypeAlias = dict[str, np.ndarray]
 
@@ -35,7 +42,7 @@ def read_csv(path: Path, options: ReadOptions) -> Dataset:
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     with reading(path):
-        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
+        with open_bytes(path) as file:
             columns = _csv_columns(path, file, separator)
         first = next(iter(columns), "-")
         if first == "" or first.startswith("Unnamed: "):  # the name that pandas gives

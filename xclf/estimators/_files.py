@@ -170,6 +170,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         "parameters": _parameters(model),
         "classes": _encode_labels(model.classes_),
         "feature_names": None if names is None else [str(name) for name in names],
+        "index_base": getattr(model, "_index_base", None),
         "results": results,
         "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
@@ -257,6 +258,11 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitt
         setattr(model, name, _unplain(results[name]))
     if description["feature_names"] is not None:
         model.feature_names_in_ = np.asarray(description["feature_names"], dtype=object)
+    base = description.get("index_base")
+    if base is not None:
+        if type(base) is not int or base not in (0, 1):
+            raise ModelFileError(f"the first index of svmlight files is 0 or 1, got {base!r}")
+        model._index_base = base
     for name in model._array_names():
         keyed = {k.partition(".")[2]: v for k, v in arrays.items() if k.partition(".")[0] == name}
         setattr(model, name, keyed.get("", keyed))

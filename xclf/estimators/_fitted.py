@@ -30,6 +30,7 @@ class FittedModel:
     n_features_in_: int
     history_: dict[str, list[float]]
     feature_names_in_: np.ndarray
+    _index_base: int | None  # of the svmlight file trained on
     device: Any
     max_memory: Any
     get_params: Any
