@@ -13,9 +13,9 @@ from data_cases import CIFAR_NAMES, write_cifar
 import xclf
 from xclf.cli import train as train_command
 from xclf.cli._estimator import PARAMETERS, parse_class_weight
-from xclf.cli._source import parse_bytes
 from xclf.objectives import LOSSES
 from xclf.optim import SOLVERS
+from xclf.rows import MemoryBudget
 
 QUICK = ("--max-iter", "3")
 
@@ -209,16 +209,24 @@ def test_class_weights_for_one_in_words(shell):
     assert "not in y: [77]" in shell.fails("train", "t.npz", "--class-weight", "77=2")
 
 
-def test_sizes_of_memory():
-    assert parse_bytes(None) is None
-    for text, size in (
-        ("12", 12),
-        ("1K", 1024),
-        ("1.5m", 3 << 19),
-        ("4G", 1 << 32),
-        ("1T", 1 << 40),
-    ):
-        assert parse_bytes(text) == size
+@pytest.mark.parametrize("size", ["60M", "60MB", "0.5G", "64 MiB", "70000000"])
+def test_a_bound_on_memory_is_that_of_the_fit_too(shell, size):
+    result = figures(shell, write_npz("t.npz"), "--max-memory", size, "--out=m")
+    assert result["parameters"]["max_memory"] == size
+    assert xclf.load("m").max_memory == size
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "xclf.estimators._fitted.MemoryBudget", lambda n: given.append(n) or MemoryBudget(n)
+        )
+        shell.good("evaluate", "m", "t.npz", "--max-memory=80MB")
+        shell.good("predict", "m", "t.npz", "--out=p.npy", "--max-memory=80MB")
+    assert set(given) == {80 << 20}
+
+
+def test_a_fit_that_cannot_keep_the_bound_on_memory_says_so(shell):
+    message = shell.fails("train", write_npz("t.npz"), "--max-memory=200")
+    assert "max_memory" in message
 
 
 def test_an_option_that_the_solver_does_not_use_is_a_warning(shell):

@@ -143,7 +143,10 @@ def test_the_reason_of_the_system_is_passed_on(tmp_path):
 
 
 def test_max_memory_must_be_positive():
-    refused("digits", "max_memory must be a positive number", max_memory=0)
+    for wrong in (0, -1, "", "4X", "-1GB", "nan", 1.5):
+        refused("digits", "max_memory must be a number of bytes or a size", max_memory=wrong)
+    for good in (10**6, "4G", "4GB", "1.5 GiB", "500mb"):
+        assert len(load("digits", max_memory=good).x) == 1797
 
 
 def test_sizes_and_lists_in_messages():

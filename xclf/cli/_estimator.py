@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xclf.cli._console import UserError
+from xclf.cli._devices import ChosenDevice
 from xclf.cli._options import CLASSES, Model, one_of
 from xclf.estimators import check_parameters
 from xclf.estimators import load as load_model
@@ -16,7 +17,7 @@ from xclf.estimators import load as load_model
 PARAMETERS = (
     *("reg", "standardize", "hidden", "loss", "margin"),
     *("solver", "max_iter", "tol", "batch_size", "learning_rate", "momentum", "lr_schedule"),
-    *("early_stopping", "validation_fraction", "n_iter_no_change"),
+    *("early_stopping", "validation_fraction", "n_iter_no_change", "max_memory"),
 )
 
 
@@ -32,6 +33,14 @@ def estimator_options(given: dict[str, Any], swept: Container[str] = ()) -> dict
         "random_state": given["seed"],
         "class_weight": parse_class_weight(given["class_weight"]),
     }
+
+
+def load_fitted(path: Path, device: ChosenDevice, max_memory: str | None) -> Any:
+    """A saved model on this device, with --max-memory if it is given."""
+    model = load_model(path)
+    if max_memory is not None:
+        model.set_params(max_memory=max_memory)
+    return device.put_model(model)
 
 
 def parse_class_weight(text: str | None) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from xclf.cli._console import UserError
 from xclf.estimators import (
     SoftmaxClassifier,
     SVMClassifier,
@@ -17,6 +18,7 @@ from xclf.estimators import (
 )
 from xclf.objectives import LOSSES
 from xclf.optim import SOLVERS
+from xclf.rows import parse_bytes
 
 
 class Model(StrEnum):
@@ -94,13 +96,29 @@ TrainPart: TypeAlias = Annotated[
     bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
 ]
 LabelColumn: TypeAlias = Annotated[str | None, typer.Option(help="Label column of a table.")]
-DenseMemory: TypeAlias = Annotated[str | None, typer.Option(help="Most bytes to read densely.")]
+
+
+def _memory_size(text: str | None) -> str | None:
+    """The option's value; `UserError` if it is no size."""
+    try:
+        parse_bytes(text)
+    except ValueError:
+        raise UserError(f"--max-memory must be a size such as 500MB or 4G, got {text!r}") from None
+    return text
+
+
+_memory = partial(
+    typer.Option,
+    callback=_memory_size,
+    help="Most bytes to read densely and, beyond the rows, to compute with, such as 500MB or 4G.",
+)
+DenseMemory: TypeAlias = Annotated[str | None, _memory()]
 
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
 TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]
 Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
 Mirror: TypeAlias = Annotated[bool, _data("--mirror", help="Train on mirrored images too.")]
-MaxMemory: TypeAlias = Annotated[str | None, _data(help="Most bytes to read densely, such as 4G.")]
+MaxMemory: TypeAlias = Annotated[str | None, _memory(rich_help_panel="Data")]
 
 Start: TypeAlias = Annotated[Path | None, _fit(help="Go on from this saved model.")]
 Hidden: TypeAlias = Annotated[int | None, _fit(help="Hidden units (two-layer).")]

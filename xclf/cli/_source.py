@@ -15,22 +15,6 @@ from xclf.data import Dataset, Split, load
 _CHECKED_ROWS = 1 << 14
 
 
-def parse_bytes(text: str | None) -> int | None:
-    """A size such as 500M, 4G or 1000000, in bytes (K, M, G, T are powers of 1024)."""
-    if text is None:
-        return None
-    number, unit = text[:-1], text[-1:].upper()
-    if unit.isdigit():
-        number, unit = text, ""
-    try:
-        size = float(number) * 1024 ** (" KMGT".index(unit) if unit else 0)
-    except ValueError:
-        size = -1.0
-    if not 0 < size < 2**62:
-        raise UserError(f"--max-memory must be a size such as 500M or 4G, got {text!r}")
-    return int(size)
-
-
 def read_split(
     source: str,
     *,
@@ -45,7 +29,7 @@ def read_split(
 
     like : a fitted model, whose columns the rows must have
     """
-    read = partial(load, label=label, max_memory=parse_bytes(max_memory))
+    read = partial(load, label=label, max_memory=max_memory)
     data = read(source, **columns_of(like))
     held_out = data.test
     if test is not None:
@@ -104,7 +88,7 @@ def read_for_model(
     data = load(
         source,
         label=label,
-        max_memory=parse_bytes(max_memory),
+        max_memory=max_memory,
         need_labels=need_labels,
         **columns_of(model),
     )

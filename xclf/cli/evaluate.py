@@ -10,9 +10,9 @@ import typer
 from xclf.cli import _options as opt
 from xclf.cli._console import CheckError, out
 from xclf.cli._devices import choose
+from xclf.cli._estimator import load_fitted
 from xclf.cli._results import class_labels, measure, predict_rows, print_measures
 from xclf.cli._source import check_finite, check_labels, read_for_model
-from xclf.estimators import load as load_model
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     xclf evaluate model.safetensors new.csv --label species --min-accuracy 0.9
     """
     chosen = choose(device)
-    fitted = chosen.put_model(load_model(model))
+    fitted = load_fitted(model, chosen, max_memory)
     rows = read_for_model(fitted, data, train_part=train_part, label=label, max_memory=max_memory)
     check_labels(rows, fitted.classes_, data)
     check_finite(rows.x, data)

@@ -13,10 +13,10 @@ from xclf import _array_api
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
+from xclf.cli._estimator import load_fitted
 from xclf.cli._outputs import check_output
 from xclf.cli._source import check_finite, read_for_model
 from xclf.cli._table import TABLE_SUFFIXES, Columns, write_table
-from xclf.estimators import load as load_model
 
 # Rows predicted and written at once.
 _ROWS = 1 << 14
@@ -45,7 +45,7 @@ def predict(
     """
     check_output("--out", out_path, TABLE_SUFFIXES, model, data)
     chosen = choose(device)
-    fitted = chosen.put_model(load_model(model))
+    fitted = load_fitted(model, chosen, max_memory)
     x = read_for_model(
         fitted, data, train_part=train_part, label=label, max_memory=max_memory, need_labels=False
     ).x

@@ -17,6 +17,7 @@ from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
 from xclf.data._svmlight import is_svmlight_text, read_svmlight
 from xclf.data._tables import read_csv, read_parquet
+from xclf.rows import parse_bytes
 
 _SOURCES = (
     "digits, .npz, 'x.npy,y.npy', a CIFAR-10 or MNIST-style folder, .csv, .tsv, .parquet, "
@@ -32,7 +33,7 @@ def load(
     label: str | None = None,
     x_name: str = "X",
     y_name: str = "y",
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     need_labels: bool = True,
     n_features: int | None = None,
     index_base: int | None = None,
@@ -58,8 +59,8 @@ def load(
         Label column of a table; by default the one called label, target, y or class.
     x_name, y_name : str
         Names of the arrays in NumPy files.
-    max_memory : int, optional
-        Bytes of one dense array, 4 GiB by default; files that are mapped may be larger.
+    max_memory : int or str, optional
+        Bytes of one dense array, such as "500MB"; by default 4 GiB. Mapped files may be larger.
     need_labels : bool
         False for rows to predict: without labels in the source `y` is None.
     n_features : int, optional
@@ -79,9 +80,12 @@ def load(
     DataError
         For any problem with the source.
     """
-    limit = DEFAULT_MEMORY if max_memory is None else max_memory
-    if limit <= 0:
-        raise DataError(f"max_memory must be a positive number of bytes, got {max_memory}")
+    try:
+        limit = parse_bytes(max_memory) or DEFAULT_MEMORY
+    except ValueError:
+        raise DataError(
+            f"max_memory must be a number of bytes or a size such as '500MB', got {max_memory!r}"
+        ) from None
     if index_base not in (None, 0, 1):
         raise DataError(f"index_base must be 0 or 1, got {index_base!r}")
     options = ReadOptions(label, x_name, y_name, limit, need_labels, n_features, index_base)
