@@ -6,20 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
+
+from process_cases import COMMAND, ENVIRONMENT
 
 import xclf
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "xclf"]
-ENVIRONMENT = {
-    **os.environ,
-    "OPENBLAS_NUM_THREADS": "1",
-    # What is there already stays: libraries may have been installed into a folder of their own.
-    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    "PYTHONWARNINGS": "error",
-}
 LONG = ["train", "digits", "--device=cpu", "--model=two-layer", "--max-iter=1000000", "--tol=0"]
 LONG += ["--n-iter-no-change=1000000"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xclf._atomic_write import temporary_path
+from xclf._atomic_write import check_writable
 from xclf.cli._console import UserError
 from xclf.estimators import check_model_path
 
@@ -16,8 +16,8 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...], *inputs: st
     """
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder: give a file name")
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.resolve().parent}")
     if path.exists():
         if not path.is_file():
             raise UserError(f"{option} {path} is not an ordinary file: give another name")
@@ -25,10 +25,8 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...], *inputs: st
             raise UserError(f"{option} {path} is an input of this command: give another name")
     if suffixes and path.suffix not in suffixes:
         raise UserError(f"{option} must end in {', '.join(suffixes)}, got {path.name!r}")
-    probe = temporary_path(path)
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        check_writable(path)
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror}") from None
 

@@ -27,7 +27,7 @@ def write_table(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
 
 
 def _write_csv(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
-    with path.open("x", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         for number, columns in enumerate(chunks):
             if number == 0:
@@ -36,19 +36,21 @@ def _write_csv(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
 
 
 def _write_npy(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
-    array: Any = None
-    start = 0
-    for columns in chunks:
-        if array is None:
-            fields = [(name, _fixed_size(column)) for name, column in columns.items()]
-            dtype = fields[0][1] if len(fields) == 1 else np.dtype(fields)
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows,))
-        stop = start + len(columns["label"])
-        for name, column in columns.items():
-            field = array if len(columns) == 1 else array[name]
-            field[start:stop] = column
-        start = stop
-    array.flush()
+    dtype: Any = None
+    with path.open("rb+") as file:
+        for columns in chunks:
+            if dtype is None:
+                fields = [(name, _fixed_size(column)) for name, column in columns.items()]
+                dtype = fields[0][1] if len(fields) == 1 else np.dtype(fields)
+                # NumPy writes the header and an empty file of full length. Rows are written in it
+                # rather than mapped: a map on a full disk kills the process.
+                empty = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=(rows,))
+                file.seek(empty.offset)
+                del empty
+            array = np.empty(len(columns["label"]), dtype)
+            for name, column in columns.items():
+                (array if len(columns) == 1 else array[name])[:] = column
+            file.write(array.tobytes())
 
 
 def _fixed_size(column: np.ndarray) -> np.dtype[Any]:

@@ -125,7 +125,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     host: dict[str, Any] = {name: _array_api.to_host(values) for name, values in arrays.items()}
     if any(values.dtype.hasobject for values in host.values()):
         raise ValueError("Object arrays cannot be saved: they would be pickled")
-    with atomic_write(Path(path)) as part, part.open("xb") as file:
+    with atomic_write(Path(path)) as part, part.open("wb") as file:
         np.savez(file, **host)
 
 

@@ -11,9 +11,7 @@ import hashlib
 import json
 import math
 import numbers
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from xclf import _array_api
+from xclf._atomic_write import atomic_write
 from xclf._version import __version__
 from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -73,19 +72,8 @@ def save_model(model: FittedModel, path: Path) -> None:
     body = json.dumps(_describe(model), sort_keys=True, allow_nan=False)
     metadata = {"format": FORMAT, "xclf": body, "sha256": _digest(body, arrays)}
     data = to_safetensors(arrays, metadata=metadata)
-    # A neighbour first, then one rename: a reader sees the old file or the new one, never half.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise type(error)(error.errno, error.strerror, str(path)) from None
-        raise
+    with atomic_write(path) as part:
+        part.write_bytes(data)
 
 
 def load(path: str | Path, like: Any = None) -> Any:
