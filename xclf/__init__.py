@@ -10,7 +10,7 @@ No GPU library is imported here; an array brings its own.
 import importlib
 from types import ModuleType
 
-from xclf import kernels
+from xclf import _interrupt, kernels  # noqa: F401  (it comes first: see there)
 from xclf._version import __version__
 from xclf.accelerate import accelerators
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load

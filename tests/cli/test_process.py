@@ -8,6 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from process_cases import COMMAND, ENVIRONMENT
 
 import xclf
@@ -18,8 +19,9 @@ LONG += ["--n-iter-no-change=1000000"]
 
 def start(home: Path, *arguments: str, **options) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = ENVIRONMENT | options.pop("environment", {})
     return subprocess.Popen(
-        [*COMMAND, *arguments], cwd=home, env=ENVIRONMENT, text=True, **{**pipes, **options}
+        [*COMMAND, *arguments], cwd=home, env=environment, text=True, **{**pipes, **options}
     )
 
 
@@ -66,6 +68,62 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
     assert "interrupted; saved the best model so far, m\n" in out
     assert xclf.load(tmp_path / "m").n_iter_ >= 2
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def with_module(home: Path, name: str, code: str, **options) -> subprocess.Popen[str]:
+    """`train digits` where the import of a module runs this code, before the module itself."""
+    home.joinpath(f"{name}.py").write_text(
+        f"import signal, sys\n{code}\n"
+        f"sys.path.remove({str(home)!r}); del sys.modules[__name__]\n"
+        f"import {name}\n"
+    )
+    paths = os.pathsep.join([str(home), ENVIRONMENT["PYTHONPATH"]])
+    command = ("train", "digits", "--device=cpu")
+    return start(home, *command, environment={"PYTHONPATH": paths}, **options)
+
+
+CTRL_C = "signal.raise_signal(signal.SIGINT)"
+
+
+# The first import of the package, one of the middle, the shell's own, and one during the command.
+@pytest.mark.parametrize("name", ["array_api_compat", "safetensors", "typer"])
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path, name):
+    status, out, err = ended(with_module(tmp_path, name, CTRL_C))
+    assert (status, out, err) == (130, "", "xclf: interrupted\n")
+
+
+SWALLOWED = """
+def swallow():
+    import xclf.cli._training as training
+    real = training.read_split
+    def read(*arguments, **options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            pass
+        ENDING
+    training.read_split = read
+class Later:
+    def find_spec(self, name, path, target=None):
+        if name == "xclf.cli.train":
+            sys.meta_path.remove(self)
+            swallow()
+sys.meta_path.insert(0, Later())
+"""
+
+
+@pytest.mark.parametrize("ending", ["return real(*arguments, **options)", "raise ValueError('5')"])
+def test_a_ctrl_c_that_a_library_swallows(tmp_path, ending):
+    """It is neither success nor another error."""
+    code = SWALLOWED.replace("ENDING", ending)
+    status, _, err = ended(with_module(tmp_path, "array_api_compat", code))
+    assert (status, err.splitlines()[-1]) == (130, "xclf: interrupted")
+
+
+def test_a_process_in_the_background_ignores_ctrl_c(tmp_path):
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    status, _, err = ended(with_module(tmp_path, "typer", CTRL_C, **ignore))
+    assert status == 0, err
 
 
 def test_a_reader_who_leaves_is_no_error(tmp_path):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xclf import _interrupt
 from xclf.cli._console import CheckError, UserError
 from xclf.cli.evaluate import evaluate
 from xclf.cli.plot import plot
@@ -53,7 +54,16 @@ for command in (train, sweep, predict, evaluate, plot, backends, gradcheck, exam
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0; 1 a check failed; 2 bad input or usage; 130 interrupted."""
-    sys.exit(run(arguments))
+    try:
+        _interrupt.raise_from_now_on()
+        status = run(arguments)
+        _interrupt.leave_from_now_on()
+    except KeyboardInterrupt:  # in the answer to another error
+        _interrupt.leave_from_now_on()
+        status = _fail(_interrupt.MESSAGE, _interrupt.STATUS)
+    if _interrupt.came() and status != _interrupt.STATUS:
+        status = _fail(_interrupt.MESSAGE, _interrupt.STATUS)
+    _interrupt.leave(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -66,7 +76,7 @@ def run(arguments: list[str] | None = None) -> int:
             return 2  # the help has been printed
         return _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail(_interrupt.MESSAGE, _interrupt.STATUS)
     except CheckError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
@@ -76,8 +86,8 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error) or type(error).__name__, 2)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 2)
-    if status == 130:  # some versions of typer catch Ctrl-C, and return this
-        return _fail("interrupted", 130)
+    if status == _interrupt.STATUS:  # some versions of typer catch Ctrl-C, and return this
+        return _fail(_interrupt.MESSAGE, _interrupt.STATUS)
     return status if isinstance(status, int) else 0
 
 
@@ -98,7 +108,12 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    """Print a message as one line on standard error; returns the exit status."""
+    """Print a message as one line on standard error; returns the exit status.
+
+    After Ctrl-C that is the message, whatever a library has turned it into.
+    """
+    if _interrupt.came():
+        message, status = _interrupt.MESSAGE, _interrupt.STATUS
     print(f"xclf: {' '.join(message.split())}", file=sys.stderr)
     return status
 

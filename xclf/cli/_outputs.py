@@ -16,8 +16,9 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...], *inputs: st
     """
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder: give a file name")
-    if not path.resolve().parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {path.resolve().parent}")
+    folder = (path.resolve() if path.is_symlink() else path).parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {folder}")
     if path.exists():
         if not path.is_file():
             raise UserError(f"{option} {path} is not an ordinary file: give another name")

@@ -1,0 +1,93 @@
+"""Ctrl-C in the command `xclf`: one line and exit status 130, from the first import to the end.
+
+Importing this module, before all that takes time, is the beginning: in the process of the command
+Ctrl-C then ends it at once. `raise_from_now_on` makes it the exception KeyboardInterrupt, as
+everywhere else in Python, but keeps in mind that it came: libraries may swallow or rename it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+STATUS, MESSAGE = 130, "interrupted"
+
+_came = False
+
+
+def came() -> bool:
+    """Whether there was a Ctrl-C since `raise_from_now_on`."""
+    return _came
+
+
+def raise_from_now_on() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, in a process of the command."""
+    if _is_command():
+        _handle(_raise)
+        sys.unraisablehook = _raise_again
+
+
+def leave_from_now_on() -> None:
+    """Let Ctrl-C end the process at once, in a process of the command."""
+    if _is_command():
+        _handle(_leave)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process; that of the command without Python's teardown, which is deaf to Ctrl-C."""
+    if _is_command():
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _is_command() -> bool:
+    """Whether this process is `xclf ...` or `python -m xclf ...`."""
+    program, given = sys.argv[0] if sys.argv else "", sys.orig_argv
+    if program == "-m":  # while Python looks for the module
+        return ("-m", "xclf") in zip(given, given[1:], strict=False) or "-mxclf" in given
+    folder, name = os.path.split(program)
+    return os.path.splitext(name)[0] == "xclf" or (  # noqa: PTH122
+        name == "__main__.py" and os.path.basename(folder) == "xclf"  # noqa: PTH119
+    )
+
+
+def _handle(handler: Any) -> None:
+    """Install a handler, unless the process ignores Ctrl-C, as one in the background does."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _leave, _raise):
+        signal.signal(signal.SIGINT, handler)
+
+
+def _leave(*_: Any) -> NoReturn:
+    with contextlib.suppress(OSError):
+        os.write(2, f"xclf: {MESSAGE}\n".encode())
+    os._exit(STATUS)
+
+
+def _raise(*_: Any) -> NoReturn:
+    global _came
+    _came = True
+    raise KeyboardInterrupt
+
+
+def _raise_again(unraisable: Any) -> None:
+    """For a KeyboardInterrupt in a finalizer, where Python drops exceptions: another one soon."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        import _thread
+        import threading
+
+        again = threading.Timer(0.01, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+leave_from_now_on()
