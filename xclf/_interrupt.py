@@ -7,12 +7,13 @@ everywhere else in Python, but keeps in mind that it came: libraries may swallow
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # what takes time to import comes when it is needed
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 STATUS, MESSAGE = 130, "interrupted"
 
@@ -40,10 +41,14 @@ def leave_from_now_on() -> None:
 def leave(status: int) -> NoReturn:
     """End the process; that of the command without Python's teardown, which is deaf to Ctrl-C."""
     if _is_command():
+        import atexit
+
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
+            try:
                 stream.flush()
+            except (OSError, ValueError, AttributeError):  # closed, or none
+                continue
         os._exit(status)
     sys.exit(status)
 
@@ -66,9 +71,10 @@ def _handle(handler: Any) -> None:
 
 
 def _leave(*_: Any) -> NoReturn:
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, f"xclf: {MESSAGE}\n".encode())
-    os._exit(STATUS)
+    finally:
+        os._exit(STATUS)
 
 
 def _raise(*_: Any) -> NoReturn:

@@ -264,3 +264,19 @@ def test_columns_that_count_from_one(shell):
     shell.good("train", "a.svm", "--out", "m")
     assert "has the index 0" in shell.fails("evaluate", "m", "b.svm")
     assert "has the index 0" in shell.fails("train", "a.svm", "--test", "b.svm")
+
+
+def test_labels_with_terminal_codes_are_shown_as_escapes(shell):
+    x, y = blobs()
+    names = np.array(["\x1b[2Jwipe", "bell\x07 \u202eltr", "line\nbreak"])
+    np.savez("t.npz", X=x, y=names[y])
+    text = shell.good("train", "t.npz", "--out", "m", "--seed", "1")
+    text += shell.good("evaluate", "m", "t.npz")
+    for shown in ("\\x1b[2Jwipe", "bell\\x07 \\u202eltr", "line\\nbreak"):
+        assert text.count(shown) >= 2
+    assert not set(text) & set("\x1b\x07\u202e")
+    report = json.loads(shell.good("evaluate", "m", "t.npz", "--json"))
+    assert {entry["class"] for entry in report["classes"]} == set(names)
+    np.savez("other.npz", X=x, y=np.full(len(x), "new\x1b]0;title\x07"))
+    assert "new\\x1b]0;title\\x07" in shell.fails("evaluate", "m", "other.npz")
+    assert "no\\x1b[31m" in shell.fails("evaluate", "no\x1b[31m", "t.npz")

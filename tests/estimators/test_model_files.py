@@ -82,6 +82,9 @@ LABELS = {
     "negative": np.array([-7, 0, 5]),
     "floats": np.array([-1.0, 0.0, 3.0]),
     "uint8": np.array([3, 7, 250], dtype=np.uint8),
+    "days": np.array(["1969-07-20", "1989-11-09", "2024-02-29"], dtype="datetime64[D]"),
+    "microseconds": np.array([-3, 5, 2**50], dtype="datetime64[us]"),
+    "durations": np.array([5, 7, 60], dtype="timedelta64[m]"),
     "huge": np.array([-(2**62), 0, 2**62]),
 }
 
@@ -90,8 +93,9 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 def test_labels_come_back(cls, name, path):
     y = LABELS[name][Y]
-    keys = LABELS[name].tolist()
-    model = small(cls, class_weight=dict(zip(keys, [1.0, 2.0, 3.0], strict=True))).fit(X, y)
+    keys = list(LABELS[name]) if LABELS[name].dtype.kind in "Mm" else LABELS[name].tolist()
+    weights = dict(zip(keys, [1.0, 2.0, 3.0], strict=True))
+    model = small(cls, class_weight=weights).fit(X, y)
     model.save(path)
     other = load(path)
     _assert_same_model(other, model)
@@ -187,7 +191,7 @@ def test_labels_that_cannot_be_saved(path):
     with pytest.raises(ValueError, match="neither strings nor numbers"):
         model.save(path)
     model.classes_ = np.array([1j, 2j, 3j])
-    with pytest.raises(ValueError, match="labels of dtype complex128 cannot be saved"):
+    with pytest.raises(ValueError, match="complex128 cannot be saved: train on numbers or strings"):
         model.save(path)
     assert not path.exists()
 
@@ -358,6 +362,9 @@ FORGERIES = {
     "classes of text": _set("classes", "values", to=["a", "b", "c"]),
     "another first index": _set("index_base", to=2),
     "first index is text": _set("index_base", to="0"),
+    "strings of a terabyte": _set("classes", "dtype", to=f"<U{2**38}"),
+    "strings of a gigabyte": _set("classes", to={"dtype": f"<U{2**28}", "values": list("abc")}),
+    "dates without numbers": _set("classes", to={"dtype": "<M8[D]", "values": list("abc")}),
     "no classes": _drop("classes"),
     "no parameters": _drop("parameters"),
     "no results": _drop("results"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xclf import _interrupt
-from xclf.cli._console import CheckError, UserError
+from xclf.cli._console import CheckError, UserError, shown
 from xclf.cli.evaluate import evaluate
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
@@ -114,7 +114,7 @@ def _fail(message: str, status: int) -> int:
     """
     if _interrupt.came():
         message, status = _interrupt.MESSAGE, _interrupt.STATUS
-    print(f"xclf: {' '.join(message.split())}", file=sys.stderr)
+    print(f"xclf: {shown(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

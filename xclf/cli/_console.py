@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,13 +21,26 @@ class CheckError(Exception):
     """A requested check failed; exit status 1."""
 
 
+def shown(text: object) -> str:
+    """Text with what is not printable as escapes: names in files may hold terminal codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+class _SafeConsole(Console):
+    """A console that prints the lines of a text by `shown`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        lines = ("\n".join(map(shown, o.split("\n"))) if isinstance(o, str) else o for o in objects)
+        super().print(*lines, **options)
+
+
 def out(*, json: bool = False) -> Console:
     """The console for text: standard output, or standard error when JSON goes to the former.
 
     Names of files and classes are printed literally: [brackets] and :colons: have no meaning.
     """
     wrap = not sys.stdout.isatty()
-    return Console(stderr=json, highlight=False, markup=False, emoji=False, soft_wrap=wrap)
+    return _SafeConsole(stderr=json, highlight=False, markup=False, emoji=False, soft_wrap=wrap)
 
 
 def print_facts(console: Console, *pairs: tuple[str, str]) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from xclf import _array_api
+from xclf.cli._console import shown
 from xclf.cli._devices import ChosenDevice
 
 # Classes shown in a table, and confused pairs in a list.
@@ -60,13 +61,13 @@ def print_measures(console: Console, result: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     for entry in result["classes"][:_CLASSES]:
         figures = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
-        table.add_row(entry["class"], *figures, str(entry["rows"]))
+        table.add_row(shown(entry["class"]), *figures, str(entry["rows"]))
     console.print(table)
     if len(result["classes"]) > _CLASSES:
         console.print(f"... and {len(result['classes']) - _CLASSES} more classes (--json has all)")
     if result["confused"]:
         pairs = ", ".join(
-            f"{pair['true']} taken for {pair['predicted']} ({pair['rows']})"
+            f"{shown(pair['true'])} taken for {shown(pair['predicted'])} ({pair['rows']})"
             for pair in result["confused"]
         )
         console.print(f"most confused: {pairs}")

@@ -34,6 +34,8 @@ VERSION = 1
 _RESULTS = ("n_iter_", "objective_", "converged_", "history_", "n_features_in_")
 # Those that not every solver, or every version of this library, gives.
 _MORE_RESULTS = ("grad_norm_", "dual_gap_")
+# All labels together: a dtype in a file may claim any width.
+_MOST_LABEL_BYTES = 2**28
 # Parameters that hold live objects, which no file can.
 _UNSAVED = ("callbacks",)
 
@@ -46,6 +48,7 @@ _UNREADABLE = (
     ArithmeticError,
     AttributeError,
     RecursionError,
+    MemoryError,
 )
 
 
@@ -211,10 +214,14 @@ def _unplain(value: Any) -> Any:
 def _encode_labels(labels: np.ndarray) -> dict[str, Any]:
     kind = labels.dtype.kind
     if kind not in "biufUOmM":
-        raise ValueError(f"labels of dtype {labels.dtype} cannot be saved")
+        raise ValueError(
+            f"labels of dtype {labels.dtype} cannot be saved: train on numbers or strings"
+        )
     values = labels.astype(np.int64).tolist() if kind in "mM" else labels.tolist()
     if kind == "O" and not all(isinstance(v, str | int | float) for v in values):
-        raise ValueError("labels that are neither strings nor numbers cannot be saved")
+        raise ValueError(
+            "labels that are neither strings nor numbers cannot be saved: train on y.astype(str)"
+        )
     text = "O" if kind == "O" else labels.dtype.str
     return {"dtype": text, "values": [_plain(v) for v in values]}
 
@@ -223,8 +230,8 @@ def _decode_labels(labels: dict[str, Any]) -> np.ndarray:
     dtype, values = np.dtype(labels["dtype"]), _unplain(labels["values"])
     if dtype.kind in "mM":  # dates, as whole numbers of their unit
         return np.asarray(values, dtype=np.int64).astype(dtype)
-    if dtype.kind not in "biufUO":
-        raise ValueError(f"labels of dtype {dtype}")
+    if dtype.kind not in "biufUO" or dtype.itemsize * len(values) > _MOST_LABEL_BYTES:
+        raise ValueError(f"{len(values)} labels of dtype {dtype}")
     return np.asarray(values, dtype=dtype)
 
 
@@ -237,8 +244,9 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitt
     parameters = _unplain(description["parameters"])
     weight = parameters.get("class_weight")
     if isinstance(weight, dict):
-        labels = _decode_labels(weight["labels"]).tolist()
-        parameters["class_weight"] = dict(zip(labels, weight["weights"], strict=True))
+        labels = _decode_labels(weight["labels"])
+        keys = list(labels) if labels.dtype.kind in "mM" else labels.tolist()
+        parameters["class_weight"] = dict(zip(keys, weight["weights"], strict=True))
     model: FittedModel = getattr(estimators, name)(**parameters)
     model.classes_ = _decode_labels(description["classes"])
     results = description["results"]
