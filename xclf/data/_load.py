@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 from collections.abc import Callable
 from os import PathLike
@@ -12,16 +13,17 @@ from typing import TypeAlias
 import numpy as np
 
 from xclf.data._arrays import read_npy, read_npy_folder, read_npz
+from xclf.data._arrow import read_feather, read_parquet, read_shards
 from xclf.data._cifar import is_cifar10_file, is_cifar10_folder, read_cifar10, read_cifar10_file
+from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
 from xclf.data._svmlight import is_svmlight_text, read_svmlight
-from xclf.data._tables import read_csv, read_parquet
 from xclf.rows import parse_bytes
 
 _SOURCES = (
     "digits, .npz, 'x.npy,y.npy', a CIFAR-10 or MNIST-style folder, .csv, .tsv, .parquet, "
-    ".svmlight, .libsvm, .svm"
+    ".feather, .svmlight, .libsvm, .svm"
 )
 
 Reader: TypeAlias = Callable[[Path, ReadOptions], Dataset]
@@ -52,7 +54,9 @@ def load(
         - CIFAR-10: the folder of batches, binary or python, or the one above; or one batch
         - IDX: a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (and t10k-*), gz
           or not; or one images file
-        - .csv, .tsv, .csv.gz, .tsv.gz, .parquet: columns with names, one of them the label
+        - .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .feather, .arrow: columns with names, one of them
+          the label; Parquet columns may hold lists, such as embeddings
+        - a folder of .parquet files, or a pattern such as "data/*.parquet": one table
         - .svmlight, .libsvm, .svm, or lines `label index:value ...` under a name of no other kind,
           compressed (.gz, .bz2) or not: made dense
     label : str, optional
@@ -99,6 +103,11 @@ def load(
     first, comma, second = name.partition(".npy,")  # any other comma belongs to a path
     if comma and second.endswith(".npy"):
         return read_npy(Path(first + ".npy"), Path(second))
+    if glob.has_magic(name) and (found := sorted(glob.glob(name))):  # noqa: PTH207
+        paths = [Path(entry) for entry in found]
+        if any(entry.suffix != ".parquet" for entry in paths):
+            raise DataError(f"{name}: several files are read as one from .parquet only")
+        return read_shards(path, paths, options)
     raise DataError(_not_found(name, path))
 
 
@@ -109,6 +118,8 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
         return read_cifar10(path)
     if is_idx_folder(path):
         return read_idx_folder(path, options)
+    if shards := sorted(path.glob("*.parquet")):
+        return read_shards(path, shards, options)
     raise DataError(
         f"{path}: no data set in this folder; looked for {options.x_name}.npy and "
         f"{options.y_name}.npy, CIFAR-10 batches (data_batch_1.bin or data_batch_1) and "
@@ -145,7 +156,8 @@ def _npy_without_labels(path: Path, options: ReadOptions) -> Dataset:
 # The endings of file names, and their reader. Batches of CIFAR-10 and IDX files have names instead.
 _READERS: dict[tuple[str, ...], Reader] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_csv,
-    (".parquet",): read_parquet,
+    (".parquet", ".pq"): read_parquet,
+    (".feather", ".arrow"): read_feather,
     tuple(
         ending + packed
         for ending in (".svmlight", ".libsvm", ".svm")

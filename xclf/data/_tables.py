@@ -1,121 +1,28 @@
-"""CSV and Parquet tables: one column holds the label, the others the numbers.
+"""Tables, CSV or Parquet: one column holds the label, the others the numbers.
 
-pyarrow reads both; without it pandas reads CSV. Either gives columns as NumPy arrays, to which the
-same rules apply.
+Whatever library reads a file gives its columns as NumPy arrays, to which the rules here apply.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from importlib import import_module
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from xclf.data._arrays import as_labels
-from xclf.data._dataset import (
-    BytesFile,
-    DataError,
-    Dataset,
-    ReadOptions,
-    count,
-    listing,
-    open_bytes,
-    reading,
-)
+from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count, listing
 
+#: Columns by name: (N,), or (N, width) of lists.
 Columns: TypeAlias = dict[str, np.ndarray]
 
 _LABEL_NAMES = ("label", "target", "y", "class")
 _LABEL_OPTION = "label=, in the shell --label"
 
-# Missing values in CSV text, whichever library reads it.
-_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
 
-
-def read_csv(path: Path, options: ReadOptions) -> Dataset:
-    """A .csv (commas) or .tsv (tabs) file with a header line, gz or not; see `_dataset`.
-
-    A first column without a name is the row index that pandas writes, and is left out.
-    """
-    separator = "\t" if ".tsv" in path.suffixes else ","
-    with reading(path):
-        with open_bytes(path) as file:
-            columns = _csv_columns(path, file, separator)
-        first = next(iter(columns), "-")
-        if first == "" or first.startswith("Unnamed: "):  # the name that pandas gives
-            del columns[first]
-        return _dataset(path, columns, options)
-
-
-def read_parquet(path: Path, options: ReadOptions) -> Dataset:
-    """A .parquet file without the row index that pandas stores; see `_dataset`."""
-    parquet = _library("pyarrow.parquet")
-    if parquet is None:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow")
-    with reading(path):
-        with path.open("rb") as file:
-            columns = _from_arrow(path, parquet.read_table(file))
-        kept = {k: v for k, v in columns.items() if not k.startswith("__index_level_")}
-        return _dataset(path, kept, options)
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        return None
-
-
-def _csv_columns(path: Path, file: BytesFile, separator: str) -> Columns:
-    if (csv := _library("pyarrow.csv")) is not None:
-        table = csv.read_csv(
-            file,
-            # Reader threads that outlive an error can abort the process at its end.
-            read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=separator),
-            convert_options=csv.ConvertOptions(null_values=_MISSING, strings_can_be_null=True),
-        )
-        return _from_arrow(path, table)
-    if (pandas := _library("pandas")) is not None:
-        return _from_pandas(path, pandas, file, separator)
-    raise DataError(f"{path}: reading CSV needs pyarrow or pandas: pip install pyarrow")
-
-
-def _from_pandas(path: Path, pandas: Any, file: BytesFile, separator: str) -> Columns:
-    with warnings.catch_warnings():  # without a row index, lines that are too long only warn
-        warnings.simplefilter("error", pandas.errors.ParserWarning)
-        try:
-            frame = pandas.read_csv(
-                file,
-                sep=separator,
-                na_values=_MISSING,
-                keep_default_na=False,
-                index_col=False,
-                low_memory=False,
-            )
-        except pandas.errors.ParserWarning:
-            raise DataError(f"{path}: lines are longer than the header line") from None
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
-
-
-def _from_arrow(path: Path, table: Any) -> Columns:
-    """Columns as NumPy arrays, with nulls as NaN among numbers and None among objects."""
-    names = [str(name) for name in table.column_names]
-    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
-    if repeated:
-        raise DataError(f"{path}: several columns have the same name: {listing(repeated)}")
-    columns = {}
-    for name, column in zip(names, table.columns, strict=True):
-        if hasattr(column.type, "value_type") and hasattr(column.type, "index_type"):
-            column = column.cast(column.type.value_type)  # categories to their values
-        columns[name] = column.to_numpy()
-    return columns
-
-
-def _dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset:
+def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset:
     """Labels from the column `options.label`, numbers from all others.
 
     Without that option it is the one column named in _LABEL_NAMES (any case); several are an
@@ -126,43 +33,55 @@ def _dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset:
     """
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{path}: no rows; columns: {listing(columns)}")
-    name = _label_column(path, columns, options)
-    y = None if name is None else _labels(path, name, columns[name])
+    name = label_column(path, columns, options)
+    y = None if name is None else _labels(path, name, columns[name], options)
     features = {key: values for key, values in columns.items() if key != name}
     if not features:
         raise DataError(f"{path}: no column besides the label {listing([name])}")
-    return Dataset(x=_matrix(path, features), y=y, source=str(path), feature_names=tuple(features))
+    x = _matrix(path, features)
+    names = (
+        [key] if values.ndim == 1 else [f"{key}[{k}]" for k in range(values.shape[1])]
+        for key, values in features.items()
+    )
+    return Dataset(x=x, y=y, source=str(path), feature_names=tuple(chain(*names)))
 
 
-def _label_column(path: Path, columns: Columns, options: ReadOptions) -> str | None:
+def label_column(path: Path, names: Iterable[str], options: ReadOptions) -> str | None:
+    """The name of the label column: `options.label`, or the one column that is called like one."""
+    names = list(names)
     if options.label is not None:
-        if options.label not in columns:
-            raise DataError(f"{path}: no column {options.label!r}; columns: {listing(columns)}")
+        if options.label not in names:
+            raise DataError(f"{path}: no column {options.label!r}; columns: {listing(names)}")
         return options.label
-    names = [name for name in columns if name.lower() in _LABEL_NAMES]
-    if len(names) > 1:
+    usual = [name for name in names if name.lower() in _LABEL_NAMES]
+    if len(usual) > 1:
         raise DataError(
-            f"{path}: {listing(names)} could each be the label; name one ({_LABEL_OPTION})"
+            f"{path}: {listing(usual)} could each be the label; name one ({_LABEL_OPTION})"
         )
-    if not names and options.need_labels:
+    if not usual and options.need_labels:
         raise DataError(
             f"{path}: which column is the label? Name it ({_LABEL_OPTION}); "
-            f"columns: {listing(columns)}"
+            f"columns: {listing(names)}"
         )
-    return names[0] if names else None
+    return usual[0] if usual else None
 
 
-def _labels(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+def _labels(path: Path, name: str, values: np.ndarray, options: ReadOptions) -> np.ndarray:
     source = f"{path}, column {name}"
+    if values.ndim > 1:
+        raise DataError(f"{source}: labels must be all integers or all strings, not lists")
     if values.dtype.kind == "O":
         missing = _missing(values)
         if missing.any():
             raise DataError(
                 f"{source}: {count(int(missing.sum()), 'missing label')}, the first in row "
-                f"{int(missing.argmax()) + 1:,}; fill in, or drop such rows"
+                f"{int(missing.argmax()) + 1:,}; fill in, or drop such rows (in CSV that pyarrow "
+                'reads, a class that is called NA needs quotes: "NA")'
             )
         kinds = {type(value) for value in values}
         if kinds == {str}:
+            nbytes = 4 * max(map(len, values)) * len(values)
+            check_memory(source, nbytes, options.max_memory, "use shorter labels")
             values = values.astype(str)
         elif kinds <= {bool, int}:
             values = values.astype(np.int64)
@@ -192,10 +111,13 @@ def _matrix(path: Path, columns: Columns) -> np.ndarray:
         raise DataError(
             f"{path}: values are missing in {listing(incomplete)}; fill them in, or drop those rows"
         )
-    dtype = np.result_type(*(_narrow(values) for values in columns.values()))
-    x = np.empty((len(next(iter(columns.values()))), len(columns)), dtype)
-    for position, values in enumerate(columns.values()):
-        x[:, position] = values
+    dtype = np.result_type(*{_narrow(values) for values in columns.values()})
+    widths = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
+    x = np.empty((len(next(iter(columns.values()))), sum(widths)), dtype)
+    stop = 0
+    for width, values in zip(widths, columns.values(), strict=True):
+        x[:, stop : stop + width] = values.reshape(-1, width)
+        stop += width
     return x
 
 

@@ -1,0 +1,196 @@
+"""Parquet and Arrow (feather) files, read by pyarrow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf.data._dataset import (
+    DataError,
+    Dataset,
+    ReadOptions,
+    check_memory,
+    count,
+    listing,
+    reading,
+)
+from xclf.data._tables import Columns, table_dataset
+
+# Bytes of a value in memory, by its type in the file.
+_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12, "FIXED_LEN_BYTE_ARRAY": 16}
+_ADVICE = "use fewer rows or files"
+
+
+def library(name: str) -> Any:
+    """The module, or None if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+def read_parquet(path: Path, options: ReadOptions) -> Dataset:
+    """A .parquet file without the row index that pandas stores; see `read_shards`."""
+    return read_shards(path, [path], options)
+
+
+def read_shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Dataset:
+    """Parquet files with the same columns as one table, in the order of their names.
+
+    Columns of lists that are all of one length, such as embeddings, are as many columns; decimals
+    are float64. If some files are called train* and some test*, the others are not read.
+    """
+    parts = {part: [p for p in paths if p.name.startswith(part)] for part in ("train", "test")}
+    if all(parts.values()):
+        test = read_shards(parts["test"][0], parts["test"], replace(options, need_labels=True))
+        return replace(_shards(source, parts["train"], options), test=test)
+    return _shards(source, paths, options)
+
+
+def _shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Dataset:
+    parquet = library("pyarrow.parquet")
+    if parquet is None:
+        raise DataError(f"{source}: reading Parquet needs pyarrow: pip install pyarrow")
+    nbytes = 0
+    for path in paths:
+        with reading(path), path.open("rb") as file:
+            metadata = parquet.read_metadata(file)
+            nbytes += _memory(metadata)
+            about = f"{path}: {count(metadata.num_rows, 'row')}"
+            if len(paths) > 1:
+                about = f"{source}: its files up to {path.name}"
+            check_memory(about, nbytes, options.max_memory, _ADVICE)
+    tables = []
+    for path in paths:
+        with reading(path), path.open("rb") as file:
+            whole = parquet.ParquetFile(file)
+            text = [f.name for f in whole.schema_arrow if str(f.type) in ("string", "large_string")]
+            # Strings as codes of a dictionary: many long ones that are equal take little memory.
+            tables.append(parquet.read_table(file, read_dictionary=text))
+    return _joined(source, paths, tables, options)
+
+
+def read_feather(path: Path, options: ReadOptions) -> Dataset:
+    """A .feather or .arrow file (Arrow IPC), read as Parquet is."""
+    if (ipc := library("pyarrow.ipc")) is None:
+        raise DataError(f"{path}: reading Arrow files needs pyarrow: pip install pyarrow")
+    with reading(path), path.open("rb") as file:
+        import pyarrow
+
+        if file.read(6) == b"ARROW1":
+            whole = ipc.open_file(file)
+            batches = (whole.get_batch(k) for k in range(whole.num_record_batches))
+        else:  # without an index, as it was sent over a network
+            file.seek(0)
+            whole = batches = ipc.open_stream(file)
+        kept, nbytes = [], 0
+        for batch in batches:
+            kept.append(batch)
+            nbytes += batch.nbytes
+            check_memory(str(path), nbytes, options.max_memory, _ADVICE)
+        table = pyarrow.Table.from_batches(kept, whole.schema)
+        return _joined(path, [path], [table], options)
+
+
+def _joined(
+    source: Path, paths: Sequence[Path], tables: Sequence[Any], options: ReadOptions
+) -> Dataset:
+    import pyarrow
+
+    for path, table in zip(paths, tables, strict=True):
+        if table.column_names != tables[0].column_names:
+            raise DataError(
+                f"{path}: has other columns ({listing(table.column_names)}) than {paths[0].name} "
+                f"({listing(tables[0].column_names)})"
+            )
+    with reading(source):
+        table = pyarrow.concat_tables(tables, promote_options="permissive")
+        columns = arrow_columns(source, table)
+        kept = {k: v for k, v in columns.items() if not k.startswith("__index_level_")}
+        return table_dataset(source, kept, options)
+
+
+def _memory(metadata: Any) -> int:
+    """Bytes of a Parquet file's columns in memory, by what it says of itself."""
+    nbytes = 0
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            if column.physical_type == "BYTE_ARRAY":
+                nbytes += column.total_uncompressed_size + 4 * column.num_values
+            else:
+                nbytes += column.num_values * _BYTES.get(column.physical_type, 8)
+    return nbytes
+
+
+def arrow_columns(path: Path, table: Any) -> Columns:
+    """Columns as NumPy arrays, with nulls as NaN among numbers and None among objects."""
+    names = [str(name) for name in table.column_names]
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise DataError(f"{path}: several columns have the same name: {listing(repeated)}")
+    return {
+        name: _array(f"{path}, column {name}", column)
+        for name, column in zip(names, table.columns, strict=True)
+    }
+
+
+def _array(source: str, column: Any) -> np.ndarray:
+    import pyarrow
+
+    kind = column.type
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _array(source, pyarrow.chunked_array([c.storage for c in column.chunks]))
+    if pyarrow.types.is_dictionary(kind):  # objects that are equal are one object
+        parts = [_decoded(chunk) for chunk in column.chunks]
+        return np.concatenate(parts) if parts else np.empty(0, object)
+    if pyarrow.types.is_decimal(kind):
+        column = column.cast(pyarrow.float64())
+    if _is_list(kind):
+        return _lists(source, column.combine_chunks())
+    return np.asarray(column.to_numpy())
+
+
+def _decoded(chunk: Any) -> np.ndarray:
+    """The values of a dictionary's codes; where a code is missing, None or NaN."""
+    values = np.asarray(chunk.dictionary.to_numpy(zero_copy_only=False))
+    codes = np.asarray(chunk.indices.fill_null(len(values)).to_numpy(zero_copy_only=False))
+    if chunk.indices.null_count:
+        gap = np.array([None if values.dtype.kind == "O" else np.nan])
+        values = np.concatenate([values, gap])
+    return np.asarray(values[codes])
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow
+
+    types = pyarrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _lists(source: str, array: Any) -> np.ndarray:
+    """Lists of numbers, all of one length, as (N, length); lists of lists are flattened."""
+    rows = len(array)
+    while _is_list(array.type):
+        compute = import_module("pyarrow.compute")
+        lengths = compute.list_value_length(array)
+        if array.null_count or compute.min(lengths) != compute.max(lengths):
+            raise DataError(
+                f"{source}: its lists are missing or of different lengths; every row needs as many "
+                "numbers"
+            )
+        array = array.flatten()
+    if array.null_count:
+        raise DataError(
+            f"{source}: values are missing in its lists; fill them in, or drop the rows"
+        )
+    values = np.asarray(array.to_numpy(zero_copy_only=False))
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{source}: its lists hold {array.type}, not numbers")
+    return values.reshape(rows, -1)

@@ -1,0 +1,218 @@
+"""CSV files, read by pyarrow or, without it, by pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf.data._arrow import arrow_columns, library
+from xclf.data._dataset import (
+    BytesFile,
+    DataError,
+    Dataset,
+    ReadOptions,
+    check_memory,
+    count,
+    listing,
+    open_bytes,
+    reading,
+)
+from xclf.data._tables import Columns, label_column, table_dataset
+
+# Missing values in CSV text, whichever library reads it.
+_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"[-+]?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|inf)")
+_UTF8_ADVICE = "save it as UTF-8 (iconv -f {encoding} -t UTF-8 does)"
+
+
+def read_csv(path: Path, options: ReadOptions) -> Dataset:
+    """A .csv (commas) or .tsv (tabs) file with a header line, packed or not.
+
+    A first column without a name is the row index that pandas writes, and is dropped, as is an
+    empty last one, of a comma at the end of every line. Spaces around names are dropped. Labels are
+    integers if all are written as such, without leading zeros; else strings.
+    """
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    if not any(map(library, ("pyarrow.csv", "pandas"))):
+        raise DataError(f"{path}: reading CSV needs pyarrow or pandas: pip install pyarrow")
+    with reading(path):
+        names = _header(path, separator)
+        rows, nbytes = _extent(path)
+        # Digits take at most some four times the room of the number: a longer text is no numbers.
+        dense = max(8 * rows * len(names), nbytes // 4)
+        about = f"{path}: {count(rows, 'row')} of {count(len(names), 'column')}"
+        check_memory(about, dense, options.max_memory, "use fewer rows, or Parquet or .npy")
+        label = label_column(path, filter(None, names), options)
+        text = [] if label is None else [names.index(label)]
+        with open_bytes(path) as file:
+            arrays = _read(path, file, separator, names, text)
+        columns: Columns = {}
+        for position, (name, values) in enumerate(zip(names, arrays, strict=True)):
+            if name or 0 < position < len(names) - 1 or not (position == 0 or _is_empty(values)):
+                columns[name] = _as_written(values) if name == label else values
+        return table_dataset(path, columns, options)
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """The names in the first line; `DataError` if they are none, or cannot be read."""
+    with open_bytes(path) as file:
+        start = file.read(4)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in (start[:1], start[1:2]):
+            raise DataError(f"{path}: is UTF-16 text; {_UTF8_ADVICE.format(encoding='UTF-16')}")
+    with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
+        try:
+            names = next(csv.reader(lines, delimiter=separator), [])
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error) from None
+    names = [name.strip() for name in names]
+    if not any(names):
+        raise DataError(f"{path}: the first line has no names of columns")
+    if len(names) == 1:
+        for other in (";", "\t", "|", ","):
+            if other in names[0]:
+                shown = {"\t": "tabs", ",": "commas"}.get(other, repr(other))
+                raise DataError(
+                    f"{path}: its columns are separated by {shown}; save it with commas, or as "
+                    ".tsv with tabs (and a point in decimals)"
+                )
+    if _are_numbers(names):
+        raise DataError(
+            f"{path}: no header line: the first line holds numbers ({listing(names, 3)}); put a "
+            "line with the names of the columns first"
+        )
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise DataError(f"{path}: several columns have the same name: {listing(repeated)}")
+    return names
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether names are the numbers of a row: most are, and they do not just count up."""
+    found = [name for name in names if name and _NUMBER.fullmatch(name)]
+    if len(found) * 2 <= len(names):
+        return False
+    counting = all(_INTEGER.fullmatch(name) for name in found)
+    return not (counting and all(int(a) < int(b) for a, b in pairwise(found)))
+
+
+def _extent(path: Path) -> tuple[int, int]:
+    """(rows, bytes) of the text, unpacked: the lines below the first."""
+    rows = nbytes = 0
+    last = b"\n"
+    with open_bytes(path) as file:
+        while block := file.read(1 << 20):
+            rows, nbytes, last = rows + block.count(b"\n"), nbytes + len(block), block[-1:]
+    return rows - (last == b"\n"), nbytes
+
+
+def _read(
+    path: Path, file: BytesFile, separator: str, names: Sequence[str], text: Sequence[int]
+) -> list[np.ndarray]:
+    """The columns in their order; those at the positions `text` as strings."""
+    if (arrow := library("pyarrow.csv")) is not None:
+        return _from_arrow(path, arrow, file, separator, names, text)
+    return _from_pandas(path, library("pandas"), file, separator, names, text)
+
+
+def _from_arrow(
+    path: Path,
+    arrow: Any,
+    file: BytesFile,
+    separator: str,
+    names: Sequence[str],
+    text: Sequence[int],
+) -> list[np.ndarray]:
+    import pyarrow
+
+    positions = [str(position) for position in range(len(names))]
+    try:
+        table = arrow.read_csv(
+            file,
+            # Reader threads that outlive an error can abort the process at its end.
+            read_options=arrow.ReadOptions(
+                use_threads=False, column_names=positions, skip_rows_after_names=1
+            ),
+            parse_options=arrow.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(
+                column_types={str(position): pyarrow.string() for position in text},
+                null_values=_MISSING,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pyarrow.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise _not_utf8(path) from None
+        if "Expected" in str(error):
+            reason = str(error).splitlines()[0].rpartition("parse error: ")[2][:200]
+            raise DataError(f"{path}: {reason}; {_LENGTH_ADVICE}") from None
+        raise
+    if any(pyarrow.types.is_binary(column.type) for column in table.columns):
+        raise _not_utf8(path)
+    return list(arrow_columns(path, table).values())
+
+
+def _from_pandas(
+    path: Path,
+    pandas: Any,
+    file: BytesFile,
+    separator: str,
+    names: Sequence[str],
+    text: Sequence[int],
+) -> list[np.ndarray]:
+    with warnings.catch_warnings():  # without a row index, lines that are too long only warn
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        try:
+            frame = pandas.read_csv(
+                file,
+                sep=separator,
+                header=None,
+                names=range(len(names)),
+                skiprows=1,
+                dtype=dict.fromkeys(text, str),
+                na_values=_MISSING,
+                keep_default_na=False,
+                index_col=False,
+                low_memory=False,
+            )
+        except (pandas.errors.ParserWarning, pandas.errors.ParserError):
+            raise DataError(f"{path}: has lines that are too long; {_LENGTH_ADVICE}") from None
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error) from None
+    return [frame[name].to_numpy() for name in frame.columns]
+
+
+_LENGTH_ADVICE = "every line needs as many values as the first has names (no comma at its end)"
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError | None = None) -> DataError:
+    byte = "" if error is None else f" (byte 0x{error.object[error.start]:02x})"
+    advice = _UTF8_ADVICE.format(encoding="LATIN1")
+    return DataError(f"{path}: is not UTF-8 text{byte}, perhaps Latin-1; {advice}")
+
+
+def _is_empty(values: np.ndarray) -> bool:
+    """Whether no value of a column is there."""
+    return all(value is None or value != value for value in values.tolist())
+
+
+def _as_written(values: np.ndarray) -> np.ndarray:
+    """Labels (object array of str, None where missing) as numbers if all are written as such."""
+    missing = np.array([not isinstance(value, str) for value in values], bool)
+    present = set(values[~missing].tolist())
+    if not missing.any() and all(_INTEGER.fullmatch(value) for value in present):
+        return values.astype(np.int64)
+    if present and all(value and _NUMBER.fullmatch(value) for value in map(str.strip, present)):
+        return np.array([float(v) if isinstance(v, str) else np.nan for v in values])
+    return np.array([v.strip() if isinstance(v, str) else None for v in values], dtype=object)
