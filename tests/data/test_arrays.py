@@ -320,3 +320,36 @@ def test_damage_is_a_data_error_or_harmless(tmp_path_factory, data):
     path.write_bytes(content)
     with contextlib.suppress(DataError):
         assert load(source).x.ndim == 2
+
+
+PAIRS = [("x", "y"), ("X_train", "y_train"), ("x_train", "y_train"), ("arr_0", "arr_1")]
+
+
+@pytest.mark.parametrize("names", [*PAIRS, ("train_images", "train_labels")])
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_usual_names_are_found(tmp_path, names, kind):
+    arrays = dict(zip(names, (X, Y), strict=True))
+    if "train" in names[0]:
+        test = (name.replace("train", "test") for name in names)
+        arrays |= dict(zip(test, (X[:2], Y[:2]), strict=True))
+    source = tmp_path / "a.npz" if kind == "npz" else tmp_path
+    if kind == "npz":
+        np.savez(source, **arrays)
+    else:
+        for name, array in arrays.items():
+            np.save(source / f"{name}.npy", array)
+    data = load(source)
+    np.testing.assert_array_equal(data.x, X)
+    np.testing.assert_array_equal(data.y, Y)
+    assert (data.test is not None) == ("train" in names[0])
+    assert data.test is None or data.test.x.shape[0] == 2
+
+
+def test_the_names_asked_for_go_first_and_rows_alone_will_do(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, X=X, y=Y, x_train=X[:2], y_train=Y[:2])
+    assert len(load(path).x) == len(X)
+    np.savez(path, X)
+    np.testing.assert_array_equal(load(path, need_labels=False).x, X)
+    message = refused(path, "no array 'arr_1'; it holds arr_0; name the rows X and the labels y")
+    assert "np.savez(file, X=rows, y=labels)" in message

@@ -158,3 +158,45 @@ def test_sizes_in_a_header_are_not_allocated(tmp_path):
             path.unlink()
     write(write_set(tmp_path, True), "train-images-idx3-ubyte", huge, True)
     refused(tmp_path, "cut short", max_memory=2**60)
+
+
+@pytest.mark.parametrize("below", ["MNIST/raw", "FashionMNIST/raw", "raw"])
+def test_the_folder_of_torchvision(tmp_path, below):
+    (tmp_path / below).mkdir(parents=True)
+    write_set(tmp_path / below)
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.y, LABELS)
+    assert len(data.test.x) == 3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_emnist(tmp_path, packed):
+    for part, rows in (("train", 7), ("test", 3)):
+        stem = f"emnist-letters-{part}"
+        write(tmp_path, f"{stem}-images-idx3-ubyte", idx(IMAGES[:rows]), packed)
+        write(tmp_path, f"{stem}-labels-idx1-ubyte", idx(LABELS[:rows]), packed)
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.y, LABELS)
+    np.testing.assert_array_equal(data.test.y, LABELS[:3])
+    write(tmp_path, "emnist-digits-train-images-idx3-ubyte", idx(IMAGES), packed)
+    write(tmp_path, "emnist-digits-train-labels-idx1-ubyte", idx(LABELS), packed)
+    refused(tmp_path, r"several sets \(emnist-digits-, emnist-letters-\); give a folder with one")
+    suffix = ".gz" if packed else ""
+    assert len(load(tmp_path / f"emnist-digits-train-images-idx3-ubyte{suffix}").x) == 7
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_qmnist(tmp_path, packed):
+    table = np.zeros((7, 8), ">i4")
+    table[:, 0] = LABELS
+    content = b"\0\0\x0c\2" + np.array(table.shape, ">u4").tobytes() + table.tobytes()
+    write(tmp_path, "qmnist-train-images-idx3-ubyte", idx(IMAGES), packed)
+    labels = write(tmp_path, "qmnist-train-labels-idx2-int", content, packed)
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.y, LABELS)
+    assert data.y.dtype == np.int64
+    pack = gzip.compress if packed else bytes
+    labels.write_bytes(pack(content[:-4]))
+    refused(tmp_path, "cut short or too long: its header says 7 x 8")
+    labels.write_bytes(pack(b"\0\0\x08" + content[3:]))
+    refused(tmp_path, "not an IDX table of integers")

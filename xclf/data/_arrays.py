@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -25,9 +26,17 @@ from xclf.data._dataset import (
 
 _CHANNELS = (1, 3, 4)
 
+# Names of rows and labels that are found without x_name, y_name, the usual first.
+_NAMES = (
+    *(("X", "y"), ("x", "y"), ("X_train", "y_train"), ("x_train", "y_train")),
+    *(("train_images", "train_labels"), ("arr_0", "arr_1")),
+)
+
 
 def read_npz(path: Path, options: ReadOptions) -> Dataset:
     """The arrays `x_name` and `y_name` of an .npz archive, and the held-out part if it has one.
+
+    Without those options pairs of other usual names will do, such as x_train and y_train.
 
     A member larger than `max_memory` bytes is mapped if it is stored uncompressed (np.savez),
     refused if not; a smaller one is mapped if aligned.
@@ -38,12 +47,14 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
             for info in archive.infolist()
             if info.filename.endswith(".npy")
         }
+        options = options_for(members, options)
         required = (options.x_name, options.y_name)[: 1 + options.need_labels]
         for name in required:
             if name not in members:
                 raise DataError(
                     f"{path}: no array {name!r}; it holds {listing(members)}; "
-                    "name the rows X and the labels y (or pass x_name, y_name to load)"
+                    "name the rows X and the labels y: np.savez(file, X=rows, y=labels) "
+                    "(or pass x_name, y_name to xclf.data.load)"
                 )
         return _by_name(
             str(path),
@@ -53,9 +64,25 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
         )
 
 
+def options_for(names: Collection[str], options: ReadOptions) -> ReadOptions:
+    """The options with the names of rows and labels in use, if theirs are the defaults."""
+    if (options.x_name, options.y_name) != _NAMES[0] or options.x_name in names:
+        return options
+    known = [pair for pair in _NAMES if pair[0] in names]
+    whole = [pair for pair in known if pair[1] in names]
+    for x_name, y_name in (whole or known)[:1]:
+        return replace(options, x_name=x_name, y_name=y_name)
+    return options
+
+
+def npy_names(folder: Path) -> set[str]:
+    """The names, without .npy, of the NumPy files of a folder."""
+    return {path.stem for path in folder.glob("*.npy") if path.is_file()}
+
+
 def read_npy_folder(folder: Path, options: ReadOptions) -> Dataset:
     """The files `x_name`.npy and `y_name`.npy of a folder, and its held-out part if it has one."""
-    names = {path.stem for path in folder.glob("*.npy") if path.is_file()}
+    names = npy_names(folder)
     y_file = folder / f"{options.y_name}.npy"
     if options.need_labels and options.y_name not in names:
         raise DataError(

@@ -16,10 +16,14 @@ from xclf.data._dataset import (
     ReadOptions,
     check_memory,
     is_gzip,
+    open_bytes,
     reading,
 )
 
 _IMAGES, _LABELS = 3, 1  # axes of an images file (N, H, W) and of a labels file (N,)
+_BELOW = (".", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", "QMNIST/raw")
+_ENDINGS = tuple(f"{dot}idx3-ubyte{gz}" for dot in "-." for gz in ("", ".gz"))
+_TRAIN = re.compile(r"(.*?)train-images[-.]idx3-ubyte(\.gz)?")
 _CONTENTS = {_IMAGES: "images (idx3)", _LABELS: "labels (idx1)"}
 _BYTE = 0x08  # the IDX code of unsigned bytes, the only type these sets use
 _BLOCK = 2**20
@@ -27,11 +31,25 @@ _SUFFIX = re.compile(r"[-.]idx\d-ubyte(\.gz)?$")
 
 
 def read_idx_folder(folder: Path, options: ReadOptions) -> Dataset:
-    """train-images and train-labels of a folder, with t10k-* in `.test` if the folder has them."""
-    images = _find(folder, "train-images", _IMAGES)
-    if images is None:
+    """train-images and train-labels of a folder, with t10k-* in `.test` if the folder has them.
+
+    Or those of torchvision's folder above (MNIST/raw), of EMNIST (emnist-letters-train-images...,
+    whose images are transposed, as shipped) and of QMNIST.
+    """
+    home = _home(folder)
+    names = [] if home is None else sorted(path.name for path in home.iterdir())
+    prefixes = sorted({match[1] for match in map(_TRAIN.fullmatch, names) if match})
+    if home is None or not prefixes:
         raise DataError(f"{folder}: no train-images-idx3-ubyte, with or without .gz")
-    test_images = _find(folder, "t10k-images", _IMAGES)
+    if len(prefixes) > 1:
+        raise DataError(
+            f"{folder}: holds several sets ({', '.join(prefixes)}); give a folder with one of "
+            "them, or an images file"
+        )
+    images = _find(home, f"{prefixes[0]}train-images", _IMAGES)
+    assert images is not None
+    tests = (_find(home, f"{prefixes[0]}{part}-images", _IMAGES) for part in ("t10k", "test"))
+    test_images = next(filter(None, tests), None)
     test = None if test_images is None else _read(test_images, options, need_labels=True)
     return _read(images, options, options.need_labels, str(folder), test)
 
@@ -45,7 +63,18 @@ def read_idx_file(path: Path, options: ReadOptions) -> Dataset:
 
 def is_idx_folder(path: Path) -> bool:
     """Whether a folder holds the images of an MNIST-style set."""
-    return any(_find(path, f"{part}-images", _IMAGES) for part in ("train", "t10k"))
+    return _home(path) is not None
+
+
+def _home(folder: Path) -> Path | None:
+    """The folder with the images, here or where torchvision puts them."""
+    for below in (folder / name for name in _BELOW):
+        if below.is_dir() and any(
+            entry.name.endswith(_ENDINGS) and "-images" in entry.name and entry.is_file()
+            for entry in below.iterdir()
+        ):
+            return below
+    return None
 
 
 def is_idx_file(path: Path) -> bool:
@@ -68,11 +97,13 @@ def _read(
     """The rows of an images file, with the labels of the file named like it."""
     stem = _SUFFIX.sub("", images.name).replace("images", "labels")
     labels = _find(images.parent, stem, _LABELS)
-    if labels is None and need_labels:
+    if labels is None and _qmnist_labels(images) is None and need_labels:
         expected = images.name.replace("images", "labels").replace("idx3", "idx1")
         raise DataError(f"{images.parent / expected}: no such file; the labels are expected there")
     x = _array(images, _IMAGES, options.max_memory)
     y = None if labels is None else _array(labels, _LABELS, options.max_memory).astype(np.int64)
+    if (wide := _qmnist_labels(images)) is not None:
+        y = _first_column(wide, options.max_memory)
     return Dataset(
         x=x.reshape(len(x), -1),
         y=y,
@@ -99,6 +130,29 @@ def _array(path: Path, axes: int, max_memory: int) -> np.ndarray:
             data = _read_up_to(file, length + 1)  # one more shows a file that is too long
             _check_length(path, shape, len(data))
             return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _qmnist_labels(images: Path) -> Path | None:
+    """The labels file of QMNIST beside an images file: a table of integers."""
+    stem = _SUFFIX.sub("", images.name).replace("images", "labels")
+    names = (f"{stem}-idx2-int{gz}" for gz in ("", ".gz"))
+    found = (images.parent / name for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _first_column(path: Path, max_memory: int) -> np.ndarray:
+    """The classes of QMNIST's labels, the first of some columns of 32-bit integers (N, 8)."""
+    with reading(path), open_bytes(path) as file:
+        start = file.read(12)
+        if len(start) < 12 or start[:4] != b"\0\0\x0c\2":
+            raise DataError(f"{path}: not an IDX table of integers (idx2-int)")
+        rows, columns = np.frombuffer(start, ">u4")[1:].tolist()
+        length = 4 * rows * columns
+        check_memory(f"{path}", length, max_memory, "use fewer rows")
+        data = _read_up_to(file, length + 1)
+        if len(data) != length or not length:
+            raise DataError(f"{path}: cut short or too long: its header says {rows} x {columns}")
+        return np.frombuffer(data, ">i4").reshape(rows, columns)[:, 0].astype(np.int64)
 
 
 def _header(file: BytesFile, path: Path, axes: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from xclf.data._arrays import read_npy, read_npy_folder, read_npz
+from xclf.data._arrays import npy_names, options_for, read_npy, read_npy_folder, read_npz
 from xclf.data._arrow import read_feather, read_parquet, read_shards
 from xclf.data._cifar import is_cifar10_file, is_cifar10_folder, read_cifar10, read_cifar10_file
 from xclf.data._csv import read_csv
@@ -62,7 +62,8 @@ def load(
     label : str, optional
         Label column of a table; by default the one called label, target, y or class.
     x_name, y_name : str
-        Names of the arrays in NumPy files.
+        Names of the arrays in NumPy files; without them usual ones, such as x_train and y_train,
+        are found too.
     max_memory : int or str, optional
         Bytes of one dense array, such as "500MB"; by default 4 GiB. Mapped files may be larger.
     need_labels : bool
@@ -112,8 +113,9 @@ def load(
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Dataset:
-    if (path / f"{options.x_name}.npy").is_file():
-        return read_npy_folder(path, options)
+    named = options_for(names := npy_names(path), options)
+    if named.x_name in names:
+        return read_npy_folder(path, named)
     if is_cifar10_folder(path):
         return read_cifar10(path)
     if is_idx_folder(path):
