@@ -166,3 +166,60 @@ def test_class_names_of_binary(tmp_path, content):
     (home / "batches.meta.txt").write_bytes(content)
     with pytest.raises(DataError, match=r"batches\.meta\.txt"):
         read_cifar10(home)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [tuple(LABELS), Y.astype(">i2"), list(Y), list(Y.astype("u1"))],
+    ids=["tuple", "int16", "NumPy integers", "NumPy bytes"],
+)
+def test_labels_in_other_containers(tmp_path, labels):
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps({"data": X, "labels": labels}))
+    np.testing.assert_array_equal(load(path).y, Y)
+
+
+FINE = np.array([0, 99, 42, 7])
+FINE_NAMES = [f"fine{k}" for k in range(100)]
+
+
+@pytest.fixture(params=["binary", "python"])
+def hundred(request, tmp_path) -> Path:
+    """CIFAR-100 as shipped: two labels before the pixels, or two lists in a pickle."""
+    home = tmp_path / f"cifar-100-{request.param}"
+    home.mkdir()
+    for name, rows in (("train", 4), ("test", 2)):
+        x, fine, coarse = X[:rows], FINE[:rows], FINE[:rows] // 5
+        if request.param == "binary":
+            records = np.c_[coarse.astype(np.uint8), fine.astype(np.uint8), x]
+            (home / f"{name}.bin").write_bytes(records.tobytes())
+        else:
+            labels = {b"fine_labels": fine.tolist(), b"coarse_labels": coarse.tolist()}
+            (home / name).write_bytes(pickle.dumps({b"data": x, **labels}, protocol=2))
+    if request.param == "binary":
+        (home / "fine_label_names.txt").write_text("\n".join(FINE_NAMES))
+    else:
+        (home / "meta").write_bytes(pickle.dumps({"fine_label_names": FINE_NAMES}))
+    return home
+
+
+def test_cifar_100(hundred):
+    for source in (hundred, hundred.parent):
+        data = load(source)
+        np.testing.assert_array_equal(data.x, X)
+        np.testing.assert_array_equal(data.y, FINE)
+        np.testing.assert_array_equal(data.test.x, X[:2])
+        assert data.class_names == tuple(FINE_NAMES)
+        assert data.image_shape == (32, 32, 3)
+    name = "test.bin" if hundred.name.endswith("binary") else "test"
+    np.testing.assert_array_equal(load(hundred / name).y, FINE[:2])
+    (hundred / name).unlink()
+    with pytest.raises(DataError, match=f"missing {name}; unpack the archive again"):
+        load(hundred)
+
+
+def test_broken_cifar_100(hundred):
+    path = hundred / ("train.bin" if hundred.name.endswith("binary") else "train")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"3074-byte CIFAR-100 records|not a complete pickle"):
+        load(hundred)

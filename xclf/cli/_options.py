@@ -67,8 +67,8 @@ _fit = partial(typer.Option, rich_help_panel="Fit")
 Data: TypeAlias = Annotated[
     str,
     typer.Argument(
-        help="digits, or a path: .npz, 'x.npy,y.npy', a CIFAR-10 or MNIST folder, .csv, "
-        ".parquet, .svmlight"
+        help="digits, or a path: .npz, 'x.npy,y.npy', a CIFAR or MNIST folder, .csv, .parquet "
+        "(or a folder or pattern of them), .feather, .svmlight"
     ),
 ]
 ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]

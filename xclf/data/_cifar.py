@@ -1,8 +1,9 @@
-"""CIFAR-10 as its authors ship it, in binary or python batches."""
+"""CIFAR-10 and CIFAR-100 as their authors ship them, in binary or python batches."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,59 @@ from xclf.data._dataset import DataError, Dataset, count, listing, reading, size
 from xclf.data._pickles import read_pickle
 
 _PIXELS = 32 * 32 * 3
-_RECORD = 1 + _PIXELS  # one label byte, then the pixels
-_CLASSES = 10
-_NAMES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 
-_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-_TEST = "test_batch"
-_FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
+
+@dataclass(frozen=True)
+class _Archive:
+    """How one of the two sets is stored.
+
+    label_bytes : of a binary record, before its pixels; the last is the class
+    names : the classes where the archive's own list (binary, python) was not unpacked
+    """
+
+    title: str
+    train: tuple[str, ...]
+    test: str
+    folders: tuple[str, ...]
+    label_bytes: int
+    label_key: str
+    classes: int
+    lists: tuple[str, str]
+    names_key: str
+    names: tuple[str, ...] | None
+
+    @property
+    def batches(self) -> tuple[str, ...]:
+        return (*self.train, self.test)
+
+
+_CIFAR10 = _Archive(
+    title="CIFAR-10",
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    folders=(".", "cifar-10-batches-bin", "cifar-10-batches-py"),
+    label_bytes=1,
+    label_key="labels",
+    classes=10,
+    lists=("batches.meta.txt", "batches.meta"),
+    names_key="label_names",
+    names=(
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+)
+_CIFAR100 = _Archive(
+    title="CIFAR-100",
+    train=("train",),
+    test="test",
+    folders=(".", "cifar-100-binary", "cifar-100-python"),
+    label_bytes=2,
+    label_key="fine_labels",
+    classes=100,
+    lists=("fine_label_names.txt", "meta"),
+    names_key="fine_label_names",
+    names=None,
+)
 
 
 def read_cifar10(folder: str | PathLike[str]) -> Dataset:
@@ -50,51 +94,80 @@ def read_cifar10(folder: str | PathLike[str]) -> Dataset:
     The python batches are pickles and are read without executing them.
     Format: https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    archive = _find(Path(folder))
-    if archive is None:
+    if _find(_CIFAR10, Path(folder)) is None:
         raise DataError(
             f"{folder}: no CIFAR-10 batches; give the folder that holds data_batch_1.bin (binary) "
             "or data_batch_1 (python)"
         )
-    home, suffix = archive
-    paths = [home / (name + suffix) for name in (*_TRAIN, _TEST)]
+    return _read_folder(_CIFAR10, Path(folder))
+
+
+def read_cifar100(folder: Path) -> Dataset:
+    """The CIFAR-100 archive, as `read_cifar10` reads the other; its classes are the fine ones."""
+    return _read_folder(_CIFAR100, folder)
+
+
+def _read_folder(archive: _Archive, folder: Path) -> Dataset:
+    found = _find(archive, folder)
+    assert found is not None
+    home, suffix = found
+    paths = [home / (name + suffix) for name in archive.batches]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataError(f"{home}: missing {listing(missing)}; unpack the archive again")
-    names = _class_names(home, suffix)
-    test = _read(paths[-1:], names, source=str(paths[-1]))
-    return _read(paths[:-1], names, source=str(home), test=test)
+    names = _class_names(archive, home, suffix)
+    test = _read(archive, paths[-1:], names, source=str(paths[-1]))
+    return _read(archive, paths[:-1], names, source=str(home), test=test)
 
 
-def read_cifar10_file(path: Path) -> Dataset:
-    """The rows of one CIFAR-10 batch, binary (.bin) or python."""
-    return _read([path], _class_names(path.parent, path.suffix), source=str(path))
+def read_cifar_file(path: Path) -> Dataset:
+    """The rows of one batch, binary (.bin) or python, of either set."""
+    archive = _CIFAR100 if path.stem in _CIFAR100.batches else _CIFAR10
+    return _read(archive, [path], _class_names(archive, path.parent, path.suffix), str(path))
 
 
 def is_cifar10_folder(path: Path) -> bool:
     """Whether `path`, or one of the archive's folders in it, holds a CIFAR-10 batch."""
-    return _find(path) is not None
+    return _find(_CIFAR10, path) is not None
 
 
-def is_cifar10_file(path: Path) -> bool:
-    """Whether the name of `path` is that of a batch: any .bin, data_batch_1, test_batch."""
+def is_cifar100_folder(path: Path) -> bool:
+    """Whether `path`, or one of the archive's folders in it, holds the whole of CIFAR-100."""
+    found = _find(_CIFAR100, path)
+    if found is None:
+        return False
+    home, suffix = found  # files called train and test may be anything: its list of names is there
+    return (home / _CIFAR100.lists[not suffix]).is_file()
+
+
+def is_cifar_file(path: Path) -> bool:
+    """Whether the name of `path` is that of a batch: any .bin, data_batch_1, test_batch; or train
+    and test beside CIFAR-100's `meta`."""
+    if path.name in _CIFAR100.batches:
+        return (path.parent / _CIFAR100.lists[1]).is_file()
     return path.suffix == ".bin" or bool(re.fullmatch(r"data_batch_\d+|test_batch", path.name))
 
 
-def _find(path: Path) -> tuple[Path, str] | None:
+def _find(archive: _Archive, path: Path) -> tuple[Path, str] | None:
     """(folder, suffix of its batches); binary before python where both are there."""
     for suffix in (".bin", ""):
-        for below in _FOLDERS:
+        for below in archive.folders:
             home = path / below
-            if any((home / (name + suffix)).is_file() for name in (*_TRAIN, _TEST)):
+            if any((home / (name + suffix)).is_file() for name in archive.batches):
                 return home, suffix
     return None
 
 
 def _read(
-    paths: list[Path], names: tuple[str, ...], source: str, test: Dataset | None = None
+    archive: _Archive,
+    paths: list[Path],
+    names: tuple[str, ...] | None,
+    source: str,
+    test: Dataset | None = None,
 ) -> Dataset:
-    parts = [_read_binary(path) if path.suffix == ".bin" else _read_python(path) for path in paths]
+    parts = [
+        (_read_binary if path.suffix == ".bin" else _read_python)(archive, path) for path in paths
+    ]
     return Dataset(
         x=np.concatenate([x for x, _ in parts]),  # of maps, for binary files: one copy in memory
         y=np.concatenate([y for _, y in parts]),
@@ -106,58 +179,69 @@ def _read(
     )
 
 
-def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_binary(archive: _Archive, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    record = archive.label_bytes + _PIXELS
     with reading(path):
         length = path.stat().st_size
-        if length % _RECORD:
+        if length % record:
             raise DataError(
-                f"{path}: {size(length)} is not a whole number of {_RECORD}-byte CIFAR-10 records; "
-                "the file is cut short, or not CIFAR-10"
+                f"{path}: {size(length)} is not a whole number of {record}-byte "
+                f"{archive.title} records; the file is cut short, or not {archive.title}"
             )
-        records = np.memmap(path, np.uint8, "r", shape=(length // _RECORD, _RECORD))
-        return records[:, 1:], _labels(path, records[:, 0])
+        records = np.memmap(path, np.uint8, "r", shape=(length // record, record))
+        pixels = archive.label_bytes
+        return records[:, pixels:], _labels(archive, path, records[:, pixels - 1])
 
 
-def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_python(archive: _Archive, path: Path) -> tuple[np.ndarray, np.ndarray]:
     batch = read_pickle(path)
-    for key in ("data", "labels"):
+    for key in ("data", archive.label_key):
         if key not in batch:
             raise DataError(
-                f"{path}: no {key!r} in this batch, which holds {listing(batch)}; not CIFAR-10"
+                f"{path}: no {key!r} in this batch, which holds {listing(batch)}; not "
+                f"{archive.title}"
             )
     x = batch["data"]
     if not (isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 2):
-        raise DataError(f"{path}: 'data' is not a table of bytes; not CIFAR-10")
+        raise DataError(f"{path}: 'data' is not a table of bytes; not {archive.title}")
     if x.shape[1] != _PIXELS or len(x) == 0:
-        raise DataError(f"{path}: 'data' has shape {x.shape}, not (N, {_PIXELS}); not CIFAR-10")
-    y = _labels(path, batch["labels"])
+        raise DataError(
+            f"{path}: 'data' has shape {x.shape}, not (N, {_PIXELS}); not {archive.title}"
+        )
+    y = _labels(archive, path, batch[archive.label_key])
     if len(y) != len(x):
         raise DataError(f"{path}: {count(len(x), 'image')} but {count(len(y), 'label')}")
     return x, y
 
 
-def _labels(path: Path, values: Any) -> np.ndarray:
+def _labels(archive: _Archive, path: Path, values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.ndim == 1:
         values = values.tolist()
-    if type(values) is not list or not all(type(value) is int for value in values):
-        raise DataError(f"{path}: 'labels' is not a list of integers; not CIFAR-10")
-    if not all(0 <= value < _CLASSES for value in values):
-        raise DataError(f"{path}: labels outside 0..{_CLASSES - 1}; corrupt, or not CIFAR-10")
+    if type(values) not in (list, tuple) or not all(type(value) is int for value in values):
+        raise DataError(
+            f"{path}: {archive.label_key!r} is not a list of integers; not {archive.title}"
+        )
+    if not all(0 <= value < archive.classes for value in values):
+        raise DataError(
+            f"{path}: labels outside 0..{archive.classes - 1}; corrupt, or not {archive.title}"
+        )
     return np.array(values, dtype=np.int64)
 
 
-def _class_names(home: Path, suffix: str) -> tuple[str, ...]:
-    """The ten names from the archive's own list; CIFAR-10's, if that list was not unpacked."""
-    path = home / ("batches.meta.txt" if suffix else "batches.meta")
+def _class_names(archive: _Archive, home: Path, suffix: str) -> tuple[str, ...] | None:
+    """The names from the archive's own list; those known, if that list was not unpacked."""
+    path = home / archive.lists[not suffix]
     if not path.is_file():
-        return _NAMES
+        return archive.names
     names: list[Any] = []
     if suffix:
         with reading(path):
             names += path.read_text(encoding="utf-8").split()
     else:
-        listed = read_pickle(path).get("label_names")
+        listed = read_pickle(path).get(archive.names_key)
         names += listed if type(listed) is list else []
-    if len(names) != _CLASSES or not all(type(name) in (str, bytes) and name for name in names):
-        raise DataError(f"{path}: does not hold {_CLASSES} class names; unpack the archive again")
+    if len(names) != archive.classes or not all(type(n) in (str, bytes) and n for n in names):
+        raise DataError(
+            f"{path}: does not hold {archive.classes} class names; unpack the archive again"
+        )
     return tuple(name if type(name) is str else name.decode("latin-1") for name in names)

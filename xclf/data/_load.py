@@ -14,7 +14,14 @@ import numpy as np
 
 from xclf.data._arrays import npy_names, options_for, read_npy, read_npy_folder, read_npz
 from xclf.data._arrow import read_feather, read_parquet, read_shards
-from xclf.data._cifar import is_cifar10_file, is_cifar10_folder, read_cifar10, read_cifar10_file
+from xclf.data._cifar import (
+    is_cifar10_folder,
+    is_cifar100_folder,
+    is_cifar_file,
+    read_cifar10,
+    read_cifar100,
+    read_cifar_file,
+)
 from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
@@ -22,7 +29,7 @@ from xclf.data._svmlight import is_svmlight_text, read_svmlight
 from xclf.rows import parse_bytes
 
 _SOURCES = (
-    "digits, .npz, 'x.npy,y.npy', a CIFAR-10 or MNIST-style folder, .csv, .tsv, .parquet, "
+    "digits, .npz, 'x.npy,y.npy', a CIFAR or MNIST-style folder, .csv, .tsv, .parquet, "
     ".feather, .svmlight, .libsvm, .svm"
 )
 
@@ -51,9 +58,10 @@ def load(
         - .npz: arrays `x_name`, `y_name`; held-out X_test, y_test if both are there
         - .npy: rows alone; "x.npy,y.npy" rows and labels; or a folder that holds X.npy and y.npy
           (`x_name`, `y_name`), and X_test.npy, y_test.npy
-        - CIFAR-10: the folder of batches, binary or python, or the one above; or one batch
+        - CIFAR-10, CIFAR-100 (fine classes): the folder of batches, binary or python, or the one
+          above; or one batch
         - IDX: a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (and t10k-*), gz
-          or not; or one images file
+          or not; torchvision's folder above; EMNIST, QMNIST; or one images file
         - .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .feather, .arrow: columns with names, one of them
           the label; Parquet columns may hold lists, such as embeddings
         - a folder of .parquet files, or a pattern such as "data/*.parquet": one table
@@ -118,6 +126,8 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
         return read_npy_folder(path, named)
     if is_cifar10_folder(path):
         return read_cifar10(path)
+    if is_cifar100_folder(path):
+        return read_cifar100(path)
     if is_idx_folder(path):
         return read_idx_folder(path, options)
     if shards := sorted(path.glob("*.parquet")):
@@ -130,8 +140,8 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _read_file(path: Path, options: ReadOptions) -> Dataset:
-    if is_cifar10_file(path):
-        return read_cifar10_file(path)
+    if is_cifar_file(path):
+        return read_cifar_file(path)
     if is_idx_file(path):
         return read_idx_file(path, options)
     name = path.name.lower()

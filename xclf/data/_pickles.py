@@ -42,11 +42,13 @@ class _Global(Enum):
     NDARRAY = "ndarray"
     DTYPE = "dtype"
     ENCODE = "encode"
+    SCALAR = "scalar"
 
 
 _GLOBALS = {
     **{f"numpy.{core}.multiarray _reconstruct": _Global.RECONSTRUCT for core in ("core", "_core")},
     **{f"numpy.{core}.numeric _frombuffer": _Global.FROMBUFFER for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray scalar": _Global.SCALAR for core in ("core", "_core")},
     "numpy ndarray": _Global.NDARRAY,
     "numpy dtype": _Global.DTYPE,
     "_codecs encode": _Global.ENCODE,  # how Python 3 writes bytes in protocol 2
@@ -232,6 +234,8 @@ class _Machine:
         elif function is _Global.FROMBUFFER and len(args) == 4:
             data, dtype, shape, order = args
             self.stack.append(self.array(shape, dtype, _is_one_of(order, "F"), data))
+        elif function is _Global.SCALAR and len(args) == 2:
+            self.stack.append(self.array((), args[0], False, args[1]).item())
         elif function is _Global.ENCODE and len(args) == 2 and type(args[0]) is str:
             if not _is_one_of(args[1], "latin1", "latin-1"):
                 raise _RefusedError("the pickle encodes a string in an unknown way")
