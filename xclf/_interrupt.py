@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from itertools import pairwise
 
 TYPE_CHECKING = False  # what takes time to import comes when it is needed
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _is_command() -> bool:
     """Whether this process is `xclf ...` or `python -m xclf ...`."""
     program, given = sys.argv[0] if sys.argv else "", sys.orig_argv
     if program == "-m":  # while Python looks for the module
-        return ("-m", "xclf") in zip(given, given[1:], strict=False) or "-mxclf" in given
+        return ("-m", "xclf") in pairwise(given) or "-mxclf" in given
     folder, name = os.path.split(program)
     return os.path.splitext(name)[0] == "xclf" or (  # noqa: PTH122
         name == "__main__.py" and os.path.basename(folder) == "xclf"  # noqa: PTH119
