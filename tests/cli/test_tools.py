@@ -88,7 +88,8 @@ def test_backends_says_what_is_here_and_why(shell, monkeypatch):
     assert "--device auto would use numpy on the CPU (no cuda:0 [here])" in text
     monkeypatch.setattr(tools, "_LIBRARIES", (("nowhere", ("nowhere",), ""), ("json", ("x",), "")))
     monkeypatch.setattr(_array_api, "cuda", lambda index=0: (np, "a card"))
-    fake = SimpleNamespace(cuda=SimpleNamespace(Device=lambda index: index))
+    card = SimpleNamespace(Device=lambda index: index, runtime=SimpleNamespace())
+    fake = SimpleNamespace(cuda=card)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     text = shell.good("backends")
     assert "│ nowhere │ not installed │" in text
