@@ -140,8 +140,8 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     model = small(cls, solver="lbfgs", max_iter=1000, **tol)
     tally = _fit_tally(model)
     assert model.n_iter_ >= 10
-    # 6: X finite? start, and the like. A certificate reads its terms, and steps in the biases.
-    assert tally.reads <= len(seen) + len(solved) + 6 + 14 * len(proofs), tally
+    # 6: X finite? start, and the like.
+    assert tally.reads <= len(seen) + len(solved) + 6 + 2 * len(proofs), tally
     assert len(proofs) == (cls is SoftmaxClassifier)
     assert len(solved) <= 6  # the start, and iterations 5, 10, 20, 40, 80
     assert len(seen) <= 1.5 * model.n_iter_ + 5

@@ -121,7 +121,9 @@ def _rows(seed):
     )
     dtype = r.choice(["float64", "float32", "int8", "bool"], p=[0.5, 0.3, 0.1, 0.1])
     if dtype.startswith("float"):
-        x *= 10.0 ** (r.choice([0, 8, 30]) * r.uniform(-1, 1, features))
+        x *= 10.0 ** (
+            r.choice([0, 8, 30 if dtype == "float64" else 15]) * r.uniform(-1, 1, features)
+        )
         j, k = r.integers(0, features, 2)
         size = np.abs(x[:, j]).max()
         how = r.choice(["constant", "offset", "near", "same", "as it is"])

@@ -263,7 +263,8 @@ def minimise(
             at = at if at.value <= zero.value else zero
         steps = late = 0
         while not best.converged and steps < most and at.step is not None:
-            late += at.step.square <= tol * at.value and at.step.reach <= 1.0
+            near = at.step.square <= tol * at.value and at.step.reach <= 1.0
+            late += near or late > 0
             theta = _search(newton, at)
             if at.value < newton.separated or theta is None or late > LAST_STEPS:
                 break

@@ -10,7 +10,7 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer
-from xclf.training._newton import MOST_STEPS, SAFETY, Newton, is_small, minimise
+from xclf.training._newton import MOST_STEPS, Newton, is_small, minimise
 from xclf.training._smoothed_hinge import widest
 from xclf.training._softmax_gap import CurvatureAt, Spread, as_stored, certify, stored
 from xclf.training.events import FitResult, Monitor
@@ -96,9 +96,9 @@ def _certified(
     xp = namespace(results[0].theta)
     theta = as_stored(wide, xp.stack([result.theta for result in results], axis=0), dtype)
     with np.errstate(all="ignore"):
-        at = certify(wide, theta, Spread.of(wide), promise(tol) / SAFETY, curvature_at)
+        at = certify(wide, theta, Spread.of(wide), promise(tol), curvature_at)
         exact = at.rounding <= PRECISE if is_small(wide) else np.isfinite(at.value)
-        proven = exact & (SAFETY * at.gap <= promise(tol) * at.value) | (at.value == 0.0)
+        proven = exact & (at.gap <= promise(tol) * at.value) | (at.value == 0.0)
         proven = proven | (at.grad_norm == 0.0)
         near = np.isfinite(at.value) & (at.estimate <= STRICTER * tol * at.value)
     settled = []

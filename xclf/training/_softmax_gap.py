@@ -39,16 +39,6 @@ class Spread:
     centre: Array
     squares: Array
 
-    @property
-    def about_centre(self) -> float:
-        """Mean square distance of the rows from the centre."""
-        return float(namespace(self.squares).sum(self.squares))
-
-    @property
-    def about_origin(self) -> float:
-        """Mean square length of the rows."""
-        return self.about_centre + float(namespace(self.centre).sum(self.centre**2))
-
     @classmethod
     def of(cls, problem: Problem) -> Spread:
         rows, network = problem.rows, problem.objective.network
@@ -81,27 +71,66 @@ def certify(
 
     The bound is improved until it is `tol` times the objective, as far as that is cheap.
     """
-    network, xp = problem.objective.network, namespace(theta)
+    network, start = problem.objective.network, theta
     reg = np.broadcast_to(to_host(problem.objective.reg), (int(theta.shape[0]),))
-    share = _class_shares(problem, theta)
-    most = BIAS_STEPS if network.bias else 0
-    for step in range(most + 1):
-        value, grad = problem.value_and_grad(theta)
-        now = _bound(problem, theta, value, grad, spread, reg, share)
-        if step == 0:
-            first, gap, rounding = now
-            norm = np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)
-            start = theta, grad
-        else:
-            gap = np.fmin(gap, np.maximum(first - now[0], 0.0) + now[1])
-        wanting = (gap > tol * first) & (reg > 0.0) & np.isfinite(first)
-        if not wanting.any() or step == most:
+    masses = _class_masses(problem, theta)
+    value, grad = problem.value_and_grad(theta)
+    first = now = _numbers(problem, theta, value, grad, spread, masses)
+    gap, rounding = _bound(problem, first, reg)
+    inverse = None
+    for _ in range(BIAS_STEPS if network.bias else 0):
+        if not ((gap > tol * first.value) & (reg > 0.0) & np.isfinite(first.value)).any():
             break
-        theta = _bias_step(problem, theta, grad, share, curvature_at)
-    short = first
-    if (gap > tol * first).any():
-        short = _estimate(problem, *start, spread, curvature_at)
-    return Certified(first, np.where(np.isfinite(gap), gap, np.inf), norm, short, rounding)
+        if inverse is None:  # once: it hardly changes, and takes as long as a pass
+            curvature = np.asarray(to_host(curvature_at(problem, theta)), dtype=np.float64)
+            inverse = np.linalg.pinv(curvature, rcond=1e-13, hermitian=True)
+        theta = _bias_step(problem, theta, now, inverse)
+        value, moved = problem.value_and_grad(theta)
+        now = _numbers(problem, theta, value, moved, spread, masses)
+        lower = np.maximum(first.value - now.value, 0.0)
+        gap = np.fmin(gap, lower + _bound(problem, now, reg)[0])
+    gap, short = np.where(np.isfinite(gap), gap, np.inf), first.value
+    if (gap > tol * first.value).any():
+        short = _estimate(problem, start, grad, spread, curvature_at)
+    return Certified(first.value, gap, first.grad_norm, short, rounding)
+
+
+class _Numbers(NamedTuple):
+    """What a bound is made of, on the host, (K,) or (K, C): the objective, the gradient's max-norm,
+    squared norms of the weights and of their gradient, mean squares of the rows about the centre
+    and the origin; gradient of the biases, the biases about the centre, the classes' shares."""
+
+    value: np.ndarray
+    grad_norm: np.ndarray
+    squares: np.ndarray
+    residual: np.ndarray
+    about_centre: np.ndarray
+    about_origin: np.ndarray
+    push: np.ndarray
+    place: np.ndarray
+    share: np.ndarray
+
+
+def _numbers(
+    problem: Problem, theta: Array, value: Array, grad: Array, spread: Spread, masses: Array
+) -> _Numbers:
+    """In one copy to the host."""
+    network, xp = problem.objective.network, namespace(theta)
+    (gw, gb), (w, b) = network.layers(grad)[0], network.layers(theta)[0]
+    push = place = xp.zeros_like(w[..., 0])
+    if b is not None and gb is not None:
+        gw = gw - gb * spread.centre
+        push, place = gb[..., 0], b[..., 0] + xp.sum(w * spread.centre, axis=-1)
+    about = xp.sum(spread.squares)
+    origin = about + xp.sum(spread.centre * spread.centre)
+    lines = [value, xp.max(xp.abs(grad), axis=-1)]
+    lines += [xp.sum(a * a, axis=(-2, -1)) for a in (w, gw)]
+    lines += [xp.zeros_like(value) + a for a in (about, origin)]
+    told = xp.concat([xp.stack(lines, axis=-1), push, place, masses], axis=-1)
+    host = np.asarray(to_host(told), dtype=np.float64)
+    rows = np.split(host[:, 6:], 3, axis=1)
+    rows[2] = rows[2] / rows[2].sum(axis=-1, keepdims=True)
+    return _Numbers(*host[:, :6].T, *rows)
 
 
 def _estimate(
@@ -129,76 +158,48 @@ def _estimate(
     return 0.5 * np.asarray(to_host(gain), dtype=np.float64)
 
 
-def _bound(
-    problem: Problem,
-    theta: Array,
-    value: Array,
-    grad: Array,
-    spread: Spread,
-    reg: np.ndarray,
-    share: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(P, gap, relative rounding error of P), host (K,), at theta as it is."""
-    network, xp = problem.objective.network, namespace(theta)
-    (gw, gb), (w, b) = network.layers(grad)[0], network.layers(theta)[0]
-    if gb is not None:
-        gw = gw - gb * spread.centre
-    numbers = [value, xp.sum(gw * gw, axis=(-2, -1)), xp.sum(w * w, axis=(-2, -1))]
-    biases = []
-    if b is not None and gb is not None:
-        biases = [gb[..., 0], b[..., 0] + xp.sum(w * spread.centre, axis=-1)]
-    told = to_host(xp.concat([xp.stack(numbers, axis=-1), *biases], axis=-1))
-    objective, residual, norm = np.asarray(told, dtype=np.float64).T[:3]
+def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(gap, relative rounding error of the objective), host (K,)."""
     # Rounding of the products over features and of the sums over rows: see `_certificate`.
-    unit = float(xp.finfo(problem.rows.dtype).eps) / 2
+    network, objective = problem.objective.network, at.value
+    unit = float(namespace(problem.rows.x).finfo(problem.rows.dtype).eps) / 2
     inner = unit * (4 * math.sqrt(network.widths[0]) + 16)
     outer = unit * (4 * math.sqrt(len(problem.rows)) + 16)
     with np.errstate(all="ignore"):
-        far = math.sqrt(spread.about_origin)
+        norm, far = np.sqrt(at.squares), np.sqrt(at.about_origin)
         # |p - y| of a row is at most twice its loss, and 2; scores are off by two products.
         mass = np.minimum(2 * objective, 2.0)
-        scores = inner * 2 * np.sqrt(norm) * far
-        off = (
-            2 * (outer * mass + scores * np.minimum(mass, 1.0)) * far
-            + 4 * reg * np.sqrt(norm) * unit
-        )
-        gap = (np.sqrt(residual) + off) ** 2 / (4 * reg) + (outer * objective + scores * mass)
-        if b is not None:
-            push, place = np.moveaxis(told[:, 3:].reshape(len(told), 2, -1), 1, 0)
-            there = share > 0.0
-            least = np.where(there, share, 1.0).min(axis=-1)
-            apart = np.where(there, place, -np.inf).max(axis=-1)
-            apart -= np.where(there, place, np.inf).min(axis=-1)
+        scores = 2 * inner * norm * far
+        off = 2 * (outer * mass + scores * np.minimum(mass, 1.0)) * far + 4 * reg * norm * unit
+        gap = (np.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * objective + scores * mass
+        if network.bias:
+            there = at.share > 0.0
+            least = np.where(there, at.share, 1.0).min(axis=-1)
+            apart = np.where(there, at.place, -np.inf).max(axis=-1)
+            apart -= np.where(there, at.place, np.inf).min(axis=-1)
             # Rows of class c: b*_j - b*_c <= P / share_c + |V*_j - V*_c| |mean of x in c|.
             apart += objective / least
-            apart += np.sqrt(2 * objective / reg / least * spread.about_centre)
-            pushed = np.abs(np.where(there, push, 0.0)).sum(axis=-1) + 2 * (outer + scores) * mass
-            gap += 0.5 * pushed * apart
+            apart += np.sqrt(2 * objective / reg / least * at.about_centre)
+            pushed = np.abs(np.where(there, at.push, 0.0)).sum(axis=-1)
+            gap += 0.5 * (pushed + 2 * (outer + scores) * mass) * apart
             # A class that no row is in can only be given up: what it takes now may be all lost.
-            gone = np.where(there, 0.0, push).sum(axis=-1)
-            gap += np.where(gone > 0.0, np.inf, 0.0)
+            gap += np.where(np.where(there, 0.0, at.push).sum(axis=-1) > 0.0, np.inf, 0.0)
         gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
-        relative = np.where(objective > 0.0, scores * mass / objective, 0.0)
-    return objective, gap, relative
+        return gap, np.where(objective > 0.0, scores * mass / objective, 0.0)
 
 
-def _bias_step(
-    problem: Problem, theta: Array, grad: Array, share: np.ndarray, curvature_at: CurvatureAt
-) -> Array:
-    """theta after a Newton step in the biases, on the class curvature of a sample of rows."""
+def _bias_step(problem: Problem, theta: Array, at: _Numbers, inverse: np.ndarray) -> Array:
+    """theta after a Newton step in the biases, with the class curvature's inverse."""
     network = problem.objective.network
-    curvature = curvature_at(problem, theta)
     w, b = network.layers(theta)[0]
-    push = to_host(network.layers(grad)[0].b)[..., 0]
-    matrix = np.asarray(to_host(curvature), dtype=np.float64)
-    step = -np.einsum("kij,kj->ki", np.linalg.pinv(matrix, rcond=1e-13, hermitian=True), push)
+    step = -np.einsum("kij,kj->ki", inverse, at.push)
     step = np.clip(np.nan_to_num(step), -4.0, 4.0)
-    step = np.where(share > 0.0, step, -_ABSENT)
+    step = np.where(at.share > 0.0, step, -_ABSENT)
     return network.flatten([(w, b + from_host(step, theta, theta.dtype)[..., None])])
 
 
 @dataclass(frozen=True)
-class _Shares:
+class _Masses:
     classes: int
 
     def __call__(self, chunk: Chunk) -> tuple[Array]:
@@ -209,13 +210,12 @@ class _Shares:
         return (xp.sum(xp.where(mask, chunk.weights[..., None, :], 0.0), axis=-1),)
 
 
-def _class_shares(problem: Problem, theta: Array) -> np.ndarray:
-    """Each class's share of the weights, host (K, C)."""
-    classes = problem.objective.network.widths[-1]
-    (mass,) = sum_over_rows(_Shares(classes), problem.rows, problem.width(theta))
-    mass = np.atleast_2d(np.asarray(to_host(mass), dtype=np.float64))
-    mass = np.broadcast_to(mass, (int(theta.shape[0]), classes))
-    return np.asarray(mass / mass.sum(axis=-1, keepdims=True))
+def _class_masses(problem: Problem, theta: Array) -> Array:
+    """Each class's weight, (K, C), in the dtype of theta."""
+    xp, classes = namespace(theta), problem.objective.network.widths[-1]
+    (mass,) = sum_over_rows(_Masses(classes), problem.rows, problem.width(theta))
+    shape = (int(theta.shape[0]), classes)
+    return xp.broadcast_to(xp.astype(mass, theta.dtype, copy=False), shape)
 
 
 def as_stored(problem: Problem, theta: Array, dtype: object) -> Array:

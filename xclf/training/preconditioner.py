@@ -33,9 +33,6 @@ _ROWS_PER_FEATURE, _ROWS_PER_DIRECTION = 8, 32
 # A sample is to have half of each class's share, where that are so many rows or more.
 _RARE = 32
 
-# Mean squares of features from which products of two are left to the widest dtype.
-_WIDE = 1e28
-
 # A full basis of r directions costs about 10 r^3 operations, a pass over the rows 4 N D K C slower
 # ones: 4 r^3 of those. Up to this many passes it is made at once: it saves more on any problem that
 # needs it. A dearer one waits until the fit has shown, by half as many passes, that it is no easy
@@ -96,8 +93,6 @@ def spectral_preconditioner(
     if not bool(xp.all(xp.isfinite(variance))):
         raise ValueError("X holds values so large that their squares overflow: scale X")
     centre = mean if network.bias else xp.zeros_like(mean)
-    if bool(xp.any(variance + (mean - centre) ** 2 > _WIDE)):
-        rows = rows.widened(mean.dtype)
     if not full and min(len(rows), n_features) > rank + _SPARE:
         second = variance + (mean - centre) ** 2
         found = _leading(rows, centre, network.scale, second, rank)
