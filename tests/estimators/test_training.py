@@ -90,6 +90,19 @@ def test_one_step_over_all_rows_is_the_rate_times_the_weighted_mean():
 
 
 @classes_
+@solvers_
+def test_a_fit_that_has_ended_draws_no_more_batches(cls, solver):
+    """Converged, or stopped by a callback: the generator is where as many epochs leave it."""
+    options = {"solver": solver, "batch_size": 7}
+    for more in ({"tol": 1e9, "n_iter_no_change": 2}, {"callbacks": [lambda event: True]}):
+        ended, whole = np.random.default_rng(0), np.random.default_rng(0)
+        model = small(cls, random_state=ended, max_iter=9, **options | more).fit(X, Y)
+        assert model.n_iter_ < 9
+        small(cls, random_state=whole, max_iter=model.n_iter_, **options).fit(X, Y)
+        assert ended.bit_generator.state == whole.bit_generator.state
+
+
+@classes_
 def test_early_stopping_keeps_the_best_epoch(cls):
     model = small(
         cls, solver="sgd", learning_rate=1.0, early_stopping=True, max_iter=60,

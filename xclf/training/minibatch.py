@@ -124,12 +124,12 @@ def fit_minibatch(
         for epoch in range(plan.epochs):
             run.advance(train[rng.permutation(len(train))], epoch)
             run.end(DIVERGED, ~np.isfinite(run.heads.loss))
+            if len(run.heads.number) and run.record(monitor, epoch + 1):
+                run.end("a callback stopped the fit")
+            if len(run.heads.number) and plan.patience is not None:
+                run.end("converged", run.heads.plateau.stale >= plan.patience)
             if not len(run.heads.number):
                 break
-            if run.record(monitor, epoch + 1):
-                run.end("a callback stopped the fit")
-            if plan.patience is not None:
-                run.end("converged", run.heads.plateau.stale >= plan.patience)
         run.end(f"ran max_iter={plan.epochs} epochs")
     except KeyboardInterrupt:
         run.end("interrupted")
