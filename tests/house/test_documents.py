@@ -31,7 +31,8 @@ def test_files_that_a_page_names_exist(page):
     paths = [word for word in quoted(page) if re.fullmatch(r"[\w./]+(\.py|\.md|/)", word)]
     paths = [word for word in paths if "NAME" not in word and "FORMAT" not in word]
     assert len(paths) > 15
-    rooms = [HOUSE, *(path for path in HOUSE.rglob("*") if path.is_dir())]
+    places = (HOUSE, ROOT / "tests")
+    rooms = [path for place in places for path in (place, *place.rglob("*")) if path.is_dir()]
     missing = [word for word in paths if not any((p / word).exists() for p in (ROOT, *rooms))]
     assert not missing
 

@@ -8,6 +8,7 @@ from xclf.accelerate._registry import (
     AcceleratorState,
     Request,
     accelerators,
+    check_switch,
     register,
     select,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "AcceleratorState",
     "Request",
     "accelerators",
+    "check_switch",
     "register",
     "select",
 ]

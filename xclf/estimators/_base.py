@@ -37,7 +37,7 @@ from xclf.training import Callback, FitResult, FitSpec
 
 
 def _learns_in_parts(model: BaseClassifier) -> bool:
-    if model.solver != "auto" and SOLVERS[model.solver].full_batch:
+    if model.solver in SOLVERS and SOLVERS[model.solver].full_batch:
         raise AttributeError(
             f"partial_fit needs a minibatch solver or 'auto', got solver={model.solver!r}"
         )

@@ -22,7 +22,6 @@ from xclf.objectives import Layer, Loss, Network, loss_named, loss_parameters
 from xclf.optim import State
 from xclf.rows import MASK_CLASSES, MemoryBudget, Rows, parse_bytes, product_precision
 from xclf.training import (
-    METHODS,
     Callback,
     Event,
     FitResult,
@@ -34,6 +33,7 @@ from xclf.training import (
     empty_history,
     fit,
     memory_budget,
+    method_of,
     subset,
 )
 from xclf.training.memory import TOGETHER, count_weight_vectors
@@ -81,7 +81,7 @@ class Head:
             x,
             dtype,
             weight_vectors,
-            multipliers=self.full_batch and METHODS[self.loss.full_batch.method].multipliers,
+            multipliers=self.full_batch and method_of(self.loss).multipliers,
             batch=0 if self.full_batch else settings.batch_size,
             held_out=settings.validation_fraction or 0.0,
             drawn=None if self.train is None else len(self.train),

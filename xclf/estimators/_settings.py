@@ -12,6 +12,7 @@ import numpy as np
 
 from xclf._array_api import is_device_name
 from xclf._warnings import warn_caller
+from xclf.accelerate import check_switch
 from xclf.objectives import Loss
 from xclf.optim import SCHEDULES, SOLVERS, Solver
 from xclf.rows import PRECISIONS, parse_bytes
@@ -117,7 +118,9 @@ CHECKS: dict[str, Check] = {
 
 
 def check_parameters(kind: Any, params: Mapping[str, Any]) -> None:
-    """ValueError for the first hyperparameter of an estimator class that is out of its range."""
+    """ValueError for the first hyperparameter of an estimator class that is out of its range, and
+    for a switch of accelerators that says nothing."""
+    check_switch()
     name, checks = kind.__name__, CHECKS | {"loss": _one_of(*kind._losses)}
     for key, value in params.items():
         if key not in checks:

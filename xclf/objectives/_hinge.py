@@ -20,6 +20,7 @@ class Hinge(Loss):
     full_batch = FullBatch("augmented_lagrangian", max_iter=5000, tol32=1e-4, tol64=1e-6)
     probabilistic = False
     attained = True
+    curved = False
 
     def __call__(self, scores: Array, labels: Array, **options: Any) -> tuple[Array | None, Array]:
         return hinge(scores, labels, margin=self.margin, **options)

@@ -50,15 +50,17 @@ class Loss(ABC):
     probabilistic : whether the softmax of the scores estimates class probabilities
     attained : whether classes that can be separated have an optimum at finite weights without a
         penalty
+    curved : whether `curvature_sum` says anything, for a preconditioner
     """
 
     name: ClassVar[str]
     full_batch: ClassVar[FullBatch]
     probabilistic: ClassVar[bool]
     attained: ClassVar[bool]
+    curved: ClassVar[bool]
 
     def __init_subclass__(cls) -> None:
-        for answer in ("name", "full_batch", "probabilistic", "attained"):
+        for answer in ("name", "full_batch", "probabilistic", "attained", "curved"):
             if not hasattr(cls, answer):
                 raise TypeError(f"the loss {cls.__name__} must say what its {answer} is")
 
@@ -77,9 +79,10 @@ class Loss(ABC):
 
     @abstractmethod
     def error_cost(self) -> Any:
-        """The least loss of a row whose own class does not have the largest score."""
+        """The least loss of a row whose own class does not have the largest score: a number, or
+        (K,) where a parameter is."""
 
     @abstractmethod
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array | None:
         """sum_i w_i H_i (*heads, C, C), with H_i the Hessian of L in the scores (*heads, C, n), or
-        a positive semidefinite stand-in; None where the loss has no useful curvature."""
+        a positive semidefinite stand-in, which may be zero; None of a loss that is not curved."""

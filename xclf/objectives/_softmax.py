@@ -20,6 +20,7 @@ class Softmax(Loss):
     full_batch = FullBatch("certified_lbfgs", max_iter=1000, tol32=1e-6, tol64=1e-8)
     probabilistic = True
     attained = False
+    curved = True
 
     def __call__(self, scores: Array, labels: Array, **options: Any) -> tuple[Array | None, Array]:
         return cross_entropy(scores, labels, **options)

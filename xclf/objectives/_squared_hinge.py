@@ -21,6 +21,7 @@ class SquaredHinge(Loss):
     full_batch = FullBatch("lbfgs", max_iter=1000, tol32=1e-6, tol64=1e-8)
     probabilistic = False
     attained = True
+    curved = True
 
     def __call__(self, scores: Array, labels: Array, **options: Any) -> tuple[Array | None, Array]:
         return squared_hinge(scores, labels, margin=self.margin, **options)

@@ -24,6 +24,10 @@ class Solver:
     learning_rate: float = 0.0
     parameters: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.rule is not None and not self.learning_rate > 0.0:
+            raise TypeError(f"the solver {self.name} must say what its default learning_rate is")
+
     @property
     def full_batch(self) -> bool:
         return self.rule is None

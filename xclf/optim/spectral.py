@@ -102,8 +102,7 @@ class SpectralPreconditioner:
         return xp.sum(turned * turned * self._bias_scale, axis=(-2, -1))
 
     def _weights(self, w: Array) -> Array:
-        xp = namespace(w)
-        w = xp.matmul(xp.matrix_transpose(self._classes), w)
+        w = self._mix_classes(w, False)
         turned = self._rotate(w, False)
         inside = self._rotate(turned * self._scale, True)
         if self._outside is not None:
@@ -112,7 +111,16 @@ class SpectralPreconditioner:
             w = w - self._rotate(turned, True)
             w = w - self._rotate(self._rotate(w, False), True)
             inside = inside + w * self._outside
-        return xp.matmul(self._classes, inside)
+        return self._mix_classes(inside, True)
+
+    def _mix_classes(self, w: Array, back: bool) -> Array:
+        """V w, or V^T w, of w (K, C, D), in the dtype of the basis: float32 is enough for a
+        preconditioner, and far faster on many devices."""
+        xp = namespace(w)
+        vectors = xp.astype(self._classes, self.basis.dtype, copy=False)
+        vectors = vectors if back else xp.matrix_transpose(vectors)
+        mixed = xp.matmul(vectors, xp.astype(w, self.basis.dtype, copy=False))
+        return xp.astype(mixed, w.dtype, copy=False)
 
     def _rotate(self, w: Array, back: bool) -> Array:
         """(K, C, D) times Q, or (K, C, r) times Q^T: one product over all heads and classes."""

@@ -1,7 +1,7 @@
 """Training: one engine for K heads over the same rows, and its methods."""
 
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
-from xclf.training.engine import METHODS, FitSpec, Method, fit
+from xclf.training.engine import METHODS, FitSpec, Method, fit, method_of
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
 from xclf.training.memory import FitShape, memory_budget
@@ -29,6 +29,7 @@ __all__ = [
     "fit_lbfgs",
     "fit_minibatch",
     "memory_budget",
+    "method_of",
     "plain_steps",
     "probe_rows",
     "subset",

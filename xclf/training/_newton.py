@@ -83,8 +83,10 @@ def is_small(problem: Problem) -> bool:
     """Whether the Hessian of `problem` is worth its time, and float64 is there to compute it."""
     (d, c), rows = problem.objective.network.widths, problem.rows
     size = c * (d + 1)
+    needed = 8 * (8 * size**2 + 6 * len(rows) * (d + c))  # Hessians, and copies of the rows
     return (
-        rows.dtype == namespace(rows.x).float64
+        needed <= rows.budget.for_basis()
+        and rows.dtype == namespace(rows.x).float64
         and not rows.shards
         and size <= MOST_PARAMETERS
         and len(rows) * d <= MOST_FEATURES

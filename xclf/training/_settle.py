@@ -22,6 +22,9 @@ CONVERGED = "converged"
 SLOW = "a small problem, on which Newton's method is faster"
 STOPPED = "a callback stopped the fit"
 
+#: The least distance from the optimum, relative, that `converged` stands for.
+PROMISE = 1e-6
+
 #: Rounding error of an objective, relative, above which a small problem is centred to compute it.
 PRECISE = 1e-9
 
@@ -36,9 +39,9 @@ Run = Callable[[Problem, Array, float, int, Monitor], list[FitResult]]
 
 
 def promise(tol: float) -> float:
-    """The relative distance from the optimum that `converged` stands for: at the default for
-    float64, 1e-8, which ends fits by their gradient, it is 1e-6."""
-    return 1e-6 if tol == 1e-8 else tol
+    """The relative distance from the optimum that `converged` stands for: a smaller tol ends fits
+    by a smaller gradient."""
+    return max(tol, PROMISE)
 
 
 def settle(
@@ -68,6 +71,8 @@ def settle(
             settled[k] = _newton(
                 wide.take_heads(np.asarray([k])), dtype, result, tol, max_iter, monitor
             )
+            if settled[k].reason == STOPPED:
+                break
         elif problem.rows.precision:  # less is asked of products, and of what they lead to
             settled[k] = replace(result, converged=results[k].converged, reason=results[k].reason)
         else:
@@ -85,7 +90,9 @@ def settle(
                 for result, ok, close in zip(certified, met, near, strict=True)
             ]
         for k, result in zip(late, more, strict=True):
-            settled[k] = replace(result, n_iter=min(results[k].n_iter + result.n_iter, max_iter))
+            n_iter = min(results[k].n_iter + result.n_iter, max_iter)
+            reason = result.reason.replace(f"max_iter={left}", f"max_iter={max_iter}")
+            settled[k] = replace(result, n_iter=n_iter, reason=reason)
     return settled
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from xclf._array_api import Array
 from xclf.accelerate import Request, select
-from xclf.objectives import Loss, Network, Objective
+from xclf.objectives import Hinge, Loss, Network, Objective, Softmax
 from xclf.optim import Solver, State
 from xclf.rows import Rows, blas_threads, own_threads
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
@@ -28,18 +28,32 @@ class Method(NamedTuple):
 
     fit : (problem, theta (K, P), tol=, max_iter=, monitor=) -> K results
     multipliers : whether it keeps a number for each class of each row and head
+    losses : those that it minimises; None for all that are continuously differentiable
     """
 
     fit: Callable[..., list[FitResult]]
-    multipliers: bool
+    multipliers: bool = False
+    losses: tuple[type[Loss], ...] | None = None
 
 
 #: Full-batch methods by the name that `Loss.full_batch` gives.
 METHODS = {
-    "lbfgs": Method(fit_lbfgs, multipliers=False),
-    "certified_lbfgs": Method(fit_certified, multipliers=False),
-    "augmented_lagrangian": Method(fit_augmented_lagrangian, multipliers=True),
+    "lbfgs": Method(fit_lbfgs),
+    "certified_lbfgs": Method(fit_certified, losses=(Softmax,)),
+    "augmented_lagrangian": Method(fit_augmented_lagrangian, multipliers=True, losses=(Hinge,)),
 }
+
+
+def method_of(loss: Loss) -> Method:
+    """The full-batch method that a loss names. Raises TypeError for one that is not for it."""
+    name = loss.full_batch.method
+    method = METHODS.get(name)
+    if method is None:
+        raise TypeError(f"the loss {loss.name} names {name!r}, which is none of {tuple(METHODS)}")
+    if method.losses is not None and not isinstance(loss, method.losses):
+        kinds = ", ".join(kind.name for kind in method.losses)
+        raise TypeError(f"the method {name!r} is for {kinds} only, not for the loss {loss.name}")
+    return method
 
 
 @dataclass(frozen=True)
@@ -127,5 +141,6 @@ def fit(
                 measure_all=spec.measure_all,
                 steps=chosen.steps,
             )
-        method = METHODS[spec.loss.full_batch.method]
-        return method.fit(problem, start(), tol=spec.tol, max_iter=spec.max_iter, monitor=monitor)
+        return method_of(spec.loss).fit(
+            problem, start(), tol=spec.tol, max_iter=spec.max_iter, monitor=monitor
+        )

@@ -295,7 +295,8 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
 def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditioner | None, float]:
     """The preconditioner to begin with, and the iteration at which to see all directions."""
     network, rows = problem.objective.network, problem.rows
-    if not problem.linear or network.widths[1] > MAX_CLASSES:
+    curved = problem.linear and problem.objective.loss.curved
+    if not curved or network.widths[1] > MAX_CLASSES:
         return None, math.inf
     cost = passes_for_a_full_basis(rows, network, int(theta.shape[0]))
     full = cost <= AT_ONCE

@@ -248,16 +248,25 @@ def sample(rows: Rows, most: int) -> Rows:
     """Every k-th row, so that at least `most` remain, and fewer than twice as many where weights
     and labels allow: rows that are left out, or those of a class, may come every k-th too, and a
     sample without them tells nothing."""
-    stride = max(1, len(rows) // most)
-    if stride > 1:
-        kinds, lines = _kinds(rows.labels), []
-        if rows.weights is not None:
-            lines = [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
-        while stride > 1 and not (
-            _is_fair(kinds, stride, _RARE) and all(_is_fair(line, stride, 0) for line in lines)
-        ):
-            stride -= 1
-    return rows if stride < 2 else rows.every(stride)
+    # Kept with the rows: labels and weights come to the host once, not at every refresh.
+    strides: dict[int, int] = rows.__dict__.setdefault("strides", {})
+    if most not in strides:
+        strides[most] = _fair_stride(rows, max(1, len(rows) // most))
+    return rows if strides[most] < 2 else rows.every(strides[most])
+
+
+def _fair_stride(rows: Rows, stride: int) -> int:
+    """The largest stride up to `stride` whose rows have their share of each class and weight."""
+    if stride < 2:
+        return stride
+    classes, weighted = _kinds(rows.labels), []
+    if rows.weights is not None:
+        weighted = [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
+    while stride > 1 and not (
+        _is_fair(classes, stride, _RARE) and all(_is_fair(w, stride, 0) for w in weighted)
+    ):
+        stride -= 1
+    return stride
 
 
 def _kinds(labels: Array) -> np.ndarray:

@@ -118,6 +118,7 @@ COMPILED_PRODUCTS = Accelerator(
     default=True,
     missing=missing,
     accelerate=accelerate,
+    needs="in_place_sums",
 )
 
 
