@@ -4,7 +4,9 @@ With p_i the softmax of the scores of row i, w_i its share of the weights and g 
 objective P, in the weights V and the biases b, the dual at p has the value P - |g_V|^2 / (4 reg),
 so that P - P* is at most that, as long as the classes' masses balance: g_b = 0. What is left of g_b
 adds g_b . (b - b*), about the mean of the features, and b* is bounded as no optimum has biases far
-apart. Newton steps in the biases alone, whose gain is added to the bound, make g_b small first.
+apart. Newton steps in the biases alone, whose gain is added to the bound, make g_b small first. The
+features' mean squares, which this last term and that of rounding take, are those of a sample of the
+rows.
 """
 
 from __future__ import annotations

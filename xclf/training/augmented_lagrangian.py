@@ -22,9 +22,10 @@ from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
 from xclf.rows import PerRow
 from xclf.training._active_set import exact_hinge, is_small
 from xclf.training._hinge_heads import HingeHeads
+from xclf.training._settle import ROUNDING
 from xclf.training._smoothed_hinge import SmoothedHinge, widest
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, LEAVING, ROUNDING, pairs_for, rounding
+from xclf.training.full_batch import KINK, LEAVING, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.

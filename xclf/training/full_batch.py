@@ -1,4 +1,4 @@
-"""Full-batch fits of smooth objectives: L-BFGS, preconditioned for linear softmax models."""
+"""Full-batch fits of smooth objectives: L-BFGS, preconditioned for linear models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from xclf._array_api import Array, device, free_memory, namespace, to_host
 from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small
-from xclf.training._settle import CONVERGED, SLOW, STOPPED, settle
-from xclf.training._settle import ROUNDING as ROUNDING
+from xclf.training._settle import CONVERGED, ROUNDING, SLOW, STOPPED, settle
 from xclf.training._smoothed_hinge import widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
