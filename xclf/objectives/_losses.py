@@ -10,7 +10,7 @@ from xclf.objectives._loss import Loss
 from xclf.objectives._softmax import Softmax
 from xclf.objectives._squared_hinge import SquaredHinge
 
-#: Every loss by its name. To add one: its kernel, a file like `_squared_hinge.py`, and its entry here.
+#: Every loss by its name. To add one: a kernel, a file like `_squared_hinge.py`, an entry here.
 LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (Softmax, Hinge, SquaredHinge)}
 
 
