@@ -162,7 +162,7 @@ def test_what_is_needed_grows_with_what_needs_it():
 
     base = needed()
     for more in (
-        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"multipliers": True}, {"taken": 10**6},
+        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"multipliers": True}, {"widens": True}, {"taken": 10**6},
         {"weight_vectors": count_weight_vectors(np.ones(1000))},
     ):  # fmt: skip
         assert needed(**more) > base
@@ -180,7 +180,7 @@ def test_streamed_batches_count_as_often_as_they_are_there():
 
 def test_pairs_and_directions_get_their_share(specs):
     x, y = wide_rows(2000, 400, 5)
-    for most, full in (("1GB", True), ("2MB", False)):
+    for most, full in (("1GB", True), ("3MB", False)):
         SoftmaxClassifier(max_memory=most, max_iter=2).fit(x, y)
         network, rows = specs[-1].network, specs[-1].rows
         memory = pairs_for(Problem(None, rows), np.zeros((1, network.size)))

@@ -130,8 +130,16 @@ def test_standardised_float32_features_may_lie_far_from_zero(offset):
     rng = np.random.default_rng(1)
     z = rng.standard_normal((2000, 20)).astype(np.float32)
     y = (z @ rng.standard_normal((20, 4)) + rng.gumbel(size=(2000, 4))).argmax(axis=1)
-    model = xclf.SoftmaxClassifier(standardize=True).fit(z + np.float32(offset), y)
-    assert model.converged_
+    model = xclf.SoftmaxClassifier(standardize=True)
+    if offset < 1e5:
+        model.fit(z + np.float32(offset), y)
+        assert model.converged_
+    else:
+        # What float32 stores of an intercept of w . offset is off by half a unit in its last place,
+        # 2^-24 |w| 1e5: scores by 1e-3, and the objective by the square of that.
+        with pytest.warns(ConvergenceWarning, match="rounding left nothing to gain"):
+            model.fit(z + np.float32(offset), y)
+        assert model.dual_gap_ < 1e-4 * model.objective_
     assert model.n_iter_ < 100
 
 

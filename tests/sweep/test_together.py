@@ -373,3 +373,14 @@ def test_own_threads_instead_of_those_of_blas():
     with threadpoolctl.threadpool_limits(1, user_api="blas"), own_threads():
         assert blas_width() == 1
         assert set(in_threads(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("solver", ["auto", "momentum"])
+def test_class_weights_of_one_head_are_not_those_of_another(solver):
+    """None is the first head's: rows without weights of their own are not the others'."""
+    grid = {"class_weight": [None, "balanced", {0: 3.0, 1: 1.0, 2: 0.5}]}
+    model = SoftmaxClassifier(
+        solver=solver, random_state=1, max_iter=300 if solver == "auto" else 3
+    )
+    sweep, plain = both(model, grid, cv=2, scoring="neg_log_loss", refit=False)
+    assert_same_search(sweep, plain, 1e-5 if solver == "auto" else 1e-9)

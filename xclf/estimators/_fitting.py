@@ -82,6 +82,7 @@ class Head:
             dtype,
             weight_vectors,
             multipliers=self.full_batch and method_of(self.loss).multipliers,
+            widens=self.full_batch and method_of(self.loss).widens,
             batch=0 if self.full_batch else settings.batch_size,
             held_out=settings.validation_fraction or 0.0,
             drawn=None if self.train is None else len(self.train),
@@ -144,8 +145,8 @@ def fit_heads(
         rows = _rows(placed, heads, network)
         if model.standardize:
             network = standardized(network, rows, _theta_dtype(first, rows))
-        if _weights_are_implied(first):
-            rows = replace(rows, weights=None)
+        if all(map(_weights_are_implied, heads)):
+            rows = replace(rows, weights=None, heads=None)
         spec = _spec(network, heads, rows, rng, one_epoch)
         start = partial(_theta, network, first, inits, rows)
         results = fit(spec, start, monitor, rng, state=state)
@@ -224,7 +225,7 @@ def _budget(
     most = first.model.max_memory
     if most is None and many and _array_api.is_host(placed.X):
         most = TOGETHER
-    weights = None if _weights_are_implied(first) else rows.weights
+    weights = None if all(map(_weights_are_implied, heads)) else rows.weights
     shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(weights))
     try:
         return memory_budget(shape, most, taken=placed.taken, heads=len(heads))

@@ -30,6 +30,9 @@ CurvatureAt = Callable[[Problem, Array], Array]
 #: Rows that the spread of the features is estimated from, and steps in the biases at most.
 SPREAD_ROWS, BIAS_STEPS = 16384, 3
 
+# Features from which on few rows are a chunk, and entries of such a chunk.
+_WIDE, _ENTRIES = 1000, 1 << 16
+
 # A class without weight is in no row: its bias is best at minus infinity. So much is as good.
 _ABSENT = 800.0
 
@@ -44,7 +47,11 @@ class Spread:
     @classmethod
     def of(cls, problem: Problem) -> Spread:
         rows, network = problem.rows, problem.objective.network
-        mean, variance = column_moments(sample(shared_weights(rows), SPREAD_ROWS))
+        rows = sample(shared_weights(rows), SPREAD_ROWS)
+        # Their temporaries are as wide as the rows: few rows at a time where those are wide.
+        wide = int(rows.x.shape[1])
+        size = None if wide < _WIDE else max(1, _ENTRIES // wide)
+        mean, variance = column_moments(rows, size)
         xp = namespace(mean)
         if network.scale is not None:
             mean = mean if network.shift is None else mean - network.shift

@@ -28,19 +28,21 @@ class Method(NamedTuple):
 
     fit : (problem, theta (K, P), tol=, max_iter=, monitor=) -> K results
     multipliers : whether it keeps a number for each class of each row and head
+    widens : whether it also passes over the rows in float64, to certify what it reached
     losses : those that it minimises; None for all that are continuously differentiable
     """
 
     fit: Callable[..., list[FitResult]]
     multipliers: bool = False
+    widens: bool = False
     losses: tuple[type[Loss], ...] | None = None
 
 
 #: Full-batch methods by the name that `Loss.full_batch` gives.
 METHODS = {
     "lbfgs": Method(fit_lbfgs),
-    "certified_lbfgs": Method(fit_certified, losses=(Softmax,)),
-    "augmented_lagrangian": Method(fit_augmented_lagrangian, multipliers=True, losses=(Hinge,)),
+    "certified_lbfgs": Method(fit_certified, widens=True, losses=(Softmax,)),
+    "augmented_lagrangian": Method(fit_augmented_lagrangian, True, True, (Hinge,)),
 }
 
 

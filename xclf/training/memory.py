@@ -52,6 +52,7 @@ class FitShape:
 
     weight_vectors : vectors of row weights, 0 without any
     multipliers : whether the method keeps a number for each class of each row
+    widens : whether it also passes over the rows in float64
     batch, held_out : of a minibatch fit, the rows of a batch, and the share of rows that is held
         out; batch 0 stands for a full-batch fit
     drawn : of a minibatch fit, the rows that it is about, where those are not all
@@ -63,6 +64,7 @@ class FitShape:
     dtype: Any
     weight_vectors: int = 0
     multipliers: bool = False
+    widens: bool = False
     batch: int = 0
     held_out: float = 0.0
     drawn: int | None = None
@@ -94,9 +96,10 @@ class FitShape:
         each = bytes_per_row(x, self.dtype, width)
         if self.multipliers:
             # Multipliers, and again while heads that float32 cannot finish go on in float64, which
-            # takes weights along; a certificate is computed in float64, from rows and two copies.
+            # takes weights along.
             needed += 8 * n_rows * (heads * widths[-1] + self.weight_vectors)
             needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
+        if self.widens:  # a certificate is computed in float64, from rows and two copies
             each = 3 * 8 * widths[0] + 2 * each
         return needed + workers * min(_ROWS, n_rows) * each
 

@@ -75,16 +75,18 @@ def _curvature(objective: Objective, theta: Array, chunk: Chunk) -> tuple[Array]
     return (curvature,)
 
 
-def column_moments(rows: Rows) -> tuple[Array, Array]:
+def column_moments(rows: Rows, size: int | None = None) -> tuple[Array, Array]:
     """Weighted mean and variance (population) of every feature, (D,) each, in float64.
 
     Two passes, the second about the mean, so that a large offset does not cancel the variance.
+
+    size : rows of a chunk, where memory is short
     """
     total = rows.total_weight()
     # Their temporaries are float64 and as wide as the rows.
     width = int(rows.x.shape[1])
-    mean = sum_over_rows(partial(_sums, total.dtype), rows, width)[0] / total
-    return mean, sum_over_rows(partial(_squares, mean), rows, width)[0] / total
+    mean = sum_over_rows(partial(_sums, total.dtype), rows, width, size)[0] / total
+    return mean, sum_over_rows(partial(_squares, mean), rows, width, size)[0] / total
 
 
 def _sums(wide: Any, chunk: Chunk) -> tuple[Array]:
