@@ -43,7 +43,7 @@ CHECKED = [
     _small(SVMClassifier, "hinge", "adam"),
     # Weights against repeated rows to 1e-7: closer than the default tolerance brings two fits.
     _small(SVMClassifier, "squared_hinge", "lbfgs").set_params(tol=1e-12),
-    _small(SoftmaxClassifier, "softmax", "nesterov"),
+    _small(SoftmaxClassifier, "softmax", "nesterov").set_params(learning_rate=0.005),
     _small(TwoLayerClassifier, "hinge", "momentum"),
     _small(TwoLayerClassifier, "squared_hinge", "sgd"),
 ]

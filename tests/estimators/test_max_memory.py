@@ -162,7 +162,8 @@ def test_what_is_needed_grows_with_what_needs_it():
 
     base = needed()
     for more in (
-        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"multipliers": True}, {"widens": True}, {"taken": 10**6},
+        {"n": 2000}, {"d": 100}, {"c": 10}, {"heads": 3}, {"multipliers": True}, {"widens": True},
+        {"taken": 10**6},
         {"weight_vectors": count_weight_vectors(np.ones(1000))},
     ):  # fmt: skip
         assert needed(**more) > base
