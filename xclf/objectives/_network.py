@@ -49,15 +49,6 @@ class Network:
         pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
         return sum(m * (d + self.bias) for d, m in pairs)
 
-    @property
-    def weights(self) -> list[slice]:
-        """Slices of theta that hold weights, layer by layer; biases are between them."""
-        slices, start = [], 0
-        for d, m in zip(self.widths[:-1], self.widths[1:], strict=True):
-            slices.append(slice(start, start + m * d))
-            start += m * (d + self.bias)
-        return slices
-
     def layers(self, theta: Array) -> list[Layer]:
         """Views of theta, layer by layer, in fitting coordinates."""
         xp = namespace(theta)

@@ -7,16 +7,13 @@ from xclf.accelerate.cpu.in_place_sums import (
     SoftmaxRowSums,
     softmax_in_place,
 )
-from xclf.accelerate.cpu.in_place_updates import IN_PLACE_UPDATES, UPDATES, in_place_steps
 
 __all__ = [
     "CPU",
-    "UPDATES",
     "HingeProximalSums",
     "SoftmaxRowSums",
-    "in_place_steps",
     "softmax_in_place",
 ]
 
 #: In the order in which they are applied.
-CPU = (IN_PLACE_SUMS, COMPILED_PRODUCTS, IN_PLACE_UPDATES)
+CPU = (IN_PLACE_SUMS, COMPILED_PRODUCTS)
