@@ -291,3 +291,19 @@ def test_consoles_print_names_as_they_are(capsys):
         _console.out(json=True).print(name)
     found = capsys.readouterr()
     assert found.out.splitlines() == found.err.splitlines() == NAMES.tolist()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_first_fit_on_a_gpu_is_announced(compiled, tmp_path, monkeypatch):
+    """CuPy compiles its kernels when they are first used, and keeps them on disk."""
+    from types import SimpleNamespace
+
+    from xclf import _array_api
+    from xclf.cli._devices import choose
+
+    gpu = _array_api.ComputeDevice(SimpleNamespace(__name__="cupy"), 0, "cupy on cuda:0")
+    monkeypatch.setattr(_array_api, "resolve_devices", lambda name: [gpu])
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    if compiled:
+        (tmp_path / "kernel.cubin").write_bytes(b"")
+    assert ("the first fit compiles CuPy's kernels" in choose("cuda").text) is not compiled

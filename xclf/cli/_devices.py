@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,4 +49,12 @@ def choose(name: str) -> ChosenDevice:
             "and --device cpu always works"
         ) from None
     first, text = devices[0], "; ".join(device.text for device in devices)
+    if first.xp is not None and _array_api.library(first.xp) == "cupy" and _nothing_compiled():
+        text += "; the first fit compiles CuPy's kernels, once: 10 to 20 s"
     return ChosenDevice(text, None if first.xp is None else name, first.xp, first.device)
+
+
+def _nothing_compiled() -> bool:
+    """Whether CuPy's cache of compiled kernels is empty."""
+    cache = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+    return not (cache.is_dir() and any(cache.iterdir()))
