@@ -19,7 +19,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static __attribute__((section("shared_memory")))
+#define __shared__ static __attribute__((section("shared_memory"), used))
 #define __syncthreads() emulator::barrier(__LINE__)
 
 using std::exp;
@@ -37,7 +37,7 @@ struct Index {
 };
 static Index threadIdx, blockIdx, gridDim;
 
-extern "C" char __start_shared_memory[], __stop_shared_memory[];
+extern "C" __attribute__((weak)) char __start_shared_memory[], __stop_shared_memory[];
 
 namespace emulator {
 
