@@ -26,7 +26,7 @@ from xclf.optim import SOLVERS
 from xclf.rows import Rows
 from xclf.training import METHODS, FitSpec, MinibatchPlan, Monitor, fit
 
-ANSWERS = ("name", "full_batch", "probabilistic", "attained")
+ANSWERS = ("name", "full_batch", "probabilistic", "attained", "curved")
 losses = pytest.mark.parametrize("name", list(LOSSES))
 rng = np.random.default_rng(0)
 
@@ -37,6 +37,7 @@ def _class(**answers: Any) -> type[Loss]:
         "full_batch": FullBatch("lbfgs", 10, 1e-3, 1e-6),
         "probabilistic": False,
         "attained": True,
+        "curved": True,
         "__call__": lambda self, scores, labels, **options: None,
         "error_cost": lambda self: 1.0,
         "curvature_sum": lambda self, scores, chunk: None,
