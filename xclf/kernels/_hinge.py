@@ -26,6 +26,14 @@ def _margins(
     return (scores - pick(scores)) + per_head(xp, margin, scores, axis), true
 
 
+def _violations(
+    xp: Namespace, scores: Array, labels: Array, margin: Any, axis: int
+) -> tuple[Array, Array]:
+    """(max(0, m), 0 at the true class, and the mask of the true class)."""
+    m, true = _margins(xp, scores, labels, margin, axis)
+    return xp.where(true, 0.0, xp.maximum(m, 0.0)), true
+
+
 def _pull(xp: Namespace, push: Array, true: Array, factor: Any, axis: int) -> Array:
     """Gradient in scores of sum_j push[i,j] * m[i,j]: what pushes the others down pulls y_i up."""
     return xp.where(true, -sum_classes(xp, push, axis), push) * factor
@@ -65,8 +73,7 @@ def hinge(
     xp = namespace(scores)
     axis = class_axis(scores, axis)
     factor = row_factor(xp, scores, weights, reduction, axis)
-    m, true = _margins(xp, scores, labels, margin, axis)
-    violation = xp.where(true, 0.0, xp.maximum(m, 0.0))
+    violation, true = _violations(xp, scores, labels, margin, axis)
     push = xp.astype(violation > 0, scores.dtype)
     dscores = _pull(xp, push, true, factor, axis)
     if not need_loss:
@@ -96,8 +103,7 @@ def squared_hinge(
     xp = namespace(scores)
     axis = class_axis(scores, axis)
     factor = row_factor(xp, scores, weights, reduction, axis)
-    m, true = _margins(xp, scores, labels, margin, axis)
-    violation = xp.where(true, 0.0, xp.maximum(m, 0.0))
+    violation, true = _violations(xp, scores, labels, margin, axis)
     dscores = _pull(xp, 2.0 * violation, true, factor, axis)
     if not need_loss:
         return None, dscores
