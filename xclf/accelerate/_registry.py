@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -86,7 +85,6 @@ class AcceleratorState(NamedTuple):
     summary: str
 
 
-_lock = threading.Lock()
 _known: list[Accelerator] = []
 _choice: frozenset[str] | str | None = None  # None: what the environment says
 
@@ -107,9 +105,7 @@ def accelerators(choice: str | Iterable[str] | None = None) -> list[AcceleratorS
     """
     global _choice
     if choice is not None:
-        parsed = _parse(choice, "accelerators")
-        with _lock:
-            _choice = parsed
+        _choice = _parse(choice, "accelerators")
     return [_state(one) for one in _known]
 
 

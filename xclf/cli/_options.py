@@ -57,7 +57,6 @@ def losses(model: Model) -> tuple[str, ...]:
 
 _LOSS_HELP = "; ".join(f"{one_of(losses(model))} ({model})" for model in Model if losses(model))
 
-_SOLVER_HELP = one_of(("auto", *SOLVERS))
 _RATE_HELP = ", ".join(f"{s.name} {s.learning_rate:g}" for s in SOLVERS.values() if s.rule)
 MOMENTUM_SOLVERS = one_of(tuple(s.name for s in SOLVERS.values() if "momentum" in s.parameters))
 
