@@ -6,8 +6,7 @@ The floor is one read of X at memory speed, by a thread for each core unless --o
 that needs the rows can be faster, unless X is in cache. `reads_of_x` in the results, and the last
 column's brackets, say how many reads xclf takes.
 
-With accelerators few columns may be multiplied in compiled tiles; the column `formulas` is xclf
-without any.
+The column `formulas` is xclf without accelerators.
 """
 
 from __future__ import annotations

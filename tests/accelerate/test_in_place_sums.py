@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_close_max_norm
 
 from xclf.accelerate import Request, select
-from xclf.accelerate.cpu import HingeProximalSums, SoftmaxRowSums, softmax_in_place
+from xclf.accelerate.cpu import hinge_proximal_sums, softmax_in_place, softmax_row_sums
 from xclf.kernels import cross_entropy, one_hot
 from xclf.objectives import (
     FORMULAS,
@@ -89,7 +89,7 @@ def test_softmax_sums_are_those_of_the_formula(heads, place, mask, dtype):
     weights = RNG.uniform(size=(*heads, 50)).astype(dtype)
     chunk = _rows(50, 6, 4, dtype, weights, mask).chunk(slice(0, 50))
     sums = Objective(network, loss_named("softmax"), 0.0).sums_at(theta, np.dtype(dtype))
-    got, want = sums.finish(SoftmaxRowSums()(sums, chunk)), sums.finish(sums(chunk))
+    got, want = sums.finish(softmax_row_sums(sums, chunk)), sums.finish(sums(chunk))
     for one, other in zip(got, want, strict=True):
         assert one.shape == other.shape
         # Products of the same operands; sums over 50 rows.
@@ -116,7 +116,7 @@ def test_hinge_sums_are_those_of_the_formula(weights, dtype, classes, place, rel
     theta = RNG.normal(size=(heads, network.size)).astype(dtype)
     layers = network.prepared(theta, rows.dtype)
     results, after = [], []
-    for operation in (HingeProximalSums(), FORMULAS.proximal_sums):
+    for operation in (hinge_proximal_sums, FORMULAS.proximal_sums):
         after.append(anchor.copy())
         sums = ProximalSums(network, layers, margin, smoothing, after[-1], move)
         results.append(operation(sums, rows.chunk(slice(0, n)), slice(0, n)))
@@ -139,9 +139,9 @@ def test_which_fits_they_take_part_in(backend, widths, loss, rule, switched_on):
     )
     operations = select(request).operations
     takes_part = isinstance(x, np.ndarray) and len(widths) == 2 and rule is None
-    assert isinstance(operations.row_sums, SoftmaxRowSums) == (takes_part and loss == "softmax")
+    assert (operations.row_sums is softmax_row_sums) == (takes_part and loss == "softmax")
     expected = takes_part and loss == "hinge"
-    assert isinstance(operations.proximal_sums, HingeProximalSums) == expected
+    assert (operations.proximal_sums is hinge_proximal_sums) == expected
 
 
 def test_a_loss_of_ones_own_is_computed_by_its_formula(switched_on):

@@ -135,10 +135,8 @@ def test_the_modes_are_those_of_the_documentation():
 
 def test_the_accelerators_of_this_library(switched_on):
     states = {one.name: one for one in accelerators()}
-    for name in ("in_place_sums", "compiled_products"):
-        assert states[name].state in ("on", "unavailable")
-        assert states[name].summary
     assert states["in_place_sums"].state == "on"
+    assert all(state.summary for state in states.values())
 
 
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
@@ -170,7 +168,7 @@ def test_a_fit_computes_with_what_is_selected(switched_on, monkeypatch, cls, sol
     x, y = blobs()
     model = cls(reg=0.1, solver=solver, max_iter=200, random_state=0)
     fast = model.fit(x, y).objective_
-    assert {"in_place_sums", "compiled_products"} <= set(seen)
+    assert "in_place_sums" in seen
     seen.clear()
     monkeypatch.setattr(_registry, "_choice", "off")
     assert model.fit(x, y).objective_ == pytest.approx(fast, rel=1e-6)

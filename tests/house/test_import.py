@@ -17,7 +17,6 @@ HEAVY = [
     "torch",
     "jax",
     "dask",
-    "numba",
     "llvmlite",
     "tensorflow",
     "array_api_strict",

@@ -10,14 +10,14 @@ import pytest
 from backends import Backend
 from helpers import assert_close_max_norm, assert_relative, hinge_rows, proximal_rows
 
-from xclf.accelerate.cpu import HingeProximalSums
+from xclf.accelerate.cpu import hinge_proximal_sums
 from xclf.objectives import FORMULAS, Move, Network, Operations, ProximalSums
 from xclf.rows import Rows, sum_over_rows
 
 K, N, D, C = 3, 11, 4, 3
 MARGIN, SMOOTHING = np.array([1.5, 1.0, 0.5]), np.array([0.25, 2.0, 1.0])
 BEFORE = np.array([1.0, 0.5, 4.0])
-IN_PLACE = Operations(proximal_sums=HingeProximalSums())
+IN_PLACE = Operations(proximal_sums=hinge_proximal_sums)
 operations_ = pytest.mark.parametrize(
     "operations", [FORMULAS, IN_PLACE], ids=["formula", "in-place"]
 )
@@ -164,10 +164,13 @@ def test_a_chunk_that_ends_early_may_be_done_again(backend, operations, monkeypa
     network, rows, theta, anchor, _, _ = _case(backend, operations=operations)
     heads = backend.asarray(np.array([True, False, True]))
     move = Move(heads, backend.asarray(BEFORE), 1.6)
-    modules = sys.modules["xclf.objectives._operations"], sys.modules[HingeProximalSums.__module__]
+    modules = (
+        sys.modules["xclf.objectives._operations"],
+        sys.modules[hinge_proximal_sums.__module__],
+    )
     place, name = (
         modules[operations is IN_PLACE],
-        ("sum_last", "sum_classes")[operations is IN_PLACE],
+        ("sum_last", "_sum_classes")[operations is IN_PLACE],
     )
     plain, after, chunk = getattr(place, name), [], rows.chunk(slice(2, 9))
     for fails in (0, 1, 2, None):

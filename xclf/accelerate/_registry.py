@@ -50,7 +50,6 @@ class Accelerator:
     name, summary : for people, and for the switch
     default : whether it is on without any setting: only with a committed measurement
     missing : the reason why it cannot work here, or None
-    needs : the name of another, without which it does nothing, or None
     accelerate : adds itself to what a fit computes with, where it takes part in that fit
     """
 
@@ -62,12 +61,10 @@ class Accelerator:
         default: bool,
         missing: Callable[[], str | None],
         accelerate: Callable[[Accelerated, Request], Accelerated],
-        needs: str | None = None,
     ) -> None:
         self.name, self.summary, self.default = name, summary, default
         self.missing = missing
         self.accelerate = accelerate
-        self.needs = needs
         #: Why it was switched off after a failure, or None.
         self.failure: str | None = None
 
@@ -155,9 +152,6 @@ def _wanted(one: Accelerator) -> tuple[bool, str]:
 def _state(one: Accelerator) -> AcceleratorState:
     wanted, why = _wanted(one)
     state = "on" if wanted else "off"
-    needed = [other for other in _known if other.name == one.needs]
-    if wanted and needed and not _wanted(needed[0])[0]:
-        state, why = "off", f"it needs {one.needs}"
     if one.failure is not None:
         state, why = "off", one.failure
     missing = one.missing()
