@@ -112,10 +112,14 @@ def test_rounding_is_not_taken_for_a_penalty_too_small():
     assert told.endswith("or pass float64 data")
 
 
-def test_a_fit_that_ends_as_it_was_asked_to_is_not_judged():
-    stop = [lambda event: event.step == 30]
-    model, told = _fit(SoftmaxClassifier(reg=0.0, callbacks=stop))
-    assert (model.n_iter_, model.converged_, told) == (30, False, [])
+@pytest.mark.parametrize("step, reg", [(5, 0.0), (12, 1e-8)])  # of L-BFGS, of Newton's method
+def test_a_fit_that_a_callback_ends_is_not_judged(step, reg):
+    stop = [lambda event: event.step == step]
+    model, warned = _fit(SoftmaxClassifier(reg=reg, callbacks=stop))
+    assert (model.n_iter_, model.converged_, warned) == (step, False, [])
+
+
+def test_a_minibatch_fit_that_runs_its_epochs_is_not_judged():
     _, told = _fit(SoftmaxClassifier(reg=0.0, solver="adam", learning_rate=1.0, max_iter=60))
     assert told == []
 

@@ -131,8 +131,9 @@ def _eigenproblems(monkeypatch):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
 def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     """Curvature and its eigenvectors, the line search and the stopping rule included."""
-    from xclf.training import _settle
+    from xclf.training import _settle, full_batch
 
+    monkeypatch.setattr(full_batch, "NEWTON_AT", (1000, 1000))  # which goes on with host arrays
     seen, solved = _evaluations(monkeypatch, Problem), _eigenproblems(monkeypatch)
     proofs, certify = [], _settle.certify
     monkeypatch.setattr(_settle, "certify", lambda *args: proofs.append(1) or certify(*args))

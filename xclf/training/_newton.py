@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from xclf._array_api import namespace, to_host
 from xclf.objectives import true_mask
@@ -40,6 +41,12 @@ _EPS = 2.0**-52
 
 # Share of the diagonal that is added to it, against directions without curvature.
 _RIDGE = 1e-14
+
+# Operations that could be done in the time that a pass takes beside its arithmetic.
+_PASS_OVERHEAD = 4e7
+
+# Entries of the products of probabilities and features that are in memory at once.
+_MIXED = 1 << 20
 
 # A class without weight is in no row, and its bias best at minus infinity: so far below the rest
 # the exponential is 0.
@@ -60,23 +67,41 @@ class Ended(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """Newton step (C, m), l^2, the same with rounding and what the ridge hides, the most that the
-    step changes scores, the inverse Hessian."""
+    """Newton step (C, m), l^2, the most that the step changes scores, and the Hessian's Cholesky
+    factor in units of its diagonal: H + ridge = (L / unit) (L / unit)^T."""
 
     change: np.ndarray
     square: float
-    safe: float
     reach: float
-    inverse: np.ndarray
+    factor: np.ndarray
+    unit: np.ndarray
+    ridge: float
 
 
 class _Point(NamedTuple):
-    """theta (C, m), the objective, its gradient and the step from there, None without one."""
+    """theta (C, m), the objective, its gradient, p - y (N, C), and the step from there, None
+    without one."""
 
     theta: np.ndarray
     value: float
     grad: np.ndarray
+    d: np.ndarray
     step: _Step | None
+
+
+class _Proof(NamedTuple):
+    """l^2 with rounding and what the ridge hides, and the inverse Hessian."""
+
+    square: float
+    inverse: np.ndarray
+
+
+def steps_in_passes(problem: Problem, heads: int) -> float:
+    """What a Newton step of one head costs, in passes of L-BFGS over the rows for that head, where
+    so many heads share a pass."""
+    (d, c), n = problem.objective.network.widths, len(problem.rows)
+    size = c * (d + 1)
+    return (n * size**2 + size**3) / (4.0 * n * size + _PASS_OVERHEAD / heads)
 
 
 def is_small(problem: Problem) -> bool:
@@ -154,6 +179,10 @@ class Newton:
         """The objective."""
         return self._loss(theta)[0]
 
+    def balanced(self, theta: np.ndarray) -> np.ndarray:
+        """theta without what all classes have in common, which costs penalty alone."""
+        return np.asarray(theta - theta[self.present].mean(axis=0) * (self.penalty > 0.0))
+
     def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """(objective, p - y (N, C)); formulas as in `cross_entropy`."""
         scores = self.z @ theta.T
@@ -176,70 +205,83 @@ class Newton:
         grad = (d * self.share[:, None]).T @ self.z + 2.0 * self.penalty * theta
         return value, grad, d
 
-    def step(self, theta: np.ndarray, grad: np.ndarray, d: np.ndarray) -> _Step | None:
-        """The Newton step from theta; None where there is none."""
+    def step(self, grad: np.ndarray, d: np.ndarray) -> _Step | None:
+        """The Newton step from where the gradient is `grad`; None where there is none."""
         hessian = self._hessian(d)
-        kept = np.repeat(self.present, grad.shape[1])
-        hessian, flat = hessian[kept][:, kept], grad.ravel()[kept]
+        flat = grad[self.present].ravel()
         diagonal = np.diagonal(hessian)
         unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-        scaled = hessian * unit[:, None] * unit
-        half, ridge = _inverse_factor(scaled)
-        if half is None:
+        hessian *= unit[:, None]
+        hessian *= unit
+        factor, ridge = _factor(hessian)
+        if factor is None:
             return None
-        half = half * unit
-        inverse = np.zeros((grad.size, grad.size))
-        inverse[np.ix_(kept, kept)] = half.T @ half
-        along = half @ flat
+        along = scipy.linalg.solve_triangular(factor, flat * unit, lower=True, check_finite=False)
+        back = scipy.linalg.solve_triangular(factor, along, lower=True, trans=1, check_finite=False)
         change = np.zeros_like(grad)
-        change.ravel()[kept] = -(half.T @ along)
+        change[self.present] = -(unit * back).reshape(-1, grad.shape[1])
         moved = self.z @ change[self.present].T
         reach = float(np.max(moved.max(axis=1) - moved.min(axis=1)))
-        off = (np.abs(d) * self.share[:, None]).T @ np.abs(self.z)
-        off = 4.0 * _EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()[kept]
-        square = float(along @ along)
-        safe = (math.sqrt(square) + math.sqrt(float(np.sum(half * half @ (off * off))))) ** 2
+        return _Step(change, float(along @ along), reach, factor, unit, ridge)
+
+    def proof(self, at: _Point) -> _Proof:
+        """What is certain of the step from `at`."""
+        assert at.step is not None
+        step, (c, m) = at.step, (int(self.present.sum()), self.z.shape[1])
+        inverse, _ = scipy.linalg.lapack.dpotri(step.factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        inverse *= step.unit[:, None]
+        inverse *= step.unit
+        theta, present = at.theta[self.present], self.present
+        off = (np.abs(at.d[:, present]) * self.share[:, None]).T @ np.abs(self.z)
+        off = 4.0 * _EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()
+        square = (math.sqrt(step.square) + math.sqrt(float(np.diagonal(inverse) @ off**2))) ** 2
         # What all classes have in common costs penalty alone.
-        shared = theta[self.present].mean(axis=0)
-        safe += 2.0 * float(np.sum(self.penalty * shared * shared)) * int(self.present.sum())
-        hidden = diagonal * (theta.ravel()[kept] ** 2 + change.ravel()[kept] ** 2)
-        return _Step(change, square, safe + 4.0 * ridge * float(hidden.sum()), reach, inverse)
+        shared = theta.mean(axis=0)
+        square += 2.0 * float(np.sum(self.penalty * shared * shared)) * c
+        size = (theta**2 + step.change[present] ** 2).ravel() / step.unit**2
+        square += 4.0 * step.ridge * float(size.sum())
+        return _Proof(square, inverse.reshape(c, m, c, m))
 
     def _hessian(self, d: np.ndarray) -> np.ndarray:
-        """(C m, C m)."""
+        """(C m, C m) of the classes of the rows."""
         p = d.copy()
         p[np.arange(len(p)), self.y] += 1.0
-        c, m = self.classes, self.z.shape[1]
-        hessian = np.zeros((c, m, c, m))
-        for j in range(c):
-            for k in range(j):
-                block = self.z.T @ (self.z * (self.share * p[:, j] * p[:, k])[:, None])
-                hessian[j, :, k, :], hessian[k, :, j, :] = -block, -block
-                hessian[j, :, j, :] += block
-                hessian[k, :, k, :] += block
+        p = p[:, self.present]
+        (n, c), m = p.shape, self.z.shape[1]
+        root = np.sqrt(self.share)[:, None]
+        hessian = np.zeros((c * m, c * m))
+        rows = max(_MIXED // (c * m), 1)
+        for start in range(0, n, rows):
+            part = slice(start, start + rows)
+            mixed = ((p[part] * root[part])[:, :, None] * self.z[part, None, :]).reshape(-1, c * m)
+            hessian -= mixed.T @ mixed  # BLAS computes half of it
+        blocks = hessian.reshape(c, m, c, m)
+        for k in range(c):
+            half = self.z * np.sqrt(self.share * p[:, k])[:, None]
+            blocks[k, :, k, :] += half.T @ half
         # What all classes have in common changes no score: curvature of its own keeps it at 0.
-        most = np.einsum("jdjd->jd", hessian).max(axis=0) + 2.0 * self.penalty
+        most = np.einsum("jdjd->jd", blocks).max(axis=0) + 2.0 * self.penalty
         common = np.where(most > 0.0, most, 1.0) / c
         for column in range(m):
-            hessian[:, column, :, column] += common[column]
-            for j in range(c):
-                hessian[j, column, j, column] += 2.0 * self.penalty[column]
-        return hessian.reshape(c * m, c * m)
+            blocks[:, column, :, column] += common[column]
+        hessian[np.diag_indices(c * m)] += np.tile(2.0 * self.penalty, c)
+        return np.asarray(hessian)
 
-    def bound(self, step: _Step) -> float:
-        """At most P - P* where `step` starts; infinite where nothing is known."""
-        c, m = self.classes, self.z.shape[1]
-        blocks, most = step.inverse.reshape(c, m, c, m), 0.0
-        classes = np.flatnonzero(self.present).tolist()
-        for j in classes:
-            for k in classes[: classes.index(j)]:
-                pair = blocks[j, :, j, :] + blocks[k, :, k, :]
-                pair = pair - blocks[j, :, k, :] - blocks[k, :, j, :]
-                most = max(most, float(np.max(np.sum((self.z @ pair) * self.z, axis=1))))
-        product = math.sqrt(max(most, 0.0) * step.safe)
+    def bound(self, proof: _Proof) -> float:
+        """At most P - P* where the step of `proof` starts; infinite where nothing is known."""
+        diagonal = [self._square(proof.inverse[j, :, j, :]) for j in range(len(proof.inverse))]
+        # Without what two classes have in common, a pair's change is at most the sum of both.
+        largest = np.sort(np.sqrt(np.max(diagonal, axis=1)))
+        most = float(largest[-1] + largest[-2]) if len(largest) > 1 else 0.0
+        product = most * math.sqrt(proof.square)
         if not product < 0.9:
             return math.inf
-        return step.safe / (2.0 * (1.0 + math.log1p(-product) / 3.0))
+        return proof.square / (2.0 * (1.0 + math.log1p(-product) / 3.0))
+
+    def _square(self, matrix: np.ndarray) -> np.ndarray:
+        """(N,): z^T matrix z of every row."""
+        return np.asarray(np.maximum(np.sum((self.z @ matrix) * self.z, axis=1), 0.0))
 
 
 def minimise(
@@ -258,11 +300,8 @@ def minimise(
         best, at = _judge(newton, newton.inside(w, b), tol)
         proven = at
         if not best.converged:
-            # What all classes have in common costs penalty alone.
-            common = at.theta[newton.present].mean(axis=0) * (newton.penalty > 0.0)
-            at = _at(newton, at.theta - common)
-            zero = _at(newton, np.zeros_like(at.theta))
-            at = at if at.value <= zero.value else zero
+            if not at.value <= newton.value(zero := np.zeros_like(at.theta)):
+                at = _at(newton, zero)
         steps = late = 0
         while not best.converged and steps < most and at.step is not None:
             near = at.step.square <= tol * at.value and at.step.reach <= 1.0
@@ -284,16 +323,16 @@ def minimise(
             if ended.value < best.value:
                 best, proven = ended, at
         if math.isinf(best.gap) and proven.step is not None:
-            best = best._replace(gap=newton.bound(proven.step))
+            best = best._replace(gap=newton.bound(newton.proof(proven)))
     return best._replace(steps=steps)
 
 
 def _at(newton: Newton, theta: np.ndarray) -> _Point:
     value, grad, d = newton.gradient(theta)
-    step = newton.step(theta, grad, d) if math.isfinite(value) else None
+    step = newton.step(grad, d) if math.isfinite(value) else None
     if step is not None and not math.isfinite(step.square):
         step = None
-    return _Point(theta, value if math.isfinite(value) else math.inf, grad, step)
+    return _Point(theta, value if math.isfinite(value) else math.inf, grad, d, step)
 
 
 def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point]:
@@ -308,11 +347,12 @@ def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point
     at = _at(newton, newton.inside(w, b))
     gap, converged = math.inf, at.value == 0.0
     # The bound is at least half the square, and takes as long as the Hessian.
-    if at.step is not None and at.step.safe <= tol * at.value:
-        gap = newton.bound(at.step)
+    if at.step is not None and at.step.square <= tol * at.value:
+        proof = newton.proof(at)
+        gap = newton.bound(proof)
         # It needs an optimum at finite weights. Where scores may grow for ever, as in exp(-t), the
         # steps have length 1 and gain what is left: l^2.
-        flat = at.step.safe <= tol / 8.0 * at.value and at.step.reach <= 1.5
+        flat = proof.square <= tol / 8.0 * at.value and at.step.reach <= 1.5
         converged = converged or SAFETY * gap <= tol * at.value or flat
     return Ended(w, b, at.value, gap, bool(converged), 0), at
 
@@ -323,21 +363,22 @@ def _search(newton: Newton, at: _Point) -> np.ndarray | None:
     slope, length = float(np.sum(at.grad * at.step.change)), 1.0
     noise = 64.0 * _EPS * abs(at.value)
     for _ in range(60):
-        trial = at.theta + length * at.step.change
+        trial = newton.balanced(at.theta + length * at.step.change)
         if newton.value(trial) <= at.value + 1e-4 * length * slope + noise:
             return np.asarray(trial)
         length *= 0.5
     return None
 
 
-def _inverse_factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """L^-1 with L L^T = matrix + ridge, and the ridge; the diagonal of matrix is 1."""
+def _factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """L (lower triangle) with L L^T = matrix + ridge, and the ridge; matrix has diagonal 1."""
     if not np.isfinite(matrix).all():
         return None, 0.0
     eye, ridge = np.eye(len(matrix)), _RIDGE
     while ridge < 1.0:
         try:
-            return np.linalg.solve(np.linalg.cholesky(matrix + ridge * eye), eye), ridge
+            factor = scipy.linalg.cholesky(matrix + ridge * eye, lower=True, check_finite=False)
+            return factor, ridge
         except np.linalg.LinAlgError:
             ridge *= 10.0
     return None, 0.0

@@ -10,7 +10,7 @@ import numpy as np
 from xclf._array_api import Array, device, free_memory, namespace, to_host
 from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
-from xclf.training._newton import is_small
+from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, STOPPED, settle
 from xclf.training._smoothed_hinge import widest
 from xclf.training.events import FitResult, Monitor
@@ -72,8 +72,9 @@ KINK = "no further descent along the gradient: a kink of the net, or rounding"
 #: at the floor of its precision.
 IDLE = 30
 
-#: Iterations after which Newton's method takes over, of a problem that is small enough for it.
-NEWTON_AT = 300
+#: Iterations after which Newton's method takes over, of a problem that is small enough for it: what
+#: so many of its steps cost, within these bounds.
+NEWTON_STEPS, NEWTON_AT = 5, (10, 300)
 
 #: Share of the batch that must have ended before those heads leave it: to leave copies what all the
 #: others keep, to stay costs their share of the passes.
@@ -116,7 +117,10 @@ def fit_certified(
     """`fit_lbfgs` of K softmax objectives, whose linear heads end with a bound on their distance to
     the optimum."""
     small = problem.linear and is_small(widest(problem))
-    slow_at = NEWTON_AT if small else math.inf
+    slow_at = math.inf
+    if small:
+        passes = NEWTON_STEPS * steps_in_passes(problem, int(theta.shape[0]))
+        slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
     if not problem.linear or any(result.interrupted for result in results):
         return results
