@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from xclf._array_api import namespace, to_host
+from xclf.kernels import cross_entropy
 from xclf.objectives import true_mask
 from xclf.training.problem import Problem
 
@@ -184,20 +185,10 @@ class Newton:
         return np.asarray(theta - theta[self.present].mean(axis=0) * (self.penalty > 0.0))
 
     def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """(objective, p - y (N, C)); formulas as in `cross_entropy`."""
-        scores = self.z @ theta.T
-        rows = np.arange(len(scores))
-        scores -= scores.max(axis=1, keepdims=True)
-        lead = scores[rows, self.y].copy()
-        e = np.exp(scores)
-        own = e[rows, self.y].copy()
-        e[rows, self.y] = 0.0
-        others = e.sum(axis=1)
-        losses = np.log1p(others + np.expm1(lead)) - lead
-        e[rows, self.y] = -others
-        e /= (others + own)[:, None]
+        """(objective, p - y (N, C))."""
+        losses, d = cross_entropy(self.z @ theta.T, self.y, reduction="none")
         value = float(self.share @ losses) + float(np.sum(self.penalty * theta * theta))
-        return value, e
+        return value, d
 
     def gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """(objective, gradient (C, m), p - y)."""
@@ -299,18 +290,18 @@ def minimise(
     with np.errstate(all="ignore"):
         best, at = _judge(newton, newton.inside(w, b), tol)
         proven = at
-        if not best.converged:
-            if not at.value <= newton.value(zero := np.zeros_like(at.theta)):
-                at = _at(newton, zero)
-        steps = late = 0
+        zero = np.zeros_like(at.theta)
+        if not (best.converged or at.value <= newton.value(zero)):
+            at = _at(newton, zero)
+        steps = final = 0
         while not best.converged and steps < most and at.step is not None:
             near = at.step.square <= tol * at.value and at.step.reach <= 1.0
-            late += near or late > 0
+            final += near or final > 0
             theta = _search(newton, at)
-            if at.value < newton.separated or theta is None or late > LAST_STEPS:
+            if at.value < newton.separated or theta is None or final > LAST_STEPS:
                 break
             steps += 1
-            if late or steps == most:
+            if final or steps == most:
                 ended, at = _judge(newton, theta, tol)
                 if ended.converged or ended.value < best.value:
                     best, proven = ended, at
@@ -318,7 +309,7 @@ def minimise(
                 at = _at(newton, theta)
             if watch(at.value):
                 break
-        if not best.converged and not late:
+        if not best.converged and not final:
             ended, at = _judge(newton, at.theta, tol)
             if ended.value < best.value:
                 best, proven = ended, at
@@ -360,11 +351,11 @@ def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point
 def _search(newton: Newton, at: _Point) -> np.ndarray | None:
     """theta after a step that lowers the objective, to rounding; None without one."""
     assert at.step is not None
-    slope, length = float(np.sum(at.grad * at.step.change)), 1.0
+    derivative, length = float(np.sum(at.grad * at.step.change)), 1.0
     noise = 64.0 * _EPS * abs(at.value)
     for _ in range(60):
         trial = newton.balanced(at.theta + length * at.step.change)
-        if newton.value(trial) <= at.value + 1e-4 * length * slope + noise:
+        if newton.value(trial) <= at.value + 1e-4 * length * derivative + noise:
             return np.asarray(trial)
         length *= 0.5
     return None

@@ -63,7 +63,7 @@ def settle(
     """
     wide, dtype = widest(problem), problem.rows.dtype
     settled, _ = _certified(wide, results, tol, dtype, curvature_at)
-    small, late = is_small(wide), []
+    small, uncertain = is_small(wide), []
     for k, result in enumerate(settled):
         if result.converged or results[k].reason not in (CONVERGED, ROUNDING, SLOW):
             continue
@@ -76,11 +76,11 @@ def settle(
         elif problem.rows.precision:  # less is asked of products, and of what they lead to
             settled[k] = replace(result, converged=results[k].converged, reason=results[k].reason)
         else:
-            late.append(k)
-    if late:
-        theta = namespace(results[0].theta).stack([settled[k].theta for k in late], axis=0)
-        left = max(max_iter - min(results[k].n_iter for k in late), 1)
-        heads = wide.take_heads(np.asarray(late))
+            uncertain.append(k)
+    if uncertain:
+        theta = namespace(results[0].theta).stack([settled[k].theta for k in uncertain], axis=0)
+        left = max(max_iter - min(results[k].n_iter for k in uncertain), 1)
+        heads = wide.take_heads(np.asarray(uncertain))
         more = again(heads, theta, STRICTER * tol, left, monitor)
         if not any(result.interrupted for result in more):
             certified, near = _certified(heads, more, tol, dtype, curvature_at)
@@ -89,7 +89,7 @@ def settle(
                 replace(result, converged=True, reason=CONVERGED) if ok and close else result
                 for result, ok, close in zip(certified, met, near, strict=True)
             ]
-        for k, result in zip(late, more, strict=True):
+        for k, result in zip(uncertain, more, strict=True):
             n_iter = min(results[k].n_iter + result.n_iter, max_iter)
             reason = result.reason.replace(f"max_iter={left}", f"max_iter={max_iter}")
             settled[k] = replace(result, n_iter=n_iter, reason=reason)

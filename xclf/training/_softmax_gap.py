@@ -98,10 +98,10 @@ def certify(
         now = _numbers(problem, theta, value, moved, spread, masses)
         lower = np.maximum(first.value - now.value, 0.0)
         gap = np.fmin(gap, lower + _bound(problem, now, reg)[0])
-    gap, short = np.where(np.isfinite(gap), gap, np.inf), first.value
+    gap, estimate = np.where(np.isfinite(gap), gap, np.inf), first.value
     if (gap > tol * first.value).any():
-        short = _estimate(problem, start, grad, spread, curvature_at)
-    return Certified(first.value, gap, first.grad_norm, short, rounding)
+        estimate = _estimate(problem, start, grad, spread, curvature_at)
+    return Certified(first.value, gap, first.grad_norm, estimate, rounding)
 
 
 class _Numbers(NamedTuple):
@@ -132,11 +132,11 @@ def _numbers(
         push, place = gb[..., 0], b[..., 0] + xp.sum(w * spread.centre, axis=-1)
     about = xp.sum(spread.squares)
     origin = about + xp.sum(spread.centre * spread.centre)
-    lines = [value, xp.max(xp.abs(grad), axis=-1)]
-    lines += [xp.sum(a * a, axis=(-2, -1)) for a in (w, gw)]
-    lines += [xp.zeros_like(value) + a for a in (about, origin)]
-    told = xp.concat([xp.stack(lines, axis=-1), push, place, masses], axis=-1)
-    host = np.asarray(to_host(told), dtype=np.float64)
+    parts = [value, xp.max(xp.abs(grad), axis=-1)]
+    parts += [xp.sum(a * a, axis=(-2, -1)) for a in (w, gw)]
+    parts += [xp.zeros_like(value) + a for a in (about, origin)]
+    numbers = xp.concat([xp.stack(parts, axis=-1), push, place, masses], axis=-1)
+    host = np.asarray(to_host(numbers), dtype=np.float64)
     rows = np.split(host[:, 6:], 3, axis=1)
     rows[2] = rows[2] / rows[2].sum(axis=-1, keepdims=True)
     return _Numbers(*host[:, :6].T, *rows)
