@@ -197,3 +197,11 @@ def test_exports_are_exact():
         }
         assert own - {"flat"} <= set(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
+
+
+@pytest.mark.parametrize("loss", [layers.svm_loss, layers.softmax_loss])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_loss_names_a_label_that_is_no_class(backend, loss, label):
+    scores, y = backend.asarray(RNG.standard_normal((4, 3))), np.array([0, 1, label, 2])
+    with pytest.raises(ValueError, match=f"from 0 to 2; got {label} in row 2"):
+        loss(scores, y)

@@ -45,6 +45,22 @@ def test_the_naive_and_the_vectorised_loss_agree(backend, pair, problem, reg):
     assert np.max(difference) <= PARITY * np.max(np.abs(backend.to_host(dW)))
 
 
+@pytest.mark.parametrize("label, row", [(-1, 3), (4, 0)])
+def test_a_label_that_is_no_class_is_named_by_both_forms(backend, pair, problem, label, row):
+    W, X, y = problem
+    y[row] = label
+    for loss in pair:
+        with pytest.raises(ValueError, match=f"from 0 to 3; got {label} in row {row}"):
+            loss(backend.asarray(W), backend.asarray(X), backend.asarray(y), 0.1)
+
+
+@pytest.mark.parametrize("y", [np.zeros(19, dtype=int), np.zeros((20, 1), dtype=int), np.zeros(20)])
+def test_labels_that_are_no_class_numbers_of_the_rows(pair, problem, y):
+    for loss in pair:
+        with pytest.raises(ValueError, match="one class number, an integer, for each of the 20"):
+            loss(*problem[:2], y, 0.1)
+
+
 def test_the_loss_and_gradient_are_those_of_the_formula():
     # One image (1, 2), three classes, W = [[1, 0, 2], [0, 1, 0]]: scores 1, 2, 2, true class 0.
     W, X, y = np.array([[1.0, 0, 2], [0, 1, 0]]), np.array([[1.0, 2]]), np.array([0])

@@ -107,6 +107,27 @@ def checked_labels(X: Array, y: Any) -> Array:
     return y
 
 
+def labels_beside(y: Any, x: Array, classes: int) -> Array:
+    """y beside x; ValueError unless it holds a class number in [0, classes) for every row of x.
+
+    A negative label would count from the last class: a loss, but of other classes.
+    """
+    y = beside(y, x)
+    xp = namespace(y)
+    if tuple(y.shape) != (x.shape[0],) or not xp.isdtype(y.dtype, "integral"):
+        raise ValueError(
+            f"y must hold one class number, an integer, for each of the {x.shape[0]} rows; "
+            f"got dtype {y.dtype} and shape {tuple(y.shape)}"
+        )
+    outside = (y < 0) | (y >= classes)
+    if bool(xp.any(outside)):
+        row = int(xp.argmax(xp.astype(outside, xp.int8)))
+        raise ValueError(
+            f"y must hold class numbers from 0 to {classes - 1}; got {int(y[row])} in row {row}"
+        )
+    return y
+
+
 def move_params(params: MutableMapping[str, Array], x: Array, dtype: Any = None) -> None:
     """Move parameters to the device of x; those that are there already stay the same objects.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace
-from xclf.cs231n._arrays import as_scalar, beside
+from xclf.cs231n._arrays import as_scalar, beside, labels_beside
 from xclf.kernels import affine, affine_grad, cross_entropy, hinge, relu, relu_grad
 
 __all__ = [
@@ -70,11 +70,12 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
 
         loss = 1/N sum_i sum_{j != y_i} max(0, x[i,j] - x[i,y_i] + 1)
 
-    x : (N, C) scores;  y : (N,) integers in [0, C), on the host or beside x; NOT range-checked
+    x : (N, C) scores;  y : (N,) integers in [0, C), on the host or beside x
 
-    Returns (loss, dx): a NumPy scalar or, on other backends, a 0-d array; and (N, C).
+    Returns (loss, dx): a NumPy scalar or, on other backends, a 0-d array; and (N, C). Raises
+    ValueError for labels outside [0, C).
     """
-    loss, dx = hinge(x, beside(y, x))
+    loss, dx = hinge(x, labels_beside(y, x, x.shape[1]))
     return as_scalar(loss), dx
 
 
@@ -85,7 +86,7 @@ def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
 
     Arguments and results as in `svm_loss`.
     """
-    loss, dx = cross_entropy(x, beside(y, x))
+    loss, dx = cross_entropy(x, labels_beside(y, x, x.shape[1]))
     return as_scalar(loss), dx
 
 

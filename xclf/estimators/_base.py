@@ -30,6 +30,7 @@ from xclf.estimators._labels import (
     row_weights,
 )
 from xclf.estimators._printer import Printer
+from xclf.estimators._resume import Resume
 from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
@@ -145,7 +146,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if self.warm_start:
                 head.start = self._warm_layers(placed.X, head.classes)
         self.classes_ = head.classes
-        self.__dict__.pop("_resume", None)
+        self._resume = None
         (result,) = fit_heads(placed, [head])
         if result.interrupted:
             raise Interrupted
@@ -203,15 +204,16 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         head = Head(self, settings, loss_of(self), known, index, weights=weights)
         head.start = None if first else self._layers()
         self.classes_ = known
-        resume = self.__dict__.get("_resume") or {}
-        rng = resume.get("rng") or _array_api.generator(self.random_state)
+        resume, solver = getattr(self, "_resume", None), settings.solver.name
+        rng = _array_api.generator(self.random_state) if resume is None else resume.rng
         epochs = 0 if first else self.n_iter_
         # A copy: a part that fails must leave the history as it was.
         history = None if first else {name: list(curve) for name, curve in self.history_.items()}
-        state = resume.get(settings.solver.name)
+        state = None if resume is None else resume.state_for(solver)
         (result,) = fit_heads(placed, [head], rng=rng, state=state, one_epoch=True, history=history)
         self.n_iter_ += epochs
-        self._resume = {"rng": rng, settings.solver.name: result.state}
+        assert result.state is not None  # as minibatch fits have it
+        self._resume = Resume(rng, solver, result.state)
         if result.interrupted:
             raise Interrupted
 

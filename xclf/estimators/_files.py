@@ -1,8 +1,8 @@
 """Model files: safetensors with metadata, written atomically, read without running anything.
 
-A file holds the fitted arrays, and one metadata entry, a JSON text: class, parameters, classes,
-feature names, results, versions, and a SHA-256 digest over that text and all arrays. JSON and raw
-numbers are all there is: nothing in a file can run code.
+A file holds the fitted arrays, those that `partial_fit` goes on from, and one metadata entry, a
+JSON text: class, parameters, classes, feature names, results, versions, and a SHA-256 digest over
+that text and all arrays. JSON and raw numbers are all there is: nothing in a file can run code.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from xclf._atomic_write import atomic_write
 from xclf._version import __version__
 from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_widths
+from xclf.estimators._resume import read_resume
 
 FORMAT = "xclf-model"
 SUFFIX = ".safetensors"
@@ -146,6 +147,9 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
         entries = value.items() if isinstance(value, dict) else [("", value)]
         for key, array in entries:
             flat[f"{name}.{key}" if key else name] = _array_api.to_host(array)
+    resume = getattr(model, "_resume", None)
+    if resume is not None and resume.describe() is not None:
+        flat |= {name: _array_api.to_host(array) for name, array in resume.arrays().items()}
     return flat
 
 
@@ -155,6 +159,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         name: _plain(getattr(model, name)) for name in _MORE_RESULTS if hasattr(model, name)
     }
     names = getattr(model, "feature_names_in_", None)
+    resume = getattr(model, "_resume", None)
     return {
         "version": VERSION,
         "class": type(model).__name__,
@@ -163,6 +168,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         "feature_names": None if names is None else [str(name) for name in names],
         "index_base": getattr(model, "_index_base", None),
         "results": results,
+        "resume": None if resume is None else resume.describe(),
         "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
 
@@ -262,12 +268,15 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitt
     for name in model._array_names():
         keyed = {k.partition(".")[2]: v for k, v in arrays.items() if k.partition(".")[0] == name}
         setattr(model, name, keyed.get("", keyed))
-    _check_shapes(model)
+    dtype, sizes = _check_shapes(model)
+    if description.get("resume") is not None:
+        model._resume = read_resume(description["resume"], arrays, sizes, dtype)
     return model
 
 
-def _check_shapes(model: FittedModel) -> None:
-    """The arrays must be those of the model that the metadata describes."""
+def _check_shapes(model: FittedModel) -> tuple[np.dtype, set[int]]:
+    """The arrays must be those of the model that the metadata describes. Their dtype, and how many
+    parameters such a model trains, without and with intercepts."""
     layers = model._layers()
     dtypes = {array.dtype for layer in layers for array in layer if array is not None}
     if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
@@ -278,3 +287,5 @@ def _check_shapes(model: FittedModel) -> None:
             raise ModelFileError(
                 f"arrays of shape {layer.w.shape} do not fit a model of widths {widths}"
             )
+    weights = sum(layer.w.size for layer in layers)
+    return dtypes.pop(), {weights, weights + sum(widths[1:])}

@@ -18,6 +18,7 @@ from xclf._array_api import Array
 from xclf.estimators import _border as border
 from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels
+from xclf.estimators._resume import Resume
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
 from xclf.rows import MemoryBudget, map_rows, parse_bytes
@@ -31,6 +32,7 @@ class FittedModel:
     history_: dict[str, list[float]]
     feature_names_in_: np.ndarray
     _index_base: int | None  # of the svmlight file trained on
+    _resume: Resume | None  # of a model that `partial_fit` trains
     device: Any
     max_memory: Any
     get_params: Any
@@ -143,7 +145,6 @@ class FittedModel:
         target = _array_api.compat_namespace(xp)
         moved = copy.copy(self)
         moved.history_ = {key: list(values) for key, values in self.history_.items()}
-        moved.__dict__.pop("_resume", None)
 
         def move(a: Any) -> Any:
             if isinstance(a, dict):
@@ -152,6 +153,8 @@ class FittedModel:
 
         for name in self._array_names():
             setattr(moved, name, move(getattr(self, name)))
+        if (resume := getattr(self, "_resume", None)) is not None:
+            moved._resume = resume.moved(move)
         return moved
 
     def save(self, path: str | Path) -> None:

@@ -6,20 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from xclf._array_api import Array, describe_device, same_device
-from xclf.cs231n._arrays import as_scalar, beside, same_float
+from xclf.cs231n._arrays import as_scalar, labels_beside, same_float
 from xclf.kernels import affine, affine_grad, l2
 
 
 def linear_loss(
     kernel: Callable[[Array, Array], tuple[Array, Array]], W: Array, X: Array, y: Array, reg: float
 ) -> tuple[Any, Array]:
-    """kernel(X W, y) + reg * sum(W^2) and its gradient in W; TypeError for two devices."""
+    """kernel(X W, y) + reg * sum(W^2) and its gradient in W.
+
+    TypeError for two devices, ValueError for labels that are no class of W.
+    """
     if not same_device(W, X):
         raise TypeError(
             f"W is {describe_device(W)}, but X is {describe_device(X)}: move one of them"
         )
     X, W = same_float(X, W)
-    data_loss, dscores = kernel(affine(X, W, None), beside(y, X))
+    data_loss, dscores = kernel(affine(X, W, None), labels_beside(y, X, W.shape[1]))
     _, dW, _ = affine_grad(dscores, X, W, need_dx=False)
     penalty, dpenalty = l2(W, float(reg))
     return as_scalar(data_loss + penalty), dW + dpenalty

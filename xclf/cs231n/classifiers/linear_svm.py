@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from xclf._array_api import Array, namespace
+from xclf.cs231n._arrays import labels_beside
 from xclf.cs231n.classifiers._linear import linear_loss, penalty_naive
 from xclf.kernels import hinge
 
@@ -22,9 +23,10 @@ def svm_loss_naive(W: Array, X: Array, y: Array, reg: float) -> tuple[Any, Array
 
     W : (D, C);  X : (N, D);  y : (N,) integers in [0, C);  reg : float >= 0
 
-    Returns (loss, dW): a number, and (D, C).
+    Returns (loss, dW): a number, and (D, C). Raises ValueError for labels that are no class of W.
     """
     N, C = X.shape[0], W.shape[1]
+    y = labels_beside(y, X, C)
     loss, dW = 0.0, namespace(W).zeros_like(W)
     for i in range(N):
         y_i = int(y[i])
