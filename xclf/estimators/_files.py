@@ -168,7 +168,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         "feature_names": None if names is None else [str(name) for name in names],
         "index_base": getattr(model, "_index_base", None),
         "results": results,
-        "resume": None if resume is None else resume.describe(),
+        "resume": None if resume is None else _plain(resume.describe()),
         "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
 
@@ -193,9 +193,10 @@ def _parameters(model: FittedModel) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, strings, lists and dicts as JSON has them; NaN and infinity as tagged strings."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    """Numbers, strings, arrays, lists and dicts as JSON has them; NaN and infinity as tagged
+    strings."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if type(value) not in (bool, int) and isinstance(value, numbers.Real):
         value = float(value)  # a Fraction, say
     if isinstance(value, float) and not math.isfinite(value):

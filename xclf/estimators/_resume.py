@@ -40,16 +40,12 @@ class Resume:
         return {f"{PREFIX}{i}": part for i, part in enumerate(self.state) if is_array(part)}
 
     def describe(self) -> dict[str, Any] | None:
-        """The rest as JSON has it; None for a generator that a file cannot name."""
+        """The rest, numbers and lists; None for a generator that a file cannot name."""
         name = type(self.rng.bit_generator).__name__
         if name not in _BIT_GENERATORS:
             return None
         counts = [None if is_array(part) else int(part) for part in self.state]
-        return {
-            "solver": self.solver,
-            "counts": counts,
-            "rng": _plain(self.rng.bit_generator.state),
-        }
+        return {"solver": self.solver, "counts": counts, "rng": self.rng.bit_generator.state}
 
 
 def read_resume(
@@ -74,22 +70,5 @@ def read_resume(
     if rng["bit_generator"] not in _BIT_GENERATORS:
         raise ValueError(f"unknown random generator {rng['bit_generator']!r}")
     bits = getattr(np.random, rng["bit_generator"])(0)
-    bits.state = _decoded(rng)
+    bits.state = rng
     return Resume(np.random.Generator(bits), solver, state)
-
-
-def _plain(value: Any) -> Any:
-    """The state of a bit generator with its arrays of integers as tagged lists."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.str, "values": value.tolist()}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"dtype", "values"}:
-        return np.asarray(value["values"], dtype=np.dtype(value["dtype"]))
-    return {key: _decoded(entry) for key, entry in value.items()}

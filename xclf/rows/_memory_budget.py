@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from xclf._warnings import warn_caller
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?) ?([kmgt]?)(i?b)?", re.IGNORECASE)
 
@@ -79,9 +80,8 @@ class MemoryBudget:
             self.chunk = min(self.chunk or fewer * bytes_per_row, fewer * bytes_per_row)
             warned, self.warned = self.warned, True
         if not warned:
-            warnings.warn(
+            warn_caller(
                 f"out of memory in a chunk of {rows} rows: going on with {fewer} rows at a time",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return fewer

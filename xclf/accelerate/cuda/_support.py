@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from xclf._array_api import cuda, library, loaded, namespace, out_of_memory
+from xclf._warnings import warn_caller
 from xclf.accelerate._registry import VARIABLE, Accelerator, Request
 
 
@@ -59,9 +59,8 @@ def switch_off(accelerator: Accelerator, error: Exception) -> None:
         ) from error
     first = next(iter(str(error).strip().splitlines()), "")
     accelerator.disable(f"{type(error).__name__}: {first}")
-    warnings.warn(
+    warn_caller(
         f"{accelerator.name} is off for the rest of this process ({accelerator.failure}): the "
         "formulas take its place, with the same results",
         RuntimeWarning,
-        stacklevel=2,
     )
