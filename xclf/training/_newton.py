@@ -91,9 +91,11 @@ class _Point(NamedTuple):
 
 
 class _Proof(NamedTuple):
-    """l^2 with rounding and what the ridge hides, and the inverse Hessian."""
+    """l^2 with rounding, what lies along directions without curvature at most, and the inverse
+    Hessian."""
 
     square: float
+    hidden: float
     inverse: np.ndarray
 
 
@@ -231,8 +233,8 @@ class Newton:
         shared = theta.mean(axis=0)
         square += 2.0 * float(np.sum(self.penalty * shared * shared)) * c
         size = (theta**2 + step.change[present] ** 2).ravel() / step.unit**2
-        square += 4.0 * step.ridge * float(size.sum())
-        return _Proof(square, inverse.reshape(c, m, c, m))
+        hidden = 4.0 * step.ridge * float(size.sum())
+        return _Proof(square, hidden, inverse.reshape(c, m, c, m))
 
     def _hessian(self, d: np.ndarray) -> np.ndarray:
         """(C m, C m) of the classes of the rows."""
@@ -268,7 +270,7 @@ class Newton:
         product = most * math.sqrt(proof.square)
         if not product < 0.9:
             return math.inf
-        return proof.square / (2.0 * (1.0 + math.log1p(-product) / 3.0))
+        return proof.square / (2.0 * (1.0 + math.log1p(-product) / 3.0)) + proof.hidden
 
     def _square(self, matrix: np.ndarray) -> np.ndarray:
         """(N,): z^T matrix z of every row."""
@@ -280,10 +282,12 @@ def minimise(
     w: np.ndarray,
     b: np.ndarray,
     tol: float,
+    promise: float,
     most: int,
     watch: Callable[[float], bool],
 ) -> Ended:
-    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective.
+    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective; where
+    rounding ends it before, `promise` times will do.
 
     most : steps at most;  watch : is given the objective after each, and says whether to stop
     """
@@ -315,7 +319,8 @@ def minimise(
                 best, proven = ended, at
         if math.isinf(best.gap) and proven.step is not None:
             best = best._replace(gap=newton.bound(newton.proof(proven)))
-    return best._replace(steps=steps)
+    near = SAFETY * best.gap <= promise * best.value
+    return best._replace(steps=steps, converged=best.converged or near)
 
 
 def _at(newton: Newton, theta: np.ndarray) -> _Point:
@@ -343,7 +348,7 @@ def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point
         gap = newton.bound(proof)
         # It needs an optimum at finite weights. Where scores may grow for ever, as in exp(-t), the
         # steps have length 1 and gain what is left: l^2.
-        flat = proof.square <= tol / 8.0 * at.value and at.step.reach <= 1.5
+        flat = proof.square + proof.hidden <= tol / 8.0 * at.value and at.step.reach <= 1.5
         converged = converged or SAFETY * gap <= tol * at.value or flat
     return Ended(w, b, at.value, gap, bool(converged), 0), at
 

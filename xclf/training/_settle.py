@@ -159,7 +159,7 @@ def _newton(
     b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
     newton = Newton(head, keep)
     most = min(max_iter - result.n_iter, MOST_STEPS)
-    ended = minimise(newton, w, b, tol, most, watch)
+    ended = minimise(newton, w, b, tol, promise(tol), most, watch)
     layer = Layer(
         from_host(ended.w, like), from_host(ended.b[:, None], like) if network.bias else None
     )
