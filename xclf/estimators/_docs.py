@@ -25,7 +25,10 @@ tol : float, default=None
 batch_size : int, default=None
     Rows of a minibatch (200).
 learning_rate : float, default=None
-    0.01 for sgd, momentum and nesterov, 0.001 for rmsprop and adam.
+    0.01 for sgd, momentum and nesterov, 0.001 for rmsprop and adam. With the hinge of a linear
+    model the former are at most margin / m, with its squared hinge 1 / (C m), where m is at least
+    the largest eigenvalue of X^T X / N, from a sample of rows; `partial_fit`, which has not seen
+    all rows, takes 0.01.
 momentum : float, default=None
     Of the solvers "momentum" and "nesterov" (0.9).
 lr_schedule : {"constant", "cosine", "exponential"}, default=None

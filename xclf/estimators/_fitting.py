@@ -16,6 +16,7 @@ from xclf._array_api import Array
 from xclf._heads import is_per_head, per_head
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._labels import mean_one, row_weights
+from xclf.estimators._rates import learning_rates
 from xclf.estimators._settings import Settings, resolve
 from xclf.kernels import one_hot
 from xclf.objectives import Layer, Loss, Network, loss_named, loss_parameters
@@ -308,8 +309,11 @@ def _spec(
     train: np.ndarray | None = None
     validation: Rows | None = None
     if not first.full_batch:
-        plan = _plan(heads, beside, one_epoch)
         train, validation = _training_rows(first, rows, rng, one_epoch)
+        rates = [head.settings.learning_rate for head in heads]
+        if not one_epoch:
+            rates = learning_rates(network, heads, rows, train)
+        plan = _plan(heads, beside, rates, one_epoch)
     return FitSpec(
         len(heads),
         network,
@@ -327,7 +331,10 @@ def _spec(
 
 
 def _plan(
-    heads: Sequence[Head], beside: Callable[[list[float]], Any], one_epoch: bool
+    heads: Sequence[Head],
+    beside: Callable[[list[float]], Any],
+    rates: list[float],
+    one_epoch: bool,
 ) -> MinibatchPlan:
     settings = heads[0].settings
 
@@ -340,7 +347,7 @@ def _plan(
         rule=settings.solver.make_rule(
             **{name: column([own[name] for own in rules]) for name in rules[0]}
         ),
-        rate=column([head.settings.learning_rate for head in heads]),
+        rate=column(rates),
         batch_size=min(settings.batch_size, len(heads[0].index)),
         epochs=1 if one_epoch else settings.max_iter,
         schedule=settings.lr_schedule,

@@ -28,5 +28,8 @@ class Hinge(Loss):
     def error_cost(self) -> Any:
         return self.margin
 
+    def rate_limit(self, classes: int) -> Any:
+        return self.margin  # a step then moves scores about as far as the margin is wide
+
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> None:
         """None: piecewise linear. The augmented Lagrangian has a curvature of its own."""

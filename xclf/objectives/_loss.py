@@ -83,6 +83,11 @@ class Loss(ABC):
         (K,) where a parameter is."""
 
     @abstractmethod
+    def rate_limit(self, classes: int) -> Any:
+        """The largest default learning rate of a linear model whose features have the second moment
+        1 in every direction: a number, or (K,); infinite where larger rates do no harm."""
+
+    @abstractmethod
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array | None:
         """sum_i w_i H_i (*heads, C, C), with H_i the Hessian of L in the scores (*heads, C, n), or
         a positive semidefinite stand-in, which may be zero; None of a loss that is not curved."""

@@ -28,6 +28,9 @@ class Softmax(Loss):
     def error_cost(self) -> float:
         return math.log(2.0)
 
+    def rate_limit(self, classes: int) -> float:
+        return math.inf  # the gradient is bounded, and vanishes where rows are classified
+
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array:
         """sum_i w_i (diag(p_i) - p_i p_i^T)."""
         xp = namespace(scores)

@@ -29,6 +29,9 @@ class SquaredHinge(Loss):
     def error_cost(self) -> Any:
         return self.margin**2
 
+    def rate_limit(self, classes: int) -> float:
+        return 1.0 / classes  # 2 / L: the Hessian's largest eigenvalue is 2 C
+
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array:
         """sum_i w_i sum_j 2 (e_j - e_y)(e_j - e_y)^T over pairs with a positive margin: the
         generalised Hessian."""

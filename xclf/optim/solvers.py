@@ -17,12 +17,14 @@ class Solver:
         whose method the loss names
     learning_rate : default of a minibatch solver
     parameters : parameters of the rule that estimators set; each may be one number for each head
+    scale_free : whether the size of a step is the rate, whatever the gradient's
     """
 
     name: str
     rule: type[Rule] | None = None
     learning_rate: float = 0.0
     parameters: tuple[str, ...] = ()
+    scale_free: bool = False
 
     def __post_init__(self) -> None:
         if self.rule is not None and not self.learning_rate > 0.0:
@@ -47,7 +49,7 @@ SOLVERS = {
         Solver("sgd", SGD, 1e-2),
         Solver("momentum", Momentum, 1e-2, ("momentum",)),
         Solver("nesterov", Nesterov, 1e-2, ("momentum",)),
-        Solver("rmsprop", RMSProp, 1e-3),
-        Solver("adam", Adam, 1e-3),
+        Solver("rmsprop", RMSProp, 1e-3, scale_free=True),
+        Solver("adam", Adam, 1e-3, scale_free=True),
     )
 }
