@@ -32,13 +32,7 @@ from xclf.training.problem import Problem
 #: Parameters, entries of X and multiply-adds of a Hessian, up to which it is worth its time.
 MOST_PARAMETERS, MOST_FEATURES, MOST_OPERATIONS = 1500, 1 << 22, 4e9
 
-#: Steps at most, and those that a fit may take to come closer once its estimate is good enough.
-MOST_STEPS, LAST_STEPS = 200, 4
-
-#: How many times a bound is to be below what it has to prove: it is itself subject to rounding.
-SAFETY = 2.0
-
-_EPS = 2.0**-52
+EPS = 2.0**-52
 
 # Share of the diagonal that is added to it, against directions without curvature.
 _RIDGE = 1e-14
@@ -49,25 +43,8 @@ _PASS_OVERHEAD = 4e7
 # Entries of the products of probabilities and features that are in memory at once.
 _MIXED = 1 << 20
 
-# A class without weight is in no row, and its bias best at minus infinity: so far below the rest
-# the exponential is 0.
-_ABSENT = 800.0
 
-
-class Ended(NamedTuple):
-    """Where Newton's method ended: raw weights (C, D) and biases (C,) as the model stores them, the
-    objective, a bound on what it stands above the optimum (infinite without one), the gradient's
-    max-norm in raw coordinates, whether the optimum is as near as asked for, steps taken."""
-
-    w: np.ndarray
-    b: np.ndarray
-    value: float
-    gap: float
-    converged: bool
-    steps: int
-
-
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """Newton step (C, m), l^2, the most that the step changes scores, and the Hessian's Cholesky
     factor in units of its diagonal: H + ridge = (L / unit) (L / unit)^T."""
 
@@ -79,7 +56,7 @@ class _Step(NamedTuple):
     ridge: float
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
     """theta (C, m), the objective, its gradient, p - y (N, C), and the step from there, None
     without one."""
 
@@ -87,10 +64,10 @@ class _Point(NamedTuple):
     value: float
     grad: np.ndarray
     d: np.ndarray
-    step: _Step | None
+    step: Step | None
 
 
-class _Proof(NamedTuple):
+class Proof(NamedTuple):
     """l^2 with rounding, what lies along directions without curvature at most, and the inverse
     Hessian."""
 
@@ -144,7 +121,7 @@ class Newton:
         spread = top * np.sqrt(self.share @ (x / top) ** 2)
         # A spread at rounding level of the mean is that of a constant column.
         size = np.abs(mean)
-        unknown = ~(spread > 10.0 * _EPS * size) | ~np.isfinite(spread)
+        unknown = ~(spread > 10.0 * EPS * size) | ~np.isfinite(spread)
         self.scale = np.where(unknown, np.where(size > 0.0, size, 1.0), spread)
         x /= self.scale
         self.z = np.concatenate([x, np.ones((len(x), 1))], axis=1) if self.bias else x
@@ -198,7 +175,7 @@ class Newton:
         grad = (d * self.share[:, None]).T @ self.z + 2.0 * self.penalty * theta
         return value, grad, d
 
-    def step(self, grad: np.ndarray, d: np.ndarray) -> _Step | None:
+    def step(self, grad: np.ndarray, d: np.ndarray) -> Step | None:
         """The Newton step from where the gradient is `grad`; None where there is none."""
         hessian = self._hessian(d)
         flat = grad[self.present].ravel()
@@ -215,9 +192,9 @@ class Newton:
         change[self.present] = -(unit * back).reshape(-1, grad.shape[1])
         moved = self.z @ change[self.present].T
         reach = float(np.max(moved.max(axis=1) - moved.min(axis=1)))
-        return _Step(change, float(along @ along), reach, factor, unit, ridge)
+        return Step(change, float(along @ along), reach, factor, unit, ridge)
 
-    def proof(self, at: _Point) -> _Proof:
+    def proof(self, at: Point) -> Proof:
         """What is certain of the step from `at`."""
         assert at.step is not None
         step, (c, m) = at.step, (int(self.present.sum()), self.z.shape[1])
@@ -227,14 +204,14 @@ class Newton:
         inverse *= step.unit
         theta, present = at.theta[self.present], self.present
         off = (np.abs(at.d[:, present]) * self.share[:, None]).T @ np.abs(self.z)
-        off = 4.0 * _EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()
+        off = 4.0 * EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()
         square = (math.sqrt(step.square) + math.sqrt(float(np.diagonal(inverse) @ off**2))) ** 2
         # What all classes have in common costs penalty alone.
         shared = theta.mean(axis=0)
         square += 2.0 * float(np.sum(self.penalty * shared * shared)) * c
         size = (theta**2 + step.change[present] ** 2).ravel() / step.unit**2
         hidden = 4.0 * step.ridge * float(size.sum())
-        return _Proof(square, hidden, inverse.reshape(c, m, c, m))
+        return Proof(square, hidden, inverse.reshape(c, m, c, m))
 
     def _hessian(self, d: np.ndarray) -> np.ndarray:
         """(C m, C m) of the classes of the rows."""
@@ -261,7 +238,7 @@ class Newton:
         hessian[np.diag_indices(c * m)] += np.tile(2.0 * self.penalty, c)
         return np.asarray(hessian)
 
-    def bound(self, proof: _Proof) -> float:
+    def bound(self, proof: Proof) -> float:
         """At most P - P* where the step of `proof` starts; infinite where nothing is known."""
         diagonal = [self._square(proof.inverse[j, :, j, :]) for j in range(len(proof.inverse))]
         # Without what two classes have in common, a pair's change is at most the sum of both.
@@ -275,95 +252,6 @@ class Newton:
     def _square(self, matrix: np.ndarray) -> np.ndarray:
         """(N,): z^T matrix z of every row."""
         return np.asarray(np.maximum(np.sum((self.z @ matrix) * self.z, axis=1), 0.0))
-
-
-def minimise(
-    newton: Newton,
-    w: np.ndarray,
-    b: np.ndarray,
-    tol: float,
-    promise: float,
-    most: int,
-    watch: Callable[[float], bool],
-) -> Ended:
-    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective; where
-    rounding ends it before, `promise` times will do.
-
-    most : steps at most;  watch : is given the objective after each, and says whether to stop
-    """
-    with np.errstate(all="ignore"):
-        best, at = _judge(newton, newton.inside(w, b), tol)
-        proven = at
-        zero = np.zeros_like(at.theta)
-        if not (best.converged or at.value <= newton.value(zero)):
-            at = _at(newton, zero)
-        steps = final = 0
-        while not best.converged and steps < most and at.step is not None:
-            near = at.step.square <= tol * at.value and at.step.reach <= 1.0
-            final += near or final > 0
-            theta = _search(newton, at)
-            if at.value < newton.separated or theta is None or final > LAST_STEPS:
-                break
-            steps += 1
-            if final or steps == most:
-                ended, at = _judge(newton, theta, tol)
-                if ended.converged or ended.value < best.value:
-                    best, proven = ended, at
-            else:
-                at = _at(newton, theta)
-            if watch(at.value):
-                break
-        if not best.converged and not final:
-            ended, at = _judge(newton, at.theta, tol)
-            if ended.value < best.value:
-                best, proven = ended, at
-        if math.isinf(best.gap) and proven.step is not None:
-            best = best._replace(gap=newton.bound(newton.proof(proven)))
-    near = SAFETY * best.gap <= promise * best.value
-    return best._replace(steps=steps, converged=best.converged or near)
-
-
-def _at(newton: Newton, theta: np.ndarray) -> _Point:
-    value, grad, d = newton.gradient(theta)
-    step = newton.step(grad, d) if math.isfinite(value) else None
-    if step is not None and not math.isfinite(step.square):
-        step = None
-    return _Point(theta, value if math.isfinite(value) else math.inf, grad, d, step)
-
-
-def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, _Point]:
-    """What theta comes to as the model stores it, and the point that this is."""
-    w, b = newton.outside(theta)
-    b = b - b[newton.present].mean()
-    if not newton.present.all():
-        low = newton.z @ newton.inside(w, b)[newton.present].T
-        b = np.where(newton.present, b, float(low.max(axis=1).min()) - _ABSENT)
-        w = np.where(newton.present[:, None], w, 0.0)
-    w, b = newton.stored(w, b)
-    at = _at(newton, newton.inside(w, b))
-    gap, converged = math.inf, at.value == 0.0
-    # The bound is at least half the square, and takes as long as the Hessian.
-    if at.step is not None and at.step.square <= tol * at.value:
-        proof = newton.proof(at)
-        gap = newton.bound(proof)
-        # It needs an optimum at finite weights. Where scores may grow for ever, as in exp(-t), the
-        # steps have length 1 and gain what is left: l^2.
-        flat = proof.square + proof.hidden <= tol / 8.0 * at.value and at.step.reach <= 1.5
-        converged = converged or SAFETY * gap <= tol * at.value or flat
-    return Ended(w, b, at.value, gap, bool(converged), 0), at
-
-
-def _search(newton: Newton, at: _Point) -> np.ndarray | None:
-    """theta after a step that lowers the objective, to rounding; None without one."""
-    assert at.step is not None
-    derivative, length = float(np.sum(at.grad * at.step.change)), 1.0
-    noise = 64.0 * _EPS * abs(at.value)
-    for _ in range(60):
-        trial = newton.balanced(at.theta + length * at.step.change)
-        if newton.value(trial) <= at.value + 1e-4 * length * derivative + noise:
-            return np.asarray(trial)
-        length *= 0.5
-    return None
 
 
 def _factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:

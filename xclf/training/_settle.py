@@ -10,7 +10,8 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer
-from xclf.training._newton import MOST_STEPS, Newton, is_small, minimise
+from xclf.training._newton import Newton, is_small
+from xclf.training._newton_steps import MOST_STEPS, minimise
 from xclf.training._smoothed_hinge import widest
 from xclf.training._softmax_gap import CurvatureAt, Spread, as_stored, certify, stored
 from xclf.training.events import FitResult, Monitor
