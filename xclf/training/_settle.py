@@ -66,7 +66,8 @@ def settle(
     settled, _ = _certified(wide, results, tol, dtype, curvature_at)
     small, uncertain = is_small(wide), []
     for k, result in enumerate(settled):
-        if result.converged or results[k].reason not in (CONVERGED, ROUNDING, SLOW):
+        ended = results[k].reason
+        if ended != SLOW and (result.converged or ended not in (CONVERGED, ROUNDING)):
             continue
         if small:
             settled[k] = _newton(
