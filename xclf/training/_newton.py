@@ -107,7 +107,7 @@ class Newton:
 
     def __init__(self, problem: Problem, stored: Callable[..., Any]) -> None:
         network, self.stored = problem.objective.network, stored
-        x, y, weights = _on_host(problem)
+        x, y, weights = on_host(problem)
         self.share = weights / weights.sum()
         self.classes, self.bias = network.widths[1], network.bias
         mean = self.share @ x
@@ -268,7 +268,7 @@ def _factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
     return None, 0.0
 
 
-def _on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(x (n, D), labels (n,), weights (n,)) of the rows that have weight, as they are."""
     rows, classes = problem.rows, problem.objective.network.widths[-1]
     parts: list[tuple[np.ndarray, ...]] = []

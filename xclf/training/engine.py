@@ -15,9 +15,9 @@ from xclf.accelerate import Request, select
 from xclf.objectives import Hinge, Loss, Network, Objective, Softmax
 from xclf.optim import Solver, State
 from xclf.rows import Rows, blas_threads, own_threads
-from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import fit_certified, fit_lbfgs
+from xclf.training.hinge import fit_hinge
 from xclf.training.minibatch import fit_minibatch
 from xclf.training.problem import Problem
 from xclf.training.steps import MinibatchPlan
@@ -42,7 +42,7 @@ class Method(NamedTuple):
 METHODS = {
     "lbfgs": Method(fit_lbfgs),
     "certified_lbfgs": Method(fit_certified, widens=True, losses=(Softmax,)),
-    "augmented_lagrangian": Method(fit_augmented_lagrangian, True, True, (Hinge,)),
+    "augmented_lagrangian": Method(fit_hinge, True, True, (Hinge,)),
 }
 
 

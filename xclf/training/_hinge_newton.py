@@ -1,0 +1,309 @@
+"""Newton's method for a linear hinge model of few rows: steps of a proximal method of multipliers.
+
+With rows t_i in an orthonormal basis of the features and multipliers a_ij in [0, 1], the hinge's
+proximal form
+
+    phi(v, b) = sum_i w_i sum_j max_a (a m_ij - mu/2 (a - a0_ij)^2)  +  reg |v|^2 + rho/2 |b - b0|^2
+
+is piecewise quadratic. Newton steps with an exact line search minimise it, then the multipliers
+a0 <- a and b0 <- b move, and mu shrinks if that gained little. Only the pairs (i, j) with a strictly
+between its bounds have curvature: a step solves either a system of as many equations, or conjugate
+gradients with the mean of the class curvature as preconditioner. All lengths are in units of the
+problem: on separable rows, where multipliers scale with reg, the steps do not depend on it.
+Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such problems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+# Steps at most between two moves of the multipliers, and those in a row without a smaller gradient.
+_INNER, _IDLE = 60, 8
+# An inner solve ends when its share of the gap is this share of what the move changes.
+_INNER_SHARE = 0.1
+# Shares of the slack that a move may leave, and how the smoothing shrinks then.
+_SHRINK = ((0.1, 1.0), (0.6, 0.3), (0.95, 0.1), (np.inf, 0.01))
+# Curvature of the biases beside that of a pair, where no pair between its bounds has any.
+_BIAS = 1e-8
+# Rounds of conjugate gradients at most, and those that a step is assumed to take.
+_ROUNDS, _USUAL = 500, 100
+# Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
+# scaled equations are solved, if they are so many at most, with a ridge against rounding.
+_STIFF, _MOST_EQUATIONS, _RIDGE = 1e8, 2000, 1e-14
+# Singular values below this share of the largest are rounding; of columns of alike size.
+_RANK, _ALIKE = 1e-15, 1e3
+
+
+class Gap(NamedTuple):
+    """An objective, and three parts of an estimate of what it stands above the optimum: slack of
+    the multipliers, gradient, and what the next move of multipliers and biases changes."""
+
+    value: float
+    slack: float
+    residual: float
+    change: float
+
+    @property
+    def total(self) -> float:
+        return self.slack + self.residual
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Rows t (n, r) = u Q in the principal axes Q (D, r) of their features u (n, D).
+
+    labels (n,) of `classes`;  share : of the weight of each, sum 1;  spectrum (r,) : share-weighted
+    mean squares of t;  mask (n, C) : true classes;  bias : whether the model has biases
+    """
+
+    t: np.ndarray
+    axes: np.ndarray
+    labels: np.ndarray
+    share: np.ndarray
+    spectrum: np.ndarray
+    mask: np.ndarray
+    bias: bool
+
+    @classmethod
+    def of(
+        cls, u: np.ndarray, labels: np.ndarray, share: np.ndarray, classes: int, bias: bool
+    ) -> Basis:
+        root = np.sqrt(share)[:, None]
+        left, size, axes = _svd(root * u)
+        kept = size > _RANK * size.max(initial=0.0)
+        axes = axes[:, kept]
+        mask = labels[:, None] == np.arange(classes)
+        t = left[:, kept] * size[kept] / root
+        return cls(t, axes, labels, share, size[kept] ** 2, mask, bias)
+
+    def spread(self, scores: np.ndarray) -> np.ndarray:
+        """Scores (n, C) less that of the true class, in place."""
+        scores -= np.take_along_axis(scores, self.labels[:, None], axis=1)
+        return scores
+
+    def gathered(self, a: np.ndarray) -> np.ndarray:
+        """The gradient in the scores, from numbers a (n, C) of the pairs: 0 for the true class."""
+        return np.where(self.mask, -a.sum(axis=1, keepdims=True), a)
+
+
+def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(U, s, V) with a = U diag(s) V^T.
+
+    Jacobi's method where columns differ by orders of magnitude: it is as good for the small ones.
+    """
+    norms = np.linalg.norm(a, axis=0)
+    norms = norms[norms > 0.0]
+    if not len(norms):
+        return np.zeros((len(a), 0)), np.zeros(0), np.zeros((a.shape[1], 0))
+    if norms.max() > _ALIKE * norms.min():
+        wide = a.shape[0] < a.shape[1]
+        out = scipy.linalg.lapack.dgejsv(np.asfortranarray(a.T if wide else a), joba=2)
+        size, left, right, work, _, info = out
+        if info == 0:
+            size = size * (work[0] / work[1])
+            return (right, size, left) if wide else (left, size, right)
+    left, size, right = np.linalg.svd(a, full_matrices=False)
+    return left, size, right.T
+
+
+class HingeNewton:
+    """One head on its way: v (C, r), b (C,), their margins m (n, C), multipliers a (n, C)."""
+
+    def __init__(
+        self, basis: Basis, reg: float, margin: float, v: np.ndarray, b: np.ndarray
+    ) -> None:
+        self.basis, self.reg, self.margin = basis, reg, margin
+        self.v, self.b = v, b
+        self.anchor, self.centre = np.zeros(basis.mask.shape), b
+        self.square = float(basis.spectrum.sum())
+        # What a multiplier's whole range changes the margin of its own row by.
+        self.mu = max(margin, self.square * float(basis.share.max()) / reg)
+        self.inner = self.idle = self.moves = 0
+        self.least = self.last = np.inf
+        self._place()
+
+    def _place(self) -> None:
+        basis = self.basis
+        self.m = basis.spread(basis.t @ self.v.T + self.b)
+        self.m += self.margin
+        self.m[basis.mask] = 0.0
+        self.wanted = self.anchor + self.m / self.mu
+        self._clip()
+
+    def _clip(self) -> None:
+        self.rho = _BIAS * float(self.basis.share.min()) / self.mu
+        self.a = np.clip(self.wanted, 0.0, 1.0)
+        self.a[self.basis.mask] = 0.0
+        g = self.basis.gathered(self.a * self.basis.share[:, None])
+        self.flow = g.sum(axis=0) if self.basis.bias else np.zeros(len(self.b))
+        self.gv = g.T @ self.basis.t + 2.0 * self.reg * self.v
+        self.gb = self.flow + self.rho * (self.b - self.centre) * self.basis.bias
+
+    def gap(self) -> Gap:
+        """Of the present point and its multipliers."""
+        share, hinge = self.basis.share, np.maximum(self.m, 0.0)
+        penalty = self.reg * float(np.sum(self.v * self.v))
+        value = float(share @ hinge.sum(axis=1)) + penalty
+        slack = float(share @ (hinge - self.a * self.m).sum(axis=1))
+        moved = np.where(self.basis.mask, 0.0, self.a - self.anchor)
+        change = 0.5 * self.mu * float(share @ (moved * moved).sum(axis=1))
+        far = float(np.abs(self.m).max(initial=0.0)) + self.margin
+        residual = float(np.sum(self.gv * self.gv)) / (4.0 * self.reg)
+        residual += 0.5 * float(np.abs(self.flow).sum()) * far
+        return Gap(value, slack, residual, change)
+
+    def advance(self, gap: Gap, tol: float) -> None:
+        """Move the multipliers if the inner solve has ended at `gap`; a Newton step in any case."""
+        goal = _INNER_SHARE * max(min(gap.change, gap.slack), 0.3 * tol * gap.value)
+        self.idle = self.idle + 1 if gap.residual > 0.9 * self.least else 0
+        self.least = min(self.least, gap.residual)
+        if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
+            kept = gap.slack / self.last
+            self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
+            self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
+            self.moves += 1
+            self.anchor, self.centre = self.a, self.b
+            self._place()
+        self.inner += 1
+        dv, db = self._step(goal / max(gap.residual, 1e-300))
+        length, dm = self._search(dv, db)
+        self.v, self.b = self.v + length * dv, self.b + length * db
+        # Computed anew, rounding of m over mu would be that of a, and too much for large features.
+        self.m += length * dm
+        self.wanted += (length / self.mu) * dm
+        self._clip()
+
+    def _step(self, wanted: float) -> tuple[np.ndarray, np.ndarray]:
+        basis, (n, r), c = self.basis, self.basis.t.shape, len(self.b)
+        free = (self.wanted > 0.0) & (self.wanted < 1.0) & ~basis.mask
+        count = int(free.sum())
+        if not count:
+            return -self.gv / (2.0 * self.reg), -self.gb / self.rho
+        exact = count**2 * (count / 3 + 2 * r)
+        stiff = float(basis.spectrum.max()) / (2.0 * self.reg * self.mu)
+        if stiff > _STIFF and c * (r + 1) <= _MOST_EQUATIONS:
+            return self._solve_scaled(free)
+        if exact <= _USUAL * 4 * c * r * (n + c) and stiff <= _STIFF:
+            return self._solve(free)
+        return self._conjugate_gradients(free, min(1e-2, max(1e-6, 0.1 * wanted)))
+
+    def _solve(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The step from the equations of the pairs between their bounds."""
+        basis = self.basis
+        i, j = np.nonzero(free)
+        own, t = basis.labels[i], basis.t[i]
+        sign = np.zeros((len(i), len(self.b)))
+        sign[np.arange(len(i)), j] = 1.0
+        sign[np.arange(len(i)), own] = -1.0
+        matrix = (sign @ sign.T) * (t @ t.T) / (2.0 * self.reg)
+        matrix[np.diag_indices(len(i))] += self.mu / basis.share[i]
+        along = np.einsum("pr,pr->p", t, self.gv[j] - self.gv[own]) / (2.0 * self.reg)
+        factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        q = scipy.linalg.cho_solve(factor, np.c_[sign, along], check_finite=False)
+        db = np.zeros(len(self.b))
+        if basis.bias:
+            schur = sign.T @ q[:, :-1]
+            schur[np.diag_indices(len(db))] += self.rho
+            db = np.linalg.lstsq(schur, sign.T @ q[:, -1] - self.gb, rcond=1e-15)[0]
+        q = q[:, :-1] @ db - q[:, -1]
+        return -(self.gv + (sign * q[:, None]).T @ t) / (2.0 * self.reg), db
+
+    def _solve_scaled(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The step from the Hessian, scaled so that features of any size are alike."""
+        basis, c = self.basis, len(self.b)
+        weight = free * (basis.share / self.mu)[:, None]
+        ridge, grad = np.full(basis.t.shape[1], 2.0 * self.reg), self.gv
+        t = basis.t
+        if basis.bias:
+            t, ridge = np.c_[t, np.ones(len(t))], np.append(ridge, self.rho)
+            grad = np.c_[grad, self.gb]
+        m = t.shape[1]
+        hessian = np.zeros((c, m, c, m))
+        for j in range(c):
+            hessian[j, range(m), j, range(m)] += ridge
+            for k in range(j):
+                both = np.where(basis.mask[:, j], weight[:, k], basis.mask[:, k] * weight[:, j])
+                rows = np.flatnonzero(both)
+                block = t[rows].T @ (t[rows] * both[rows, None])
+                hessian[j, :, k, :] = hessian[k, :, j, :] = -block
+                hessian[j, :, j, :] += block
+                hessian[k, :, k, :] += block
+        hessian = hessian.reshape(c * m, c * m)
+        unit = 1.0 / np.sqrt(np.diagonal(hessian))
+        hessian = hessian * unit[:, None] * unit
+        hessian[np.diag_indices(c * m)] += _RIDGE
+        factor = scipy.linalg.cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
+        step = -unit * scipy.linalg.cho_solve(factor, unit * grad.ravel(), check_finite=False)
+        step = step.reshape(c, m)
+        return (step[:, :-1], step[:, -1]) if basis.bias else (step, np.zeros(c))
+
+    def _conjugate_gradients(self, free: np.ndarray, eta: float) -> tuple[np.ndarray, np.ndarray]:
+        basis, penalty = self.basis, 2.0 * self.reg
+        weight = free * (basis.share / self.mu)[:, None]
+        flows = basis.mask.T.astype(float) @ weight
+        flows += flows.T
+        values, classes = np.linalg.eigh(np.diag(flows.sum(axis=1)) - flows)
+        values = np.maximum(values, 0.0)
+        # Biases are a last column of v.
+        t = np.c_[basis.t, np.ones(len(basis.t))] if basis.bias else basis.t
+        spectrum, ridge = basis.spectrum, np.full(basis.t.shape[1], penalty)
+        left = -self.gv
+        if basis.bias:
+            spectrum, ridge = np.append(spectrum, 1.0), np.append(ridge, self.rho)
+            left = np.c_[left, -self.gb]
+        scale = 1.0 / (values[:, None] * spectrum + ridge)
+        x = np.zeros_like(left)
+        z = classes @ ((classes.T @ left) * scale)
+        p, square = z, float(np.sum(left * z))
+        goal = eta * square
+        for _ in range(_ROUNDS):
+            d = basis.spread(t @ p.T)
+            d *= weight
+            h = basis.gathered(d).T @ t
+            h += ridge * p
+            length = square / float(np.sum(p * h))
+            x += length * p
+            left -= length * h
+            z = classes @ ((classes.T @ left) * scale)
+            before, square = square, float(np.sum(left * z))
+            if square <= goal:
+                break
+            p = z + square / before * p
+        return (x[:, :-1], x[:, -1]) if basis.bias else (x, np.zeros(len(self.b)))
+
+    def _search(self, dv: np.ndarray, db: np.ndarray) -> tuple[float, np.ndarray]:
+        """The length of a step that minimises phi along it, and its change of the margins."""
+        basis = self.basis
+        dm = basis.spread(basis.t @ dv.T + db)
+        other = ~basis.mask
+
+        def slope(length: float) -> float:
+            a = np.clip(self.wanted + (length / self.mu) * dm, 0.0, 1.0)
+            return float(basis.share @ (a * dm * other).sum(axis=1)) + plain + length * square
+
+        plain = 2.0 * self.reg * float(np.sum(self.v * dv))
+        plain += self.rho * float((self.b - self.centre) @ db)
+        square = 2.0 * self.reg * float(np.sum(dv * dv)) + self.rho * float(db @ db)
+        low, high, first = 0.0, 1.0, slope(0.0)
+        at_low, at_high = first, slope(1.0)
+        if abs(at_high) <= 0.1 * abs(first):
+            return 1.0, dm
+        while at_high < 0.0 and high < 1e6:
+            low, at_low, high = high, at_high, 2.0 * high
+            at_high = slope(high)
+        length = high
+        for _ in range(30):
+            share = -at_low / (at_high - at_low) if at_high > at_low else 0.5
+            length = low + (high - low) * min(max(share, 0.05), 0.95)
+            here = slope(length)
+            if abs(here) <= 0.05 * abs(first):
+                break
+            if here < 0.0:
+                low, at_low = length, here
+            else:
+                high, at_high = length, here
+        return length, dm
