@@ -162,7 +162,7 @@ class HingeNewton:
         self.idle = self.idle + 1 if gap.residual > 0.9 * self.least else 0
         self.least = min(self.least, gap.residual)
         if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
-            kept = gap.slack / self.last
+            kept = gap.slack / self.last if self.last > 0.0 else 0.0
             self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
             self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
             self.moves += 1
@@ -223,15 +223,16 @@ class HingeNewton:
             grad = np.c_[grad, self.gb]
         m = t.shape[1]
         hessian = np.zeros((c, m, c, m))
-        for j in range(c):
-            hessian[j, range(m), j, range(m)] += ridge
-            for k in range(j):
-                both = np.where(basis.mask[:, j], weight[:, k], basis.mask[:, k] * weight[:, j])
-                rows = np.flatnonzero(both)
-                block = t[rows].T @ (t[rows] * both[rows, None])
-                hessian[j, :, k, :] = hessian[k, :, j, :] = -block
-                hessian[j, :, j, :] += block
-                hessian[k, :, k, :] += block
+        every = np.arange(c)
+        hessian[:, range(m), :, range(m)] += ridge[:, None, None] * np.eye(c)
+        for k in range(c):
+            rows = np.flatnonzero(basis.mask[:, k] & free.any(axis=1))
+            weighted = weight[rows][:, :, None] * t[rows][:, None, :]
+            blocks = (weighted.reshape(len(rows), c * m).T @ t[rows]).reshape(c, m, m)
+            hessian[every, :, every, :] += blocks
+            hessian[k, :, k, :] += blocks.sum(axis=0)
+            hessian[:, :, k, :] -= blocks
+            hessian[k] -= blocks.transpose(1, 0, 2)
         hessian = hessian.reshape(c * m, c * m)
         unit = 1.0 / np.sqrt(np.diagonal(hessian))
         hessian = hessian * unit[:, None] * unit

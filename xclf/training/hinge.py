@@ -31,12 +31,13 @@ from xclf.training.problem import Problem
 #: Rows, entries of X, and entries of X times classes, up to which a problem is small.
 MOST_ROWS, MOST_FEATURES, MOST_PRODUCTS = 2000, 1 << 21, 1 << 26
 
-# What the estimated gap is to be, relative: the optimum up to rounding.
-_GOAL = 1e-10
+# What the estimated gap is to be, relative: the optimum up to rounding; where that proves nothing
+# less may, down to a share that is rounding.
+_GOAL, _LEAST_GOAL = 1e-10, 1e-12
 # Moves of the multipliers without half the gap, after which rounding is to blame: near, and far.
 _PATIENCE, _NEAR, _HARD = 5, 1e-5, 60
 # Units in the last place that stored parameters grow by, to meet the margins in spite of rounding.
-_GROWTH = (0, 1, 2, 4, 8, 16, 64, 256, 1024)
+_GROWTH = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 1 << 13, 1 << 16, 1 << 20)
 
 # Share of the objective above which the rounding of a column's gradient is looked at, and products
 # that this may take.
@@ -122,11 +123,8 @@ class SmallHinge:
         self.margin = float(np.ravel(to_host(loss.margin))[0])  # type: ignore[attr-defined]
         self.classes, self.bias = network.widths[1], network.bias
         self.scale = np.ones(x.shape[1]) if network.scale is None else to_host(network.scale)
-        self.centre = np.zeros(x.shape[1])
-        for _ in range(2 * self.bias):  # twice: of large numbers the mean is off by more than one
-            mean = self.share @ x  # rounding
-            self.centre, x = self.centre + mean, x - mean
-        self.u = x / self.scale
+        self.centre = self.share @ x if self.bias else np.zeros(x.shape[1])
+        self.u = (x - self.centre) / self.scale
         # A class that no row is in takes no part: its bias is so low that it meets all margins.
         there = np.bincount(y, minlength=self.classes) > 0
         self.present = np.flatnonzero(there | (not self.bias))
@@ -161,9 +159,9 @@ class SmallHinge:
                 self._prove(self.newton.v, self.newton.b, goal)
                 if self.proven(tol):
                     return CONVERGED
-                if spent:
+                if spent or goal < _LEAST_GOAL:
                     return ROUNDING
-                goal *= 0.1
+                goal *= 0.01
             if self.steps >= max_iter:
                 return f"reached max_iter={max_iter}" if max_iter else STOPPED
             self.newton.advance(gap, goal)
@@ -265,12 +263,19 @@ class SmallHinge:
             gap += float(np.sum((residual + rounding) ** 2)) / (4.0 * reg)
             norm = float(residual.max(initial=0.0))
             if self.bias:
-                flow = g.sum(axis=0)
-                push = 0.5 * float(np.sum(np.abs(flow) + 2 * outer * np.abs(g).sum(axis=0)))
+                wide = self._wide_gradient()
+                flow = wide.sum(axis=0).astype(float)
+                unit = float(np.finfo(wide.dtype).eps) * (len(share) + 8)
+                push = 0.5 * float(np.sum(np.abs(flow) + unit * np.abs(g).sum(axis=0)))
                 gap = self._with_biases(gap, push, value, v, b_here)
                 norm = max(norm, float(np.abs(flow).max()))
         value = value if math.isfinite(value) else math.inf
         return Proof(w, b, value, gap if gap <= value else value, norm)
+
+    def _wide_gradient(self) -> np.ndarray:
+        """The gradient in the scores (n, C'), with all digits there are."""
+        weights = self.weights.astype(np.longdouble)
+        return self.basis.gathered(self.newton.a * (weights / weights.sum())[:, None])
 
     def _refine(
         self, columns: np.ndarray, residual: np.ndarray, rounding: np.ndarray, v: np.ndarray
@@ -278,10 +283,8 @@ class SmallHinge:
         """Compute the residual of a few large columns again, with all digits there are."""
         if not 0 < len(columns) * self.basis.mask.size <= _REFINED:
             return
-        wide = np.longdouble
-        share = self.weights.astype(wide) / self.weights.astype(wide).sum()
+        wide, g = np.longdouble, self._wide_gradient()
         u = (self.x[:, columns].astype(wide) - self.centre[columns]) / self.scale[columns]
-        g = self.basis.gathered(self.newton.a.astype(wide) * share[:, None])
         exact = g.T @ u + 2.0 * self.reg * v[:, columns].astype(wide)
         residual[:, columns] = exact.astype(float)
         unit = len(u) * float(np.finfo(wide).eps) + _EPS / 2
