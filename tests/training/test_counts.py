@@ -153,6 +153,7 @@ def test_a_full_batch_svm_reads_once_an_evaluation(monkeypatch):
     from xclf.training._certificate import Certificate
     from xclf.training._smoothed_hinge import SmoothedHinge
 
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
     seen, proofs = _evaluations(monkeypatch, SmoothedHinge), []
     solved = _eigenproblems(monkeypatch)
     original = Certificate.bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from xclf import SVMClassifier, TwoLayerClassifier, load
 
 # The reference is a feasible point of the primal: at or above the optimum, by less than this share.
 CLOSE = 1e-8
+
+#: Rows up to which Newton's method is the one, for either method.
+METHODS = {"few": 2000, "many": 0}
 
 
 @functools.cache
@@ -70,9 +74,11 @@ def _case(name, reg, **options):
     return model, value, _optimum(name, reg)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("reg", [1e-1, 1e-2])
 @pytest.mark.parametrize("name", CASES)
-def test_the_gap_of_a_converged_fit(name, reg):
+def test_the_gap_of_a_converged_fit(name, reg, method, monkeypatch):
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", METHODS[method])
     tol = 1e-4 if name == "float32" else 1e-6
     model, value, best = _case(name, reg)
     assert model.converged_
@@ -82,10 +88,11 @@ def test_the_gap_of_a_converged_fit(name, reg):
     assert model.objective_ - model.dual_gap_ <= best
 
 
-@pytest.mark.parametrize("max_iter", [1, 3, 10, 20])
+@pytest.mark.parametrize("method, max_iter", [*product(METHODS, [1, 3, 10]), ("many", 20)])
 @pytest.mark.parametrize("name", CASES)
-def test_the_gap_of_a_fit_cut_short_is_true_too(name, max_iter):
+def test_the_gap_of_a_fit_cut_short_is_true_too(name, method, max_iter, monkeypatch):
     """And the warning says how large it is."""
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", METHODS[method])
     with pytest.warns(ConvergenceWarning, match="at most .* above the optimum"):
         model, value, best = _case(name, 1e-2, max_iter=max_iter, tol=1e-12)
     assert not model.converged_

@@ -47,6 +47,8 @@ _SHARPER = 0.3
 # A small problem is solved exactly after a round that ends near the optimum (`solve_at`). If that
 # fails, it is tried again this much nearer.
 _EXACT_SOLVE_RETRY = 0.1
+# Passes for each iteration of `max_iter` after which a fit ends all the same.
+_PASSES = 3
 # A relative gap that is rounding.
 _EXACT = 1e-11
 # The most evaluations to wait after a certificate that was not enough; it doubles from `pause`.
@@ -61,7 +63,8 @@ def fit_augmented_lagrangian(
     Heads share the rows and nothing else: each has its own smoothing, moves its multipliers when
     its own inner solve is good enough, and leaves the batch at its own end.
 
-    max_iter : inner L-BFGS iterations of a head in all
+    max_iter : inner L-BFGS iterations of a head in all; a head also ends after three times as many
+        passes over the rows, most of which line searches take then
 
     A linear model with reg > 0 has converged when `dual_gap` is at most `tol` times the objective.
     Both are certified (`Certificate`): computed in the widest dtype, at the parameters that come
@@ -98,7 +101,7 @@ class _AugmentedLagrangianFit:
         self.whole, self.tol, self.max_iter, self.monitor = problem, tol, max_iter, monitor
         self.results: list[FitResult | None] = [None] * count
         self.waiting: list[tuple[int, Array, float, PerRow]] = []
-        self.steps = 0
+        self.steps = self.passes = 0
         loss: Any = problem.objective.loss  # a hinge, with its margin
         margin = np.zeros(count) + to_host(loss.margin)
         reg = np.zeros(count) + to_host(problem.objective.reg)
@@ -181,6 +184,7 @@ class _AugmentedLagrangianFit:
                 self.inner.use_full_eigenbasis()
                 self.lbfgs.precondition = self.spectral = self.inner.precondition
             at, evaluations = self.lbfgs.advance(), evaluations + 1
+            self.passes += 1
             heads.n_iter = heads.n_iter + (at.moved & ~heads.ended)
             heads.since_move, heads.wait = heads.since_move + 1, heads.wait - 1
             stopped = bool((at.moved & ~heads.ended).any()) and self._record(at)
@@ -282,7 +286,7 @@ class _AugmentedLagrangianFit:
             [
                 finite & np.where(self._certifiable, self._certified, near),
                 np.full(len(near), stopped),
-                heads.n_iter >= self.max_iter,
+                (heads.n_iter >= self.max_iter) | (self.passes >= _PASSES * self.max_iter),
                 ~finite,
                 heads.rounds >= np.where(self._certifiable & ~small, _HARD, _PATIENCE),
             ],

@@ -35,7 +35,7 @@ MOST_ROWS, MOST_FEATURES, MOST_PRODUCTS = 2000, 1 << 21, 1 << 26
 # less may, down to a share that is rounding.
 _GOAL, _LEAST_GOAL = 1e-10, 1e-12
 # Moves of the multipliers without half the gap, after which rounding is to blame: near, and far.
-_PATIENCE, _NEAR, _HARD = 5, 1e-5, 60
+_PATIENCE, _NEAR, _HARD = 5, 1e-5, 25
 # Units in the last place that stored parameters grow by, to meet the margins in spite of rounding.
 _GROWTH = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 1 << 13, 1 << 16, 1 << 20)
 
@@ -151,9 +151,9 @@ class SmallHinge:
             gap = self.newton.gap()
             if gap.value < self.lowest[0]:
                 self.lowest = gap.value, self.newton.v, self.newton.b
-            if gap.total < 0.5 * least:
-                least, at = gap.total, self.newton.moves
-            patience = _PATIENCE if least <= _NEAR * gap.value else _HARD
+            if gap.total < 0.5 * least * gap.value:
+                least, at = gap.total / gap.value, self.newton.moves
+            patience = _PATIENCE if least <= _NEAR else _HARD
             spent = self.newton.moves - at > patience or not math.isfinite(gap.value)
             if gap.total <= goal * gap.value or spent:
                 self._prove(self.newton.v, self.newton.b, goal)
