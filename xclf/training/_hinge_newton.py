@@ -6,10 +6,10 @@ proximal form
     phi(v, b) = sum_i w_i sum_j max_a (a m_ij - mu/2 (a - a0_ij)^2)  +  reg |v|^2 + rho/2 |b - b0|^2
 
 is piecewise quadratic. Newton steps with an exact line search minimise it, then the multipliers
-a0 <- a and b0 <- b move, and mu shrinks if that gained little. Only the pairs (i, j) with a strictly
-between its bounds have curvature: a step solves either a system of as many equations, or conjugate
-gradients with the mean of the class curvature as preconditioner. All lengths are in units of the
-problem: on separable rows, where multipliers scale with reg, the steps do not depend on it.
+a0 <- a and b0 <- b move, and mu shrinks if that gained little. Only pairs (i, j) with a strictly
+between its bounds have curvature. A step comes from a system of as many equations, from the scaled
+Hessian, or from conjugate gradients with the mean class curvature as preconditioner. All lengths
+are in units of the problem: on separable rows, where multipliers scale with reg, the steps do not depend on it.
 Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such problems.
 """
 
@@ -233,11 +233,11 @@ class HingeNewton:
             hessian[k, :, k, :] += blocks.sum(axis=0)
             hessian[:, :, k, :] -= blocks
             hessian[k] -= blocks.transpose(1, 0, 2)
-        hessian = hessian.reshape(c * m, c * m)
-        unit = 1.0 / np.sqrt(np.diagonal(hessian))
-        hessian = hessian * unit[:, None] * unit
-        hessian[np.diag_indices(c * m)] += _RIDGE
-        factor = scipy.linalg.cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
+        matrix = hessian.reshape(c * m, c * m)
+        unit = 1.0 / np.sqrt(np.diagonal(matrix))
+        matrix = matrix * unit[:, None] * unit
+        matrix[np.diag_indices(c * m)] += _RIDGE
+        factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
         step = -unit * scipy.linalg.cho_solve(factor, unit * grad.ravel(), check_finite=False)
         step = step.reshape(c, m)
         return (step[:, :-1], step[:, -1]) if basis.bias else (step, np.zeros(c))

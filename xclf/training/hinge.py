@@ -55,12 +55,11 @@ def fit_hinge(
         `fit_augmented_lagrangian`
     """
     if not is_small(problem):
-        return fit_augmented_lagrangian(
-            problem, theta, tol=tol, max_iter=max_iter, monitor=monitor
-        )
+        return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     results: list[FitResult] = []
     wide, dtype = widest(problem), problem.rows.dtype
-    head, steps, reason = None, 0, ""
+    head: SmallHinge | None = None
+    steps, reason = 0, ""
     for k in range(int(theta.shape[0])):
         head = SmallHinge(wide.take_heads(np.asarray([k])), theta[k, :], dtype, head)
         if reason != "interrupted":
@@ -106,7 +105,7 @@ class Proof(NamedTuple):
 class SmallHinge:
     """One head of a small problem: rows in float64 on the host, centred if there are biases.
 
-    theta : (P,) where it starts;  dtype : that models keep;  like : another head, whose basis may do
+    theta : (P,) where it starts;  dtype : that models keep;  like : a head whose basis may do
     """
 
     def __init__(
@@ -129,16 +128,19 @@ class SmallHinge:
         there = np.bincount(y, minlength=self.classes) > 0
         self.present = np.flatnonzero(there | (not self.bias))
         self.y = np.searchsorted(self.present, y)
-        if like is not None and np.array_equal(like.share, self.share):
-            self.basis = like.basis
-        else:
-            self.basis = Basis.of(self.u, self.y, self.share, len(self.present), self.bias)
+        same = like is not None and np.array_equal(like.share, self.share)
+        self.basis: Basis = (
+            like.basis
+            if like is not None and same
+            else Basis.of(self.u, self.y, self.share, len(self.present), self.bias)
+        )
         raw = network.raw(network.layers(theta))[0]
         w = np.asarray(to_host(raw.w), dtype=float)
         b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
         v = (w * self.scale)[self.present] @ self.basis.axes
         self.newton = HingeNewton(self.basis, self.reg, self.margin, v, self._placed(w, b))
-        self.steps, self.best, self.dual = 0, None, 0.0
+        self.steps, self.dual = 0, 0.0
+        self.best: Proof | None = None
         self.lowest = (math.inf, self.newton.v, self.newton.b)
 
     def run(self, tol: float, max_iter: int, monitor: Monitor, before: int, heads: int) -> str:
@@ -275,7 +277,7 @@ class SmallHinge:
     def _wide_gradient(self) -> np.ndarray:
         """The gradient in the scores (n, C'), with all digits there are."""
         weights = self.weights.astype(np.longdouble)
-        return self.basis.gathered(self.newton.a * (weights / weights.sum())[:, None])
+        return np.asarray(self.basis.gathered(self.newton.a * (weights / weights.sum())[:, None]))
 
     def _refine(
         self, columns: np.ndarray, residual: np.ndarray, rounding: np.ndarray, v: np.ndarray
