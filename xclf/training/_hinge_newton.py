@@ -9,7 +9,8 @@ is piecewise quadratic. Newton steps with an exact line search minimise it, then
 a0 <- a and b0 <- b move, and mu shrinks if that gained little. Only pairs (i, j) with a strictly
 between its bounds have curvature. A step comes from a system of as many equations, from the scaled
 Hessian, or from conjugate gradients with the mean class curvature as preconditioner. All lengths
-are in units of the problem: on separable rows, where multipliers scale with reg, the steps do not depend on it.
+are in units of the problem: on separable rows, where multipliers scale with reg, the steps do not
+depend on it.
 Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such problems.
 """
 
