@@ -1,9 +1,9 @@
 """The backends every test runs on, as fixtures.
 
-A test that takes `backend`, `xp` or `device` runs once per backend. One that cannot be used here
-skips, and says why; the environment variable XCLF_REQUIRE, a comma list of backend names
-(`XCLF_REQUIRE=cupy,torch`), turns the skip of those into a failure, so that a machine bought for
-its GPU cannot pass without it.
+A test that takes `backend`, `xp` or `device` runs once per backend. Those of a backend that cannot
+be used here are not collected: a line at the end says why, and how many they are. The environment
+variable XCLF_REQUIRE, a comma list of backend names (`XCLF_REQUIRE=cupy,torch`), makes each of them
+a failure, so that a machine bought for its GPU cannot pass without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pretend_cupy
 import pytest
-from backends import Backend, required_backends, why_missing
+from backends import Backend, required_backends, usable_or_required, why_missing
 
 if pretend_cupy.wanted():
     pretend_cupy.install()
@@ -37,15 +37,51 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Module scope: the value holds no state, and Hypothesis may draw many examples inside one test.
-@pytest.fixture(params=list(Backend), ids=str, scope="module")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        # Module scope: the value holds no state, and Hypothesis may draw many examples in one test.
+        metafunc.parametrize(
+            "backend", usable_or_required(), ids=str, indirect=True, scope="module"
+        )
+
+
+@pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Backend:
     reason = why_missing(request.param)
     if reason is not None:
-        if request.param.value in required_backends():
-            pytest.fail(f"XCLF_REQUIRE names {request.param}, which is missing: {reason}")
-        pytest.skip(f"{request.param}: {reason}")
+        pytest.fail(f"XCLF_REQUIRE names {request.param}, which is missing: {reason}")
     return request.param
+
+
+_NOT_RUN = pytest.StashKey[dict[str, int]]()
+"""By the line about a missing backend, its tests: as many as NumPy has."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    specs = (getattr(item, "callspec", None) for item in session.items)
+    count = sum(spec is not None and spec.params.get("backend") is Backend.NUMPY for spec in specs)
+    if count:
+        missing = [each for each in Backend if each not in usable_or_required()]
+        lines = {f"{each} is missing ({why_missing(each)})": count for each in missing}
+        session.config.stash[_NOT_RUN] = lines
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist hands its lines to the one that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["not_run"] = session.config.stash.get(_NOT_RUN, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    if getattr(node, "workeroutput", None):
+        node.config.stash[_NOT_RUN] = node.workeroutput.get("not_run", {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line, count in config.stash.get(_NOT_RUN, {}).items():
+        terminalreporter.write_line(f"{line}: {count} tests not run")
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,13 @@ def why_missing(backend: Backend) -> str | None:
     return None
 
 
+@functools.cache
+def usable_or_required() -> list[Backend]:
+    """Those whose tests are collected."""
+    required = required_backends()
+    return [each for each in Backend if why_missing(each) is None or each.value in required]
+
+
 def required_backends() -> set[str]:
     """The names in XCLF_REQUIRE; an unknown one is an error, lest a slip require nothing."""
     names = {name.strip() for name in os.environ.get("XCLF_REQUIRE", "").split(",")} - {""}
