@@ -19,6 +19,7 @@ from helpers import (
     reduce,
     squared_hinge_rows,
 )
+from pairwise import pairwise
 
 from xclf.kernels import cross_entropy, hinge, log_softmax, proximal_hinge, squared_hinge
 
@@ -93,10 +94,9 @@ def test_classes_first(backend, kernel, axis, dtype):
             )
 
 
-@kernels
-@layouts
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("weights_of", ["nobody", "rows", "heads"])
+@pairwise(
+    kernel=KERNELS, layout=[*LAYOUTS], reduction=REDUCTIONS, weights_of=["nobody", "rows", "heads"]
+)
 def test_labels_and_weights_per_head(backend, kernel, layout, reduction, weights_of, dtype):
     scores, labels, weights = _heads(dtype)
     w = {"nobody": None, "rows": weights[0], "heads": weights}[weights_of]
@@ -121,9 +121,7 @@ def test_labels_shared_by_the_heads(backend, kernel, layout, dtype):
         _check(backend, kernel, layout, scores, form, expected)
 
 
-@layouts
-@pytest.mark.parametrize("kernel", [hinge, squared_hinge], ids=lambda k: k.__name__)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pairwise(kernel=[hinge, squared_hinge], layout=[*LAYOUTS], reduction=REDUCTIONS)
 def test_a_margin_per_head(backend, kernel, layout, reduction, dtype):
     scores, labels, weights = _heads(dtype, MARGINS)
     expected = _expected(kernel, scores, labels, reduction, weights, MARGINS)

@@ -13,6 +13,7 @@ from helpers import (
     proximal_rows,
     proximal_value,
 )
+from pairwise import pairwise
 
 from xclf.kernels import hinge, proximal_hinge
 
@@ -27,9 +28,7 @@ def _dyadic_case(dtype, seed=0):
     return scores, labels, np.abs(dyadic(rng, (N, C), dtype)) / 4
 
 
-@pytest.mark.parametrize("smoothing", [0.25, 1.0, 8.0])
-@pytest.mark.parametrize("margin", [0.5, 1.0])
-@pytest.mark.parametrize("form", ["integers", "mask"])
+@pairwise(smoothing=[0.25, 1.0, 8.0], margin=[0.5, 1.0], form=["integers", "mask"])
 def test_exact_against_the_oracle(backend, smoothing, margin, form, dtype):
     scores, labels, anchor = _dyadic_case(dtype)
     want = proximal_rows(scores, labels, anchor, smoothing, margin)
