@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from cli_cases import NAMES, ROWS, blobs, write_csv, write_npz
+from pairwise import pairwise
 
 import xclf
 
@@ -52,9 +53,7 @@ def same(found: dict[str, list], expected: dict[str, np.ndarray], text: bool) ->
 
 
 # 120 rows: chunks that end with the rows, that leave a rest, one chunk.
-@pytest.mark.parametrize("chunk", [40, 50, 1000])
-@pytest.mark.parametrize("labels", ["int", "str"])
-@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+@pairwise(suffix=[".npy", ".csv", ".parquet"], labels=["int", "str"], chunk=[40, 50, 1000])
 def test_labels_probabilities_and_the_best_in_every_format(
     shell, models, monkeypatch, suffix, labels, chunk
 ):

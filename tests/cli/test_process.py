@@ -86,7 +86,14 @@ CTRL_C = "signal.raise_signal(signal.SIGINT)"
 
 
 # The first import of the package, one of the middle, the shell's own, and one during the command.
-@pytest.mark.parametrize("name", ["array_api_compat", "safetensors", "typer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "array_api_compat",
+        pytest.param("safetensors", marks=pytest.mark.long),
+        pytest.param("typer", marks=pytest.mark.long),
+    ],
+)
 def test_ctrl_c_during_the_imports_is_one_line(tmp_path, name):
     status, out, err = ended(with_module(tmp_path, name, CTRL_C))
     assert (status, out, err) == (130, "", "xclf: interrupted\n")

@@ -7,11 +7,9 @@
 
 #include <ucontext.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -78,9 +76,24 @@ inline bool released(std::vector<Thread>& threads) {
     return true;
 }
 
+// Marsaglia's xorshift, in place of <random>, which is most of the time that a compilation takes.
+struct Draw {
+    unsigned state;
+    unsigned below(std::size_t count) {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        return state % count;
+    }
+};
+
+inline void shuffle(std::vector<Thread*>& order, Draw& draw) {
+    for (std::size_t left = order.size(); left > 1; --left)
+        std::swap(order[left - 1], order[draw.below(left)]);
+}
+
 // All threads of one block, from barrier to barrier.
-inline Fault run_block(std::vector<Thread>& threads, std::vector<char>& stacks,
-                       std::mt19937& draw) {
+inline Fault run_block(std::vector<Thread>& threads, std::vector<char>& stacks, Draw& draw) {
     // What no thread has written yet is NaN, or -1.
     std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
     std::vector<Thread*> order;
@@ -94,7 +107,7 @@ inline Fault run_block(std::vector<Thread>& threads, std::vector<char>& stacks,
         order.push_back(&thread);
     }
     do {
-        std::shuffle(order.begin(), order.end(), draw);
+        shuffle(order, draw);
         for (Thread* thread : order) {
             if (thread->state != running) continue;
             current = thread;
@@ -145,7 +158,7 @@ int sizes_of(void (*)(Given...), int* sizes) {
             }                                                                                      \
         std::vector<char> stacks(threads.size() * stack_bytes);                                     \
         gridDim = {grid[0], grid[1], 1};                                                           \
-        std::mt19937 draw(seed);                                                                   \
+        Draw draw{2654435769u * (2 * seed + 1)};                                                   \
         for (unsigned y = 0; y < grid[1]; ++y)                                                      \
             for (unsigned x = 0; x < grid[0]; ++x) {                                                \
                 blockIdx = {x, y, 0};                                                              \
