@@ -9,12 +9,14 @@ a failure, so that a machine bought for its GPU cannot pass without it.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import Any
 
 import numpy as np
 import pretend_cupy
 import pytest
+import threadpoolctl
 from backends import Backend, required_backends, usable_or_required, why_missing
 
 if pretend_cupy.wanted():
@@ -32,6 +34,10 @@ with contextlib.suppress(ImportError):
 
 def pytest_configure(config: pytest.Config) -> None:
     required_backends()
+    if hasattr(config, "workerinput") and "OPENBLAS_NUM_THREADS" not in os.environ:
+        # One of several processes of pytest-xdist: their threads would wait for each other.
+        threadpoolctl.threadpool_limits(1)
+        os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A shell's background jobs ignore Ctrl-C, and so do their children; tests send it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

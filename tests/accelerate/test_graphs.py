@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import itertools
 import sys
 import weakref
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import numpy as np
 import pretend_cupy
 import pytest
 from device_accelerators import host
+from pairwise import pairwise
 from taped import Blas
 
 from xclf import _array_api
@@ -57,13 +57,12 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("left", "right"), SHAPES)
-@pytest.mark.parametrize("layouts", [*itertools.product(LAYOUTS, LAYOUTS)], ids="-".join)
-def test_products(cupy, left, right, layouts, dtype):
+@pairwise(shapes=SHAPES, one=LAYOUTS, other=LAYOUTS)
+def test_products(cupy, shapes, one, other, dtype):
     rng = np.random.default_rng(0)
     # Small integers: products are exact, in whatever order they are added up.
-    a, b = (rng.integers(-9, 10, shape).astype(dtype) for shape in (left, right))
-    parts = (laid_out(cupy, values, how) for values, how in zip((a, b), layouts, strict=True))
+    a, b = (rng.integers(-9, 10, shape).astype(dtype) for shape in shapes)
+    parts = laid_out(cupy, a, one), laid_out(cupy, b, other)
     out = products(cupy).matmul(*parts)
     assert out.dtype == dtype
     assert out.flags.c_contiguous

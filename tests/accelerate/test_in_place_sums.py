@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers import assert_close_max_norm
+from pairwise import pairwise
 
 from xclf.accelerate import Request, select
 from xclf.accelerate.cpu import hinge_proximal_sums, softmax_in_place, softmax_row_sums
@@ -62,7 +63,7 @@ def test_extremes_in_place(dtype):
     assert got[0, 0] == pytest.approx(2 * np.exp(-40.0), rel=1e-6)
 
 
-places = pytest.mark.parametrize("place", ["raw", "standardised", "scaled, no biases", "no biases"])
+PLACES = ["raw", "standardised", "scaled, no biases", "no biases"]
 
 
 def _network(place, features, classes):
@@ -79,10 +80,7 @@ def _rows(n, features, classes, dtype, weights=None, mask=True):
     return Rows(x, one_hot(np, labels, classes) if mask else labels, weights, np.dtype(dtype))
 
 
-@dtypes
-@pytest.mark.parametrize("heads", [(), (1,), (4,)])
-@places
-@pytest.mark.parametrize("mask", [True, False])
+@pairwise(dtype=[np.float32, np.float64], heads=[(), (1,), (4,)], place=PLACES, mask=[True, False])
 def test_softmax_sums_are_those_of_the_formula(heads, place, mask, dtype):
     network = _network(place, 6, 4)
     theta = RNG.normal(size=(*heads, network.size))
@@ -96,11 +94,13 @@ def test_softmax_sums_are_those_of_the_formula(heads, place, mask, dtype):
         assert_close_max_norm(np.atleast_1d(one), np.atleast_1d(other), 50 * np.finfo(dtype).eps)
 
 
-@dtypes
-@pytest.mark.parametrize("weights", ["none", "rows", "heads"])
-@pytest.mark.parametrize("classes", [3, 100])
-@places
-@pytest.mark.parametrize("relaxation", [None, 1.0, 1.6])
+@pairwise(
+    dtype=[np.float32, np.float64],
+    weights=["none", "rows", "heads"],
+    classes=[3, 100],
+    place=PLACES,
+    relaxation=[None, 1.0, 1.6],
+)
 def test_hinge_sums_are_those_of_the_formula(weights, dtype, classes, place, relaxation):
     heads, n, network = 3, 50, _network(place, 4, classes)
     size = {"none": None, "rows": n, "heads": (heads, n)}[weights]

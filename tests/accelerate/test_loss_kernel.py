@@ -333,9 +333,7 @@ def test_errors_are_those_of_the_formula(cupy, labels, weights, reduction, error
         loss_in_place(Softmax(), scores, labels, weights=weights, reduction=reduction)
 
 
-@pairwise(
-    dtype=["float32", "float64"], loss=[Softmax, Hinge, SquaredHinge], is_mask=[True, False]
-)
+@pairwise(dtype=["float32", "float64"], loss=[Softmax, Hinge, SquaredHinge], is_mask=[True, False])
 def test_it_compiles_for_a_gpu_without_a_warning(dtype, loss, is_mask, tmp_path):
     variant = Variant.of(dtype, loss, is_mask, 10 if is_mask else 1000)
     nvcc = shutil.which("nvcc")

@@ -11,6 +11,7 @@ import pretend_cupy
 import pytest
 from device_accelerators import host
 from helpers import assert_close_max_norm, assert_relative, gamma
+from pairwise import pairwise
 
 from xclf import accelerators
 from xclf.accelerate import Request, select
@@ -31,11 +32,13 @@ def chosen_score(x, loss, classes=3, dtype=None):
     return select(request).operations.score
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("masked", [False, True], ids=["integers", "mask"])
-@pytest.mark.parametrize("widths", [(4, 3), (4, 5, 3)], ids=["linear", "net"])
-@pytest.mark.parametrize("heads", [(), (1,), (3,)], ids=["no-heads", "one", "three"])
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pairwise(
+    name=[*LOSSES],
+    masked=[False, True],
+    widths=[(4, 3), (4, 5, 3)],
+    heads=[(), (1,), (3,)],
+    bias=[True, False],
+)
 def test_objectives_are_the_same_with_it_and_without(
     cupy, monkeypatch, switched_on, name, masked, widths, heads, bias
 ):

@@ -36,7 +36,7 @@ def drawn(shell: Shell, model, name: str, *options) -> str:
     output = shell.good("plot", "m", "--out", name, *options)
     pixels = matplotlib.image.imread(name)
     assert min(pixels.shape[:2]) > 300
-    assert len(np.unique(pixels[..., :3] @ [1.0, 3.0, 7.0])) > 10  # colours
+    assert len(np.unique(pixels[::5, ::5, :3] @ [1.0, 3.0, 7.0])) > 10  # colours
     assert output.startswith(f"wrote {name}: ")
     return output
 

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pytest
 from helpers import affine_rows, assert_same_kind, dyadic, l2_value
+from pairwise import pairwise
 
 from xclf.objectives import Layer, Network
 
@@ -20,7 +21,7 @@ LINEAR, NET = (D, C), (D, H, C)
 
 widths_ = pytest.mark.parametrize("widths", [LINEAR, NET], ids=["linear", "net"])
 bias_ = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-heads_ = pytest.mark.parametrize("heads", [(), (1,), (3,)], ids=["one", "K=1", "K=3"])
+HEADS = [(), (1,), (3,)]
 
 
 def _case(network, heads=(), dtype=np.float64, seed=0):
@@ -78,9 +79,7 @@ def test_the_flat_layout_is_weights_by_rows_then_biases(widths, bias):
             assert got.b is None
 
 
-@widths_
-@bias_
-@heads_
+@pairwise(widths=[LINEAR, NET], bias=[True, False], heads=HEADS)
 def test_flatten_undoes_layers(backend, widths, bias, heads, dtype):
     network = Network(widths, bias=bias)
     theta, _, _ = _case(network, heads, dtype)
@@ -93,9 +92,7 @@ def test_flatten_undoes_layers(backend, widths, bias, heads, dtype):
         np.testing.assert_array_equal(backend.to_host(flat), theta)
 
 
-@widths_
-@bias_
-@heads_
+@pairwise(widths=[LINEAR, NET], bias=[True, False], heads=HEADS)
 def test_forward_and_backward_are_the_loops(backend, widths, bias, heads, dtype):
     network = Network(widths, bias=bias)
     theta, x, dscores = _case(network, heads, dtype)
@@ -113,9 +110,7 @@ def test_forward_and_backward_are_the_loops(backend, widths, bias, heads, dtype)
         np.testing.assert_array_equal(backend.to_host(gradient)[head], want)
 
 
-@widths_
-@bias_
-@pytest.mark.parametrize("heads", [(), (3,)], ids=["one", "K=3"])
+@pairwise(widths=[LINEAR, NET], bias=[True, False], heads=[(), (3,)])
 def test_shift_and_scale_are_standardised_rows(backend, widths, bias, heads, dtype):
     """Scales are powers of two and shifts dyadic: the folding is exact too."""
     shift, scale = np.array([1.0, -2, 0, 0.5, 3]), np.array([1.0, 2, 0.5, 4, 1])
@@ -187,10 +182,7 @@ def test_products_run_in_the_dtype_of_the_rows(backend, widths):
     assert network.flatten(network.backward(dscores, tape)).dtype == backend.dtype("float32")
 
 
-@widths_
-@bias_
-@heads_
-@pytest.mark.parametrize("per_head", [False, True])
+@pairwise(widths=[LINEAR, NET], bias=[True, False], heads=HEADS, per_head=[False, True])
 def test_the_penalty_leaves_biases_alone(backend, widths, bias, heads, per_head):
     network = Network(widths, bias=bias)
     theta, _, _ = _case(network, heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from pairwise import pairwise
 
 from xclf.training._flow_repair import balance, imbalance
 
@@ -56,10 +56,12 @@ def check(a, labels, weights):
     return out, inner, outer
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("kind", ["mixed", "inside", "bounds", "zero", "one"])
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("n_classes", [2, 4, 9])
+@pairwise(
+    weighted=[True, False],
+    kind=["mixed", "inside", "bounds", "zero", "one"],
+    seed=range(5),
+    n_classes=[2, 4, 9],
+)
 def test_any_multipliers_can_be_repaired(kind, weighted, seed, n_classes):
     check(*rows_of(seed, n_classes, kind=kind, weighted=weighted))
 

@@ -11,6 +11,7 @@ from backends import Backend
 from counting import NAMESPACE, counted, counting
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from helpers import assert_close_max_norm, run_epoch
+from pairwise import pairwise
 
 from xclf.kernels import one_hot
 from xclf.objectives import LOSSES, Network, Objective, loss_named
@@ -86,10 +87,7 @@ def _alone(rule, network, k, loss="softmax", weights=None, rates=RATES, **option
     return result, monitor
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("loss", list(LOSSES))
-@pytest.mark.parametrize("widths", [(5, 3), (5, 6, 3)], ids=["linear", "net"])
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+@pairwise(rule=RULES, loss=[*LOSSES], widths=[(5, 3), (5, 6, 3)], weights=[None, WEIGHTS])
 def test_heads_are_single_fits(backend, rule, loss, widths, weights):
     network = Network(widths)
     rates = RATES / 5 if loss == "squared_hinge" else RATES  # its gradient grows with the scores
@@ -131,9 +129,7 @@ def test_some_rows_are_the_fit_to_those_alone():
 WILD = np.array([0.05, 1e200, 0.01, 0.1])
 
 
-@pytest.mark.parametrize("rule", [SGD(), Momentum()], ids=["sgd", "momentum"])
-@pytest.mark.parametrize("loss", ["softmax", "hinge"])
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+@pairwise(rule=[SGD(), Momentum()], loss=["softmax", "hinge"], weights=[None, WEIGHTS])
 def test_a_head_that_diverges_ends_alone(backend, rule, loss, weights):
     network = Network((5, 3))
     results, monitor = _together(backend, rule, network, loss, weights, WILD)
@@ -217,9 +213,7 @@ def test_ctrl_c_keeps_the_best_of_every_head():
         assert got.objective == pytest.approx(min(curve[:3]), rel=1e-11)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
-@pytest.mark.parametrize("threads", [2, 3, 9])
+@pairwise(rule=RULES, weights=[None, WEIGHTS], threads=[2, 3, 9])
 def test_shares_of_the_heads_for_threads_change_nothing(monkeypatch, rule, weights, threads):
     network, seen = Network((5, 3)), []
     whole, one = _together(NUMPY, rule, network, "hinge", weights, WILD)

@@ -10,6 +10,7 @@ import pytest
 from backends import Backend
 from estimator_cases import blobs, problem_on
 from helpers import assert_close_max_norm, run_epoch, softmax_rows, squared_hinge_rows
+from pairwise import pairwise
 
 from xclf.objectives import Network
 from xclf.optim import SGD, Adam, Momentum, Nesterov, RMSProp, rate_factor
@@ -96,9 +97,7 @@ def test_the_squared_hinge_by_nesterov_is_the_plain_loop(backend, weights):
     assert_close_max_norm(backend.to_host(result.theta), want, 1e-11)
 
 
-@rules
-@pytest.mark.parametrize("widths", [(5, 3), (5, 6, 3)], ids=["linear", "net"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
+@pairwise(rule=RULES, widths=[(5, 3), (5, 6, 3)], schedule=["constant", "cosine", "exponential"])
 def test_traces_of_twenty_steps_are_those_of_numpy(backend, rule, widths, schedule):
     plan = _plan(rule, schedule=schedule)
     got, there = _fit(plan, backend, widths, weights=WEIGHTS)

@@ -12,6 +12,7 @@ from counting import NAMESPACE, counted, counting
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, one_torch_thread, small  # noqa: F401
 from helpers import run_epoch
+from pairwise import pairwise
 
 from xclf import SoftmaxClassifier, _array_api
 from xclf.kernels import one_hot
@@ -105,9 +106,7 @@ def test_rows_that_widen_on_the_device(backend, dtype):
     _assert_same_bits(backend, *fits)
 
 
-@rules
-@nets
-@pytest.mark.parametrize("loss", ["softmax", "hinge"])
+@pairwise(rule=RULES, widths=[(D, C), (D, 5, C)], loss=["softmax", "hinge"])
 def test_heads_trained_together(backend, rule, widths, loss):
     """(K, P): each with its own penalty, rate and row weights."""
     resident, streamed = _two(backend, widths, heads=3, loss=loss)

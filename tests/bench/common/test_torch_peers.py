@@ -88,6 +88,7 @@ def assert_same(found, wanted):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_compiled_step_is_the_eager_step():
     assert_same(trained(steps_of(torch).compiled("aot_eager")), trained(steps_of(torch).eager()))
 

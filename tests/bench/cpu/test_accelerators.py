@@ -19,6 +19,7 @@ def switch(monkeypatch):
     return made
 
 
+@pytest.mark.long
 def test_every_fit_with_and_without_each(switch, tmp_path, capsys):
     found = run(tmp_path, *WORDS, "--data", "digits", "iris")["results"]
     assert [one["name"] for one in found["accelerators"]] == ["tiles", "in place", "graphs"]

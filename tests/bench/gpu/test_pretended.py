@@ -13,6 +13,8 @@ import xclf
 from bench.gpu import checks
 from bench.gpu.entries import ON
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # The clock and the random numbers, which nothing but the benchmarks asks for.

@@ -132,6 +132,7 @@ def test_another_machine_installs_anew_and_does_nothing_else_again(script, tmp_p
 
 
 @bash
+@pytest.mark.long
 def test_quick_stages_end_in_one_archive(script, tmp_path):
     (tmp_path / "test_a.py").write_text(
         "def test_numpy():\n    pass\n\ndef test_other():\n    pass\n"
