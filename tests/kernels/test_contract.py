@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import (
     GRADIENT_BOUND,
+    KERNELS,
     assert_close_max_norm,
     assert_relative,
     assert_same_kind,
@@ -27,7 +28,6 @@ from xclf.kernels import (
 )
 
 N, C = 6, 5
-KERNELS = [hinge, squared_hinge, cross_entropy]
 kernels = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
 
 

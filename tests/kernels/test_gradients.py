@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import (
+    KERNELS,
     assert_close_max_norm,
     assert_relative,
     loss_bound,
@@ -21,7 +22,6 @@ from xclf.kernels import (
     proximal_hinge,
     relu,
     relu_grad,
-    squared_hinge,
 )
 
 # Central differences with h = 1e-5 of functions of order 1 with third derivatives of order 1: h^2/6
@@ -38,7 +38,7 @@ def _total(loss):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-@pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_loss_gradients_numerically(kernel, weights, reduction):
     options = {"weights": weights, "reduction": reduction}
     _, gradient = kernel(SCORES, LABELS, **options)
@@ -46,7 +46,7 @@ def test_loss_gradients_numerically(kernel, weights, reduction):
     assert_close_max_norm(gradient, numeric, NUMERICAL)
 
 
-@pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_loss_gradients_of_heads_numerically(kernel):
     """With "none", dscores is each row's own gradient: that of the sum, since rows are separate."""
     rng = np.random.default_rng(2)
@@ -133,7 +133,7 @@ def test_cross_entropy_is_torchs(reduction, n_classes):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("kernel", [hinge, squared_hinge, cross_entropy])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_autograd_through_the_kernel_finds_its_gradient(kernel, reduction):
     tensor = _tensor(SCORES)
     options = {"weights": _tensor(WEIGHTS).detach(), "reduction": reduction}

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from helpers import (
     GRADIENT_BOUND,
+    KERNELS,
+    ROWS,
     assert_close_max_norm,
     assert_loss_parity,
     assert_relative,
     assert_same_kind,
-    cross_entropy_rows,
-    hinge_rows,
     loss_bound,
     parity_data,
     reduce,
-    squared_hinge_rows,
 )
 from pairwise import pairwise
 
@@ -29,13 +28,7 @@ REDUCTIONS = ("mean", "sum", "none")
 # From the axes (K, N, C): their new order, and the class axis counted either way.
 LAYOUTS = {"KNC": ((0, 1, 2), (-1, 2)), "KCN": ((0, 2, 1), (-2, 1)), "CKN": ((2, 0, 1), (0, -3))}
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
-KERNELS = [hinge, squared_hinge, cross_entropy]
 kernels = pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
-ROWS = {
-    hinge: hinge_rows,
-    squared_hinge: squared_hinge_rows,
-    cross_entropy: lambda s, y, margin: cross_entropy_rows(s, y),
-}
 BOUND = {name: loss_bound(name, C, 300, N) for name in ("float32", "float64")}
 """300: hinge margins of 1e-2 beside differences of 3, and softmax differences up to 30."""
 

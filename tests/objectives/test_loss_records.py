@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import blobs, problem_on
+from helpers import ORACLES, parity_data
 
 from xclf.objectives import (
     LOSSES,
@@ -44,6 +45,16 @@ def _class(**answers: Any) -> type[Loss]:
         "curvature_sum": lambda self, scores, chunk: None,
     } | answers
     return type("Own", (Loss,), {key: value for key, value in body.items() if value is not None})
+
+
+def test_every_loss_has_an_oracle_and_computes_its_kernel():
+    assert set(ORACLES) == set(LOSSES)
+    scores, labels = parity_data(6, 4, np.float64)
+    for name, (kernel, _) in ORACLES.items():
+        for one, other in zip(
+            loss_named(name)(scores, labels), kernel(scores, labels), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_loss_that_answers_everything_can_be_made():

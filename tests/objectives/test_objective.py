@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import (
+    ORACLES,
     assert_close_max_norm,
     assert_relative,
-    cross_entropy_rows,
-    hinge_rows,
     l2_value,
     numerical_gradient,
     reduce,
@@ -26,11 +25,7 @@ SHIFT, SCALE = np.array([0.5, -1.0, 2.0, 0.0]), np.array([2.0, 0.5, 1.5, 1.0])
 
 widths_ = pytest.mark.parametrize("widths", [LINEAR, NET], ids=["linear", "net"])
 losses_ = pytest.mark.parametrize("loss", list(LOSSES))
-ROWS = {
-    "softmax": cross_entropy_rows,
-    "hinge": hinge_rows,
-    "squared_hinge": squared_hinge_rows,
-}
+ROWS = {name: rows for name, (_, rows) in ORACLES.items()}
 bias_ = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 weights_ = pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
 

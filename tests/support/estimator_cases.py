@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import cross_entropy_rows, hinge_rows, l2_value, reduce
+from helpers import ORACLES, l2_value, reduce
 from scipy.optimize import LinearConstraint, minimize
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
@@ -101,12 +101,7 @@ def objective_of(
     """
     loss, scores = getattr(model, "loss", "softmax"), scores_of(model, x)
     penalty = sum(l2_value(w, model.reg) for w, _ in layers_of(model))
-    if loss == "squared_hinge":
-        leads = scores[np.arange(len(y)), y][:, None] - scores
-        excess = np.maximum(margin - leads, 0.0) ** 2
-        excess[np.arange(len(y)), y] = 0.0
-        return float(np.average(excess.sum(axis=1), weights=weights)) + penalty
-    rows = hinge_rows(scores, y, margin) if loss == "hinge" else cross_entropy_rows(scores, y)
+    rows = ORACLES[loss][1](scores, y, margin)
     return float(reduce(*rows, "mean", weights)[0]) + penalty
 
 

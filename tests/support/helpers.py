@@ -14,6 +14,8 @@ from typing import Any
 import mpmath
 import numpy as np
 
+from xclf.kernels import cross_entropy, hinge, squared_hinge
+
 # --- bounds ----------------------------------------------------------------------------------
 
 # Gradients, relative to the largest entry. Each is a few roundings (exp, sum, quotient, factor) of
@@ -177,6 +179,19 @@ def cross_entropy_rows(scores: Any, labels: Any) -> tuple[list[float], np.ndarra
         losses.append(math.log1p(others))  # the same number: divide the sum by exp(s_y)
         gradients[i, y] -= 1.0
     return losses, gradients
+
+
+#: By the name of a loss its kernel, and its oracle of scores, labels and a margin, if it has one.
+ORACLES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "hinge": (hinge, hinge_rows),
+    "squared_hinge": (squared_hinge, squared_hinge_rows),
+    "softmax": (
+        cross_entropy,
+        lambda scores, labels, margin=1.0: cross_entropy_rows(scores, labels),
+    ),
+}
+KERNELS = [kernel for kernel, _ in ORACLES.values()]
+ROWS = dict(ORACLES.values())
 
 
 def exact_cross_entropy(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
