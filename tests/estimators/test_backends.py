@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
-from backends import Backend, why_missing
+from backends import Backend, usable_or_required, why_missing
 from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, quick, small  # noqa: F401
 from helpers import assert_same_kind
 
@@ -57,9 +59,14 @@ def test_everything_stays_where_the_data_is(backend, name, dtype):
     np.testing.assert_array_equal(backend.to_host(x), X.astype(dtype), "X was written to")
 
 
+@functools.cache
+def _on_numpy(name):
+    return MODELS[name]().fit(X, Y, sample_weight=WEIGHTS)
+
+
 @models_
 def test_every_backend_fits_what_numpy_fits(backend, name):
-    want = MODELS[name]().fit(X, Y, sample_weight=WEIGHTS)
+    want = _on_numpy(name)
     got = MODELS[name]().fit(backend.asarray(X), backend.asarray(Y), backend.asarray(WEIGHTS))
     rel = 1e-9 if got.solver in ("adam", "sgd", "momentum") or name.startswith("net") else 1e-6
     assert got.objective_ == pytest.approx(want.objective_, rel=rel)
@@ -200,14 +207,12 @@ def test_the_same_fit_in_many_chunks(backend, cls, monkeypatch):
 
 # --- things in different places --------------------------------------------------------------
 
-OTHERS = [b for b in Backend if b not in (Backend.NUMPY, Backend.NUMPY_READONLY)]
 
-
-@pytest.fixture(params=OTHERS, ids=str, scope="module")
-def other(request):
-    if why_missing(request.param):
-        pytest.skip(why_missing(request.param))
-    return request.param
+def pytest_generate_tests(metafunc):
+    """`other`: any backend but NumPy's."""
+    if "other" in metafunc.fixturenames:
+        numpy = (Backend.NUMPY, Backend.NUMPY_READONLY)
+        metafunc.parametrize("other", [b for b in usable_or_required() if b not in numpy], ids=str)
 
 
 @classes_
