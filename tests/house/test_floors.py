@@ -20,7 +20,6 @@ MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50  # the body: a long list of parameters is no long function
 
 FILES = sorted(HOUSE.rglob("*.py"))
-files = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
 
 
 @functools.cache
@@ -64,8 +63,7 @@ def uphill(room: str, entered: set[str]) -> set[str]:
     return entered - below - {room}
 
 
-@files
-def test_imports_point_down(path):
+def _imports_point_down(path: Path) -> None:
     if path.parent == HOUSE and path.name in ROOF:
         return
     assert room_of(path) in FLOORS, "a new room needs a floor: FLOORS above"
@@ -73,8 +71,7 @@ def test_imports_point_down(path):
     assert not bad, f"{room_of(path)} (floor {FLOORS[room_of(path)]}) imports {sorted(bad)}"
 
 
-@files
-def test_only_the_ground_floor_knows_array_api_compat(path):
+def _only_the_ground_floor_knows_array_api_compat(path: Path) -> None:
     if path == HOUSE / "_array_api.py":
         return
     names = {name.partition(".")[0] for name in imported_names(_tree(path), package_of(path))}
@@ -88,8 +85,7 @@ KNOW_DEVICES = {"_array_api.py", "rows/_stream.py", "rows/_transfer.py", "rows/_
 FACES = {"cli", "cs231n", "report", "gradcheck", "data"}
 
 
-@files
-def test_only_accelerators_and_transfers_name_a_device_library(path):
+def _only_accelerators_and_transfers_name_a_device_library(path: Path) -> None:
     place = path.relative_to(HOUSE).as_posix()
     if place in KNOW_DEVICES or room_of(path) in FACES | {"accelerate"}:
         return
@@ -190,8 +186,7 @@ def _at_import_time(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _at_import_time(node)
 
 
-@files
-def test_no_device_library_is_imported_with_the_module(path):
+def _no_device_library_is_imported_with_the_module(path: Path) -> None:
     imports = [
         n for n in _at_import_time(_tree(path)) if isinstance(n, ast.Import | ast.ImportFrom)
     ]
@@ -199,8 +194,7 @@ def test_no_device_library_is_imported_with_the_module(path):
     assert not {name.partition(".")[0] for name in names} & DEVICE_LIBRARIES
 
 
-@files
-def test_files_are_short(path):
+def _files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < MOST_LINES_OF_A_FILE
 
 
@@ -210,13 +204,22 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@files
-def test_functions_are_short(path):
+def _functions_are_short(path: Path) -> None:
     functions = (
         n for n in ast.walk(_tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     long = {f.name: lines_of(f) for f in functions if lines_of(f) >= MOST_LINES_OF_A_FUNCTION}
     assert not long
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
+def test_a_file_keeps_the_rules(path):
+    _imports_point_down(path)
+    _only_the_ground_floor_knows_array_api_compat(path)
+    _only_accelerators_and_transfers_name_a_device_library(path)
+    _no_device_library_is_imported_with_the_module(path)
+    _files_are_short(path)
+    _functions_are_short(path)
 
 
 # The checks above, checked: they must see what they forbid.
