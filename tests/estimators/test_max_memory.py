@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tracemalloc
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import CLASSES, blobs, quick
+from pairwise import pairwise
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.objectives import Network
@@ -45,9 +47,11 @@ def _least(model, x, y, weights=None):
     return parse_bytes(words.replace(" bytes", ""))
 
 
-@pytest.mark.parametrize("shape", [(4000, 300, 10), (300, 5000, 4), (20_000, 40, 3)], ids=str)
-@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
-@pytest.mark.parametrize("times", [1.0, 1.5, 4.0])
+@pairwise(
+    shape=[(4000, 300, 10), (300, 5000, 4), (20_000, 40, 3)],
+    cls=[SoftmaxClassifier, SVMClassifier],
+    times=[1.0, 1.5, 4.0],
+)
 def test_a_fit_stays_within_it(cls, shape, times):
     """From the least that is possible: fewer pairs, fewer directions or none, smaller chunks."""
     x, y = wide_rows(*shape)
@@ -59,16 +63,29 @@ def test_a_fit_stays_within_it(cls, shape, times):
     assert used <= most + (1 << 20)
 
 
-@pytest.mark.parametrize("shape", [(4000, 300, 10), (2000, 3000, 4)], ids=str)
-@pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
-@pytest.mark.parametrize("batch_size", [10, 1000])
-@pytest.mark.parametrize("held_out", [False, True])
-@pytest.mark.parametrize(
-    "dtype, standardize", [("float32", False), ("float16", True), ("uint8", False)]
-)
-def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out, dtype, standardize):
+MINIBATCH = {
+    "shape": [(4000, 300, 10), (2000, 3000, 4)],
+    "cls": [SoftmaxClassifier, TwoLayerClassifier],
+    "batch_size": [10, 1000],
+    "held_out": [False, True],
+    "rows": [("float32", False), ("float16", True), ("uint8", False)],
+}
+
+
+@pairwise(**MINIBATCH)
+def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out, rows):
+    _check_minibatch(cls, shape, batch_size, held_out, rows)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(tuple(MINIBATCH), [*itertools.product(*MINIBATCH.values())])
+def test_every_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out, rows):
+    _check_minibatch(cls, shape, batch_size, held_out, rows)
+
+
+def _check_minibatch(cls, shape, batch_size, held_out, rows):
     """From the least that is possible: large batches, and rows that are copied, are most of it."""
-    x, y = wide_rows(*shape)
+    (dtype, standardize), (x, y) = rows, wide_rows(*shape)
     x = (30 * np.abs(x)).astype(dtype) if dtype != "float32" else x
     model = cls(solver="adam", max_iter=2, batch_size=batch_size, random_state=0)
     model.set_params(standardize=standardize)
