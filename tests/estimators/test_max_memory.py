@@ -107,8 +107,7 @@ def test_the_moments_of_narrow_features_stay_within_it():
     assert used <= most + (1 << 20)
 
 
-@pytest.mark.parametrize("shape", [(15_000, 10, 8), (5000, 40, 3)], ids=str)
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape, weighted", [((15_000, 10, 8), False), ((5000, 40, 3), True)])
 def test_what_goes_on_in_float64_stays_within_it(shape, weighted, monkeypatch):
     """The hinge's multipliers widen, weights with them, and nothing else of that size is left."""
     wide, calls = [], []
