@@ -12,6 +12,7 @@ from backends import Backend
 from estimator_cases import blobs, one_torch_thread  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pairwise import pairwise
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -37,8 +38,16 @@ def _on_numpy(number, standardize=False, **options):
     return SweepCV(model, GRID, **options).fit(X, Y)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-@pytest.mark.parametrize("scoring, where", [(None, "host"), ("f1_macro", "beside")])
+@pytest.mark.parametrize(
+    "estimator, scoring, where",
+    [
+        (SOFTMAX, None, "host"),
+        (SOFTMAX, "f1_macro", "beside"),
+        (SVM, "f1_macro", "beside"),
+        (MOMENTUM, None, "host"),
+        (NET, "f1_macro", "beside"),
+    ],
+)
 def test_every_backend(backend, estimator, scoring, where):
     """Splitters and scorers get host labels and predictions, wherever X and y are."""
     options = {"scoring": scoring, "cv": 3, "return_train_score": True}
@@ -334,23 +343,26 @@ def test_any_grid(estimator, grid, weighted, folds):
 # --- as scikit-learn checks estimators -------------------------------------------------------
 
 
+CHECKED = {"param_grid": {"reg": [1e-3, 1e-1]}, "cv": 2, "error_score": "raise"}
+
+
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
-    [
-        SweepCV(SoftmaxClassifier(), {"reg": [1e-3, 1e-1]}, cv=2, error_score="raise"),
-        SweepCV(NET, {"reg": [1e-3, 1e-1]}, cv=2, error_score="raise"),
-    ]
-)
+@parametrize_with_checks([SweepCV(SoftmaxClassifier(), **CHECKED)])
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([SweepCV(NET, **CHECKED)])
+def test_scikit_learn_checks_of_minibatches(estimator, check):
     check(estimator)
 
 
 # --- elsewhere -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-@pytest.mark.parametrize("way", ["moved", "streamed"])
-@pytest.mark.parametrize("standardize", [False, True])
+@pairwise(estimator=ESTIMATORS, way=["moved", "streamed"], standardize=[False, True])
 def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
     """The same search with `device`: array-api-strict's device1 stands for a GPU."""
     xp = Backend.STRICT.xp
