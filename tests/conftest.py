@@ -43,12 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Rooms of whole fits. Those to plain NumPy arrays are the other tests there, and the references
+#: of these: so NumPy is the read-only one.
+FITS = ("estimators", "sweep", "training")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
+        backends = usable_or_required()
+        if metafunc.definition.path.parent.name in FITS:
+            backends = [each for each in backends if each is not Backend.NUMPY]
         # Module scope: the value holds no state, and Hypothesis may draw many examples in one test.
-        metafunc.parametrize(
-            "backend", usable_or_required(), ids=str, indirect=True, scope="module"
-        )
+        metafunc.parametrize("backend", backends, ids=str, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,9 @@ _NOT_RUN = pytest.StashKey[dict[str, int]]()
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     specs = (getattr(item, "callspec", None) for item in session.items)
-    count = sum(spec is not None and spec.params.get("backend") is Backend.NUMPY for spec in specs)
+    count = sum(
+        spec is not None and spec.params.get("backend") is Backend.NUMPY_READONLY for spec in specs
+    )
     if count:
         missing = [each for each in Backend if each not in usable_or_required()]
         lines = {f"{each} is missing ({why_missing(each)})": count for each in missing}

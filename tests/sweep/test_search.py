@@ -50,6 +50,7 @@ def test_the_same_table(estimator):
     assert sweep.best_estimator_.get_params() == grid.best_estimator_.get_params()
 
 
+@pytest.mark.long
 def test_the_same_winner_on_digits():
     x, y = load_digits(return_X_y=True)
     sweep, grid = both(SOFTMAX, {"reg": np.logspace(-4, 1, 6)}, x, y, scoring="neg_log_loss")
@@ -275,7 +276,9 @@ class Counted(TransformerMixin, BaseEstimator):
         return X * self.factor
 
 
-@pytest.mark.parametrize("last", [SOFTMAX, MOMENTUM, SVM], ids=repr)
+@pytest.mark.parametrize(
+    "last", [SOFTMAX, MOMENTUM, pytest.param(SVM, marks=pytest.mark.long)], ids=repr
+)
 def test_pipelines(last):
     pipe = Pipeline([("scale", StandardScaler()), ("more", PolynomialFeatures(2)), ("clf", last)])
     grid = {"clf__reg": [1e-3, 1e-1], "more__degree": [1, 2], "scale__with_std": [True, False]}
