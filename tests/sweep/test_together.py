@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pairwise import pairwise
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
@@ -338,25 +337,6 @@ def test_any_grid(estimator, grid, weighted, folds):
         model, grid, cv=folds, scoring=scoring, refit=False, fit={"sample_weight": weights}
     )
     assert_same_search(sweep, plain, 1e-4 if "auto" in grid.get("solver", []) else 1e-9)
-
-
-# --- as scikit-learn checks estimators -------------------------------------------------------
-
-
-CHECKED = {"param_grid": {"reg": [1e-3, 1e-1]}, "cv": 2, "error_score": "raise"}
-
-
-@pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([SweepCV(SoftmaxClassifier(), **CHECKED)])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
-
-
-@pytest.mark.long
-@pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([SweepCV(NET, **CHECKED)])
-def test_scikit_learn_checks_of_minibatches(estimator, check):
-    check(estimator)
 
 
 # --- elsewhere -------------------------------------------------------------------------------
