@@ -81,7 +81,7 @@ options_ = pytest.mark.parametrize(
 
 def _fit(name, x=X, y=Y, **options):
     cls, own = MODELS[name]
-    return cls(**own | {"max_iter": 12} | options).fit(x, y)
+    return cls(**own | {"max_iter": 5} | options).fit(x, y)
 
 
 @models
@@ -89,10 +89,10 @@ def _fit(name, x=X, y=Y, **options):
 def test_every_full_batch_fit_is_shared(model, options, way, widened):
     """Half of the rows each, weights and all; no operation meets arrays of two devices."""
     weights = np.random.default_rng(0).uniform(0.5, 2.0, size=len(Y))
-    want = MODELS[model][0](**MODELS[model][1] | {"max_iter": 12} | options)
+    want = MODELS[model][0](**MODELS[model][1] | {"max_iter": 5} | options)
     want.fit(X, Y, sample_weight=weights)
     widened.clear()
-    got = MODELS[model][0](**MODELS[model][1] | {"max_iter": 12, "device": BOTH} | options)
+    got = MODELS[model][0](**MODELS[model][1] | {"max_iter": 5, "device": BOTH} | options)
     got.fit(X, Y, sample_weight=weights)
     assert got.objective_ == pytest.approx(want.objective_, rel=1e-9)
     assert got.n_iter_ == want.n_iter_
