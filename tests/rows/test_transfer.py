@@ -274,7 +274,8 @@ def test_what_a_copying_thread_raises_is_raised(machine):
     _assert_all_rows(reads)
 
 
-@seeds
+# Collecting garbage is most of the time: few orders of the work.
+@pytest.mark.parametrize("machine", range(5), indirect=True)
 @pytest.mark.parametrize("keeps", [True, False])
 def test_pinned_memory_is_given_back_once_nothing_is_copied_from_it(machine, keeps):
     """The pool hands it to the next who asks, which would then be what arrives."""
