@@ -13,7 +13,6 @@ widest dtype, and a bound of its own rounding is added.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from xclf.kernels import proximal_hinge
 from xclf.objectives import Layer, Network, class_flows, true_mask
 from xclf.rows import Chunk, PerRow, sum_over_rows
 from xclf.training._flow_repair import balance
+from xclf.training._precision import rounding_bounds
 from xclf.training.problem import Problem
 
 
@@ -81,12 +81,8 @@ class Certificate:
         objective = value + penalty
         reg = np.broadcast_to(to_host(self.problem.objective.reg), objective.shape)
         with np.errstate(all="ignore"):
-            # Rounding of products over features and of sums over rows: Higham & Mary (2019), whose
-            # bound grows with the square root of their length; 4 of its deviations, and 16 units
-            # for a few operations more.
             unit = float(namespace(self.theta).finfo(self.problem.rows.dtype).eps) / 2
-            inner = unit * (4 * math.sqrt(self.network.widths[0]) + 16)
-            outer = unit * (4 * math.sqrt(len(self.problem.rows)) + 16)
+            inner, outer = rounding_bounds(unit, self.network.widths[0], len(self.problem.rows))
             # Margins are off by two scores' rounding, where they count: in the hinge, or in a.
             rounding = 2 * inner * (2 * np.sqrt(norm) * lengths + self.margin * active)
             rounding += (inner + outer) * (objective + slack)

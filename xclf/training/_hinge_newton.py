@@ -283,25 +283,25 @@ class HingeNewton:
         dm = basis.spread(basis.t @ dv.T + db)
         other = ~basis.mask
 
-        def slope(length: float) -> float:
+        def derivative(length: float) -> float:
             a = np.clip(self.wanted + (length / self.mu) * dm, 0.0, 1.0)
             return float(basis.share @ (a * dm * other).sum(axis=1)) + plain + length * square
 
         plain = 2.0 * self.reg * float(np.sum(self.v * dv))
         plain += self.rho * float((self.b - self.centre) @ db)
         square = 2.0 * self.reg * float(np.sum(dv * dv)) + self.rho * float(db @ db)
-        low, high, first = 0.0, 1.0, slope(0.0)
-        at_low, at_high = first, slope(1.0)
+        low, high, first = 0.0, 1.0, derivative(0.0)
+        at_low, at_high = first, derivative(1.0)
         if abs(at_high) <= 0.1 * abs(first):
             return 1.0, dm
         while at_high < 0.0 and high < 1e6:
             low, at_low, high = high, at_high, 2.0 * high
-            at_high = slope(high)
+            at_high = derivative(high)
         length = high
         for _ in range(30):
             share = -at_low / (at_high - at_low) if at_high > at_low else 0.5
             length = low + (high - low) * min(max(share, 0.05), 0.95)
-            here = slope(length)
+            here = derivative(length)
             if abs(here) <= 0.05 * abs(first):
                 break
             if here < 0.0:

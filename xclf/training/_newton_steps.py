@@ -9,16 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from xclf.training._newton import EPS, Newton, Point
+from xclf.training._precision import ABSENT
 
 #: Steps at most, and those that a fit may take to come closer once its estimate is good enough.
 MOST_STEPS, LAST_STEPS = 200, 4
 
 #: How many times a bound is to be below what it has to prove: it is itself subject to rounding.
 SAFETY = 2.0
-
-# A class without weight is in no row, and its bias best at minus infinity: so far below the rest
-# the exponential is 0.
-_ABSENT = 800.0
 
 
 class Ended(NamedTuple):
@@ -104,7 +101,7 @@ def _stored(newton: Newton, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     b = b - b[newton.present].mean()
     if not newton.present.all():
         low = newton.z @ newton.inside(w, b)[newton.present].T
-        b = np.where(newton.present, b, float(low.max(axis=1).min()) - _ABSENT)
+        b = np.where(newton.present, b, float(low.max(axis=1).min()) - ABSENT)
         w = np.where(newton.present[:, None], w, 0.0)
     w, b = newton.stored(w, b)
     return w, b

@@ -12,8 +12,8 @@ from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer
 from xclf.training._newton import Newton, is_small
 from xclf.training._newton_steps import MOST_STEPS, minimise
-from xclf.training._smoothed_hinge import widest
-from xclf.training._softmax_gap import CurvatureAt, Spread, as_stored, certify, stored
+from xclf.training._precision import as_stored, stored, widest
+from xclf.training._softmax_gap import CurvatureAt, Spread, certify
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from xclf._array_api import Array, accumulator, device, from_host, namespace
-from xclf.objectives import Layer, Move, Network, ProximalSums
+from xclf._array_api import Array, from_host, namespace
+from xclf.objectives import Move, Network, ProximalSums
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, PerRow, sum_over_rows
 from xclf.training._certificate import Certificate, Multipliers
+from xclf.training._precision import widest
 from xclf.training.preconditioner import (
     MAX_CLASSES,
     passes_for_a_full_basis,
@@ -189,21 +190,6 @@ class SmoothedHinge:
         ]
         return namespace(theta).concat(parts, axis=-1)[0, ...]
 
-    def as_stored(self, theta: Array, dtype: Any) -> Array:
-        """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
-
-        In raw coordinates, where models keep theirs. A vector added to the weights of all classes
-        changes no difference of scores: the one for which their penalty is least is added.
-        """
-        network, xp = self.network, namespace(theta)
-        centred = [
-            None if a is None else a - xp.mean(a, axis=-2, keepdims=True)
-            for a in network.layers(theta)[0]
-        ]
-        raw = network.raw([Layer(*centred)])[0]
-        rounded = [None if a is None else xp.astype(xp.astype(a, dtype), theta.dtype) for a in raw]
-        return network.flatten([tuple(network.fitting([Layer(*rounded)])[0])])
-
     @property
     def network(self) -> Network:
         return self.problem.objective.network
@@ -219,9 +205,3 @@ class SmoothedHinge:
 
 def _in_place(step: ProximalSums, chunk: Chunk) -> tuple[Array, ...]:
     return step(chunk, chunk.where)
-
-
-def widest(problem: Problem) -> Problem:
-    """The same problem with products in the widest dtype of the device."""
-    rows = problem.rows
-    return replace(problem, rows=rows.widened(accumulator(namespace(rows.x), device(rows.x))))

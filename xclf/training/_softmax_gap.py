@@ -11,16 +11,16 @@ rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
-from xclf.objectives import Layer, true_mask
+from xclf.objectives import true_mask
 from xclf.rows import Chunk, sum_over_rows
+from xclf.training._precision import ABSENT, rounding_bounds
 from xclf.training.preconditioner import sample, shared_weights
 from xclf.training.problem import Problem, column_moments
 
@@ -32,9 +32,6 @@ SPREAD_ROWS, BIAS_STEPS = 16384, 3
 
 # Features from which on few rows are a chunk, and entries of such a chunk.
 _WIDE, _ENTRIES = 1000, 1 << 16
-
-# A class without weight is in no row: its bias is best at minus infinity. So much is as good.
-_ABSENT = 800.0
 
 
 @dataclass(frozen=True)
@@ -169,11 +166,9 @@ def _estimate(
 
 def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(gap, relative rounding error of the objective), host (K,)."""
-    # Rounding of the products over features and of the sums over rows: see `_certificate`.
     network, objective = problem.objective.network, at.value
     unit = float(namespace(problem.rows.x).finfo(problem.rows.dtype).eps) / 2
-    inner = unit * (4 * math.sqrt(network.widths[0]) + 16)
-    outer = unit * (4 * math.sqrt(len(problem.rows)) + 16)
+    inner, outer = rounding_bounds(unit, network.widths[0], len(problem.rows))
     with np.errstate(all="ignore"):
         norm, far = np.sqrt(at.squares), np.sqrt(at.about_origin)
         # |p - y| of a row is at most twice its loss, and 2; scores are off by two products.
@@ -203,7 +198,7 @@ def _bias_step(problem: Problem, theta: Array, at: _Numbers, inverse: np.ndarray
     w, b = network.layers(theta)[0]
     step = -np.einsum("kij,kj->ki", inverse, at.push)
     step = np.clip(np.nan_to_num(step), -4.0, 4.0)
-    step = np.where(at.share > 0.0, step, -_ABSENT)
+    step = np.where(at.share > 0.0, step, -ABSENT)
     return network.flatten([(w, b + from_host(step, theta, theta.dtype)[..., None])])
 
 
@@ -225,26 +220,3 @@ def _class_masses(problem: Problem, theta: Array) -> Array:
     (mass,) = sum_over_rows(_Masses(classes), problem.rows, problem.width(theta))
     shape = (int(theta.shape[0]), classes)
     return xp.broadcast_to(xp.astype(mass, theta.dtype, copy=False), shape)
-
-
-def as_stored(problem: Problem, theta: Array, dtype: object) -> Array:
-    """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
-
-    In raw coordinates, where models keep theirs; of two classes they keep the difference. Weights
-    and biases that all classes have in common change no difference of scores, and are taken off.
-    """
-    network, xp = problem.objective.network, namespace(theta)
-    w, b = network.layers(theta)[0]
-    w, b = network.raw([Layer(w - xp.mean(w, axis=-2, keepdims=True), b)])[0]
-    b = b if b is None else b - xp.mean(b, axis=-2, keepdims=True)
-    raw = [part if part is None else stored(xp, part, dtype) for part in (w, b)]
-    return network.flatten([tuple(layer) for layer in network.fitting([Layer(*raw)])])
-
-
-def stored(xp: Any, part: Array, dtype: object) -> Array:
-    """Raw weights (..., C, D) or biases (..., C, 1) as a model of `dtype` stores them."""
-    wide = part.dtype
-    if part.shape[-2] == 2:
-        half = 0.5 * xp.astype(xp.astype(part[..., 1:, :] - part[..., :1, :], dtype), wide)
-        return xp.concat([-half, half], axis=-2)
-    return xp.astype(xp.astype(part, dtype), wide)

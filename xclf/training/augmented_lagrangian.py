@@ -22,8 +22,9 @@ from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
 from xclf.rows import PerRow
 from xclf.training._active_set import exact_hinge, is_small
 from xclf.training._hinge_heads import HingeHeads
+from xclf.training._precision import as_stored, widest
 from xclf.training._settle import ROUNDING
-from xclf.training._smoothed_hinge import SmoothedHinge, widest
+from xclf.training._smoothed_hinge import SmoothedHinge
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import KINK, LEAVING, pairs_for, rounding
 from xclf.training.problem import Problem
@@ -246,7 +247,7 @@ class _AugmentedLagrangianFit:
         if not len(index):
             return
         theta = take_heads(self.lbfgs.at.theta if theta is None else theta, index)
-        theta = self.inner.as_stored(theta, self.whole.rows.dtype)
+        theta = as_stored(self.inner.problem, theta, self.whole.rows.dtype)
         value, gap = self.inner.certify(theta, index)
         for place, k in enumerate(index.tolist()):
             if value[place] < heads.best[k]:
@@ -270,7 +271,7 @@ class _AugmentedLagrangianFit:
                 continue
             before = self.inner.anchor[k, ...].copy()
             self.inner.anchor[k, ...] = exact.multipliers
-            theta = self.inner.as_stored(exact.theta[None, :], self.whole.rows.dtype)
+            theta = as_stored(self.inner.problem, exact.theta[None, :], self.whole.rows.dtype)
             value, gap = self.inner.certify(theta, np.asarray([k]))
             self.inner.anchor[k, ...] = before
             if gap[0] < heads.best[k] - heads.dual[k]:

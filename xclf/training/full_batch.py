@@ -11,8 +11,8 @@ from xclf._array_api import Array, device, free_memory, namespace, to_host
 from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
+from xclf.training._precision import widest
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, STOPPED, settle
-from xclf.training._smoothed_hinge import widest
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
     AT_ONCE,

@@ -21,9 +21,8 @@ from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer
 from xclf.training._hinge_newton import Basis, HingeNewton
 from xclf.training._newton import on_host
+from xclf.training._precision import rounding_bounds, stored, widest
 from xclf.training._settle import CONVERGED, ROUNDING, STOPPED
-from xclf.training._smoothed_hinge import widest
-from xclf.training._softmax_gap import stored
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
@@ -246,9 +245,7 @@ class SmallHinge:
             m[basis.mask] = 0.0
             hinge = np.maximum(m, 0.0)
             value = float(np.sum(share * hinge)) + reg * float(np.sum(v * v))
-            # Rounding of products over features and sums over rows: as in `Certificate`.
-            inner = _EPS / 2 * (4 * math.sqrt(len(self.centre)) + 16)
-            outer = _EPS / 2 * (4 * math.sqrt(len(share)) + 16)
+            inner, outer = rounding_bounds(_EPS / 2, len(self.centre), len(share))
             off = inner * (np.abs(self.u) @ np.abs(v).T + np.abs(b_here) + self.margin)
             off += np.take_along_axis(off, self.basis.labels[:, None], axis=1)
             off[basis.mask] = 0.0
