@@ -121,6 +121,18 @@ def test_arrow_files(tmp_path, suffix, compression):
     refused(path, "a.(feather|arrow): ")
 
 
+@pytest.mark.parametrize("offsets", [[0, 2**31 - 9, 6], [0, 2**30, 0], [0, -5, 6]])
+def test_arrow_strings_that_lie_outside_of_the_file(tmp_path, offsets):
+    """Arrow reads what offsets say, unless it is made to check them: past the end of the file."""
+    buffers = [None, pa.py_buffer(np.array(offsets, np.int32)), pa.py_buffer(b"catdog")]
+    labels = pa.Array.from_buffers(pa.string(), 2, buffers)
+    batch = pa.record_batch([pa.array([1.0, 2.0]), labels], names=["a", "label"])
+    path = tmp_path / "a.arrow"
+    with pa.ipc.new_file(path, batch.schema) as file:
+        file.write_batch(batch)
+    refused(path, "a.arrow: damaged.*[Oo]ffset")
+
+
 def test_a_small_parquet_file_that_expands(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     table = pa.table({**{f"c{k}": np.zeros(10_000) for k in range(60)}, "label": ["x"] * 10_000})

@@ -73,6 +73,7 @@ def _shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Datase
             text = [f.name for f in whole.schema_arrow if str(f.type) in ("string", "large_string")]
             # Strings as codes of a dictionary: many long ones that are equal take little memory.
             tables.append(parquet.read_table(file, read_dictionary=text))
+            tables[-1].validate(full=True)
     return _joined(source, paths, tables, options)
 
 
@@ -91,6 +92,7 @@ def read_feather(path: Path, options: ReadOptions) -> Dataset:
             whole = batches = ipc.open_stream(file)
         kept, nbytes = [], 0
         for batch in batches:
+            batch.validate(full=True)  # offsets and codes out of bounds would be read as they are
             kept.append(batch)
             nbytes += batch.nbytes
             check_memory(str(path), nbytes, options.max_memory, _ADVICE)
