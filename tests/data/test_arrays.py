@@ -154,6 +154,19 @@ def test_sizes_in_a_header_are_not_trusted(tmp_path, shape, kind):
     refused(source, "cut short|damaged|max_memory")
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_strings_without_characters(tmp_path, kind):
+    """A header may claim any number of them; NumPy makes each as wide as one character."""
+    source = save_pair(tmp_path)
+    (tmp_path / "b.npy").write_bytes(npy("(22147483648,)", descr="'<U0'"))
+    if kind == "npz":
+        source = tmp_path / "a.npz"
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tmp_path / "a.npy", "X.npy")
+            archive.write(tmp_path / "b.npy", "y.npy")
+    refused(source, "holds strings without characters")
+
+
 def test_npy_pair_is_mapped(tmp_path):
     data = load(save_pair(tmp_path))
     assert isinstance(data.x, np.memmap)

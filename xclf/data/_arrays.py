@@ -245,6 +245,10 @@ def _header(
             f"{name}: holds Python objects, which only a pickle could restore; "
             "save numbers, or labels with dtype=str"
         )
+    if dtype.itemsize == 0:  # of which a file of any size holds any number
+        raise DataError(
+            f"{name}: holds strings without characters ({dtype.str}); save other labels"
+        )
     expected, actual = math.prod(shape) * dtype.itemsize, length - file.tell()
     if actual < expected:
         raise DataError(f"{name}: cut short: {size(actual)} of {size(expected)} of data are there")
