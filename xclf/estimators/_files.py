@@ -26,6 +26,7 @@ from xclf._version import __version__
 from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._resume import read_resume
+from xclf.rows import parse_bytes
 
 FORMAT = "xclf-model"
 SUFFIX = ".safetensors"
@@ -255,6 +256,7 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitt
         keys = list(labels) if labels.dtype.kind in "mM" else labels.tolist()
         parameters["class_weight"] = dict(zip(keys, weight["weights"], strict=True))
     model: FittedModel = getattr(estimators, name)(**parameters)
+    parse_bytes(model.max_memory)  # the one parameter that predictions read: ValueError if no size
     model.classes_ = _decode_labels(description["classes"])
     results = description["results"]
     for name in (*_RESULTS, *(name for name in _MORE_RESULTS if name in results)):
