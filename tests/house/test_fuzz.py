@@ -17,7 +17,7 @@ from tests.fuzz.__main__ import campaign, main
 from tests.fuzz.cases import Budget, Outcome
 from xclf import SoftmaxClassifier, SVMClassifier
 
-CASES = {"sweeps": 2, "files": 80, "kills": 8, "disk": 5, "signals": 1}
+CASES = {"sweeps": 2, "files": 60, "kills": 6, "disk": 4, "signals": 1}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -28,15 +28,21 @@ def test_a_slice_of_each_campaign(kind):
     assert not tally.failures
 
 
-@pytest.mark.parametrize("losses", [("softmax", "hinge"), ("squared_hinge",)])
-def test_a_slice_of_the_fits(losses, request):
-    if losses == ("squared_hinge",):
-        reason = "L-BFGS alone says how far a squared hinge is, before float32 stores its weights"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    drawn = (fits.draw(20, index) for index in range(32))
-    ends = [fits.check(case) for case in drawn if case.options["loss"] in losses]
+def test_a_slice_of_the_fits():
+    drawn = (fits.draw(20, index) for index in range(20))
+    ends = [fits.check(case) for case in drawn if case.options["loss"] != "squared_hinge"]
     assert [end for end in ends if end.broken] == []
-    assert "converged" in {end.name for end in ends}
+    assert {"converged", "minibatch"} <= {end.name for end in ends}
+
+
+@pytest.mark.xfail(
+    reason="L-BFGS alone says how far a squared hinge is, before float32 stores its weights",
+    strict=True,
+)
+def test_a_fit_of_the_squared_hinge():
+    case = fits.draw(20, 31)
+    assert case.options["loss"] == "squared_hinge"
+    assert not fits.check(case).broken
 
 
 def test_the_oracle_finds_known_optima():
