@@ -198,9 +198,11 @@ def _models(x: np.ndarray, names: np.ndarray) -> list[Source]:
     found = []
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for model in models:
+        fitted = [model.fit(x, names) for model in models]
+        fitted += [xclf.SVMClassifier(random_state=0).partial_fit(x, names, np.unique(names))]
+        for model in fitted:
             path = Path(folder) / "m.safetensors"
-            model.fit(x, names).save(path)
+            model.save(path)
             found += [
                 Source(kind, path.name, {path.name: path.read_bytes()}, path.name)
                 for kind in ("model", "model, signed")
