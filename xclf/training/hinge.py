@@ -127,10 +127,9 @@ class SmallHinge:
         there = np.bincount(y, minlength=self.classes) > 0
         self.present = np.flatnonzero(there | (not self.bias))
         self.y = np.searchsorted(self.present, y)
-        same = like is not None and np.array_equal(like.share, self.share)
         self.basis: Basis = (
             like.basis
-            if like is not None and same
+            if like is not None and self._has_rows_of(like)
             else Basis.of(self.u, self.y, self.share, len(self.present), self.bias)
         )
         raw = network.raw(network.layers(theta))[0]
@@ -141,6 +140,11 @@ class SmallHinge:
         self.steps, self.dual = 0, 0.0
         self.best: Proof | None = None
         self.lowest = (math.inf, self.newton.v, self.newton.b)
+
+    def _has_rows_of(self, other: SmallHinge) -> bool:
+        """Whether the heads have the same rows with the same weights: folds of one size do not."""
+        pairs = ((self.share, other.share), (self.y, other.y), (self.u, other.u))
+        return all(np.array_equal(mine, its) for mine, its in pairs)
 
     def run(self, tol: float, max_iter: int, monitor: Monitor, before: int, heads: int) -> str:
         """Newton steps until there is a reason to end, which is returned.
