@@ -123,6 +123,13 @@ def specs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+@pytest.fixture
+def every_problem_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes over the rows, where small problems would be solved on the host by Newton's method."""
+    monkeypatch.setattr("xclf.training._newton.MOST_PARAMETERS", 0)
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)

@@ -62,6 +62,7 @@ def _told(yes):
 
 
 @classes_
+@pytest.mark.usefixtures("every_problem_is_large")
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("way", ["moved", "streamed", "several", "several streamed"])
 def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, monkeypatch):

@@ -162,6 +162,7 @@ def read(monkeypatch):
     return sizes
 
 
+@pytest.mark.usefixtures("every_problem_is_large")
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_what_an_iteration_reads_is_a_few_numbers(backend, cls, read):
     """A full-batch fit copies once an evaluation, eight numbers at most, whatever the size of X."""

@@ -24,6 +24,7 @@ BOTH = ("gpu", "gpu2")
 HOST = np.arange(60.0).reshape(20, 3)
 
 pytestmark = [
+    pytest.mark.usefixtures("every_problem_is_large"),
     pytest.mark.usefixtures("gpus"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

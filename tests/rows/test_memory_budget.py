@@ -167,7 +167,7 @@ def test_predictions_too():
     np.testing.assert_array_equal(backend.to_host(got), 2 * X)
 
 
-@pytest.mark.usefixtures("gpus")
+@pytest.mark.usefixtures("gpus", "every_problem_is_large")
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier, TwoLayerClassifier])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_fit_without_memory_for_its_chunks(cls, streamed, monkeypatch):

@@ -45,8 +45,8 @@ def _largest_moment(network: Network, rows: Rows, train: np.ndarray | None) -> f
     X X^T / n for rows that are spread over the training rows."""
     numbers = np.arange(len(rows)) if train is None else train
     most = max(1, min(_ROWS, _ENTRIES // network.widths[0]))
-    some = rows.only(numbers[:: -(-len(numbers) // most)]).x
-    x = np.asarray(to_host(some), dtype=np.float64)
+    some = rows.only(numbers[:: -(-len(numbers) // most)])
+    x = np.concatenate([to_host(chunk.x) for chunk in some.chunks(len(some))]).astype(np.float64)
     if network.scale is not None:
         x = x if network.shift is None else x - to_host(network.shift)
         x = x / to_host(network.scale)

@@ -28,6 +28,8 @@ _INNER, _IDLE = 60, 8
 _INNER_SHARE = 0.1
 # Shares of the slack that a move may leave, and how the smoothing shrinks then.
 _SHRINK = ((0.1, 1.0), (0.6, 0.3), (0.95, 0.1), (np.inf, 0.01))
+# Share of the first smoothing with which a fit goes on from another: more would leave it.
+_WARM = 0.01
 # Curvature of the biases beside that of a pair, where no pair between its bounds has any.
 _BIAS = 1e-8
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
@@ -123,6 +125,8 @@ class HingeNewton:
         self.square = float(basis.spectrum.sum())
         # What a multiplier's whole range changes the margin of its own row by.
         self.mu = max(margin, self.square * float(basis.share.max()) / reg)
+        if v.any():
+            self.mu *= _WARM
         self.inner = self.idle = self.moves = 0
         self.least = self.last = np.inf
         self._place()

@@ -239,7 +239,8 @@ class Newton:
         return np.asarray(hessian)
 
     def bound(self, proof: Proof) -> float:
-        """At most P - P* where the step of `proof` starts; infinite where nothing is known."""
+        """At most P - P* where the step of `proof` starts, but for what is `hidden`; infinite where
+        nothing is known."""
         diagonal = [self._square(proof.inverse[j, :, j, :]) for j in range(len(proof.inverse))]
         # Without what two classes have in common, a pair's change is at most the sum of both.
         largest = np.sort(np.sqrt(np.max(diagonal, axis=1)))
@@ -247,7 +248,7 @@ class Newton:
         product = most * math.sqrt(proof.square)
         if not product < 0.9:
             return math.inf
-        return proof.square / (2.0 * (1.0 + math.log1p(-product) / 3.0)) + proof.hidden
+        return proof.square / (2.0 * (1.0 + math.log1p(-product) / 3.0))
 
     def _square(self, matrix: np.ndarray) -> np.ndarray:
         """(N,): z^T matrix z of every row."""

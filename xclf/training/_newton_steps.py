@@ -40,13 +40,13 @@ def minimise(
     most: int,
     watch: Callable[[float], bool],
 ) -> Ended:
-    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective; where
-    rounding ends it before, `promise` times will do.
+    """From raw w (C, D), b (C,), as the model stores them, to `tol` times the objective; what lies
+    along directions without curvature may be `promise` times.
 
     most : steps at most;  watch : is given the objective after each, and says whether to stop
     """
     with np.errstate(all="ignore"):
-        best, at = _judge(newton, newton.inside(w, b), tol)
+        best, at = _judge(newton, newton.inside(w, b), tol, promise)
         proven = at
         zero = np.zeros_like(at.theta)
         if not (best.converged or at.value <= newton.value(zero)):
@@ -60,7 +60,7 @@ def minimise(
                 break
             steps += 1
             if final or steps == most:
-                ended, at = _judge(newton, theta, tol)
+                ended, at = _judge(newton, theta, tol, promise)
                 if ended.converged or ended.value < best.value:
                     best, proven = ended, at
             else:
@@ -68,14 +68,14 @@ def minimise(
             if watch(at.value):
                 break
         if not best.converged and not final:
-            ended, at = _judge(newton, at.theta, tol)
+            ended, at = _judge(newton, at.theta, tol, promise)
             if ended.value < best.value:
                 best, proven = ended, at
         if math.isinf(best.gap) and proven.step is not None:
-            best = best._replace(gap=newton.bound(newton.proof(proven)))
+            proof = newton.proof(proven)
+            best = best._replace(gap=newton.bound(proof) + proof.hidden)
         best = _corrected(newton, best, proven)
-    near = SAFETY * best.gap <= promise * best.value
-    return best._replace(steps=steps, converged=best.converged or near)
+    return best._replace(steps=steps)
 
 
 def _at(newton: Newton, theta: np.ndarray) -> Point:
@@ -107,7 +107,7 @@ def _stored(newton: Newton, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return w, b
 
 
-def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, Point]:
+def _judge(newton: Newton, theta: np.ndarray, tol: float, promise: float) -> tuple[Ended, Point]:
     """What theta comes to as the model stores it, and the point that this is."""
     w, b = _stored(newton, theta)
     at = _at(newton, newton.inside(w, b))
@@ -115,11 +115,13 @@ def _judge(newton: Newton, theta: np.ndarray, tol: float) -> tuple[Ended, Point]
     # The bound is at least half the square, and takes as long as the Hessian.
     if at.step is not None and at.step.square <= tol * at.value:
         proof = newton.proof(at)
-        gap = newton.bound(proof)
+        bound = newton.bound(proof)
+        gap = bound + proof.hidden
         # It needs an optimum at finite weights. Where scores may grow for ever, as in exp(-t), the
         # steps have length 1 and gain what is left: l^2.
         flat = proof.square + proof.hidden <= tol / 8.0 * at.value and at.step.reach <= 1.5
-        converged = converged or SAFETY * gap <= tol * at.value or flat
+        proven = SAFETY * bound <= tol * at.value and SAFETY * gap <= promise * at.value
+        converged = converged or proven or flat
     return Ended(w, b, at.value, gap, bool(converged), 0), at
 
 

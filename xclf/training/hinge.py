@@ -115,6 +115,8 @@ class SmallHinge:
         self.held = to_host(xp.zeros((1,), dtype=dtype)).dtype
         x, y, weights = on_host(problem)
         self.x, self.weights = x, weights
+        if float(np.abs(x).max(initial=0.0)) > math.sqrt(float(np.finfo(self.held).max) / x.size):
+            raise ValueError("X holds values so large that their squares overflow: scale X")
         self.share = weights / weights.sum()
         self.reg = float(np.ravel(to_host(problem.objective.reg))[0])
         loss = problem.objective.loss
