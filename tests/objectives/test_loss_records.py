@@ -41,6 +41,7 @@ def _class(**answers: Any) -> type[Loss]:
         "curved": True,
         "__call__": lambda self, scores, labels, **options: None,
         "error_cost": lambda self: 1.0,
+        "lead_bound": lambda self, loss: loss,
         "rate_limit": lambda self, classes: 1.0,
         "curvature_sum": lambda self, scores, chunk: None,
     } | answers
@@ -67,7 +68,7 @@ def test_a_missing_answer_is_an_error_when_the_class_is_made(answer):
         _class(**{answer: None})
 
 
-@pytest.mark.parametrize("method", ["__call__", "error_cost", "rate_limit", "curvature_sum"])
+@pytest.mark.parametrize("method", ["__call__", "error_cost", "lead_bound", "rate_limit", "curvature_sum"])
 def test_a_missing_method_is_an_error(method):
     with pytest.raises(TypeError, match=method):
         _class(**{method: None})()

@@ -1,7 +1,7 @@
 """Objectives: flat parameters and some rows in, loss and gradient out."""
 
 from xclf.objectives._hinge import Hinge
-from xclf.objectives._loss import FullBatch, Loss, RowChunk
+from xclf.objectives._loss import FullBatch, Loss, RowChunk, Smooth
 from xclf.objectives._losses import LOSSES, loss_named, loss_parameters
 from xclf.objectives._network import Layer, Network, Tape
 from xclf.objectives._objective import Objective
@@ -26,6 +26,7 @@ __all__ = [
     "ProximalSums",
     "RowChunk",
     "RowSums",
+    "Smooth",
     "Softmax",
     "SquaredHinge",
     "Tape",

@@ -28,6 +28,9 @@ class Hinge(Loss):
     def error_cost(self) -> Any:
         return self.margin
 
+    def lead_bound(self, loss: Any) -> Any:
+        return loss - self.margin
+
     def rate_limit(self, classes: int) -> Any:
         return self.margin  # a step then moves scores about as far as the margin is wide
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from xclf._array_api import Array
+from xclf._array_api import Array, to_host
 
 
 class RowChunk(Protocol):
@@ -64,6 +64,11 @@ class Loss(ABC):
             if not hasattr(cls, answer):
                 raise TypeError(f"the loss {cls.__name__} must say what its {answer} is")
 
+    def to_host(self) -> Self:
+        """The same loss, with its parameters on the host."""
+        own = {field.name: to_host(getattr(self, field.name)) for field in fields(self)}
+        return replace(self, **own)
+
     @abstractmethod
     def __call__(
         self,
@@ -83,6 +88,11 @@ class Loss(ABC):
         (K,) where a parameter is."""
 
     @abstractmethod
+    def lead_bound(self, loss: Any) -> Any:
+        """The most by which another class's score leads a row's own, on average over rows, where
+        the mean loss of these is `loss`: arrays that broadcast against (K,)."""
+
+    @abstractmethod
     def rate_limit(self, classes: int) -> Any:
         """The largest default learning rate of a linear model whose features have the second moment
         1 in every direction: a number, or (K,); infinite where larger rates do no harm."""
@@ -91,3 +101,16 @@ class Loss(ABC):
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array | None:
         """sum_i w_i H_i (*heads, C, C), with H_i the Hessian of L in the scores (*heads, C, n), or
         a positive semidefinite stand-in, which may be zero; None of a loss that is not curved."""
+
+
+class Smooth(ABC):
+    """How large the gradient of a continuously differentiable loss is, which certificates need."""
+
+    @abstractmethod
+    def gradient_bound(self, loss: Any, classes: int) -> Any:
+        """The most of |dL/ds|_1, on average over rows whose mean loss is `loss`."""
+
+    @abstractmethod
+    def curvature_bound(self, loss: Any, classes: int) -> Any:
+        """The most that dL/ds changes by in the same norm, on average over such rows, for each unit
+        that differences of scores change by."""

@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from xclf._array_api import Array, device, namespace
 from xclf.kernels import cross_entropy
-from xclf.objectives._loss import FullBatch, Loss, RowChunk
+from xclf.objectives._loss import FullBatch, Loss, RowChunk, Smooth
 from xclf.objectives._true_class import true_mask
 
 
 @dataclass(frozen=True)
-class Softmax(Loss):
+class Softmax(Smooth, Loss):
     """L = logsumexp(s) - s_y."""
 
     name = "softmax"
@@ -27,6 +29,15 @@ class Softmax(Loss):
 
     def error_cost(self) -> float:
         return math.log(2.0)
+
+    def lead_bound(self, loss: Any) -> Any:
+        return loss
+
+    def gradient_bound(self, loss: Any, classes: int) -> Any:
+        return np.minimum(2.0 * loss, 2.0)  # 2 (1 - p_y)
+
+    def curvature_bound(self, loss: Any, classes: int) -> Any:
+        return np.minimum(2.0 * loss, 1.0)
 
     def rate_limit(self, classes: int) -> float:
         return math.inf  # the gradient is bounded, and vanishes where rows are classified

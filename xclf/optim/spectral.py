@@ -56,6 +56,7 @@ class SpectralPreconditioner:
             reg = xp.reshape(reg, (-1, 1, 1))
         model = values[..., :, None] * self.spectrum + 2.0 * reg
         largest = xp.max(model, axis=-1, keepdims=True)
+        largest = xp.where(largest > 0.0, largest, 1.0)  # no feature, or all of them constant
         # Directions without spread or penalty: their gradient is rounding, not to be blown up.
         self._scale = 1.0 / xp.maximum(model, 1e-12 * largest)
         # Outside a basis that does not span the space all directions are treated alike.

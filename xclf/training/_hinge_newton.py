@@ -11,6 +11,9 @@ between its bounds have curvature. A step comes from a system of as many equatio
 Hessian, or from conjugate gradients with the mean class curvature as preconditioner. All lengths
 are in units of the problem: on separable rows, where multipliers scale with reg, the steps do not
 depend on it.
+
+The squared hinge is this form itself, with a0 = 0, mu = 1/2 and no upper bound of the multipliers:
+a = 2 max(0, m) and a m - a^2 / 4 = max(0, m)^2. Nothing moves but b0, after every step.
 Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such problems.
 """
 
@@ -114,12 +117,21 @@ def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class HingeNewton:
-    """One head on its way: v (C, r), b (C,), their margins m (n, C), multipliers a (n, C)."""
+    """One head on its way: v (C, r), b (C,), their margins m (n, C), multipliers a (n, C).
+
+    squared : whether the loss is the squared hinge
+    """
 
     def __init__(
-        self, basis: Basis, reg: float, margin: float, v: np.ndarray, b: np.ndarray
+        self,
+        basis: Basis,
+        reg: float,
+        margin: float,
+        v: np.ndarray,
+        b: np.ndarray,
+        squared: bool = False,
     ) -> None:
-        self.basis, self.reg, self.margin = basis, reg, margin
+        self.basis, self.reg, self.margin, self.squared = basis, reg, margin, squared
         self.v, self.b = v, b
         self.anchor, self.centre = np.zeros(basis.mask.shape), b
         self.square = float(basis.spectrum.sum())
@@ -127,6 +139,9 @@ class HingeNewton:
         self.mu = max(margin, self.square * float(basis.share.max()) / reg)
         if v.any():
             self.mu *= _WARM
+        if squared:
+            self.mu = 0.5
+        self.most = np.inf if squared else 1.0
         self.inner = self.idle = self.moves = 0
         self.least = self.last = np.inf
         self._place()
@@ -141,20 +156,30 @@ class HingeNewton:
 
     def _clip(self) -> None:
         self.rho = _BIAS * float(self.basis.share.min()) / self.mu
-        self.a = np.clip(self.wanted, 0.0, 1.0)
+        self.a = np.clip(self.wanted, 0.0, self.most)
         self.a[self.basis.mask] = 0.0
         g = self.basis.gathered(self.a * self.basis.share[:, None])
         self.flow = g.sum(axis=0) if self.basis.bias else np.zeros(len(self.b))
         self.gv = g.T @ self.basis.t + 2.0 * self.reg * self.v
         self.gb = self.flow + self.rho * (self.b - self.centre) * self.basis.bias
 
+    def losses(self, m: np.ndarray) -> np.ndarray:
+        """The loss of each pair's margin."""
+        hinge = np.maximum(m, 0.0)
+        return hinge * hinge if self.squared else hinge
+
+    def lower(self, m: np.ndarray) -> np.ndarray:
+        """A lower bound of `losses`, from the multipliers; linear in m."""
+        bound = self.a * m
+        return bound - 0.25 * self.a * self.a if self.squared else bound
+
     def gap(self) -> Gap:
         """Of the present point and its multipliers."""
-        share, hinge = self.basis.share, np.maximum(self.m, 0.0)
+        share, losses = self.basis.share, self.losses(self.m)
         penalty = self.reg * float(np.sum(self.v * self.v))
-        value = float(share @ hinge.sum(axis=1)) + penalty
-        slack = float(share @ (hinge - self.a * self.m).sum(axis=1))
-        moved = np.where(self.basis.mask, 0.0, self.a - self.anchor)
+        value = float(share @ losses.sum(axis=1)) + penalty
+        slack = float(share @ (losses - self.lower(self.m)).sum(axis=1))
+        moved = np.where(self.basis.mask | self.squared, 0.0, self.a - self.anchor)
         change = 0.5 * self.mu * float(share @ (moved * moved).sum(axis=1))
         far = float(np.abs(self.m).max(initial=0.0)) + self.margin
         residual = float(np.sum(self.gv * self.gv)) / (4.0 * self.reg)
@@ -168,10 +193,11 @@ class HingeNewton:
         self.least = min(self.least, gap.residual)
         if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
             kept = gap.slack / self.last if self.last > 0.0 else 0.0
-            self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
             self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
             self.moves += 1
-            self.anchor, self.centre = self.a, self.b
+            if not self.squared:
+                self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
+                self.anchor, self.centre = self.a, self.b
             self._place()
         self.inner += 1
         dv, db = self._step(goal / max(gap.residual, 1e-300))
@@ -180,11 +206,12 @@ class HingeNewton:
         # Computed anew, rounding of m over mu would be that of a, and too much for large features.
         self.m += length * dm
         self.wanted += (length / self.mu) * dm
+        self.centre = self.b if self.squared else self.centre
         self._clip()
 
     def _step(self, wanted: float) -> tuple[np.ndarray, np.ndarray]:
         basis, (n, r), c = self.basis, self.basis.t.shape, len(self.b)
-        free = (self.wanted > 0.0) & (self.wanted < 1.0) & ~basis.mask
+        free = (self.wanted > 0.0) & (self.wanted < self.most) & ~basis.mask
         count = int(free.sum())
         if not count:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
@@ -288,7 +315,7 @@ class HingeNewton:
         other = ~basis.mask
 
         def derivative(length: float) -> float:
-            a = np.clip(self.wanted + (length / self.mu) * dm, 0.0, 1.0)
+            a = np.clip(self.wanted + (length / self.mu) * dm, 0.0, self.most)
             return float(basis.share @ (a * dm * other).sum(axis=1)) + plain + length * square
 
         plain = 2.0 * self.reg * float(np.sum(self.v * dv))

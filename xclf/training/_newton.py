@@ -26,7 +26,7 @@ import scipy.linalg
 
 from xclf._array_api import namespace, to_host
 from xclf.kernels import cross_entropy
-from xclf.objectives import true_mask
+from xclf.objectives import Softmax, true_mask
 from xclf.training.problem import Problem
 
 #: Parameters, entries of X and multiply-adds of a Hessian, up to which it is worth its time.
@@ -85,12 +85,13 @@ def steps_in_passes(problem: Problem, heads: int) -> float:
 
 
 def is_small(problem: Problem) -> bool:
-    """Whether the Hessian of `problem` is worth its time, and float64 is there to compute it."""
+    """Whether the Hessian of a softmax problem is worth its time, and float64 is there for it."""
     (d, c), rows = problem.objective.network.widths, problem.rows
     size = c * (d + 1)
     needed = 8 * (8 * size**2 + 6 * len(rows) * (d + c))  # Hessians, and copies of the rows
     return (
-        needed <= rows.budget.for_basis()
+        isinstance(problem.objective.loss, Softmax)
+        and needed <= rows.budget.for_basis()
         and rows.dtype == namespace(rows.x).float64
         and not rows.shards
         and size <= MOST_PARAMETERS

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
-from xclf.objectives import true_mask
+from xclf.objectives import Smooth, true_mask
 from xclf.rows import Chunk, sum_over_rows
 from xclf.training._precision import ABSENT, rounding_bounds
 from xclf.training.preconditioner import sample, shared_weights
@@ -167,29 +167,32 @@ def _estimate(
 def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(gap, relative rounding error of the objective), host (K,)."""
     network, objective = problem.objective.network, at.value
+    loss = problem.objective.loss.to_host()
+    assert isinstance(loss, Smooth)
     unit = float(namespace(problem.rows.x).finfo(problem.rows.dtype).eps) / 2
     inner, outer = rounding_bounds(unit, network.widths[0], len(problem.rows))
     with np.errstate(all="ignore"):
         norm, far = np.sqrt(at.squares), np.sqrt(at.about_origin)
-        # |p - y| of a row is at most twice its loss, and 2; scores are off by two products.
-        mass = np.minimum(2 * objective, 2.0)
-        scores = 2 * inner * norm * far
-        off = 2 * (outer * mass + scores * np.minimum(mass, 1.0)) * far + 4 * reg * norm * unit
-        gap = (np.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * objective + scores * mass
+        mass = loss.gradient_bound(objective, network.widths[-1])
+        scores = 2 * inner * norm * far  # differences are off by two products
+        moved = scores * loss.curvature_bound(objective, network.widths[-1])
+        off = 2 * (outer * mass + moved) * far + 4 * reg * norm * unit
+        rounding = scores * (mass + moved)
+        gap = (np.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * objective + rounding
         if network.bias:
             there = at.share > 0.0
             least = np.where(there, at.share, 1.0).min(axis=-1)
             apart = np.where(there, at.place, -np.inf).max(axis=-1)
             apart -= np.where(there, at.place, np.inf).min(axis=-1)
-            # Rows of class c: b*_j - b*_c <= P / share_c + |V*_j - V*_c| |mean of x in c|.
-            apart += objective / least
+            # Rows of class c: b*_j - b*_c <= lead of P / share_c + |V*_j - V*_c| |mean of x in c|.
+            apart += loss.lead_bound(objective / least)
             apart += np.sqrt(2 * objective / reg / least * at.about_centre)
             pushed = np.abs(np.where(there, at.push, 0.0)).sum(axis=-1)
-            gap += 0.5 * (pushed + 2 * (outer + scores) * mass) * apart
+            gap += 0.5 * (pushed + 2 * (outer * mass + moved)) * np.maximum(apart, 0.0)
             # A class that no row is in can only be given up: what it takes now may be all lost.
             gap += np.where(np.where(there, 0.0, at.push).sum(axis=-1) > 0.0, np.inf, 0.0)
         gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
-        return gap, np.where(objective > 0.0, scores * mass / objective, 0.0)
+        return gap, np.where(objective > 0.0, rounding / objective, 0.0)
 
 
 def _bias_step(problem: Problem, theta: Array, at: _Numbers, inverse: np.ndarray) -> Array:

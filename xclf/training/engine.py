@@ -12,12 +12,12 @@ import numpy as np
 
 from xclf._array_api import Array
 from xclf.accelerate import Request, select
-from xclf.objectives import Hinge, Loss, Network, Objective, Softmax
+from xclf.objectives import Hinge, Loss, Network, Objective, Softmax, SquaredHinge
 from xclf.optim import Solver, State
 from xclf.rows import Rows, blas_threads, own_threads
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import fit_certified, fit_lbfgs
-from xclf.training.hinge import fit_hinge
+from xclf.training.hinge import fit_hinge, fit_squared_hinge
 from xclf.training.minibatch import fit_minibatch
 from xclf.training.problem import Problem
 from xclf.training.steps import MinibatchPlan
@@ -43,6 +43,7 @@ METHODS = {
     "lbfgs": Method(fit_lbfgs),
     "certified_lbfgs": Method(fit_certified, widens=True, losses=(Softmax,)),
     "augmented_lagrangian": Method(fit_hinge, True, True, (Hinge,)),
+    "squared_hinge": Method(fit_squared_hinge, widens=True, losses=(SquaredHinge,)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Full-batch fits of the hinge: Newton's method for few rows, an augmented Lagrangian for many.
+"""Full-batch fits of both hinges: Newton's method for few rows, another one for many.
 
 A small linear problem is solved on the host in float64, in centred features: multipliers a_ij in
 [0, 1] and G_ij = w_i (a_ij - [j = y_i] sum_k a_ik), w_i the rows' shares, prove at weights V and
@@ -7,6 +7,7 @@ biases b with margins m, for any optimum (V*, b*),
     P - P* <= sum_i w_i sum_j (max(0, m_ij) - a_ij m_ij)  +  |X^T G + 2 reg V|^2 / (4 reg)
               + 1^T G (b - b*).
 
+For the squared hinge a_ij may be any number >= 0, and a term is max(0, m)^2 - a m + a^2 / 4.
 It is computed at the parameters as a model stores them, with a bound of each score's rounding.
 """
 
@@ -18,13 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
-from xclf.objectives import Layer
+from xclf.objectives import Layer, SquaredHinge
 from xclf.training._hinge_newton import Basis, HingeNewton
 from xclf.training._newton import on_host
 from xclf.training._precision import rounding_bounds, stored, widest
-from xclf.training._settle import CONVERGED, ROUNDING, STOPPED
+from xclf.training._settle import CONVERGED, ROUNDING, STOPPED, promise
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.events import FitResult, Monitor
+from xclf.training.full_batch import fit_certified
 from xclf.training.problem import Problem
 
 #: Rows, entries of X, and entries of X times classes, up to which a problem is small.
@@ -55,22 +57,39 @@ def fit_hinge(
     """
     if not is_small(problem):
         return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
+    return _by_newton(problem, theta, tol, tol, max_iter, monitor)
+
+
+def _by_newton(
+    problem: Problem, theta: Array, tol: float, promised: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
+    """Head by head; one whose basis may serve the next lends it."""
     results: list[FitResult] = []
     wide, dtype = widest(problem), problem.rows.dtype
     head: SmallHinge | None = None
     steps, reason = 0, ""
     for k in range(int(theta.shape[0])):
-        head = SmallHinge(wide.take_heads(np.asarray([k])), theta[k, :], dtype, head)
+        head = SmallHinge(wide.take_heads(np.asarray([k])), theta[k, :], dtype, promised, head)
         if reason != "interrupted":
             try:
                 reason = head.run(tol, max_iter, monitor, steps, int(theta.shape[0]) - k)
             except KeyboardInterrupt:
                 reason = "interrupted"
         steps += head.steps
-        results.append(head.result(tol, reason))
+        results.append(head.result(reason))
         if reason == STOPPED:
             max_iter = 0
     return results
+
+
+def fit_squared_hinge(
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
+    """`fit_hinge` of the squared hinge, which L-BFGS minimises as it is where there are many
+    rows."""
+    if not is_small(problem):
+        return fit_certified(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
+    return _by_newton(problem, theta, tol, promise(tol), max_iter, monitor)
 
 
 def is_small(problem: Problem) -> bool:
@@ -104,14 +123,20 @@ class Proof(NamedTuple):
 class SmallHinge:
     """One head of a small problem: rows in float64 on the host, centred if there are biases.
 
-    theta : (P,) where it starts;  dtype : that models keep;  like : a head whose basis may do
+    theta : (P,) where it starts;  dtype : that models keep;  promised : the relative gap at most;
+    like : a head whose basis may do
     """
 
     def __init__(
-        self, problem: Problem, theta: Array, dtype: object, like: SmallHinge | None
+        self,
+        problem: Problem,
+        theta: Array,
+        dtype: object,
+        promised: float,
+        like: SmallHinge | None,
     ) -> None:
         network, xp = problem.objective.network, namespace(theta)
-        self.network, self.theta = network, theta
+        self.network, self.theta, self.promised = network, theta, promised
         self.held = to_host(xp.zeros((1,), dtype=dtype)).dtype
         x, y, weights = on_host(problem)
         self.x, self.weights = x, weights
@@ -119,8 +144,8 @@ class SmallHinge:
             raise ValueError("X holds values so large that their squares overflow: scale X")
         self.share = weights / weights.sum()
         self.reg = float(np.ravel(to_host(problem.objective.reg))[0])
-        loss = problem.objective.loss
-        self.margin = float(np.ravel(to_host(loss.margin))[0])  # type: ignore[attr-defined]
+        self.loss = problem.objective.loss.to_host()
+        self.margin = float(np.ravel(self.loss.margin)[0])  # type: ignore[attr-defined]
         self.classes, self.bias = network.widths[1], network.bias
         self.scale = np.ones(x.shape[1]) if network.scale is None else to_host(network.scale)
         self.centre = self.share @ x if self.bias else np.zeros(x.shape[1])
@@ -138,7 +163,9 @@ class SmallHinge:
         w = np.asarray(to_host(raw.w), dtype=float)
         b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
         v = (w * self.scale)[self.present] @ self.basis.axes
-        self.newton = HingeNewton(self.basis, self.reg, self.margin, v, self._placed(w, b))
+        self.newton = HingeNewton(
+            self.basis, self.reg, self.margin, v, self._placed(w, b), isinstance(self.loss, SquaredHinge)
+        )
         self.steps, self.dual = 0, 0.0
         self.best: Proof | None = None
         self.lowest = (math.inf, self.newton.v, self.newton.b)
@@ -164,7 +191,7 @@ class SmallHinge:
             spent = self.newton.moves - at > patience or not math.isfinite(gap.value)
             if gap.total <= goal * gap.value or spent:
                 self._prove(self.newton.v, self.newton.b, goal)
-                if self.proven(tol):
+                if self.proven():
                     return CONVERGED
                 if spent or goal < _LEAST_GOAL:
                     return ROUNDING
@@ -177,7 +204,7 @@ class SmallHinge:
             if monitor.record(step, min(self.lowest[0], self.newton.gap().value), heads=heads):
                 return STOPPED
 
-    def result(self, tol: float, reason: str) -> FitResult:
+    def result(self, reason: str) -> FitResult:
         """What the head has come to."""
         if self.best is None:
             self._prove(*self.lowest[1:], 0.0)
@@ -189,7 +216,7 @@ class SmallHinge:
             from_host(best.b[:, None], self.theta) if self.bias else None,
         )
         theta = self.network.flatten([tuple(one) for one in self.network.fitting([layer])])
-        done = reason == CONVERGED or (self.proven(tol) and reason != STOPPED)
+        done = reason == CONVERGED or (self.proven() and reason != STOPPED)
         return FitResult(
             theta=theta,
             n_iter=max(self.steps, 1),
@@ -201,9 +228,10 @@ class SmallHinge:
             dual_gap=best.value - self.dual,
         )
 
-    def proven(self, tol: float) -> bool:
-        """Whether the gap is at most `tol` times the objective."""
-        return self.best is not None and self.best.value - self.dual <= tol * self.best.value
+    def proven(self) -> bool:
+        """Whether the gap is as small as promised."""
+        best = self.best
+        return best is not None and best.value - self.dual <= self.promised * best.value
 
     def _prove(self, v: np.ndarray, b: np.ndarray, goal: float) -> None:
         """Take into account what the present multipliers prove at v, b as stored."""
@@ -249,14 +277,13 @@ class SmallHinge:
             v, b_here = (w * self.scale)[self.present], self._placed(w, b)
             m = basis.spread(self.u @ v.T + b_here) + self.margin
             m[basis.mask] = 0.0
-            hinge = np.maximum(m, 0.0)
-            value = float(np.sum(share * hinge)) + reg * float(np.sum(v * v))
+            value = float(np.sum(share * self.newton.losses(m))) + reg * float(np.sum(v * v))
             inner, outer = rounding_bounds(_EPS / 2, len(self.centre), len(share))
             off = inner * (np.abs(self.u) @ np.abs(v).T + np.abs(b_here) + self.margin)
             off += np.take_along_axis(off, self.basis.labels[:, None], axis=1)
             off[basis.mask] = 0.0
             a = self.newton.a
-            slack = np.maximum(m + off, 0.0) - a * m + a * off
+            slack = self.newton.losses(m + off) - self.newton.lower(m) + a * off
             gap = float(np.sum(share * np.maximum(slack, 0.0))) + outer * value
             g = basis.gathered(a * share)
             residual = g.T @ self.u + 2.0 * reg * v
@@ -301,14 +328,14 @@ class SmallHinge:
     ) -> float:
         """The gap with 1^T G (b - b*), of which the entries of G's flow add up to 2 push.
 
-        Rows of class c give  b*_j - b*_c <= P W / W_c - margin + |(V*_j - V*_c) mean x of c|,
+        Rows of class c give  b*_j - b*_c <= lead_bound(P W / W_c) + |(V*_j - V*_c) mean x of c|,
         and  reg |V* - V|^2 <= P - P*, which is solved for.
         """
         mask = self.basis.mask * self.share[:, None]
         weight = mask.sum(axis=0)
         means = (mask.T @ self.u) / weight[:, None]
         scores = means @ v.T
-        apart = float((value / weight).max()) + float(b.max() - b.min())
+        apart = float(np.max(self.loss.lead_bound(value / weight))) + float(b.max() - b.min())
         apart += float(np.abs(scores - np.diagonal(scores)[:, None]).max())
         far = push * math.sqrt(2.0 / self.reg) * float(np.linalg.norm(means, axis=1).max())
         return (0.5 * (far + math.sqrt(far * far + 4.0 * (gap + push * apart)))) ** 2
