@@ -13,7 +13,8 @@ are in units of the problem: on separable rows, where multipliers scale with reg
 depend on it.
 
 The squared hinge is this form itself, with a0 = 0, mu = 1/2 and no upper bound of the multipliers:
-a = 2 max(0, m) and a m - a^2 / 4 = max(0, m)^2. Nothing moves but b0, after every step.
+a = 2 max(0, m) and a m - a^2 / 4 = max(0, m)^2. Only b0 moves, after every step. From v = 0 it
+begins with a larger mu, as good as a larger reg: fewer pairs change sides on the way.
 Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such problems.
 """
 
@@ -33,6 +34,8 @@ _INNER_SHARE = 0.1
 _SHRINK = ((0.1, 1.0), (0.6, 0.3), (0.95, 0.1), (np.inf, 0.01))
 # Share of the first smoothing with which a fit goes on from another: more would leave it.
 _WARM = 0.01
+# The smoothing that is the squared hinge; at first this share of |t|^2 / reg, and so much less then.
+_OWN, _FIRST, _LESS = 0.5, 1e-3, 0.1
 # Curvature of the biases beside that of a pair, where no pair between its bounds has any.
 _BIAS = 1e-8
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
@@ -140,7 +143,7 @@ class HingeNewton:
         if v.any():
             self.mu *= _WARM
         if squared:
-            self.mu = 0.5
+            self.mu = _OWN if v.any() else max(_OWN, _FIRST * self.square / reg)
         self.most = np.inf if squared else 1.0
         self.inner = self.idle = self.moves = 0
         self.least = self.last = np.inf
@@ -179,7 +182,7 @@ class HingeNewton:
         penalty = self.reg * float(np.sum(self.v * self.v))
         value = float(share @ losses.sum(axis=1)) + penalty
         slack = float(share @ (losses - self.lower(self.m)).sum(axis=1))
-        moved = np.where(self.basis.mask | self.squared, 0.0, self.a - self.anchor)
+        moved = np.where(self.basis.mask, 0.0, self.a - self.anchor)
         change = 0.5 * self.mu * float(share @ (moved * moved).sum(axis=1))
         far = float(np.abs(self.m).max(initial=0.0)) + self.margin
         residual = float(np.sum(self.gv * self.gv)) / (4.0 * self.reg)
@@ -195,7 +198,9 @@ class HingeNewton:
             kept = gap.slack / self.last if self.last > 0.0 else 0.0
             self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
             self.moves += 1
-            if not self.squared:
+            if self.squared:
+                self.mu = max(_OWN, _LESS * self.mu)
+            else:
                 self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
                 self.anchor, self.centre = self.a, self.b
             self._place()
