@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.common.record import machine
 from tests.fuzz import files, fits, kills, report, signals, sweeps
 from tests.fuzz.cases import KINDS, Budget, Outcome, Tally
+from tests.fuzz.problems import LOSSES
 
 Case = tuple[int, str, Outcome, float]
 
@@ -24,8 +25,10 @@ EVERY = 30.0
 BATCH = 5000
 
 
-def one_by_one(run: Callable[[int], tuple[str, Outcome]], budget: Budget) -> Iterator[Case]:
-    for index in budget.indices():
+def one_by_one(
+    run: Callable[[int], tuple[str, Outcome]], budget: Budget, wanted: Callable[[int], bool]
+) -> Iterator[Case]:
+    for index in filter(wanted, budget.indices()):
         start = time.monotonic()
         group, outcome = run(index)
         yield index, group, outcome, time.monotonic() - start
@@ -40,8 +43,10 @@ def in_batches(seed: int, budget: Budget, shrinking: bool) -> Iterator[Case]:
                 return
 
 
-def cases(kind: str, seed: int, budget: Budget, shrinking: bool = True) -> Iterator[Case]:
-    """(index, group, outcome, seconds) of each case of one kind."""
+def cases(
+    kind: str, seed: int, budget: Budget, shrinking: bool = True, loss: str | None = None
+) -> Iterator[Case]:
+    """(index, group, outcome, seconds) of each case of one kind; of fits, those with this loss."""
     if kind == "files":
         return in_batches(seed, budget, shrinking)
     run: dict[str, Callable[[int], tuple[str, Outcome]]] = {
@@ -51,7 +56,11 @@ def cases(kind: str, seed: int, budget: Budget, shrinking: bool = True) -> Itera
         "disk": lambda index: kills.fill(seed, index),
         "signals": lambda index: signals.interrupt(seed, index),
     }
-    return one_by_one(run[kind], budget)
+
+    def wanted(index: int) -> bool:
+        return kind != "fits" or loss in (None, fits.draw(seed, index).options["loss"])
+
+    return one_by_one(run[kind], budget, wanted)
 
 
 def campaign(
@@ -60,11 +69,15 @@ def campaign(
     budget: Budget,
     shrinking: bool = True,
     watch: Callable[[Tally], None] | None = None,
+    loss: str | None = None,
 ) -> Tally:
-    """All cases of one kind; `watch` gets the counts so far every EVERY seconds."""
+    """All cases of one kind; `watch` gets the counts so far every EVERY seconds.
+
+    loss : None, or that of the fits that are wanted
+    """
     tally, start = Tally(kind), time.monotonic()
     shown = start
-    for index, group, outcome, seconds in cases(kind, seed, budget, shrinking):
+    for index, group, outcome, seconds in cases(kind, seed, budget, shrinking, loss):
         tally.add(index, group, outcome, seconds)
         tally.seconds = time.monotonic() - start
         if watch is not None and time.monotonic() - shown > EVERY:
@@ -78,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--minutes", type=float, default=1.0, help="of all kinds without a count")
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
+    result.add_argument("--loss", choices=list(LOSSES), help="of fits, those with this loss only")
     result.add_argument("--case", type=int, help="repeat one case, of one kind")
     result.add_argument("--json", type=Path, help="write the counts and failures here")
     result.add_argument("--no-shrinking", action="store_true", help="show failures as they came")
@@ -107,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         budget = Budget(0, sys.maxsize if last is None else last, float("inf") if last else until)
         if given.case is not None:
             budget = Budget(given.case, given.case + 1, float("inf"))
-        tallies.append(campaign(kind, given.seed, budget, not given.no_shrinking, keep))
+        tallies.append(campaign(kind, given.seed, budget, not given.no_shrinking, keep, given.loss))
         keep()
     report.show(tallies, given.seed)
     return int(any(tally.failures for tally in tallies))

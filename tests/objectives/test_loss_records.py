@@ -68,7 +68,9 @@ def test_a_missing_answer_is_an_error_when_the_class_is_made(answer):
         _class(**{answer: None})
 
 
-@pytest.mark.parametrize("method", ["__call__", "error_cost", "lead_bound", "rate_limit", "curvature_sum"])
+@pytest.mark.parametrize(
+    "method", ["__call__", "error_cost", "lead_bound", "rate_limit", "curvature_sum"]
+)
 def test_a_missing_method_is_an_error(method):
     with pytest.raises(TypeError, match=method):
         _class(**{method: None})()

@@ -26,6 +26,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
+from xclf.training._newton import factor_of
+
 # Steps at most between two moves of the multipliers, and those in a row without a smaller gradient.
 _INNER, _IDLE = 60, 8
 # An inner solve ends when its share of the gap is this share of what the move changes.
@@ -34,15 +36,16 @@ _INNER_SHARE = 0.1
 _SHRINK = ((0.1, 1.0), (0.6, 0.3), (0.95, 0.1), (np.inf, 0.01))
 # Share of the first smoothing with which a fit goes on from another: more would leave it.
 _WARM = 0.01
-# The smoothing that is the squared hinge; at first this share of |t|^2 / reg, and so much less then.
+# The smoothing that is the squared hinge, the share of |t|^2 / reg that it begins with, and how it
+# shrinks.
 _OWN, _FIRST, _LESS = 0.5, 1e-3, 0.1
 # Curvature of the biases beside that of a pair, where no pair between its bounds has any.
 _BIAS = 1e-8
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
 _ROUNDS, _USUAL = 500, 100
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
-# scaled equations are solved, if they are so many at most, with a ridge against rounding.
-_STIFF, _MOST_EQUATIONS, _RIDGE = 1e8, 2000, 1e-14
+# scaled equations are solved, if they are so many at most.
+_STIFF, _MOST_EQUATIONS = 1e8, 2000
 # Singular values below this share of the largest are rounding; of columns of alike size.
 _RANK, _ALIKE = 1e-15, 1e3
 
@@ -168,12 +171,12 @@ class HingeNewton:
 
     def losses(self, m: np.ndarray) -> np.ndarray:
         """The loss of each pair's margin."""
-        hinge = np.maximum(m, 0.0)
+        hinge: np.ndarray = np.maximum(m, 0.0)
         return hinge * hinge if self.squared else hinge
 
     def lower(self, m: np.ndarray) -> np.ndarray:
         """A lower bound of `losses`, from the multipliers; linear in m."""
-        bound = self.a * m
+        bound: np.ndarray = self.a * m
         return bound - 0.25 * self.a * self.a if self.squared else bound
 
     def gap(self) -> Gap:
@@ -273,10 +276,11 @@ class HingeNewton:
         matrix = hessian.reshape(c * m, c * m)
         unit = 1.0 / np.sqrt(np.diagonal(matrix))
         matrix = matrix * unit[:, None] * unit
-        matrix[np.diag_indices(c * m)] += _RIDGE
-        factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        step = -unit * scipy.linalg.cho_solve(factor, unit * grad.ravel(), check_finite=False)
-        step = step.reshape(c, m)
+        factor, _ = factor_of(matrix)
+        if factor is None:
+            return self._conjugate_gradients(free, 1e-6)
+        along = scipy.linalg.cho_solve((factor, True), unit * grad.ravel(), check_finite=False)
+        step = (-unit * along).reshape(c, m)
         return (step[:, :-1], step[:, -1]) if basis.bias else (step, np.zeros(c))
 
     def _conjugate_gradients(self, free: np.ndarray, eta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -184,7 +184,7 @@ class Newton:
         unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
         hessian *= unit[:, None]
         hessian *= unit
-        factor, ridge = _factor(hessian)
+        factor, ridge = factor_of(hessian)
         if factor is None:
             return None
         along = scipy.linalg.solve_triangular(factor, flat * unit, lower=True, check_finite=False)
@@ -256,7 +256,7 @@ class Newton:
         return np.asarray(np.maximum(np.sum((self.z @ matrix) * self.z, axis=1), 0.0))
 
 
-def _factor(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
+def factor_of(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
     """L (lower triangle) with L L^T = matrix + ridge, and the ridge; matrix has diagonal 1."""
     if not np.isfinite(matrix).all():
         return None, 0.0

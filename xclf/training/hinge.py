@@ -163,9 +163,9 @@ class SmallHinge:
         w = np.asarray(to_host(raw.w), dtype=float)
         b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
         v = (w * self.scale)[self.present] @ self.basis.axes
-        self.newton = HingeNewton(
-            self.basis, self.reg, self.margin, v, self._placed(w, b), isinstance(self.loss, SquaredHinge)
-        )
+        squared = isinstance(self.loss, SquaredHinge)
+        place = self._placed(w, b)
+        self.newton = HingeNewton(self.basis, self.reg, self.margin, v, place, squared)
         self.steps, self.dual = 0, 0.0
         self.best: Proof | None = None
         self.lowest = (math.inf, self.newton.v, self.newton.b)
