@@ -1,4 +1,4 @@
-"""Small hinge problems: few rows end at their optimum in few Newton steps, at every penalty.
+"""Small problems of both hinges: few rows end at their optimum in few steps, at every penalty.
 
 What is exact in theory is tested to the rounding of float64. The certified gap is a bound on the
 distance to the optimum; SciPy's solution of the same programme confirms it.
@@ -33,10 +33,11 @@ def _mixed_units(n=120):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("reg", REGS)
 @pytest.mark.parametrize("shape", [(5, 64, 2), (60, 80, 30), (40, 128, 10)], ids=str)
-def test_few_separable_rows(shape, reg, dtype):
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_few_separable_rows(loss, shape, reg, dtype):
     """Also as a float32 model stores them: coefficients grow by some units, to meet margins."""
     x, y = _one_shot(*shape)
-    model = SVMClassifier(reg, tol=1e-5).fit(x.astype(dtype), y)
+    model = SVMClassifier(reg, loss=loss, tol=1e-5).fit(x.astype(dtype), y)
     assert model.converged_
     assert model.n_iter_ <= STEPS
     assert model.dual_gap_ <= (1e-9 if dtype == "float64" else 1e-5) * model.objective_
@@ -58,10 +59,11 @@ def test_the_optimum_of_a_general_solver(reg, margin, bias):
     assert model.objective_ == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("reg", [1e-1, 1e-3, 1e-5])
-def test_badly_scaled_columns_cost_no_more(reg):
+def test_badly_scaled_columns_cost_no_more(reg, loss):
     x, y = _mixed_units()
-    model = SVMClassifier(reg).fit(x, y)
+    model = SVMClassifier(reg, loss=loss).fit(x, y)
     assert model.converged_
     assert model.n_iter_ <= STEPS
 
@@ -89,22 +91,24 @@ def test_an_offset_changes_nothing():
     np.testing.assert_allclose(far.coef_, near.coef_, atol=1e-6)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("reg", REGS)
-def test_repeated_collinear_and_constant(reg):
+def test_repeated_collinear_and_constant(reg, loss):
     x, y = blobs(20, 3, 3)
     x, y = np.repeat(x, 3, axis=0), np.repeat(y, 3)
     more = np.c_[x, x[:, 0] + x[:, 1], x[:, 2], np.full(len(x), 7.0)]
-    model = SVMClassifier(reg).fit(more, y)
+    model = SVMClassifier(reg, loss=loss).fit(more, y)
     assert model.converged_
     assert model.n_iter_ <= STEPS
     assert model.coef_[:, -1] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_one_class_alone_has_weight(classes):
+def test_one_class_alone_has_weight(classes, loss):
     """No loss without weights: biases meet all margins."""
     x, y = blobs(30, 4, classes)
-    model = SVMClassifier(1e-3).fit(x, y, sample_weight=(y == 1).astype(float))
+    model = SVMClassifier(1e-3, loss=loss).fit(x, y, sample_weight=(y == 1).astype(float))
     assert model.converged_
     assert model.objective_ == 0.0
     np.testing.assert_array_equal(model.coef_, 0.0)

@@ -119,7 +119,7 @@ class SVMClassifier(LinearClassifier):
         Penalty on the squared weights, >= 0. With 0, classes that can be separated end at objective
         0, without any margin being the widest: that takes reg > 0.
     loss : {"hinge", "squared_hinge"}, default="hinge"
-        The squared hinge is continuously differentiable: lbfgs takes fewer passes for it.
+        The squared hinge is continuously differentiable: of many rows lbfgs takes fewer passes.
     margin : float, default=1.0
         By how much the own class's score must lead, > 0, in units of score.
     {PARAMETERS}
@@ -129,10 +129,10 @@ class SVMClassifier(LinearClassifier):
     {COEFFICIENTS}
     {ATTRIBUTES}
     dual_gap_ : float
-        Of the hinge after lbfgs only: what objective_ stands above the optimum at most, a bound
-        computed in float64 from the fitted coef_ and intercept_, also where the fit ended early.
-        With reg = 0 it is objective_ itself, no optimum being below 0, and `converged_` speaks of
-        the gradient of the smoothed problem.
+        After lbfgs only: what objective_ stands above the optimum at most, a bound computed in
+        float64 from the fitted coef_ and intercept_, also where the fit ended early. With reg = 0
+        it is objective_ itself for the hinge, no optimum being below 0, and `converged_` speaks of
+        the gradient of the smoothed problem; for the squared hinge it is missing.
 
     Notes
     -----

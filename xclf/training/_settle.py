@@ -1,4 +1,4 @@
-"""Whether full-batch softmax fits are where they were to end: certified, or else improved."""
+"""Whether full-batch fits of smooth losses are where they were to end: certified, or improved."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settle(
 
     Parameters become those that a model stores, `objective` and `grad_norm` what they give. A head
     has converged if a bound on its distance to the optimum says so. If none does, Newton's method
-    goes on with a small problem, and `again`, L-BFGS in float64, with a large one; of that its own
+    goes on with a small softmax problem, and `again`, L-BFGS in float64, with a large one; of that its own
     criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
     """
     wide, dtype = widest(problem), problem.rows.dtype

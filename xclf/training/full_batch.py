@@ -114,8 +114,8 @@ def fit_lbfgs(
 def fit_certified(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
-    """`fit_lbfgs` of K softmax objectives, whose linear heads end with a bound on their distance to
-    the optimum."""
+    """`fit_lbfgs` of K objectives of a `Smooth` loss, whose linear heads end with a bound on their
+    distance to the optimum."""
     small = problem.linear and is_small(widest(problem))
     slow_at = math.inf
     if small:
