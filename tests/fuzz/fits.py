@@ -132,13 +132,7 @@ def _options(r: np.random.Generator, classes: int) -> dict[str, Any]:
         options |= {"solver": solver, "max_iter": int(r.integers(1, 6)), "random_state": 0}
         options |= {"batch_size": int(r.choice([1, 7, 32]))}
         options.pop("tol", None)
-    elif loss != "softmax" and r.random() < 0.95:  # weaker penalties take seconds
-        options["reg"] = max(options["reg"], float(f"{LEAST_REG / options.get('margin', 1.0):.3g}"))
     return options
-
-
-#: The weakest penalty of most SVMs, times the margin.
-LEAST_REG = 1e-5
 
 
 #: Powers of ten between which `reg` is drawn, each range as often as the others.

@@ -20,8 +20,9 @@ tol : float, default=None
     lbfgs stops when the gradient's max-norm has fallen to tol times its value at zero weights, and
     the estimated distance to the optimum to tol times the objective (1e-8 for float64 data, 1e-6
     for the rest); with the hinge of a linear model, when the certified duality gap is at most tol
-    times the objective (1e-6 and 1e-4), with its squared hinge too where rows are few. The others stop when the objective has not improved by tol
-    (1e-4) relative, or the validation accuracy absolute, for n_iter_no_change epochs.
+    times the objective (1e-6 and 1e-4), with its squared hinge too where rows are few. The others
+    stop when the objective has not improved by tol (1e-4) relative, or the validation accuracy
+    absolute, for n_iter_no_change epochs.
 batch_size : int, default=None
     Rows of a minibatch (200).
 learning_rate : float, default=None

@@ -59,8 +59,8 @@ def settle(
 
     Parameters become those that a model stores, `objective` and `grad_norm` what they give. A head
     has converged if a bound on its distance to the optimum says so. If none does, Newton's method
-    goes on with a small softmax problem, and `again`, L-BFGS in float64, with a large one; of that its own
-    criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
+    goes on with a small softmax problem, and `again`, L-BFGS in float64, with any other; of that
+    its own criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
     """
     wide, dtype = widest(problem), problem.rows.dtype
     settled, _ = _certified(wide, results, tol, dtype, curvature_at)

@@ -1,13 +1,13 @@
 """How far a linear model can be from its optimum, at most: a duality gap in float64.
 
 With w_i a row's share of the weights and g the gradient of the objective P, in the weights V and
-the biases b, the dual at the loss's own gradient in the scores (p_i - y_i of softmax, from
-multipliers 2 max(0, m) of the squared hinge) has the value P - |g_V|^2 / (4 reg),
-so that P - P* is at most that, as long as the classes' masses balance: g_b = 0. What is left of g_b
-adds g_b . (b - b*), about the mean of the features, and b* is bounded as no optimum has biases far
-apart. Newton steps in the biases alone, whose gain is added to the bound, make g_b small first. The
-features' mean squares, which this last term and that of rounding take, are those of a sample of the
-rows.
+the biases b, the dual at the loss's own gradient in the scores has the value P - |g_V|^2 / (4 reg),
+so that P - P* is at most that, as long as the classes' masses balance: g_b = 0. (The dual's
+variables are p, the softmax of the scores, or the multipliers 2 max(0, m) of the squared hinge.)
+What is left of g_b adds g_b . (b - b*), about the mean of the features, and b* is bounded as no
+optimum has biases far apart. Newton steps in the biases alone, whose gain is added to the bound,
+make g_b small first. The features' mean squares, which this last term and that of rounding take,
+are those of a sample of the rows.
 """
 
 from __future__ import annotations
