@@ -158,3 +158,17 @@ def test_ctrl_c_leaves_what_the_fit_has_come_to():
         model.fit(x, y)
     assert not model.converged_
     assert 0.0 < model.dual_gap_ <= model.objective_ < 2.0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("reg", [1e-4, 1.0])
+def test_many_rows_of_which_one_class_has_weight(loss, reg, dtype):
+    """Biases alone meet all margins: the optimum is 0, without weights."""
+    y = np.arange(2100) % 3  # more rows than Newton's method takes
+    x = np.random.default_rng(0).standard_normal((2100, 4)).astype(dtype)
+    model = SVMClassifier(reg, loss=loss).fit(x, y, sample_weight=(y == 1).astype(float))
+    assert model.converged_
+    assert model.objective_ == 0.0
+    np.testing.assert_array_equal(model.coef_, 0.0)
+    np.testing.assert_array_equal(model.predict(x), 1)

@@ -14,6 +14,7 @@ It is computed at the parameters as a model stores them, with a bound of each sc
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ def fit_hinge(
     max_iter : of a small problem the Newton steps of a head, see `is_small`; else as in
         `fit_augmented_lagrangian`
     """
+    problem = _without_spare_rows(problem)
     if not is_small(problem):
         return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     return _by_newton(problem, theta, tol, tol, max_iter, monitor)
@@ -87,9 +89,23 @@ def fit_squared_hinge(
 ) -> list[FitResult]:
     """`fit_hinge` of the squared hinge, which L-BFGS minimises as it is where there are many
     rows."""
+    problem = _without_spare_rows(problem)
     if not is_small(problem):
         return fit_certified(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     return _by_newton(problem, theta, tol, promise(tol), max_iter, monitor)
+
+
+def _without_spare_rows(problem: Problem) -> Problem:
+    """One row where all rows with weight are of one class: biases alone meet all its margins."""
+    rows, weights = problem.rows, problem.rows.weights
+    biases = problem.linear and problem.objective.network.bias
+    if not biases or rows.shards or weights is None or weights.ndim != 1:
+        return problem
+    labels, drawn = to_host(rows.labels), np.flatnonzero(to_host(weights))
+    labels = (labels.argmax(axis=0) if labels.ndim == 2 else labels)[drawn]
+    if (labels != labels[0]).any():
+        return problem
+    return replace(problem, rows=rows.only(drawn[:1]))
 
 
 def is_small(problem: Problem) -> bool:
