@@ -172,3 +172,14 @@ def test_many_rows_of_which_one_class_has_weight(loss, reg, dtype):
     assert model.objective_ == 0.0
     np.testing.assert_array_equal(model.coef_, 0.0)
     np.testing.assert_array_equal(model.predict(x), 1)
+
+
+@pytest.mark.parametrize("reg", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("features, classes, apart", [(20, 5, 0.3), (64, 3, 0.1)])
+def test_classes_that_overlap(features, classes, apart, reg):
+    """Rows between their bounds are many, and stay well conditioned down to the weakest penalty."""
+    r, y = np.random.default_rng(0), np.arange(600) % classes
+    x = r.standard_normal((600, features)) + apart * r.standard_normal((classes, features))[y]
+    model = SVMClassifier(reg).fit(x, y)
+    assert model.converged_
+    assert model.n_iter_ <= STEPS

@@ -46,6 +46,8 @@ _ROUNDS, _USUAL = 500, 100
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
 # scaled equations are solved, if they are so many at most.
 _STIFF, _MOST_EQUATIONS = 1e8, 2000
+# Ratio of the features' mean squares up to which they are alike.
+_SPREAD = 1e6
 # Singular values below this share of the largest are rounding; of columns of alike size.
 _RANK, _ALIKE = 1e-15, 1e3
 
@@ -148,6 +150,12 @@ class HingeNewton:
         if squared:
             self.mu = _OWN if v.any() else max(_OWN, _FIRST * self.square / reg)
         self.most = np.inf if squared else 1.0
+        # Smoothing whose equations are still well conditioned: the multipliers converge with any.
+        # Where features are far from alike, those of the small ones need less.
+        large, small = (
+            float(f(basis.spectrum)) if len(basis.spectrum) else 1.0 for f in (np.max, np.min)
+        )
+        self.least_mu = large / (2.0 * reg * _STIFF) if large <= _SPREAD * small else 0.0
         self.inner = self.idle = self.moves = 0
         self.least = self.last = np.inf
         self._place()
@@ -205,6 +213,7 @@ class HingeNewton:
                 self.mu = max(_OWN, _LESS * self.mu)
             else:
                 self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
+                self.mu = max(self.mu, self.least_mu)
                 self.anchor, self.centre = self.a, self.b
             self._place()
         self.inner += 1

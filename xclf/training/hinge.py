@@ -38,6 +38,8 @@ MOST_ROWS, MOST_FEATURES, MOST_PRODUCTS = 2000, 1 << 21, 1 << 26
 _GOAL, _LEAST_GOAL = 1e-10, 1e-12
 # Moves of the multipliers without half the gap, after which rounding is to blame: near, and far.
 _PATIENCE, _NEAR, _HARD = 5, 1e-5, 25
+# Gap from which on a fit that rounding has ended is made anew, over all rows at a time.
+_FAR = 1e-3
 # Units in the last place that stored parameters grow by, to meet the margins in spite of rounding.
 _GROWTH = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 1 << 13, 1 << 16, 1 << 20)
 
@@ -59,7 +61,24 @@ def fit_hinge(
     problem = _without_spare_rows(problem)
     if not is_small(problem):
         return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
-    return _by_newton(problem, theta, tol, tol, max_iter, monitor)
+    results = _by_newton(problem, theta, tol, tol, max_iter, monitor)
+    lost = [k for k, one in enumerate(results) if one.reason == ROUNDING and _is_far(one)]
+    if lost:
+        heads, xp = np.asarray(lost), namespace(theta)
+        start = xp.stack([theta[k, :] for k in lost], axis=0)
+        more = fit_augmented_lagrangian(
+            problem.take_heads(heads), start, tol=tol, max_iter=max_iter, monitor=monitor
+        )
+        for k, one in zip(lost, more, strict=True):
+            n_iter = min(results[k].n_iter + one.n_iter, max_iter)
+            if one.interrupted or one.objective <= results[k].objective:
+                results[k] = replace(one, n_iter=n_iter)
+    return results
+
+
+def _is_far(result: FitResult) -> bool:
+    """Whether rounding has cost Newton's method more than its last digits."""
+    return not result.dual_gap <= _FAR * result.objective
 
 
 def _by_newton(
