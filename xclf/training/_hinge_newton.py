@@ -29,7 +29,7 @@ import scipy.linalg
 from xclf.training._newton import factor_of
 
 # Steps at most between two moves of the multipliers, and those in a row without a smaller gradient.
-_INNER, _IDLE = 60, 8
+_INNER, _IDLE = 60, 20
 # An inner solve ends when its share of the gap is this share of what the move changes.
 _INNER_SHARE = 0.1
 # Shares of the slack that a move may leave, and how the smoothing shrinks then.
