@@ -67,6 +67,22 @@ def test_strongly_convex_quadratics(seed, condition):
     np.testing.assert_allclose(path[-1].theta, centres, atol=1e-6)
 
 
+@pytest.mark.parametrize("constant", [1.0, -(2.0**16)])
+def test_a_constant_in_the_objective_changes_no_step(constant):
+    """Of an objective below all its derivatives, pairs are kept as of any other."""
+    f, _, _ = _quadratics(0, 1, condition=1e2)
+
+    def shifted(theta):
+        value, grad = f(theta)
+        return value + constant, grad
+
+    paths = [_run(each, np.zeros((1, 12)), 15) for each in (f, shifted)]
+    for at, other in zip(*paths, strict=True):
+        # Values are rounded to 2^16 * 2^-53 = 7e-12, and steer the interpolated steps alone.
+        np.testing.assert_allclose(other.theta, at.theta, atol=1e-8)
+    assert paths[0][-1].grad_norm < 1e-2 * paths[0][0].grad_norm
+
+
 def test_iterates_tell_the_truth(backend):
     f, _, _ = _quadratics(0, 3, like=backend.asarray(np.zeros(1)))
     path = _run(f, backend.asarray(np.zeros((3, 12))), 20)

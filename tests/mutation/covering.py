@@ -1,0 +1,130 @@
+"""Which tests run a line, and how long they take: measured once, kept outside the repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("kernels", "objectives", "optim", "training")
+#: The rooms' own tests, and those of what is built of all four.
+TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/estimators")
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / "xclf" / room).glob("*.py"))]
+
+
+def environment() -> dict[str, str]:
+    """One thread for each process, as a copy of a process that has threads would not have them."""
+    return os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class Durations:
+    """A plugin of pytest that adds up the seconds of every test that passes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.others: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] += report.duration
+        if not report.passed:
+            self.others.add(report.nodeid)
+
+    def passed(self) -> dict[str, float]:
+        return {test: each for test, each in self.seconds.items() if test not in self.others}
+
+
+@dataclass(frozen=True)
+class Covering:
+    """seconds : by test, of those that pass
+    lines : by source file (relative to the repository) and line, the tests that run it
+    """
+
+    seconds: dict[str, float]
+    lines: dict[str, dict[int, list[str]]]
+
+    def of(self, file: str, lines: range) -> list[str]:
+        """The tests that run any of these lines, the fastest first."""
+        known = self.lines.get(file, {})
+        tests = {test for line in lines for test in known.get(line, ())}
+        return sorted(tests & self.seconds.keys(), key=lambda test: (self.seconds[test], test))
+
+    def beside(self, tests: list[str]) -> list[str]:
+        """The other tests of the same files, the fastest first: what a fixture or a cache shares
+        is counted for the first test alone."""
+        files = {test.partition("::")[0] for test in tests}
+        others = [each for each in self.seconds if each.partition("::")[0] in files]
+        return sorted(set(others) - set(tests), key=lambda test: (self.seconds[test], test))
+
+
+def measure(folder: Path) -> Covering:
+    """Read what an earlier run measured of these sources; run the tests that are new since."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / f"{_digest(sources())}.json"
+    known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    files = [path for each in TESTS for path in sorted((ROOT / each).rglob("test_*.py"))]
+    names = {path.relative_to(ROOT).as_posix(): _digest([path]) for path in files}
+    stale = [name for name, digest in names.items() if known.get(name, {}).get("digest") != digest]
+    if stale:
+        known.update(_run(stale, names, folder))
+        store.write_text(json.dumps(known))
+    seconds: dict[str, float] = {}
+    lines: dict[str, dict[int, list[str]]] = {}
+    for name in names:
+        seconds |= known[name]["seconds"]
+        for file, by_line in known[name]["lines"].items():
+            for line, tests in by_line.items():
+                lines.setdefault(file, {}).setdefault(int(line), []).extend(tests)
+    return Covering(seconds, lines)
+
+
+def _digest(paths: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def _run(stale: list[str], digests: dict[str, str], folder: Path) -> dict[str, Any]:
+    from coverage import CoverageData
+
+    data, seconds = folder / "coverage.sqlite", folder / "seconds.json"
+    seconds.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tests.mutation.covering", str(seconds), *stale]
+    subprocess.run(command, cwd=ROOT, env=environment() | {"COVERAGE_FILE": str(data)}, check=False)
+    found: dict[str, Any] = {
+        name: {"digest": digests[name], "seconds": {}, "lines": defaultdict(dict)} for name in stale
+    }
+    for test, each in json.loads(seconds.read_text()).items():
+        found[test.partition("::")[0]]["seconds"][test] = each
+    run = CoverageData(str(data))
+    run.read()
+    for source in sources():
+        file = source.relative_to(ROOT).as_posix()
+        for line, contexts in run.contexts_by_lineno(str(source)).items():
+            for test in {context.rpartition("|")[0] for context in contexts if context}:
+                name = test.partition("::")[0]
+                found[name]["lines"][file].setdefault(line, []).append(test)
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Run these test files with coverage by test: FILE of seconds, then the test files."""
+    import pytest
+
+    target, *files = arguments
+    durations = Durations()
+    rooms = [f"--cov=xclf/{room}" for room in ROOMS]
+    options = ["-q", "-p", "no:cacheprovider", "--cov-context=test", "--cov-report=", *rooms]
+    pytest.main([*options, "-n", "2", *files], plugins=[durations])
+    Path(target).write_text(json.dumps(durations.passed()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,196 @@
+"""Small mistakes in the source: every place for one, and the source with it.
+
+Left out: docstrings and other strings, what is raised, annotations, decorators, and the keywords
+`strict` and `copy`, which change no result of a correct program.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+_OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+}
+_EXTREMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"}
+_NO_EFFECT = ("strict", "copy")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake in `file`: node `node` (in the order of the walk) becomes its `variant`.
+
+    text : the statement as it was and as it is
+    lines : of the statement; a compound one's head
+    body : what runs with a head, such as a function with its default values
+    names : that the statement defines
+    replaced : a mistake in the words of the source, instead of a node: (what was, what is)
+    """
+
+    file: str
+    node: int
+    variant: int
+    kind: str
+    text: str
+    lines: range
+    body: range
+    names: tuple[str, ...]
+    replaced: tuple[str, str] | None = None
+
+    @property
+    def identity(self) -> str:
+        return f"{self.file}: {self.text}"
+
+
+Place: TypeAlias = tuple[str, int, int]
+"""(file, number of the node, number of its variant)"""
+
+
+def places(root: Path, file: str) -> list[Place]:
+    """Where `file` can change, in its order."""
+    nodes = enumerate(_walk(ast.parse((root / file).read_text())))
+    return [(file, k, v) for k, (node, _) in nodes for v in range(len(_variants(node)))]
+
+
+def mutant(root: Path, place: Place) -> Mutant:
+    file, number, variant = place
+    node, parents = list(_walk(ast.parse((root / file).read_text())))[number]
+    statement = next(each for each in (node, *reversed(parents)) if isinstance(each, ast.stmt))
+    _, changed = mutated(root, place)
+    text = f"{ast.unparse(_head(statement))} -> {ast.unparse(_head(changed))}"
+    return Mutant(*place, _variants(node)[variant][0], text, *_where(statement))
+
+
+def named(root: Path, file: str, old: str, new: str) -> Mutant:
+    """The mutant with `new` for `old`, which must be in the source once, on one line."""
+    before, _, after = (source := (root / file).read_text()).partition(old)
+    if old in after or before == source:
+        raise ValueError(f"{file} must hold {old!r} once")
+    line = before.count("\n") + 1
+    lines = range(line, line + 1)
+    return Mutant(file, -1, -1, "named", f"{old} -> {new}", lines, range(0), (), (old, new))
+
+
+def tree_of(root: Path, mutant: Mutant) -> ast.Module:
+    if mutant.replaced is not None:
+        return ast.parse((root / mutant.file).read_text().replace(*mutant.replaced))
+    return mutated(root, (mutant.file, mutant.node, mutant.variant))[0]
+
+
+def mutated(root: Path, place: Place) -> tuple[ast.Module, ast.stmt]:
+    """The module with the mistake, lines as they were, and the statement that has changed."""
+    file, number, variant = place
+    tree = ast.parse((root / file).read_text())
+    node, parents = list(_walk(tree))[number]
+    new = ast.fix_missing_locations(ast.copy_location(_variants(node)[variant][1](), node))
+    for name, value in ast.iter_fields(parents[-1]):
+        if value is node:
+            setattr(parents[-1], name, new)
+        elif isinstance(value, list):
+            value[:] = [new if each is node else each for each in value]
+    return tree, next(each for each in (new, *reversed(parents)) if isinstance(each, ast.stmt))
+
+
+def _walk(node: ast.AST, parents: tuple[ast.AST, ...] = ()) -> Iterator[tuple[ast.AST, tuple]]:
+    """Every node that may change, with its parents, the nearest last."""
+    if parents:
+        yield node, parents
+    left_out = {"annotation", "returns", "decorator_list", "ctx"}
+    for name, value in ast.iter_fields(node):
+        if name in left_out:
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not _skipped(child):
+                yield from _walk(child, (*parents, node))
+
+
+def _skipped(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assign):
+        return any(isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets)
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    if isinstance(node, ast.keyword):
+        return node.arg in _NO_EFFECT
+    return isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom))
+
+
+def _variants(node: ast.AST) -> list[tuple[str, Callable[[], ast.AST]]]:
+    """(kind, a function that makes the node which takes its place) for each mistake."""
+    match node:
+        case ast.Compare(left, [operator], right):
+            others = _COMPARISONS.get(type(operator), ())
+            return [
+                ("comparison", lambda new=new: ast.Compare(left, [new()], right)) for new in others
+            ]
+        case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
+            new = _OPERATORS[type(operator)]()
+            return [("arithmetic", lambda: ast.BinOp(left, new, right))]
+        case ast.AugAssign(target, operator, value):
+            removed = ("statement", ast.Pass)
+            if type(operator) not in _OPERATORS:
+                return [removed]
+            new = _OPERATORS[type(operator)]()
+            return [("arithmetic", lambda: ast.AugAssign(target, new, value)), removed]
+        case ast.Expr(ast.Call()):
+            return [("statement", ast.Pass)]
+        case ast.BoolOp(operator, values):
+            new = ast.Or() if isinstance(operator, ast.And) else ast.And()
+            return [("and/or", lambda: ast.BoolOp(new, values))]
+        case ast.UnaryOp(ast.Not() | ast.USub() | ast.Invert(), operand):
+            return [("unary", lambda: operand)]
+        case ast.Constant(bool() as value):
+            return [("boolean", lambda: ast.Constant(not value))]
+        case ast.Constant(int() as value):
+            return [("constant", lambda: ast.Constant(value + 1))]
+        case ast.Constant(float() as value):
+            return [("constant", lambda: ast.Constant(2 * value if value else 1.0))]
+        case ast.Call(ast.Name(name), arguments, keywords) if name in _EXTREMES:
+            new = ast.Name(_EXTREMES[name], ast.Load())
+            return [("min/max", lambda: ast.Call(new, arguments, keywords))]
+        case ast.Call(ast.Attribute(value, name), arguments, keywords) if name in _EXTREMES:
+            new = ast.Attribute(value, _EXTREMES[name], ast.Load())
+            return [("min/max", lambda: ast.Call(new, arguments, keywords))]
+    return []
+
+
+def _head(statement: ast.stmt) -> ast.stmt:
+    """A compound statement's head alone."""
+    if not hasattr(statement, "body"):
+        return statement
+    fields = dict(ast.iter_fields(statement)) | {"body": [ast.Expr(ast.Constant(...))]}
+    fields |= {name: [] for name in ("orelse", "finalbody", "decorator_list") if name in fields}
+    return ast.copy_location(type(statement)(**fields), statement)
+
+
+def _where(statement: ast.stmt) -> tuple[range, range, tuple[str, ...]]:
+    """(its own lines, those of the body, the names that it defines)."""
+    last = statement.end_lineno or statement.lineno
+    whole = range(statement.lineno, last + 1)
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    names = [each for target in targets if target for each in ast.walk(target)]
+    defined = tuple(each.id for each in names if isinstance(each, ast.Name))
+    if hasattr(statement, "body"):
+        first = statement.body[0].lineno
+        return range(statement.lineno, max(first, statement.lineno + 1)), range(first, last + 1), ()
+    return whole, range(0), defined
