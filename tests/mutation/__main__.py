@@ -50,7 +50,8 @@ def covering_tests(covering: Covering, mutant: Mutant) -> list[str]:
     for path in sources():
         file = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
-            if getattr(node, "id", getattr(node, "attr", None)) in mutant.names:
+            name = getattr(node, "id", getattr(node, "attr", None))
+            if isinstance(node, ast.expr) and name in mutant.names:
                 uses.update(covering.of(file, range(node.lineno, node.lineno + 1)))
     uses = uses or set(covering.of(mutant.file, range(1, 1000)))
     return sorted(uses, key=lambda test: (covering.seconds[test], test))
@@ -64,7 +65,8 @@ def attempt(covering: Covering, limit: float, mutant: Mutant) -> dict[str, Any]:
     turns = [tests[:_FIRST], tests[_FIRST:], covering.beside(tests)]
     outcome, ran = trial.Outcome(""), 0
     for turn in turns:
-        chosen, total = [], 0.0
+        chosen: list[str] = []
+        total = 0.0
         for test in turn:
             total += covering.seconds[test]
             if total > limit and chosen:

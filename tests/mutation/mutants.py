@@ -7,10 +7,11 @@ Left out: docstrings and other strings, what is raised, annotations, decorators,
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -103,7 +104,7 @@ def mutated(root: Path, place: Place) -> tuple[ast.Module, ast.stmt]:
     file, number, variant = place
     tree = ast.parse((root / file).read_text())
     node, parents = list(_walk(tree))[number]
-    new = ast.fix_missing_locations(ast.copy_location(_variants(node)[variant][1](), node))
+    new = ast.fix_missing_locations(ast.copy_location(_variants(node)[variant][1], node))
     for name, value in ast.iter_fields(parents[-1]):
         if value is node:
             setattr(parents[-1], name, new)
@@ -112,7 +113,9 @@ def mutated(root: Path, place: Place) -> tuple[ast.Module, ast.stmt]:
     return tree, next(each for each in (new, *reversed(parents)) if isinstance(each, ast.stmt))
 
 
-def _walk(node: ast.AST, parents: tuple[ast.AST, ...] = ()) -> Iterator[tuple[ast.AST, tuple]]:
+def _walk(
+    node: ast.AST, parents: tuple[ast.AST, ...] = ()
+) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
     """Every node that may change, with its parents, the nearest last."""
     if parents:
         yield node, parents
@@ -135,43 +138,49 @@ def _skipped(node: ast.AST) -> bool:
     return isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom))
 
 
-def _variants(node: ast.AST) -> list[tuple[str, Callable[[], ast.AST]]]:
-    """(kind, a function that makes the node which takes its place) for each mistake."""
-    match node:
-        case ast.Compare(left, [operator], right):
-            others = _COMPARISONS.get(type(operator), ())
-            return [
-                ("comparison", lambda new=new: ast.Compare(left, [new()], right)) for new in others
-            ]
-        case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
-            new = _OPERATORS[type(operator)]()
-            return [("arithmetic", lambda: ast.BinOp(left, new, right))]
-        case ast.AugAssign(target, operator, value):
-            removed = ("statement", ast.Pass)
-            if type(operator) not in _OPERATORS:
-                return [removed]
-            new = _OPERATORS[type(operator)]()
-            return [("arithmetic", lambda: ast.AugAssign(target, new, value)), removed]
-        case ast.Expr(ast.Call()):
-            return [("statement", ast.Pass)]
-        case ast.BoolOp(operator, values):
-            new = ast.Or() if isinstance(operator, ast.And) else ast.And()
-            return [("and/or", lambda: ast.BoolOp(new, values))]
-        case ast.UnaryOp(ast.Not() | ast.USub() | ast.Invert(), operand):
-            return [("unary", lambda: operand)]
-        case ast.Constant(bool() as value):
-            return [("boolean", lambda: ast.Constant(not value))]
-        case ast.Constant(int() as value):
-            return [("constant", lambda: ast.Constant(value + 1))]
-        case ast.Constant(float() as value):
-            return [("constant", lambda: ast.Constant(2 * value if value else 1.0))]
-        case ast.Call(ast.Name(name), arguments, keywords) if name in _EXTREMES:
-            new = ast.Name(_EXTREMES[name], ast.Load())
-            return [("min/max", lambda: ast.Call(new, arguments, keywords))]
-        case ast.Call(ast.Attribute(value, name), arguments, keywords) if name in _EXTREMES:
-            new = ast.Attribute(value, _EXTREMES[name], ast.Load())
-            return [("min/max", lambda: ast.Call(new, arguments, keywords))]
+def _variants(node: ast.AST) -> list[tuple[str, ast.AST]]:
+    """(kind, the node that takes its place) for each mistake."""
+    found: list[tuple[str, ast.AST]] = []
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        others = _COMPARISONS.get(type(node.ops[0]), ())
+        found = [("comparison", _with(node, ops=[new()])) for new in others]
+    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in _OPERATORS:
+        found = [("arithmetic", _with(node, op=_OPERATORS[type(node.op)]()))]
+    elif isinstance(node, ast.BoolOp):
+        junction = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        found = [("and/or", _with(node, op=junction))]
+    elif isinstance(node, ast.UnaryOp):
+        found = [("unary", node.operand)]
+    elif isinstance(node, ast.Constant):
+        found = _other_constants(node)
+    elif isinstance(node, ast.Call):
+        called = node.func
+        name = "attr" if isinstance(called, ast.Attribute) else "id"
+        if (other := _EXTREMES.get(getattr(called, name, ""))) is not None:
+            found = [("min/max", _with(node, func=_with(called, **{name: other})))]
+    if isinstance(node, ast.AugAssign) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ):
+        found.append(("statement", ast.Pass()))
+    return found
+
+
+def _other_constants(node: ast.Constant) -> list[tuple[str, ast.AST]]:
+    value = node.value
+    if isinstance(value, bool):
+        return [("boolean", _with(node, value=not value))]
+    if isinstance(value, int):
+        return [("constant", _with(node, value=value + 1))]
+    if isinstance(value, float):
+        return [("constant", _with(node, value=2 * value if value else 1.0))]
     return []
+
+
+def _with(node: ast.AST, **fields: Any) -> Any:
+    new = copy.copy(node)
+    for name, value in fields.items():
+        setattr(new, name, value)
+    return new
 
 
 def _head(statement: ast.stmt) -> ast.stmt:
