@@ -1,9 +1,10 @@
-"""python -m tests.mutation --sample 300 --seed S [--json FILE] [--again FILE]
+"""python -m tests.mutation --sample 300 --seed S [--json FILE]
 
 Makes small mistakes in `xclf/kernels`, `objectives`, `optim` and `training`, drawn from all that
 `mutants.py` knows, and runs for each the tests that run its line, the fastest first: a mistake that
-no test notices is a survivor. `--again` repeats the survivors of an earlier result, with the tests
-that are new since. Reasons why some survive are in `reasons.json`.
+no test notices is a survivor. FILE is written after each; a run that finds it there goes on, and
+tries its survivors again, with the tests that are new since. Why some of them survive is said in
+`reasons.json`.
 
 mutmut 3.8 does not fit: it changes only the bodies of functions without decorators, so no constant
 of a module, selects tests by function, and draws no sample. cosmic-ray 8.7 runs one command with
@@ -39,13 +40,16 @@ NAMED = (
     ("xclf/training/_precision.py", "math.sqrt(length) + 16", "math.sqrt(length) + 0"),
 )
 _FIRST = 40
+KILLED = ("failed", "error", "time")
 
 
 def covering_tests(covering: Covering, mutant: Mutant) -> list[str]:
-    """The tests of its lines; of what runs at import, those of the body or of the names' uses."""
+    """The tests of its lines, those of its room first; of what runs at import, the tests of the
+    body or of the names' uses."""
+    room = f"tests/{mutant.file.split('/')[1]}/"
     for lines in (mutant.lines, mutant.body):
         if tests := covering.of(mutant.file, lines):
-            return tests
+            return sorted(tests, key=lambda test: not test.startswith(room))
     uses: set[str] = set()
     for path in sources():
         file = path.relative_to(ROOT).as_posix()
@@ -58,7 +62,7 @@ def covering_tests(covering: Covering, mutant: Mutant) -> list[str]:
 
 
 def attempt(covering: Covering, limit: float, mutant: Mutant) -> dict[str, Any]:
-    """Try tests in turns: the fastest, the others of its lines, others of their files; each turn
+    """Try tests in turns: the first, the others of its lines, others of their files. A turn takes
     up to `limit` seconds of tests."""
     start, tree = time.monotonic(), tree_of(ROOT, mutant)
     tests = covering_tests(covering, mutant)
@@ -82,7 +86,6 @@ def attempt(covering: Covering, limit: float, mutant: Mutant) -> dict[str, Any]:
         "mutant": mutant.text,
         "outcome": outcome.killed or "survived",
         "test": outcome.test,
-        "why": outcome.why[:200],
         "tests": ran,
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -98,18 +101,20 @@ def false_alarms(tests: set[str]) -> set[str]:
         bad.add(outcome.test)
 
 
-def report(tried: list[dict[str, Any]], candidates: int, seed: int) -> dict[str, Any]:
+def report(
+    tried: list[dict[str, Any]], candidates: int, args: argparse.Namespace
+) -> dict[str, Any]:
     reasons = json.loads(REASONS.read_text())
     drawn = [each for each in tried if each["kind"] != "named"]
-    lived = [each for each in drawn if each["outcome"] not in ("failed", "error", "time")]
-    keys = [f"{each['file']}: {each['mutant']}" for each in lived]
+    lived = [_identity(each) for each in drawn if each["outcome"] not in KILLED]
     return {
-        "seed": seed,
+        "seed": args.seed,
+        "sample": args.sample,
         "candidates": candidates,
-        "sample": len(drawn),
+        "tried": len(drawn),
         "killed": len(drawn) - len(lived),
         "outcomes": Counter(each["outcome"] for each in drawn),
-        "survivors": [{"mutant": key, "reason": reasons.get(key, "")} for key in keys],
+        "survivors": [{"mutant": each, "reason": reasons.get(each, "")} for each in lived],
         "named": [each for each in tried if each["kind"] == "named"],
         "mutants": drawn,
     }
@@ -123,7 +128,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds of tests in each turn")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--again", type=Path, metavar="FILE")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xclf-mutation")
     args = parser.parse_args()
     os.environ.update(environment())
@@ -132,35 +136,32 @@ def main() -> int:
     everything = [place for file in files for place in places(ROOT, file)]
     drawn = random.Random(args.seed).sample(everything, min(args.sample, len(everything)))
     chosen = [named(ROOT, *each) for each in NAMED] + [mutant(ROOT, place) for place in drawn]
-    known: list[dict[str, Any]] = []
-    if args.again is not None:
-        earlier = json.loads(args.again.read_text())["results"]
-        known = [each for each in earlier["mutants"] if each["outcome"] != "survived"]
-        done = {f"{each['file']}: {each['mutant']}" for each in known}
-        chosen = [each for each in chosen if each.identity not in done]
     trial.warm_up(args.data)
-    tried = known + _all(partial(attempt, covering, args.limit), chosen, args.jobs)
+    tried: list[dict[str, Any]] = []
+    if args.json is not None and args.json.exists():
+        earlier = json.loads(args.json.read_text())["results"]
+        tried = [each for each in earlier["mutants"] if each["outcome"] in KILLED]
+    done = {_identity(each) for each in tried}
+    rest = [each for each in chosen if each.identity not in done]
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as pool:
+        for each in pool.map(partial(attempt, covering, args.limit), rest):
+            print(each["outcome"], each["seconds"], _identity(each), flush=True)
+            tried.append(each)
+            if args.json is not None:
+                _record(args.json, report(tried, len(everything), args))
     bad = false_alarms({each["test"] for each in tried if each["test"]})
     for each in tried:
         if each["test"] in bad:
-            each["outcome"] = "void: the test fails without it"
-    results = report(tried, len(everything), args.seed)
-    print({name: results[name] for name in ("candidates", "sample", "killed", "outcomes")})
+            each["outcome"] = "its test fails without it"
+    results = report(tried, len(everything), args)
+    print({name: results[name] for name in ("candidates", "tried", "killed", "outcomes")})
     if args.json is not None:
         _record(args.json, results)
     return 0
 
 
-def _all(work: Any, chosen: list[Mutant], jobs: int) -> list[dict[str, Any]]:
-    results = []
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        for each in pool.map(work, chosen):
-            results.append(each)
-            place = f"{each['file']}:{each['line']}"
-            print(
-                each["outcome"], each["seconds"], place, each["mutant"], each.pop("why"), flush=True
-            )
-    return results
+def _identity(tried: dict[str, Any]) -> str:
+    return f"{tried['file']}: {tried['mutant']}"
 
 
 def _record(target: Path, results: dict[str, Any]) -> None:
