@@ -30,9 +30,11 @@ def test_every_rule_belongs_to_a_solver():
     assert {rule for rule in rules if rule.__module__.startswith("xclf")} == set(RULES.values())
 
 
-@minibatch
-def test_a_minibatch_solver_has_a_rate_of_its_own(name):
-    assert 1e-4 <= SOLVERS[name].learning_rate <= 0.1
+def test_minibatch_solvers_have_the_documented_rates():
+    rates = {name: SOLVERS[name].learning_rate for name in RULES}
+    linear, adaptive = dict.fromkeys(["sgd", "momentum", "nesterov"], 1e-2), ["rmsprop", "adam"]
+    assert rates == linear | dict.fromkeys(adaptive, 1e-3)
+    assert [name for name, solver in SOLVERS.items() if solver.scale_free] == adaptive
 
 
 @minibatch

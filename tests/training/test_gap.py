@@ -147,3 +147,40 @@ def test_values_that_are_not_finite_prove_nothing():
     case = Certificate(case.problem, nothing, case.margin, np.ones(1), anchor, np.arange(1))
     with np.errstate(all="ignore"):
         assert case.bound()[1][0] == np.inf
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("absent", [False, True])
+def test_the_terms_of_rounding_in_float32(bias, absent):
+    """The bound in plain formulas, of sums whose own gap is 0: rounding stands alone."""
+    network = Network((D, C), bias=bias)
+    problem = problem_on(Backend.NUMPY, network, X, Y, loss="hinge", reg=REG, dtype=np.float32)
+    theta, beside = np.zeros((1, network.size), np.float32), PerRow([np.zeros((1, C, N))])
+    margin, smoothing = np.array([MARGIN]), np.array([SMOOTHING])
+    case = Certificate(problem, theta, margin, smoothing, beside, np.arange(1))
+    shares = np.array([0.5, 0.3, 0.2]) if not absent else np.array([0.6, 0.0, 0.4])
+    case.weight = N * shares[None, :]
+    rng = np.random.default_rng(5)
+    value, mass, squares, active, lengths = rng.uniform(0.5, 2.0, size=5)
+    penalty, norm = rng.uniform(0.1, 1.0, size=2)
+    flow, b = rng.normal(size=(2, C)) * [[1e-9], [1.0]]
+    sums = N * np.array([value, 0.0, mass, squares, active, lengths])
+    numbers = np.concatenate([sums, [penalty, 0.0, norm], flow, b])
+    objective, gap = case._assemble(numbers[: 9 + 2 * C * bias, None])
+
+    unit = float(np.finfo(np.float32).eps) / 2
+    inner, outer = (unit * (4 * np.sqrt(size) + 16) for size in (D, N))
+    primal = value + penalty
+    # Scores are off by a product each, sums by another; X^T G by both, and W by those of W.
+    want = 2 * inner * (2 * np.sqrt(norm) * lengths + MARGIN * active) + (inner + outer) * primal
+    off = 2 * (inner + outer) * (mass * np.sqrt(squares) + 2 * REG * np.sqrt(norm))
+    want += off**2 / (4 * REG)
+    if bias:
+        there = shares > 0
+        least = shares[there].min()
+        apart = primal / least + np.sqrt(2 * primal / REG / least) * np.sqrt(squares)
+        apart += b[there].max() - b[there].min()
+        want += 0.5 * apart * (np.abs(flow).sum() + 2 * outer * mass)
+        want += 4 * inner * np.abs(b).max() * active
+    assert objective[0] == pytest.approx(primal, rel=1e-12)
+    assert gap[0] == pytest.approx(want, rel=1e-12)
