@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from xclf.training import (
     plain_steps,
     subset,
 )
+
+module = sys.modules["xclf.training.minibatch"]
 
 X, Y = blobs(50, 5, 3)
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=50)
@@ -238,6 +241,22 @@ def test_a_plateau_ends_the_fit():
     gains = [1 - b / a for a, b in itertools.pairwise(loss)]
     assert max(gains[-3:]) <= 1e-3  # three epochs without a thousandth each
     assert all(max(gains[k : k + 3]) > 1e-3 for k in range(len(gains) - 3))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_plateau_is_epochs_without_the_least_improvement(relative):
+    """`tol`, or that share of the best figure, better than the best so far; NaN is no better."""
+    nothing = np.zeros((2, 1))
+    size = np.array([1.0, 4.0]) if relative else np.ones(2)
+    plateau = module._Plateau(np.full(2, np.inf), np.zeros(2, int), nothing)
+    parts = [(1.0, 0), (0.95, 1), (np.nan, 2), (0.87, 3), (0.75, 0), (0.74, 1), (0.8, 2)]
+    best = np.inf
+    for figure, stale in parts:
+        plateau.update(size * figure, nothing + figure, 0.1, relative)
+        best = min(best, figure) if np.isfinite(figure) else best
+        np.testing.assert_array_equal(plateau.stale, stale)
+        np.testing.assert_allclose(plateau.best, size * best)
+        np.testing.assert_allclose(plateau.theta, best)
 
 
 def test_no_patience_no_stop():
