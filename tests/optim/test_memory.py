@@ -81,14 +81,14 @@ def test_heads_that_leave_and_heads_that_forget(backend):
 
 def test_pairs_without_curvature_are_not_kept(backend):
     memory = Memory(4)
-    memory.scale = backend.asarray(np.ones((2, 1)))
-    s = backend.asarray(np.array([[1.0, 0.0], [1.0, 0.0]]))
-    y = backend.asarray(np.array([[-1.0, 0.0], [np.inf, 0.0]]))
-    size = memory.add(s, y, backend.asarray(np.array([True, False])))
-    np.testing.assert_array_equal(backend.to_host(size), [0.0, 0.0])
-    grad = backend.asarray(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    memory.scale = backend.asarray(np.ones((3, 1)))
+    s = backend.asarray(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))
+    y = backend.asarray(np.array([[-1.0, 0.0], [np.inf, 0.0], [0.0, 1.0]]))
+    size = memory.add(s, y, backend.asarray(np.array([True, False, True])))
+    np.testing.assert_array_equal(backend.to_host(size), [0.0, 0.0, 0.0])
+    grad = backend.asarray(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     got = backend.to_host(memory.direction(grad, lambda v: v))
-    np.testing.assert_array_equal(got, [[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(got, [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 
 
 def test_float32_pairs_steer_float64_vectors():
