@@ -152,6 +152,21 @@ def test_max_iter_ends_the_fit(loss):
     assert result.objective == pytest.approx(float(problem.value(result.theta)), rel=1e-15)
 
 
+def test_steps_of_newtons_method_count():
+    """Hardly penalised, L-BFGS is slow, and hands over: both methods' steps are iterations."""
+    method = full_batch.fit_certified
+    problem = problem_on(NUMPY, Network((5, 3)), X, Y, reg=1e-9)
+    monitor = Monitor((), "iteration", 2000)
+    theta = np.zeros((1, problem.objective.network.size))
+    (result,) = method(problem, theta, tol=1e-10, max_iter=2000, monitor=monitor)
+    (slow,) = fit_lbfgs(
+        problem, theta, tol=1e-10, max_iter=2000, monitor=Monitor((), "iteration", 2000)
+    )
+    assert result.converged
+    assert result.n_iter == len(monitor.history["loss"])
+    assert result.n_iter < slow.n_iter
+
+
 @losses_
 def test_a_callback_ends_the_fit(loss):
     result, monitor, _ = _fit(loss, callbacks=[lambda event: event.step == 3], tol=1e-14)
