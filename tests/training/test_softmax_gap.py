@@ -109,8 +109,10 @@ def _written_out(at, reg, bias):
     norm, far = math.sqrt(at.squares), math.sqrt(at.about_origin)
     mass = min(2 * at.value, 2.0)
     scores = 2 * inner * norm * far
-    off = 2 * far * (outer * mass + scores * min(mass, 1.0)) + 4 * reg * norm * UNIT
-    gap = (math.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * at.value + scores * mass
+    moved = scores * min(mass, 1.0)  # of the gradient in the scores
+    off = 2 * far * (outer * mass + moved) + 4 * reg * norm * UNIT
+    rounding = scores * (mass + moved)
+    gap = (math.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * at.value + rounding
     if bias:
         there = [c for c in range(C) if at.share[c] > 0]
         least = min(at.share[c] for c in there)
@@ -118,8 +120,8 @@ def _written_out(at, reg, bias):
         apart = max(places) - min(places) + at.value / least
         apart += math.sqrt(2 * at.value / reg / least * at.about_centre)
         pushed = sum(abs(at.push[c]) for c in there)
-        gap += 0.5 * (pushed + 2 * (outer + scores) * mass) * apart
-    return gap, scores * mass / at.value
+        gap += 0.5 * (pushed + 2 * (outer * mass + moved)) * apart
+    return gap, rounding / at.value
 
 
 @pytest.mark.parametrize("bias", [False, True])
