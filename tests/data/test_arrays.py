@@ -135,6 +135,15 @@ def npy(shape: str, descr: str = "'<f8'", data: bytes = b"", version: int = 1) -
     return b"\x93NUMPY" + bytes([version, 0]) + length + header + data
 
 
+def zipped(folder):
+    """The arrays that `save_pair` wrote there, in one .npz."""
+    source = folder / "a.npz"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "a.npy", "X.npy")
+        archive.write(folder / "b.npy", "y.npy")
+    return source
+
+
 def test_npy_version_2(tmp_path):
     source = save_pair(tmp_path, Y.astype(np.float64)[:, None])
     (tmp_path / "a.npy").write_bytes(npy("(5, 1)", data=Y.astype("<f8").tobytes(), version=2))
@@ -147,10 +156,7 @@ def test_sizes_in_a_header_are_not_trusted(tmp_path, shape, kind):
     source = save_pair(tmp_path)
     (tmp_path / "a.npy").write_bytes(npy(shape, data=bytes(64)))
     if kind == "npz":
-        source = tmp_path / "a.npz"
-        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.write(tmp_path / "a.npy", "X.npy")
-            archive.write(tmp_path / "b.npy", "y.npy")
+        source = zipped(tmp_path)
     refused(source, "cut short|damaged|max_memory")
 
 
@@ -160,10 +166,7 @@ def test_strings_without_characters(tmp_path, kind):
     source = save_pair(tmp_path)
     (tmp_path / "b.npy").write_bytes(npy("(22147483648,)", descr="'<U0'"))
     if kind == "npz":
-        source = tmp_path / "a.npz"
-        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.write(tmp_path / "a.npy", "X.npy")
-            archive.write(tmp_path / "b.npy", "y.npy")
+        source = zipped(tmp_path)
     refused(source, "holds strings without characters")
 
 

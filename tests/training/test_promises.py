@@ -13,18 +13,12 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
+from tests.fuzz.oracles import newton
+from tests.fuzz.problems import Problem, softmax
 from xclf import SoftmaxClassifier
 
 #: Of the oracle, and of sums in float64.
 SLACK = 1e-12
-
-
-def _losses(scores, y):
-    rows = np.arange(len(y))
-    scores = scores - scores.max(axis=1, keepdims=True)
-    lead, e = scores[rows, y], np.exp(scores)
-    e[rows, y] = 0.0
-    return np.log1p(e.sum(axis=1) + np.expm1(lead)) - lead
 
 
 def _problem(model, x, weights):
@@ -49,11 +43,11 @@ def _reached(model, x, y, weights):
     w, b = model.coef_.astype(np.longdouble), model.intercept_.astype(np.longdouble)
     if len(w) == 1:
         w, b = np.concatenate([-w / 2, w / 2]), np.concatenate([-b / 2, b / 2])
-    return float(share @ _losses(x @ w.T + b, y) + (penalty * w * w).sum())
+    return float(share @ softmax(x @ w.T + b, y) + (penalty * w * w).sum())
 
 
 def _optimum(model, x, y, weights):
-    """Levenberg's method: steps are damped until they lower the objective."""
+    """By the oracle of the random campaigns, in columns of mean 0 and size 1."""
     x, share, mean, penalty = _problem(model, x, weights)
     there = share > 0
     x, y, share = x[there], y[there], share[there]
@@ -70,44 +64,8 @@ def _optimum(model, x, y, weights):
     z, penalty = (z / size).astype(float), penalty / size / size
     if model.fit_intercept:
         z, penalty = np.c_[z, np.ones(len(z))], np.append(penalty, 0.0)
-    classes, columns = model.classes_.size, z.shape[1]
-    theta, damping, ends = np.zeros((classes, columns)), 1e-10, 0
-
-    def value(theta):
-        return float(share @ _losses(z @ theta.T, y) + (penalty * theta * theta).sum())
-
-    best = value(theta)
-    while ends < 3:
-        p = np.exp((scores := z @ theta.T) - scores.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        d = p - np.eye(classes)[y]
-        hessian = np.zeros((classes, columns, classes, columns))
-        for j in range(classes):
-            for k in range(j):
-                block = z.T @ (z * (share * p[:, j] * p[:, k])[:, None])
-                hessian[j, :, k, :] = hessian[k, :, j, :] = -block
-                hessian[j, :, j, :] += block
-                hessian[k, :, k, :] += block
-        for j in range(classes):
-            hessian[j, range(columns), j, range(columns)] += 2 * penalty
-        hessian = hessian.reshape(theta.size, theta.size)
-        unit = 1 / np.sqrt(np.maximum(np.diag(hessian), 1e-290))
-        spectrum, basis = np.linalg.eigh(hessian * unit[:, None] * unit)
-        along = basis.T @ (unit * ((d * share[:, None]).T @ z + 2 * penalty * theta).ravel())
-        while damping < 1e10:
-            step = unit * (basis @ (along / (np.maximum(spectrum, 0) + damping)))
-            new = value(theta - step.reshape(theta.shape))
-            if new < best:
-                break
-            damping *= 10
-        else:
-            damping, ends = 1e-12, ends + 1
-            continue
-        theta = theta - step.reshape(theta.shape)
-        theta -= theta.mean(axis=0)  # of no use to any score, and rounding would let it grow
-        ends = ends + 1 if best - new < 1e-14 * best else 0
-        best, damping = new, max(damping / 30, 1e-15)
-    return best
+    sizes = {"classes": model.classes_.size, "margin": 1.0, "bias": model.fit_intercept}
+    return newton(Problem(z, y, share, penalty, loss="softmax", **sizes))
 
 
 def _rows(seed):

@@ -204,7 +204,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         head = Head(self, settings, loss_of(self), known, index, weights=weights)
         head.start = None if first else self._layers()
         self.classes_ = known
-        resume, solver = getattr(self, "_resume", None), settings.solver.name
+        resume, solver = self._resume, settings.solver.name
         rng = _array_api.generator(self.random_state) if resume is None else resume.rng
         epochs = 0 if first else self.n_iter_
         # A copy: a part that fails must leave the history as it was.

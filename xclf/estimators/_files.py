@@ -148,7 +148,7 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
         entries = value.items() if isinstance(value, dict) else [("", value)]
         for key, array in entries:
             flat[f"{name}.{key}" if key else name] = _array_api.to_host(array)
-    resume = getattr(model, "_resume", None)
+    resume = model._resume
     if resume is not None and resume.describe() is not None:
         flat |= {name: _array_api.to_host(array) for name, array in resume.arrays().items()}
     return flat
@@ -160,7 +160,7 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         name: _plain(getattr(model, name)) for name in _MORE_RESULTS if hasattr(model, name)
     }
     names = getattr(model, "feature_names_in_", None)
-    resume = getattr(model, "_resume", None)
+    resume = model._resume
     return {
         "version": VERSION,
         "class": type(model).__name__,

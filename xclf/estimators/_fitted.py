@@ -32,7 +32,7 @@ class FittedModel:
     history_: dict[str, list[float]]
     feature_names_in_: np.ndarray
     _index_base: int | None  # of the svmlight file trained on
-    _resume: Resume | None  # of a model that `partial_fit` trains
+    _resume: Resume | None = None  # of a model that `partial_fit` trains
     device: Any
     max_memory: Any
     get_params: Any
@@ -153,8 +153,8 @@ class FittedModel:
 
         for name in self._array_names():
             setattr(moved, name, move(getattr(self, name)))
-        if (resume := getattr(self, "_resume", None)) is not None:
-            moved._resume = resume.moved(move)
+        if self._resume is not None:
+            moved._resume = self._resume.moved(move)
         return moved
 
     def save(self, path: str | Path) -> None:

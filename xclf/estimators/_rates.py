@@ -28,16 +28,22 @@ def learning_rates(
     A linear model's scores move by the rate times that moment in a step: raw pixels would throw
     those of a hinge far beyond any margin, and a squared hinge to infinity.
     """
-    rates = []
-    for head in heads:
-        rate, classes = head.settings.learning_rate, head.widths[-1]
-        limited = head.model.learning_rate is None and not head.settings.solver.scale_free
-        if limited and len(head.widths) == 2:
-            limit = head.loss.rate_limit(classes)
-            if not math.isinf(limit):
-                rate = min(rate, limit / max(_largest_moment(network, rows, train), 1e-300))
-        rates.append(rate)
-    return rates
+    rates = [head.settings.learning_rate for head in heads]
+    limits = [_limit(head) for head in heads]
+    if all(map(math.isinf, limits)):
+        return rates
+    moment = _largest_moment(network, rows, train)
+    if moment == 0.0 or math.isinf(moment):
+        return rates
+    return [min(rate, limit / moment) for rate, limit in zip(rates, limits, strict=True)]
+
+
+def _limit(head: Head) -> float:
+    """The loss's `rate_limit` where the rate is the default and has one; else infinite."""
+    linear, solver = len(head.widths) == 2, head.settings.solver
+    if head.model.learning_rate is not None or solver.scale_free or not linear:
+        return math.inf
+    return float(head.loss.rate_limit(head.widths[-1]))
 
 
 def _largest_moment(network: Network, rows: Rows, train: np.ndarray | None) -> float:

@@ -17,7 +17,7 @@ class Hinge(Loss):
     margin: Any = 1.0
 
     name = "hinge"
-    full_batch = FullBatch("augmented_lagrangian", max_iter=5000, tol32=1e-4, tol64=1e-6)
+    full_batch = FullBatch("hinge", max_iter=5000, tol32=1e-4, tol64=1e-6)
     probabilistic = False
     attained = True
     curved = False

@@ -42,7 +42,7 @@ class Method(NamedTuple):
 METHODS = {
     "lbfgs": Method(fit_lbfgs),
     "certified_lbfgs": Method(fit_certified, widens=True, losses=(Softmax,)),
-    "augmented_lagrangian": Method(fit_hinge, True, True, (Hinge,)),
+    "hinge": Method(fit_hinge, multipliers=True, widens=True, losses=(Hinge,)),
     "squared_hinge": Method(fit_squared_hinge, widens=True, losses=(SquaredHinge,)),
 }
 

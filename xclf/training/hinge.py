@@ -62,14 +62,14 @@ def fit_hinge(
     if not is_small(problem):
         return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     results = _by_newton(problem, theta, tol, tol, max_iter, monitor)
-    lost = [k for k, one in enumerate(results) if one.reason == ROUNDING and _is_far(one)]
-    if lost:
-        heads, xp = np.asarray(lost), namespace(theta)
-        start = xp.stack([theta[k, :] for k in lost], axis=0)
+    far = [k for k, one in enumerate(results) if one.reason == ROUNDING and _is_far(one)]
+    if far:
+        heads, xp = np.asarray(far), namespace(theta)
+        start = xp.stack([theta[k, :] for k in far], axis=0)
         more = fit_augmented_lagrangian(
             problem.take_heads(heads), start, tol=tol, max_iter=max_iter, monitor=monitor
         )
-        for k, one in zip(lost, more, strict=True):
+        for k, one in zip(far, more, strict=True):
             n_iter = min(results[k].n_iter + one.n_iter, max_iter)
             if one.interrupted or one.objective <= results[k].objective:
                 results[k] = replace(one, n_iter=n_iter)
@@ -120,11 +120,13 @@ def _without_spare_rows(problem: Problem) -> Problem:
     biases = problem.linear and problem.objective.network.bias
     if not biases or rows.shards or weights is None or weights.ndim != 1:
         return problem
-    labels, drawn = to_host(rows.labels), np.flatnonzero(to_host(weights))
-    labels = (labels.argmax(axis=0) if labels.ndim == 2 else labels)[drawn]
-    if (labels != labels[0]).any():
+    xp, labels, drawn = namespace(weights), rows.labels, weights > 0.0
+    if labels.ndim == 2:
+        labels = xp.argmax(xp.astype(labels, xp.uint8), axis=0)
+    first = xp.argmax(xp.astype(drawn, xp.uint8))
+    if bool(xp.any(drawn & (labels != xp.take(labels, first[None])))):
         return problem
-    return replace(problem, rows=rows.only(drawn[:1]))
+    return replace(problem, rows=rows.only(np.ravel(to_host(first))))
 
 
 def is_small(problem: Problem) -> bool:
