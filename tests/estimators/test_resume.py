@@ -131,3 +131,13 @@ def test_a_forged_state_is_one_clear_error(name, tmp_path):
         return
     with pytest.raises(ModelFileError):
         load(path)
+
+
+@pytest.mark.parametrize("way", [lambda model, path: model, lambda model, path: load(path)])
+def test_the_velocity_goes_on(way, tmp_path):
+    """At a tiny rate the gradient stays: the second step is 1 + momentum times the first."""
+    model = SVMClassifier(solver="momentum", momentum=0.5, learning_rate=1e-9, batch_size=60)
+    model.partial_fit(X, Y, classes=np.unique(Y)).save(tmp_path / "model.safetensors")
+    first = _parameters(model)
+    model = way(model, tmp_path / "model.safetensors").partial_fit(X, Y)
+    np.testing.assert_allclose(_parameters(model), 2.5 * first, rtol=1e-6, atol=1e-20)
