@@ -183,3 +183,13 @@ def test_classes_that_overlap(features, classes, apart, reg):
     model = SVMClassifier(reg).fit(x, y)
     assert model.converged_
     assert model.n_iter_ <= STEPS
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("max_iter", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_the_gap_of_a_fit_that_ends_early_reaches_down_to_the_optimum(loss, max_iter):
+    x, y = blobs(60, 5, 3)
+    best = SVMClassifier(1e-3, loss=loss, tol=1e-10).fit(x, y).objective_
+    early = SVMClassifier(1e-3, loss=loss, max_iter=max_iter).fit(x, y)
+    assert early.objective_ - early.dual_gap_ <= best * (1.0 + 1e-9)
