@@ -32,6 +32,26 @@ def rounding_bounds(unit: float, features: int, rows: int) -> tuple[float, float
     return inner, outer
 
 
+def at_stored(problem: Problem, theta: Array) -> tuple[Problem, Array]:
+    """The problem in the widest dtype, and the parameters (..., P) that a model of theta's dtype
+    keeps.
+
+    Folding the shift and scale of standardised rows into the first layer rounds it: of a column
+    whose mean is m deviations, a bias loses log2(m) bits.
+    """
+    network, xp = problem.objective.network, namespace(theta)
+    wide = accumulator(xp, device(theta))
+
+    def widened(part: Array | None) -> Array | None:
+        return None if part is None else xp.astype(part, wide)
+
+    kept = [Layer(xp.astype(w, wide), widened(b)) for w, b in network.raw(network.layers(theta))]
+    network = replace(network, shift=widened(network.shift), scale=widened(network.scale))
+    objective = replace(problem.objective, network=network)
+    fitting = [tuple(layer) for layer in network.fitting(kept)]
+    return widest(replace(problem, objective=objective)), network.flatten(fitting)
+
+
 def as_stored(problem: Problem, theta: Array, dtype: object) -> Array:
     """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
 

@@ -13,6 +13,7 @@ from xclf._heads import is_per_head, take_heads
 from xclf.objectives import Objective
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
+from xclf.training._precision import at_stored
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 from xclf.training.steps import MinibatchPlan, plain_steps
@@ -225,8 +226,11 @@ class _Run:
             thetas = [result.theta for result in results]
             one = self.heads.theta.ndim == 1
             theta = thetas[0] if one else namespace(self.heads.theta).stack(thetas)
+            whole = self.whole
+            if whole.objective.network.scale is not None:
+                whole, theta = at_stored(whole, theta)
             with np.errstate(over="ignore", invalid="ignore"):
-                values = np.atleast_1d(to_host(self.whole.value(theta)))
+                values = np.atleast_1d(to_host(whole.value(theta)))
             for result, value in zip(results, values.tolist(), strict=True):
                 result.objective = value
         return results
