@@ -20,12 +20,13 @@ Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
+from xclf.training._hinge_basis import Basis, PairEquations
 from xclf.training._newton import factor_of
 
 # Steps at most between two moves of the multipliers, and those in a row without a smaller gradient.
@@ -43,13 +44,13 @@ _OWN, _FIRST, _LESS = 0.5, 1e-3, 0.1
 _BIAS = 1e-8
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
 _ROUNDS, _USUAL = 500, 100
+# Multiply-adds that gathering an entry of the equations takes as long as.
+_GATHERED = 50
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
 # scaled equations are solved, if they are so many at most.
 _STIFF, _MOST_EQUATIONS = 1e8, 2000
 # Ratio of the features' mean squares up to which they are alike.
 _SPREAD = 1e6
-# Singular values below this share of the largest are rounding; of columns of alike size.
-_RANK, _ALIKE = 1e-15, 1e3
 
 
 class Gap(NamedTuple):
@@ -66,68 +67,11 @@ class Gap(NamedTuple):
         return self.slack + self.residual
 
 
-@dataclass(frozen=True)
-class Basis:
-    """Rows t (n, r) = u Q in the principal axes Q (D, r) of their features u (n, D).
-
-    labels (n,) of `classes`;  share : of the weight of each, sum 1;  spectrum (r,) : share-weighted
-    mean squares of t;  mask (n, C) : true classes;  bias : whether the model has biases
-    """
-
-    t: np.ndarray
-    axes: np.ndarray
-    labels: np.ndarray
-    share: np.ndarray
-    spectrum: np.ndarray
-    mask: np.ndarray
-    bias: bool
-
-    @classmethod
-    def of(
-        cls, u: np.ndarray, labels: np.ndarray, share: np.ndarray, classes: int, bias: bool
-    ) -> Basis:
-        root = np.sqrt(share)[:, None]
-        left, size, axes = _svd(root * u)
-        kept = size > _RANK * size.max(initial=0.0)
-        axes = axes[:, kept]
-        mask = labels[:, None] == np.arange(classes)
-        t = left[:, kept] * size[kept] / root
-        return cls(t, axes, labels, share, size[kept] ** 2, mask, bias)
-
-    def spread(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (n, C) less that of the true class, in place."""
-        scores -= np.take_along_axis(scores, self.labels[:, None], axis=1)
-        return scores
-
-    def gathered(self, a: np.ndarray) -> np.ndarray:
-        """The gradient in the scores, from numbers a (n, C) of the pairs: 0 for the true class."""
-        return np.where(self.mask, -a.sum(axis=1, keepdims=True), a)
-
-
-def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(U, s, V) with a = U diag(s) V^T.
-
-    Jacobi's method where columns differ by orders of magnitude: it is as good for the small ones.
-    """
-    norms = np.linalg.norm(a, axis=0)
-    norms = norms[norms > 0.0]
-    if not len(norms):
-        return np.zeros((len(a), 0)), np.zeros(0), np.zeros((a.shape[1], 0))
-    if norms.max() > _ALIKE * norms.min():
-        wide = a.shape[0] < a.shape[1]
-        out = scipy.linalg.lapack.dgejsv(np.asfortranarray(a.T if wide else a), joba=2)
-        size, left, right, work, _, info = out
-        if info == 0:
-            size = size * (work[0] / work[1])
-            return (right, size, left) if wide else (left, size, right)
-    left, size, right = np.linalg.svd(a, full_matrices=False)
-    return left, size, right.T
-
-
 class HingeNewton:
     """One head on its way: v (C, r), b (C,), their margins m (n, C), multipliers a (n, C).
 
     squared : whether the loss is the squared hinge
+    most_pairs : equations at most that there is memory for, solved at a time
     """
 
     def __init__(
@@ -138,7 +82,9 @@ class HingeNewton:
         v: np.ndarray,
         b: np.ndarray,
         squared: bool = False,
+        most_pairs: int = 2000,
     ) -> None:
+        self.most_pairs = most_pairs
         self.basis, self.reg, self.margin, self.squared = basis, reg, margin, squared
         self.v, self.b = v, b
         self.anchor, self.centre = np.zeros(basis.mask.shape), b
@@ -157,6 +103,11 @@ class HingeNewton:
         )
         self.least_mu = large / (2.0 * reg * _STIFF) if large <= _SPREAD * small else 0.0
         self.inner = self.idle = self.moves = 0
+        # The pairs between their bounds at the last step, the factor of their equations with its
+        # mu, and the multiply-adds of conjugate gradients since there was one.
+        self.free = np.zeros_like(basis.mask)
+        self.spent = 0.0
+        self.factor: tuple[float, PairEquations] | None = None
         self.least = self.last = np.inf
         self._place()
 
@@ -230,36 +181,42 @@ class HingeNewton:
         basis, (n, r), c = self.basis, self.basis.t.shape, len(self.b)
         free = (self.wanted > 0.0) & (self.wanted < self.most) & ~basis.mask
         count = int(free.sum())
+        if not np.array_equal(free, self.free):
+            self.free, self.factor = free, None
         if not count:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
-        exact = count**2 * (count / 3 + 2 * r)
         stiff = float(basis.spectrum.max()) / (2.0 * self.reg * self.mu)
-        if stiff > _STIFF and c * (r + 1) <= _MOST_EQUATIONS:
+        equations = c * (r + 1)
+        if stiff > _STIFF and equations <= min(_MOST_EQUATIONS, self.most_pairs // 2):
             return self._solve_scaled(free)
-        if exact <= _USUAL * 4 * c * r * (n + c) and stiff <= _STIFF:
+        # The equations, if they take no longer than conjugate gradients do, or did since the last.
+        allowed = max(_USUAL * 4 * c * r * (n + c), self.spent)
+        if self.factor is not None and self.factor[0] == self.mu:
+            allowed = math.inf
+        exact = count**2 * (count / 3 + _GATHERED) <= allowed
+        if exact and count <= self.most_pairs and stiff <= _STIFF:
             return self._solve(free)
         return self._conjugate_gradients(free, min(1e-2, max(1e-6, 0.1 * wanted)))
 
     def _solve(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The step from the equations of the pairs between their bounds."""
         basis = self.basis
-        i, j = np.nonzero(free)
-        own, t = basis.labels[i], basis.t[i]
-        sign = np.zeros((len(i), len(self.b)))
-        sign[np.arange(len(i)), j] = 1.0
-        sign[np.arange(len(i)), own] = -1.0
-        matrix = (sign @ sign.T) * (t @ t.T) / (2.0 * self.reg)
-        matrix[np.diag_indices(len(i))] += self.mu / basis.share[i]
-        along = np.einsum("pr,pr->p", t, self.gv[j] - self.gv[own]) / (2.0 * self.reg)
-        factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        q = scipy.linalg.cho_solve(factor, np.c_[sign, along], check_finite=False)
+        if self.factor is None or self.factor[0] != self.mu:
+            self.factor = self.mu, PairEquations(basis, free, self.reg, self.mu)
+            self.spent = 0.0
+        equations = self.factor[1]
+        i, j, sign = equations.rows, equations.columns, equations.sign
+        along = basis.spread(basis.t @ self.gv.T)[i, j] / (2.0 * self.reg)
+        q = equations.solve(np.c_[sign, along])
         db = np.zeros(len(self.b))
         if basis.bias:
             schur = sign.T @ q[:, :-1]
             schur[np.diag_indices(len(db))] += self.rho
             db = np.linalg.lstsq(schur, sign.T @ q[:, -1] - self.gb, rcond=1e-15)[0]
         q = q[:, :-1] @ db - q[:, -1]
-        return -(self.gv + (sign * q[:, None]).T @ t) / (2.0 * self.reg), db
+        flow = np.zeros(basis.mask.shape)
+        flow[i, j] = q
+        return -(self.gv + basis.gathered(flow).T @ basis.t) / (2.0 * self.reg), db
 
     def _solve_scaled(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The step from the Hessian, scaled so that features of any size are alike."""
@@ -321,6 +278,7 @@ class HingeNewton:
             left -= length * h
             z = classes @ ((classes.T @ left) * scale)
             before, square = square, float(np.sum(left * z))
+            self.spent += 4.0 * basis.mask.size * t.shape[1]
             if square <= goal:
                 break
             p = z + square / before * p

@@ -21,7 +21,8 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer, SquaredHinge
-from xclf.training._hinge_newton import Basis, HingeNewton
+from xclf.training._hinge_basis import Basis
+from xclf.training._hinge_newton import HingeNewton
 from xclf.training._newton import on_host
 from xclf.training._precision import rounding_bounds, stored, widest
 from xclf.training._settle import CONVERGED, ROUNDING, STOPPED, promise
@@ -133,17 +134,23 @@ def is_small(problem: Problem) -> bool:
     """Whether Newton's method solves `problem`, and float64 is there for it."""
     rows, widths = problem.rows, problem.objective.network.widths
     n, size = len(rows), len(rows) * widths[0]
-    needed = 8 * (5 * size + 14 * n * widths[-1] + 3 * min(n * widths[-1], 2000) ** 2)
     return bool(
         problem.linear
         and np.all(to_host(problem.objective.reg) > 0.0)
-        and needed <= rows.budget.for_basis()
+        and _most_pairs(problem) > 0
         and widest(problem).rows.dtype == namespace(rows.x).float64
         and not rows.shards
         and n <= MOST_ROWS
         and size <= MOST_FEATURES
         and size * widths[-1] <= MOST_PRODUCTS
     )
+
+
+def _most_pairs(problem: Problem) -> int:
+    """Equations of Newton's method that there is memory for, beside its other arrays."""
+    n, d, c = len(problem.rows), *problem.objective.network.widths
+    spare = problem.rows.budget.for_basis() / 8 - 5 * n * d - 14 * n * c - n * n
+    return int(min(math.sqrt(max(spare, 0.0) / 1.2), n * c))
 
 
 class Proof(NamedTuple):
@@ -201,8 +208,8 @@ class SmallHinge:
         b = np.zeros(len(w)) if raw.b is None else np.asarray(to_host(raw.b), dtype=float)[:, 0]
         v = (w * self.scale)[self.present] @ self.basis.axes
         squared = isinstance(self.loss, SquaredHinge)
-        place = self._placed(w, b)
-        self.newton = HingeNewton(self.basis, self.reg, self.margin, v, place, squared)
+        place, most = self._placed(w, b), _most_pairs(problem)
+        self.newton = HingeNewton(self.basis, self.reg, self.margin, v, place, squared, most)
         self.steps, self.dual = 0, 0.0
         self.best: Proof | None = None
         self.lowest = (math.inf, self.newton.v, self.newton.b)

@@ -1,0 +1,106 @@
+"""What Newton's steps of a hinge compute with: rows in principal axes, equations of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+
+# Singular values below this share of the largest are rounding; of columns of alike size.
+_RANK, _ALIKE = 1e-15, 1e3
+# Rows of a matrix that are gathered at a time.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Rows t (n, r) = u Q in the principal axes Q (D, r) of their features u (n, D).
+
+    labels (n,) of `classes`;  share : of the weight of each, sum 1;  spectrum (r,) : share-weighted
+    mean squares of t;  mask (n, C) : true classes;  bias : whether the model has biases
+    """
+
+    t: np.ndarray
+    axes: np.ndarray
+    labels: np.ndarray
+    share: np.ndarray
+    spectrum: np.ndarray
+    mask: np.ndarray
+    bias: bool
+
+    @classmethod
+    def of(
+        cls, u: np.ndarray, labels: np.ndarray, share: np.ndarray, classes: int, bias: bool
+    ) -> Basis:
+        root = np.sqrt(share)[:, None]
+        left, size, axes = _svd(root * u)
+        kept = size > _RANK * size.max(initial=0.0)
+        axes = axes[:, kept]
+        mask = labels[:, None] == np.arange(classes)
+        t = left[:, kept] * size[kept] / root
+        return cls(t, axes, labels, share, size[kept] ** 2, mask, bias)
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Products of rows, (n, n)."""
+        return np.asarray(self.t @ self.t.T)
+
+    def spread(self, scores: np.ndarray) -> np.ndarray:
+        """Scores (n, C) less that of the true class, in place."""
+        scores -= np.take_along_axis(scores, self.labels[:, None], axis=1)
+        return scores
+
+    def gathered(self, a: np.ndarray) -> np.ndarray:
+        """The gradient in the scores, from numbers a (n, C) of the pairs: 0 for the true class."""
+        return np.where(self.mask, -a.sum(axis=1, keepdims=True), a)
+
+
+class PairEquations:
+    """Those of the pairs between their bounds: S (t t^T o sign sign^T) / (2 reg) S^T + mu / share,
+    one for each of `rows` and `columns`, factorised.
+
+    sign (pairs, C) : +1 at a pair's class, -1 at the true one
+    """
+
+    def __init__(self, basis: Basis, free: np.ndarray, reg: float, mu: float) -> None:
+        i, j = self.rows, self.columns = np.nonzero(free)
+        every = np.arange(len(i))
+        self.sign = np.zeros((len(i), free.shape[1]))
+        self.sign[every, j] = 1.0
+        self.sign[every, basis.labels[i]] = -1.0
+        # One matrix, in blocks: it may take most of the memory that there is.
+        matrix = np.empty((len(i), len(i)))
+        for start in range(0, len(i), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            np.take(basis.gram[i[part]], i, axis=1, out=matrix[part], mode="clip")
+            matrix[part] *= self.sign[part] @ self.sign.T
+        matrix *= 1.0 / (2.0 * reg)
+        matrix[every, every] += mu / basis.share[i]
+        # Its transpose is the same, and in the order that is factorised in place.
+        self.factor = scipy.linalg.cho_factor(matrix.T, overwrite_a=True, check_finite=False)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        solution: np.ndarray = scipy.linalg.cho_solve(self.factor, right, check_finite=False)
+        return solution
+
+
+def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(U, s, V) with a = U diag(s) V^T.
+
+    Jacobi's method where columns differ by orders of magnitude: it is as good for the small ones.
+    """
+    norms = np.linalg.norm(a, axis=0)
+    norms = norms[norms > 0.0]
+    if not len(norms):
+        return np.zeros((len(a), 0)), np.zeros(0), np.zeros((a.shape[1], 0))
+    if norms.max() > _ALIKE * norms.min():
+        wide = a.shape[0] < a.shape[1]
+        out = scipy.linalg.lapack.dgejsv(np.asfortranarray(a.T if wide else a), joba=2)
+        size, left, right, work, _, info = out
+        if info == 0:
+            size = size * (work[0] / work[1])
+            return (right, size, left) if wide else (left, size, right)
+    left, size, right = np.linalg.svd(a, full_matrices=False)
+    return left, size, right.T
