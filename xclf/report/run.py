@@ -1,0 +1,130 @@
+"""Facts of a run: versions and machine, fingerprints of data, peak memory, the command."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf import _array_api
+from xclf._array_api import Array
+from xclf._version import __version__
+
+# Bytes of an array that are hashed at once: a file that is mapped may be larger than memory, and
+# an array of a device is copied in parts.
+_CHUNK = 2**24
+
+
+def environment(like: Array | None = None) -> dict[str, str]:
+    """Versions, the machine, and the library and device of the array `like` (NumPy by default)."""
+    like = np.zeros(1) if like is None else like
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scikit-learn": version("scikit-learn"),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "backend": _array_api.library(_array_api.namespace(like)),
+        "device": str(_array_api.device(like)),
+    }
+
+
+def run_facts(
+    kind: str, title: str, *, seed: int | None = None, like: Array | None = None
+) -> dict[str, Any]:
+    """The first block of `results.json`: what was run, when, with which command and versions.
+
+    kind : "probe", "train", "sweep" or "evaluate";  like : an array of the device that was used
+    """
+    return {
+        "format": 1,
+        "kind": kind,
+        "title": title,
+        "xclf": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "seed": seed,
+        "environment": environment(like),
+    }
+
+
+def fingerprint(x: Array, y: Any = None) -> str:
+    """'sha256:' and the hash of rows and labels: equal for equal values, shapes and dtypes.
+
+    Read and, from a device, copied in chunks of rows, so that nothing is in memory twice. The
+    library, the byte order and the memory layout make no difference; for text as labels neither
+    does the width of its dtype.
+    """
+    state = hashlib.sha256()
+    for array in (x,) if y is None else (x, y):
+        values = array if _array_api.is_array(array) else np.asarray(array)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "OUST":
+            _hash_text(state, values)
+        else:
+            _hash_numbers(state, values)
+    return f"sha256:{state.hexdigest()}"
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has had; None where the system does not say."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str | None:
+    """The shell's command with these arguments; by default that of this process.
+
+    None where the process is another program's, such as a notebook.
+    """
+    if arguments is None:
+        program = Path(sys.argv[0])
+        if program.stem != "xclf" and program.parent.name != "xclf":  # `python -m xclf`
+            return None
+        arguments = sys.argv[1:]
+    return shlex.join(["xclf", *arguments])
+
+
+def _hash_numbers(state: Any, array: Any) -> None:
+    rows = array.shape[0]
+    first = _little_endian(_array_api.to_host(array[:1, ...]))
+    state.update(f"{first.dtype.str}{tuple(array.shape)}".encode())
+    step = max(1, _CHUNK // max(1, first.nbytes))
+    for start in range(0, rows, step):
+        part = _array_api.to_host(array[start : min(start + step, rows), ...])
+        state.update(np.ascontiguousarray(_little_endian(part)).data.cast("B"))
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _hash_text(state: Any, labels: np.ndarray) -> None:
+    state.update(f"text{labels.shape}".encode())
+    for label in labels.ravel().tolist():
+        text = label if isinstance(label, bytes) else str(label).encode("utf-8", "surrogatepass")
+        state.update(len(text).to_bytes(8, "little") + text)
+
+
+def _processor() -> str:
+    """The processor's name as the system knows it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
