@@ -368,4 +368,4 @@ def test_the_names_asked_for_go_first_and_rows_alone_will_do(tmp_path):
     np.savez(path, X)
     np.testing.assert_array_equal(load(path, need_labels=False).x, X)
     message = refused(path, "no array 'arr_1'; it holds arr_0; name the rows X and the labels y")
-    assert "np.savez(file, X=rows, y=labels)" in message
+    assert "--x NAME --y NAME" in message

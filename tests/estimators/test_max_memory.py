@@ -191,7 +191,7 @@ def test_streamed_batches_count_as_often_as_they_are_there():
     """Three of them pinned and two on the device, beside what is made of one."""
     xp = Backend.STRICT.xp
     x = Streamed(np.zeros((1000, 50), np.uint8), xp, xp.Device("device1"))
-    small, large = (FitShape(Network((50, 5)), x, xp.float32, batch=batch) for batch in (100, 200))
+    small, large = (FitShape(Network((50, 5)), x, xp.float32, batch=batch) for batch in (400, 500))
     assert large.needed(1) - small.needed(1) == 100 * (5 * 50 + 4 * (50 + 6 * 5))
 
 

@@ -83,8 +83,9 @@ def test_minibatches(workers, options, copied):
     state = P * (8 + 12 * 4)
     rows = N * (32 + C) + copied * (D * 4 + C)
     for batch in (100, 500, 5000):
-        most = max(min(batch, N), workers * 64)  # a batch, or a pass between two epochs
-        want = rows + state + most * 4 * ROW
+        # A batch, or a pass: rows widened and centred, six temporaries of scores in float64.
+        most = max(min(batch, N) * 4 * ROW, workers * 64 * 8 * (2 * D + 6 * C))
+        want = rows + state + most
         assert _shape(batch=batch, **options).needed(1) == want
     centred = _shape(batch=500, standardize=True).needed(1) - _shape(batch=500).needed(1)
     assert centred == 500 * D * 4

@@ -48,15 +48,8 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
             if info.filename.endswith(".npy")
         }
         options = options_for(members, options)
-        required = (options.x_name, options.y_name)[: 1 + options.need_labels]
-        for name in required:
-            if name not in members:
-                raise DataError(
-                    f"{path}: no array {name!r}; it holds {listing(members)}; "
-                    "name the rows X and the labels y: np.savez(file, X=rows, y=labels) "
-                    "(or pass x_name, y_name to xclf.data.load)"
-                )
-        return _by_name(
+        require(path, members, options)
+        return by_name(
             str(path),
             members,
             lambda name: _member(path, archive, members[name], options.max_memory),
@@ -75,6 +68,17 @@ def options_for(names: Collection[str], options: ReadOptions) -> ReadOptions:
     return options
 
 
+def require(path: Path, names: Collection[str], options: ReadOptions) -> None:
+    """DataError unless rows, and labels if they are needed, are among the arrays of a file."""
+    for name in (options.x_name, options.y_name)[: 1 + options.need_labels]:
+        if name not in names:
+            raise DataError(
+                f"{path}: no array {name!r}; it holds {listing(names)}; name the rows X and the "
+                "labels y, or say their names: --x NAME --y NAME in the shell, x_name and y_name "
+                "of xclf.data.load"
+            )
+
+
 def npy_names(folder: Path) -> set[str]:
     """The names, without .npy, of the NumPy files of a folder."""
     return {path.stem for path in folder.glob("*.npy") if path.is_file()}
@@ -88,17 +92,19 @@ def read_npy_folder(folder: Path, options: ReadOptions) -> Dataset:
         raise DataError(
             f"{y_file}: no such file; labels for {options.x_name}.npy are expected there"
         )
-    return _by_name(str(folder), names, lambda name: _mapped(folder / f"{name}.npy"), options)
+    return by_name(
+        str(folder), names, lambda name: mapped(folder / f"{name}.npy", options.max_memory), options
+    )
 
 
-def read_npy(x_path: Path, y_path: Path | None) -> Dataset:
-    """Rows from one .npy, memory-mapped, and labels from another."""
-    if y_path is None:
-        return _dataset(_mapped(x_path), None, str(x_path))
-    return _dataset(_mapped(x_path), _mapped(y_path), f"{x_path},{y_path}")
+def read_npy(path: Path, options: ReadOptions) -> Dataset:
+    """Rows without labels from a .npy, memory-mapped."""
+    if options.need_labels:
+        raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
+    return rows_and_labels(mapped(path, options.max_memory), None, str(path))
 
 
-def _by_name(
+def by_name(
     source: str, names: Collection[str], read: Callable[[str], np.ndarray], options: ReadOptions
 ) -> Dataset:
     """Rows, labels if they are among `names`, and the held-out part if both its arrays are.
@@ -112,13 +118,14 @@ def _by_name(
     )
     test = None
     if {y_name, x_test, y_test} <= set(names):
-        test = _dataset(read(x_test), read(y_test), f"{source} ({x_test}, {y_test})")
-    return _dataset(read(x_name), read(y_name) if y_name in names else None, source, test)
+        test = rows_and_labels(read(x_test), read(y_test), f"{source} ({x_test}, {y_test})")
+    return rows_and_labels(read(x_name), read(y_name) if y_name in names else None, source, test)
 
 
-def _dataset(
+def rows_and_labels(
     x: np.ndarray, y: np.ndarray | None, source: str, test: Dataset | None = None
 ) -> Dataset:
+    """A data set from arrays as they were saved."""
     rows, image_shape, layout = _as_rows(x, source)
     return Dataset(
         x=rows,
@@ -193,12 +200,28 @@ def as_labels(y: np.ndarray, source: str) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _mapped(path: Path) -> np.ndarray:
+def mapped(path: Path, max_memory: int) -> np.ndarray:
+    """The array of a .npy, memory-mapped."""
     with reading(path):
         with path.open("rb") as file:
             _header(file, path, path.stat().st_size)
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        return _numbers(array, str(path), max_memory)
+
+
+def widened(bits: np.ndarray, name: str, max_memory: int) -> np.ndarray:
+    """float32 of bfloat16's bits (uint16), which are its upper half."""
+    check_memory(name, 4 * bits.size, max_memory, "save it as float16, which is mapped")
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
+
+
+def _numbers(array: np.ndarray, name: str, max_memory: int) -> np.ndarray:
+    """The array; of bfloat16, for which NumPy has no name but "two bytes", float32."""
+    if array.dtype.kind == "V" and array.dtype.names is None and array.dtype.itemsize == 2:
+        return widened(array.view(np.uint16), name, max_memory)
+    return array
 
 
 def _member(path: Path, archive: ZipFile, info: ZipInfo, max_memory: int) -> np.ndarray:
@@ -211,10 +234,11 @@ def _member(path: Path, archive: ZipFile, info: ZipInfo, max_memory: int) -> np.
         if nbytes and info.compress_type == ZIP_STORED and (nbytes > max_memory or aligned):
             while file.read(2**20):  # to the end, where zipfile compares the checksum
                 pass
-            return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+            there = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+            return _numbers(there, name, max_memory)
     check_memory(name, nbytes, max_memory, "save with np.savez or as .npy, which are mapped")
     with archive.open(info) as file:
-        return np.asarray(npy.read_array(file, allow_pickle=False))
+        return _numbers(npy.read_array(file, allow_pickle=False), name, max_memory)
 
 
 def _data_offset(path: Path, info: ZipInfo) -> int:

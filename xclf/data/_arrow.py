@@ -100,6 +100,20 @@ def read_feather(path: Path, options: ReadOptions) -> Dataset:
         return _joined(path, [path], [table], options)
 
 
+def read_json_lines(path: Path, options: ReadOptions) -> Dataset:
+    """A .jsonl file, an object of values or lists a line, read as Parquet is."""
+    if (reader := library("pyarrow.json")) is None:
+        raise DataError(f"{path}: reading JSON lines needs pyarrow: pip install pyarrow")
+    length = path.stat().st_size
+    check_memory(str(path), length, options.max_memory, _ADVICE)
+    with reading(path), path.open("rb") as file:
+        # A line must not be longer than a block.
+        block = reader.ReadOptions(use_threads=False, block_size=min(length + 1, 2**30))
+        table = reader.read_json(file, read_options=block)
+        table.validate(full=True)
+        return _joined(path, [path], [table], options)
+
+
 def _joined(
     source: Path, paths: Sequence[Path], tables: Sequence[Any], options: ReadOptions
 ) -> Dataset:

@@ -6,14 +6,24 @@ import difflib
 import glob
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from xclf.data._arrays import npy_names, options_for, read_npy, read_npy_folder, read_npz
-from xclf.data._arrow import read_feather, read_parquet, read_shards
+from xclf.data._arrays import (
+    mapped,
+    npy_names,
+    options_for,
+    read_npy,
+    read_npy_folder,
+    read_npz,
+    rows_and_labels,
+)
+from xclf.data._arrow import read_feather, read_json_lines, read_parquet, read_shards
 from xclf.data._cifar import (
     is_cifar10_folder,
     is_cifar100_folder,
@@ -25,19 +35,21 @@ from xclf.data._cifar import (
 from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
+from xclf.data._shards import joined, parts_of
 from xclf.data._svmlight import is_svmlight_text, read_svmlight
+from xclf.data._tensors import from_torch, read_single, read_tensors
 from xclf.rows import parse_bytes
 
 _SOURCES = (
-    "digits, .npz, 'x.npy,y.npy', a CIFAR or MNIST-style folder, .csv, .tsv, .parquet, "
-    ".feather, .svmlight, .libsvm, .svm"
+    "digits, .npz, 'x.npy,y.npy', a CIFAR or MNIST-style folder, .csv, .tsv, .jsonl, .parquet, "
+    ".feather, .safetensors, .pt, .h5, .svmlight, .libsvm, .svm, or a folder or pattern of these"
 )
 
 Reader: TypeAlias = Callable[[Path, ReadOptions], Dataset]
 
 
 def load(
-    source: str | PathLike[str],
+    source: Any,
     *,
     label: str | None = None,
     x_name: str = "X",
@@ -51,27 +63,31 @@ def load(
 
     Parameters
     ----------
-    source : str or path
-        The name decides how it is read:
+    source : str or path, or a data set of PyTorch
+        Of a `torch.utils.data.Dataset` the items are pairs (features, label). The name of a file
+        decides how it is read:
 
         - "digits": scikit-learn's 1,797 digits of 8 x 8, uint8 in 0..16
         - .npz: arrays `x_name`, `y_name`; held-out X_test, y_test if both are there
-        - .npy: rows alone; "x.npy,y.npy" rows and labels; or a folder that holds X.npy and y.npy
-          (`x_name`, `y_name`), and X_test.npy, y_test.npy
+        - .npy: rows alone; "x.npy,y.npy" rows and labels, of .npy, .pt, .safetensors and .h5, also
+          as patterns, "x_*.npy,y_*.npy"; or a folder that holds X.npy and y.npy (`x_name`,
+          `y_name`), and X_test.npy, y_test.npy
+        - .safetensors, .pt (tensors alone), .h5: arrays `x_name`, `y_name`, as in .npz
         - CIFAR-10, CIFAR-100 (fine classes): the folder of batches, binary or python, or the one
           above; or one batch
         - IDX: a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (and t10k-*), gz
           or not; torchvision's folder above; EMNIST, QMNIST; or one images file
-        - .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .feather, .arrow: columns with names, one of them
-          the label; Parquet columns may hold lists, such as embeddings
-        - a folder of .parquet files, or a pattern such as "data/*.parquet": one table
+        - .csv, .tsv, .csv.gz, .tsv.gz, .jsonl, .parquet, .feather, .arrow: columns with names, one
+          of them the label; but for text, columns may hold lists, such as embeddings
+        - a folder of such files, or a pattern such as "data/*.parquet": their rows in the order of
+          the names; if some are called train* and some test*, the latter are the held-out part
         - .svmlight, .libsvm, .svm, or lines `label index:value ...` under a name of no other kind,
           compressed (.gz, .bz2) or not: made dense
     label : str, optional
         Label column of a table; by default the one called label, target, y or class.
     x_name, y_name : str
-        Names of the arrays in NumPy files; without them usual ones, such as x_train and y_train,
-        are found too.
+        Names of the arrays in files of arrays; without them usual ones, such as x_train and
+        y_train, are found too.
     max_memory : int or str, optional
         Bytes of one dense array, such as "500MB"; by default 4 GiB. Mapped files may be larger.
     need_labels : bool
@@ -85,8 +101,9 @@ def load(
     Returns
     -------
     Dataset
-        Images keep uint8, (N, H, W[, C]) arrays become rows; files of floats keep their dtype, CSV
-        and svmlight text gives float64 (CSV: uint8 if all whole numbers in 0..255).
+        Images keep uint8, (N, H, W[, C]) arrays become rows; files of floats keep their dtype, but
+        bfloat16 becomes float32; CSV and svmlight text gives float64 (CSV: uint8 if all whole
+        numbers in 0..255).
 
     Raises
     ------
@@ -102,6 +119,12 @@ def load(
     if index_base not in (None, 0, 1):
         raise DataError(f"index_base must be 0 or 1, got {index_base!r}")
     options = ReadOptions(label, x_name, y_name, limit, need_labels, n_features, index_base)
+    if not isinstance(source, str | PathLike):
+        if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+            return from_torch(source, options)
+        raise DataError(
+            f"DATA is {_SOURCES}, or a data set of PyTorch, got {type(source).__name__}"
+        )
     path, name = Path(source), os.fspath(source)
     if name == "digits":
         return _digits()
@@ -109,15 +132,60 @@ def load(
         return _read_folder(path, options)
     if path.exists():
         return _read_file(path, options)
-    first, comma, second = name.partition(".npy,")  # any other comma belongs to a path
-    if comma and second.endswith(".npy"):
-        return read_npy(Path(first + ".npy"), Path(second))
-    if glob.has_magic(name) and (found := sorted(glob.glob(name))):  # noqa: PTH207
-        paths = [Path(entry) for entry in found]
-        if any(entry.suffix != ".parquet" for entry in paths):
-            raise DataError(f"{name}: several files are read as one from .parquet only")
-        return read_shards(path, paths, options)
+    if pair := _pair(name):
+        return _read_pair(*pair, options)
+    if glob.has_magic(name) and (found := _glob(name)):
+        return _read_many(path, found, options)
     raise DataError(_not_found(name, path))
+
+
+def _pair(name: str) -> tuple[str, str] | None:
+    """The names of rows and labels in "rows,labels"; any other comma belongs to a path."""
+    for ending in _SINGLE:
+        first, comma, second = name.partition(f"{ending},")
+        if comma and second.endswith(tuple(_SINGLE)):
+            return first + ending, second
+    return None
+
+
+def _read_pair(x_name: str, y_name: str, options: ReadOptions) -> Dataset:
+    """Rows from one file and labels from another, or from as many of each."""
+    xs, ys = (_glob(one) if glob.has_magic(one) else [Path(one)] for one in (x_name, y_name))
+    if not xs or len(xs) != len(ys):
+        raise DataError(
+            f"{x_name},{y_name}: needs as many files of labels as of rows, found {len(xs)} of rows "
+            f"and {len(ys)} of labels"
+        )
+    parts = [
+        lambda x=x, y=y: rows_and_labels(_single(x, options), _single(y, options), f"{x},{y}")
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    return parts[0]() if len(parts) == 1 else joined(f"{x_name},{y_name}", parts, options)
+
+
+def _single(path: Path, options: ReadOptions) -> np.ndarray:
+    if path.suffix == ".npy":
+        return mapped(path, options.max_memory)
+    return read_single(path, options)
+
+
+def _glob(pattern: str) -> list[Path]:
+    return [Path(entry) for entry in sorted(glob.glob(pattern))]  # noqa: PTH207
+
+
+def _read_many(source: Path, paths: list[Path], options: ReadOptions) -> Dataset:
+    """The rows of several files, in the order of their names."""
+    if len(paths) == 1:
+        return _read_file(paths[0], options)
+    if all(path.suffix == ".parquet" for path in paths):
+        return read_shards(source, paths, options)  # of strings one dictionary, checked at once
+    train, test = parts_of(paths)
+    data = joined(source, [partial(_read_file, path, options) for path in train], options)
+    if not test:
+        return data
+    need = replace(options, need_labels=True)
+    name = f"{source} ({test[0].name} ...)"
+    return replace(data, test=joined(name, [partial(_read_file, p, need) for p in test], need))
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Dataset:
@@ -130,12 +198,13 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
         return read_cifar100(path)
     if is_idx_folder(path):
         return read_idx_folder(path, options)
-    if shards := sorted(path.glob("*.parquet")):
-        return read_shards(path, shards, options)
+    for endings in (".parquet", ".npz", ".safetensors", ".pt", ".h5", ".feather", ".jsonl", ".csv"):
+        if shards := [one for one in sorted(path.glob(f"*{endings}")) if one.is_file()]:
+            return _read_many(path, shards, options)
     raise DataError(
         f"{path}: no data set in this folder; looked for {options.x_name}.npy and "
-        f"{options.y_name}.npy, CIFAR-10 batches (data_batch_1.bin or data_batch_1) and "
-        "train-images-idx3-ubyte"
+        f"{options.y_name}.npy, CIFAR-10 batches (data_batch_1.bin or data_batch_1), "
+        "train-images-idx3-ubyte and several files of one kind, such as *.parquet"
     )
 
 
@@ -159,12 +228,6 @@ def _read_file(path: Path, options: ReadOptions) -> Dataset:
     raise DataError(f"{path}: this kind of file is not known; DATA can be {_SOURCES}")
 
 
-def _npy_without_labels(path: Path, options: ReadOptions) -> Dataset:
-    if options.need_labels:
-        raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
-    return read_npy(path, None)
-
-
 # The endings of file names, and their reader. Batches of CIFAR-10 and IDX files have names instead.
 _READERS: dict[tuple[str, ...], Reader] = {
     (".csv", ".tsv", ".csv.gz", ".tsv.gz"): read_csv,
@@ -176,8 +239,12 @@ _READERS: dict[tuple[str, ...], Reader] = {
         for packed in ("", ".gz", ".bz2")
     ): read_svmlight,
     (".npz",): read_npz,
-    (".npy",): _npy_without_labels,
+    (".npy",): read_npy,
+    (".safetensors", ".pt", ".pth", ".h5", ".hdf5"): read_tensors,
+    (".jsonl", ".ndjson"): read_json_lines,
 }
+# Of files that hold a single array, of which two are a pair.
+_SINGLE = (".npy", ".pt", ".pth", ".safetensors", ".h5", ".hdf5")
 
 
 def _digits() -> Dataset:

@@ -36,8 +36,9 @@ def at_stored(problem: Problem, theta: Array) -> tuple[Problem, Array]:
     """The problem in the widest dtype, and the parameters (..., P) that a model of theta's dtype
     keeps.
 
-    Folding the shift and scale of standardised rows into the first layer rounds it: of a column
-    whose mean is m deviations, a bias loses log2(m) bits.
+    Of scores s and small losses, rounding s is a relative error of s units of the loss. And folding
+    the shift and scale of standardised rows into the first layer rounds it: of a column whose mean
+    is m deviations, a bias loses log2(m) bits.
     """
     network, xp = problem.objective.network, namespace(theta)
     wide = accumulator(xp, device(theta))

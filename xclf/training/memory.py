@@ -87,9 +87,12 @@ class FitShape:
             needed += self._copies() * (
                 widths[0] * _itemsize(x) + labels + self.weight_vectors * itemsize
             )
-            # A minibatch, or a pass between two epochs: the buffers of one serve the other.
-            most = max(min(self.batch, n_rows), workers * min(_ROWS, n_rows))
-            return needed + most * self._row_of_batch(width)
+            # A minibatch, or a pass, the last of which is in float64: the buffers of one serve the
+            # other.
+            batch = self._row_of_batch(width)
+            each = batch if itemsize == 8 else max(batch, 8 * (2 * widths[0] + 6 * width))
+            passed = workers * min(_ROWS, n_rows) * each
+            return needed + max(min(self.batch, n_rows) * batch, passed)
         needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)

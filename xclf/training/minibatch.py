@@ -226,9 +226,7 @@ class _Run:
             thetas = [result.theta for result in results]
             one = self.heads.theta.ndim == 1
             theta = thetas[0] if one else namespace(self.heads.theta).stack(thetas)
-            whole = self.whole
-            if whole.objective.network.scale is not None:
-                whole, theta = at_stored(whole, theta)
+            whole, theta = at_stored(self.whole, theta)
             with np.errstate(over="ignore", invalid="ignore"):
                 values = np.atleast_1d(to_host(whole.value(theta)))
             for result, value in zip(results, values.tolist(), strict=True):
