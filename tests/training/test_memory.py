@@ -87,8 +87,8 @@ def test_minibatches(workers, options, copied):
         most = max(min(batch, N) * 4 * ROW, workers * 64 * 8 * (2 * D + 6 * C))
         want = rows + state + most
         assert _shape(batch=batch, **options).needed(1) == want
-    centred = _shape(batch=500, standardize=True).needed(1) - _shape(batch=500).needed(1)
-    assert centred == 500 * D * 4
+    centred = _shape(batch=N, standardize=True).needed(1) - _shape(batch=N).needed(1)
+    assert centred == N * D * 4
 
 
 def test_minibatches_of_weighted_rows_watch_copies():
