@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -81,6 +82,7 @@ def sources() -> tuple[Source, ...]:
         *_numpy(x, y, names),
         *_tables(x, names),
         *_texts(x, y),
+        *_tensors(x, y),
         *_images(r),
         *_pickles(r),
         *_models(x, names),
@@ -150,6 +152,35 @@ def _texts(x: np.ndarray, y: np.ndarray) -> list[Source]:
         ("svmlight", "t.svm.gz", gzip.compress(svm)),
         ("svmlight", "t.svm.bz2", bz2.compress(svm)),
     ]
+    return [Source(kind, name, {name: data}, name) for kind, name, data in files]
+
+
+def _tensors(x: np.ndarray, y: np.ndarray) -> list[Source]:
+    import safetensors.numpy
+
+    arrays = {"X": x, "y": y}
+    lines = "\n".join(
+        json.dumps({"e": row, "label": f"k{k}"}) for row, k in zip(x.tolist(), y, strict=True)
+    )
+    files = [
+        ("safetensors", "t.safetensors", safetensors.numpy.save(arrays)),
+        ("json lines", "t.jsonl", lines.encode()),
+    ]
+    with contextlib.suppress(ImportError):
+        import torch
+
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        for one in (tensors, {**tensors, "more": PAYLOADS[0]}, PAYLOADS[1]):
+            files.append(("pt", "t.pt", _bytes_of(lambda f, one=one: torch.save(one, f))))
+    with contextlib.suppress(ImportError):
+        import h5py
+
+        for packed in (None, "gzip"):
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w") as file:
+                for name, array in arrays.items():
+                    file.create_dataset(name, data=array, compression=packed)
+            files.append(("hdf5", "t.h5", buffer.getvalue()))
     return [Source(kind, name, {name: data}, name) for kind, name, data in files]
 
 

@@ -67,7 +67,7 @@ Data: TypeAlias = Annotated[
     str,
     typer.Argument(
         help="digits, or a path: .npz, 'x.npy,y.npy', a CIFAR or MNIST folder, .csv, .parquet "
-        "(or a folder or pattern of them), .feather, .svmlight"
+        ".feather, .safetensors, .pt, .h5, .svmlight, or a folder or pattern of them"
     ),
 ]
 ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]
@@ -116,6 +116,8 @@ DenseMemory: TypeAlias = Annotated[str | None, _memory()]
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
 TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]
 Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
+XName: TypeAlias = Annotated[str | None, _data("--x", help="Name of the rows in a file of arrays.")]
+YName: TypeAlias = Annotated[str | None, _data("--y", help="Name of the labels there.")]
 Mirror: TypeAlias = Annotated[bool, _data("--mirror", help="Train on mirrored images too.")]
 MaxMemory: TypeAlias = Annotated[str | None, _memory(rich_help_panel="Data")]
 

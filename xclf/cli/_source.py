@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,17 @@ def read_split(
     test: str | None,
     test_size: float,
     seed: int,
-    label: str | None,
-    max_memory: str | None,
     like: Any = None,
+    **options: Any,
 ) -> Split:
     """Read `source`; the test rows are those of `test`, or those it ships, or held-out ones.
 
-    like : a fitted model, whose columns the rows must have
+    like : a fitted model, whose columns the rows must have;  options : of `load`
     """
-    read = partial(load, label=label, max_memory=max_memory)
+
+    def read(name: str, **columns: Any) -> Dataset:
+        return load(name, **options, **columns)
+
     data = read(source, **columns_of(like))
     held_out = data.test
     if test is not None:
@@ -64,6 +65,12 @@ def read_split(
         ) from None
 
 
+def reading_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `load` among a command's arguments."""
+    named = {name: given[name] for name in ("x_name", "y_name") if given[name] is not None}
+    return {"label": given["label"], "max_memory": given["max_memory"], **named}
+
+
 def columns_of(model: Any) -> dict[str, Any]:
     """The options of `load` that give an svmlight file the columns of a model, if it is fitted."""
     return {
@@ -77,21 +84,14 @@ def read_for_model(
     source: str,
     *,
     train_part: bool,
-    label: str | None,
-    max_memory: str | None,
-    need_labels: bool = True,
+    **options: Any,
 ) -> Dataset:
     """Rows for a fitted model, with the columns it was trained on: the test part, if there is one.
 
+    options : of `load`
     The model's `feature_names_in_` is removed: scikit-learn would expect data frames.
     """
-    data = load(
-        source,
-        label=label,
-        max_memory=max_memory,
-        need_labels=need_labels,
-        **columns_of(model),
-    )
+    data = load(source, **options, **columns_of(model))
     if data.test is not None and not train_part:
         data = data.test
     if data.x.shape[1] != model.n_features_in_:

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from xclf.cli._console import FitProgress, UserError, out, print_facts
 from xclf.cli._devices import choose
 from xclf.cli._results import class_labels, measure, predict_rows, print_measures
-from xclf.cli._source import check_model_columns, read_split
+from xclf.cli._source import check_model_columns, read_split, reading_options
 from xclf.data import Dataset
 from xclf.estimators import uses_full_batches
 
@@ -43,9 +43,8 @@ class Training:
             test=given["test"],
             test_size=given["test_size"],
             seed=model.random_state,
-            label=given["label"],
-            max_memory=given["max_memory"],
             like=model,
+            **reading_options(given),
         )
         self.console = out(json=given["json"])
         self.model = model

@@ -12,7 +12,7 @@ from xclf.cli._console import CheckError, out
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._results import class_labels, measure, predict_rows, print_measures
-from xclf.cli._source import check_finite, check_labels, read_for_model
+from xclf.cli._source import check_finite, check_labels, read_for_model, reading_options
 
 
 def evaluate(
@@ -24,6 +24,8 @@ def evaluate(
         typer.Option(help="Exit with status 1 below this accuracy.", min=0.0, max=1.0),
     ] = None,
     label: opt.LabelColumn = None,
+    x_name: opt.XName = None,
+    y_name: opt.YName = None,
     device: opt.Device = "auto",
     max_memory: opt.DenseMemory = None,
     json: opt.Json = False,
@@ -36,7 +38,8 @@ def evaluate(
     """
     chosen = choose(device)
     fitted = load_fitted(model, chosen, max_memory)
-    rows = read_for_model(fitted, data, train_part=train_part, label=label, max_memory=max_memory)
+    options = reading_options(dict(locals()))
+    rows = read_for_model(fitted, data, train_part=train_part, **options)
     check_labels(rows, fitted.classes_, data)
     check_finite(rows.x, data)
     assert rows.y is not None

@@ -15,7 +15,7 @@ from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._outputs import check_output
-from xclf.cli._source import check_finite, read_for_model
+from xclf.cli._source import check_finite, read_for_model, reading_options
 from xclf.cli._table import TABLE_SUFFIXES, Columns, write_table
 
 # Rows predicted and written at once.
@@ -34,6 +34,7 @@ def predict(
     ] = 0,
     train_part: opt.TrainPart = False,
     label: Annotated[str | None, typer.Option(help="Label column to leave out.")] = None,
+    x_name: opt.XName = None,
     device: opt.Device = "auto",
     max_memory: opt.DenseMemory = None,
 ) -> None:
@@ -46,9 +47,8 @@ def predict(
     check_output("--out", out_path, TABLE_SUFFIXES, model, data)
     chosen = choose(device)
     fitted = load_fitted(model, chosen, max_memory)
-    x = read_for_model(
-        fitted, data, train_part=train_part, label=label, max_memory=max_memory, need_labels=False
-    ).x
+    options = reading_options({**locals(), "y_name": None})
+    x = read_for_model(fitted, data, train_part=train_part, need_labels=False, **options).x
     if proba and not hasattr(fitted, "predict_proba"):
         raise UserError(
             f"--proba: a {type(fitted).__name__} with the hinge has no probabilities; "

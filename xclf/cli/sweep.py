@@ -69,6 +69,8 @@ def sweep(
     test: opt.Test = None,
     test_size: opt.TestSize = 0.2,
     label: opt.Label = None,
+    x_name: opt.XName = None,
+    y_name: opt.YName = None,
     max_memory: opt.MaxMemory = None,
     loss: opt.Loss = None,
     no_intercept: opt.NoIntercept = False,

@@ -23,6 +23,8 @@ def train(
     test: opt.Test = None,
     test_size: opt.TestSize = 0.2,
     label: opt.Label = None,
+    x_name: opt.XName = None,
+    y_name: opt.YName = None,
     mirror: opt.Mirror = False,
     max_memory: opt.MaxMemory = None,
     start: opt.Start = None,
