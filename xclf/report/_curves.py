@@ -1,0 +1,180 @@
+"""Curves of a page: accuracy against shots and layers; loss and accuracy in training.
+
+Each takes the results of one run, or of several by their names, whose curves then share a chart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xclf.report._chart import STYLES, Axis, Mark, Series, line_chart
+from xclf.report._metric import (
+    Runs,
+    metric_axis,
+    metric_cell,
+    metric_name,
+    metric_value,
+    name_ticks,
+    upper,
+    with_points,
+)
+from xclf.report._numbers import common_ends, evenly, is_number, number, percent
+from xclf.report._view import Cell, Figure, Table
+
+_TABLE_ROWS = 20
+
+
+def few_shot_figure(runs: Runs) -> Figure | None:
+    """The mean score and its 95 % interval against the rows of each class."""
+    runs = with_points(runs, "few_shot", "shots", "mean")
+    if not runs:
+        return None
+    several, metric = len(runs) > 1, runs[0][1]["few_shot"]["metric"]
+    series, rows = [], []
+    for style, (name, run) in enumerate(runs):
+        points = sorted(run["few_shot"]["points"], key=lambda point: point["shots"])
+        series.append(_shots_series(points, metric, name if several else "", style % STYLES))
+        rows += [[*([name] if several else []), *_shots_row(p, metric)] for p in points]
+    shots = sorted({x for s in series for x in s.x})
+    means = [v for s in series for v in s.y if v is not None]
+    label = (
+        f"Line chart of {metric_name(metric)} against rows of each class, from "
+        f"{metric_value(metric, means[0])} with {shots[0]} to "
+        f"{metric_value(metric, means[-1])} with {shots[-1]}."
+    )
+    log = shots[0] > 0 and shots[-1] >= 4 * shots[0]
+    x = Axis("rows of each class", log, ticks=[(value, number(value)) for value in shots])
+    columns = ["rows of each class", "mean", "low", "high", "chosen"]
+    tries = runs[0][1]["few_shot"].get("tries")
+    return Figure(
+        "few-shot",
+        f"Few-shot {metric_name(metric)}",
+        "line",
+        line_chart(label, series, x, metric_axis(metric, means)),
+        Table.of_numbers("Few-shot results", ["run", *columns] if several else columns, rows),
+        legend=several,
+        note=f"Mean of {number(tries)} draws and its 95% interval." if tries else "",
+    )
+
+
+def _shots_series(points: list[dict[str, Any]], metric: str, run: str, style: int) -> Series:
+    """The line of a run; of a single one, `run` empty, with the score of every draw."""
+    mean, low, high = ([p.get(key) for p in points] for key in ("mean", "low", "high"))
+    tries = [(p["shots"], v) for p in points for v in p.get("scores") or () if is_number(v)]
+    return Series(
+        run or "mean",
+        [point["shots"] for point in points],
+        mean,
+        low,
+        high,
+        bars=True,
+        dots=[] if run else tries,
+        texts=[f"{p['shots']} of each class: {metric_value(metric, p['mean'])}" for p in points],
+        style=style,
+    )
+
+
+def _shots_row(point: dict[str, Any], metric: str) -> list[Any]:
+    scores = [metric_cell(metric, point.get(key)) for key in ("mean", "low", "high")]
+    chosen = point.get("chosen")
+    listed = chosen if isinstance(chosen, list) else [chosen]
+    return [point["shots"], *scores, ", ".join(dict.fromkeys(number(v) for v in listed))]
+
+
+def layers_figure(runs: Runs) -> Figure | None:
+    """The score of each feature set, the best marked."""
+    runs = with_points(runs, "layers", "name", "score")
+    if not runs:
+        return None
+    metric = runs[0][1]["layers"]["metric"]
+    names = list(dict.fromkeys(p["name"] for _, run in runs for p in run["layers"]["points"]))
+    series, rows = [], []
+    for style, (name, run) in enumerate(runs):
+        points = run["layers"]["points"]
+        texts = [f"{p['name']}: {metric_value(metric, p['score'])}" for p in points]
+        x = [float(names.index(p["name"])) for p in points]
+        series.append(
+            Series(name, x, [p["score"] for p in points], texts=texts, style=style % STYLES)
+        )
+        for p in points:
+            row = [str(p["name"]), metric_cell(metric, p["score"]), number(p.get("chosen"))]
+            rows.append([name, *row] if len(runs) > 1 else row)
+    mark, best = None, runs[0][1]["layers"].get("best")
+    if len(runs) == 1 and isinstance(best, int) and is_number(series[0].y[best]):
+        mark = Mark(series[0].x[best], series[0].y[best] or 0.0, series[0].texts[best])
+    scores = [v for s in series for v in s.y if v is not None]
+    label = f"Line chart of {metric_name(metric)} over {len(names)} feature sets, from "
+    label += f"{metric_value(metric, min(scores))} to {metric_value(metric, max(scores))}."
+    if mark is not None:
+        label += f" The best is {mark.text}."
+    columns = ["features", metric_name(metric), "chosen"]
+    axis = Axis("features", ticks=name_ticks(common_ends(names)))
+    return Figure(
+        "layers",
+        f"{upper(metric_name(metric))} over layers",
+        "line",
+        line_chart(label, series, axis, metric_axis(metric, scores), mark),
+        Table.of_numbers("Feature sets", ["run", *columns] if len(runs) > 1 else columns, rows),
+        legend=len(runs) > 1,
+    )
+
+
+def history_figures(runs: Runs) -> list[Figure]:
+    """The objective, and accuracies, against iterations."""
+    runs = [(name, run) for name, run in runs if (run.get("history") or {}).get("iteration")]
+    figures = []
+    objective = _history_series(runs, {"objective": "objective"})
+    if objective:
+        values = [v for s in objective for v in s.y if v is not None]
+        log = min(values) > 0.0 and max(values) > 20.0 * min(values)
+        axis = Axis("objective", log)
+        figures.append(_history_figure("loss", "Objective in training", objective, axis, runs))
+    accuracy = _history_series(
+        runs, {"validation_accuracy": "validation", "train_accuracy": "training"}
+    )
+    if accuracy:
+        axis = Axis("accuracy", percent=True)
+        figures.append(_history_figure("accuracy", "Accuracy in training", accuracy, axis, runs))
+    return figures
+
+
+def _history_series(runs: Runs, columns: dict[str, str]) -> list[Series]:
+    """A line for each run and column that holds numbers."""
+    series: list[Series] = []
+    for name, run in runs:
+        history = run["history"]
+        for column, title in columns.items():
+            values = [v if is_number(v) else None for v in history.get(column) or ()]
+            if any(value is not None for value in values):
+                label = (
+                    title if len(runs) == 1 else name if len(columns) == 1 else f"{name}, {title}"
+                )
+                style = len(series) % STYLES
+                series.append(Series(label, history["iteration"], values, style=style))
+    return series
+
+
+def _history_figure(id: str, title: str, series: list[Series], y: Axis, runs: Runs) -> Figure:
+    last = [next(v for v in reversed(s.y) if v is not None) for s in series]
+    shown = percent if y.percent else number
+    ends = "; ".join(f"{s.name} ends at {shown(v)}" for s, v in zip(series, last, strict=True))
+    steps = evenly(len(series[0].x), _TABLE_ROWS)
+    rows: list[list[Any]] = []
+    if len(runs) == 1:
+        for k in steps:
+            values = (s.y[k] if k < len(s.y) else None for s in series)
+            rows.append([series[0].x[k], *(Cell(shown(v), v) for v in values)])
+        columns = ["iteration", *(s.name for s in series)]
+    else:
+        columns = ["run", "iterations", "last"]
+        rows = [[s.name, s.x[-1], Cell(shown(v), v)] for s, v in zip(series, last, strict=True)]
+    return Figure(
+        id,
+        title,
+        "line",
+        line_chart(
+            f"Line chart of {y.label} against iterations; {ends}.", series, Axis("iteration"), y
+        ),
+        Table.of_numbers(title, columns, rows),
+        legend=len(series) > 1,
+    )

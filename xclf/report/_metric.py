@@ -1,0 +1,87 @@
+"""Metrics for people: names, values, axes; runs that have a section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from xclf.report._chart import Axis
+from xclf.report._numbers import is_number, number, percent
+from xclf.report._view import Cell
+
+#: Results of runs by their names.
+Runs: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
+
+#: Metrics that are shares, and the names of all.
+METRICS = {
+    "accuracy": "accuracy",
+    "top5": "top-5 accuracy",
+    "mean_per_class": "mean per class",
+    "balanced_accuracy": "balanced accuracy",
+    "average_precision": "mean average precision",
+    "negative_log_likelihood": "negative log-likelihood",
+    "calibration_error": "expected calibration error",
+}
+NO_SHARES = {"negative_log_likelihood"}
+
+
+def metric_name(name: str) -> str:
+    """A metric's name for people: 'top-5 accuracy' for top5."""
+    if name.startswith("top") and name[3:].isdigit():
+        return f"top-{name[3:]} accuracy"
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def metric_value(name: str, value: Any, digits: int = 2) -> str:
+    """A metric as text: shares in per cent, others as numbers."""
+    if not is_number(value):
+        return number(value)
+    known = name in METRICS or name.startswith("top")
+    if known and name not in NO_SHARES and 0.0 <= value <= 1.0:
+        return percent(value, digits)
+    return number(float(value))
+
+
+def metric_cell(name: str, value: Any) -> Cell:
+    """A metric in a table."""
+    return Cell(metric_value(name, value), float(value) if is_number(value) else None)
+
+
+def metric_axis(name: str, values: Sequence[float]) -> Axis:
+    """The axis of a metric: of shares in per cent."""
+    known = name in METRICS or name.startswith("top")
+    shares = known and name not in NO_SHARES and all(0.0 <= value <= 1.0 for value in values)
+    return Axis(metric_name(name), percent=shares)
+
+
+def name_ticks(names: Sequence[str]) -> list[tuple[float, str]]:
+    """Ticks at 0, 1, ... for names, cut to a dozen characters."""
+    return [(float(k), short(name, 12)) for k, name in enumerate(names)]
+
+
+def short(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def upper(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def with_points(runs: Runs, section: str, *keys: str) -> Runs:
+    """Runs that have the section, without points that lack a number."""
+    kept = []
+    for name, run in runs:
+        part = run.get(section) or {}
+        points = [p for p in part.get("points") or () if is_number(p.get(keys[-1]))]
+        if points:
+            # `chosen` and `best` are positions among all points.
+            moved = {
+                key: points.index(part["points"][part[key]])
+                for key in ("chosen", "best")
+                if isinstance(part.get(key), int) and part["points"][part[key]] in points
+            }
+            rest = {key: value for key, value in part.items() if key not in ("chosen", "best")}
+            kept.append((name, {**run, section: {**rest, "points": points, **moved}}))
+    return kept

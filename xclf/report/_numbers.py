@@ -1,0 +1,90 @@
+"""Numbers as text, for people: shares, seconds, bytes, penalties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+NOTHING = "\N{EN DASH}"  # no such number
+
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.9724 as '97.24%'."""
+    return NOTHING if share is None else f"{100.0 * share:.{digits}f}%"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number with so many significant digits; whole numbers whole, with thousands separated."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e6):
+        return minus(f"{int(value):,}")
+    text = f"{value:.{digits}g}"
+    mantissa, e, exponent = text.partition("e")
+    return minus(f"{mantissa}e{int(exponent)}" if e else text)
+
+
+def power(exponent: int) -> str:
+    """'10⁻⁶' for -6."""
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def minus(text: str) -> str:
+    """The text with minus signs in place of hyphens."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def seconds(value: float | None) -> str:
+    """'0.42 s', '3 min 12 s', '2 h 5 min'."""
+    if value is None:
+        return NOTHING
+    if value < 100.0:
+        return f"{value:.3g} s" if value < 1e-2 else f"{value:.2f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def memory(value: float | None) -> str:
+    """'512 bytes', '1.2 GiB'."""
+    if value is None:
+        return NOTHING
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024.0:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024.0
+    return f"{value:.1f} TiB"
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` (two or more) of the indices 0 .. count - 1, evenly spaced, first and last."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+
+
+def common_ends(names: Sequence[str]) -> list[str]:
+    """Names without the beginning and the ending that all of them share: 'layer_00.npy' is '00'."""
+    if len(set(names)) < 2:
+        return list(names)
+    first, last = min(names), max(names)
+    start = next(k for k in range(len(last)) if k >= len(first) or first[k] != last[k])
+    while start and first[:start][-1:].isdigit():  # layer_10 and layer_11 stay 10 and 11
+        start -= 1
+    turned = sorted(name[start:][::-1] for name in names)
+    low, high = turned[0], turned[-1]
+    end = 0
+    while end < len(low) and low[end] == high[end] and not low[end].isdigit():
+        end += 1
+    return [name[start : len(name) - end] or name for name in names]

@@ -1,0 +1,154 @@
+"""The curve of a search: the score against a penalty, the chosen one marked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from xclf.report._chart import STYLES, Axis, Mark, Series, line_chart
+from xclf.report._metric import (
+    Runs,
+    metric_axis,
+    metric_cell,
+    metric_name,
+    metric_value,
+    name_ticks,
+    upper,
+    with_points,
+)
+from xclf.report._numbers import is_number, number
+from xclf.report._view import Figure, Table
+
+
+def search_figure(runs: Runs) -> Figure | None:
+    """The score against the parameter that was searched, the chosen value marked."""
+    runs = with_points(runs, "search", "value", "score")
+    if not runs:
+        return None
+    first = runs[0][1]["search"]
+    parameter, metric = first["parameter"], first["metric"]
+    values = [p["value"] for _, run in runs for p in run["search"]["points"]]
+    numeric = all(is_number(value) for value in values)
+    log = numeric and bool(first.get("log")) and min(values) > 0.0
+    names = [] if numeric else list(dict.fromkeys(map(str, values)))
+    series = []
+    for name, run in runs:
+        series += _search_series(run["search"], name if len(runs) > 1 else "", names, metric)
+    series = [replace(s, style=k % STYLES) for k, s in enumerate(series)]
+    mark = None
+    if len(runs) == 1 and (chosen := _chosen(first)) is not None:
+        at = names.index(str(chosen["value"])) if names else chosen["value"]
+        mark = Mark(at, chosen["score"], _point_text(parameter, metric, chosen))
+    chart = line_chart(
+        _search_label(runs, parameter, metric, mark),
+        series,
+        Axis(parameter, log, ticks=name_ticks(names)),
+        metric_axis(metric, [v for s in series for v in s.y if v is not None]),
+        mark,
+    )
+    return Figure(
+        "search",
+        f"{upper(metric_name(metric))} against {parameter}",
+        "line",
+        chart,
+        _search_table(runs, parameter, metric),
+        legend=len(series) > 1,
+        note=_search_note(first, runs),
+    )
+
+
+def _chosen(search: dict[str, Any]) -> dict[str, Any] | None:
+    chosen = search.get("chosen")
+    return search["points"][chosen] if isinstance(chosen, int) else None
+
+
+def _search_series(search: dict[str, Any], run: str, names: list[str], metric: str) -> list[Series]:
+    """A line for each combination of the other parameters, and the score on training rows."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for point in search["points"]:
+        groups.setdefault(point.get("others") or "", []).append(point)
+    series = []
+    for group, points in groups.items():
+        if not names:
+            points = sorted(points, key=lambda point: point["value"])
+        x = [names.index(str(p["value"])) if names else p["value"] for p in points]
+        y = [p["score"] for p in points]
+        spread = [p.get("std") or 0.0 for p in points]
+        banded = any(spread) and not run
+        title = ", ".join(filter(None, (run, group))) or search.get("data") or "score"
+        series.append(
+            Series(
+                title,
+                x,
+                y,
+                [a - b for a, b in zip(y, spread, strict=True)] if banded else (),
+                [a + b for a, b in zip(y, spread, strict=True)] if banded else (),
+                hollow=frozenset(k for k, p in enumerate(points) if p.get("converged") is False),
+                texts=[_point_text(search["parameter"], metric, p) for p in points],
+            )
+        )
+        if not run and len(groups) == 1 and any(is_number(p.get("train_score")) for p in points):
+            series.append(Series("train", x, [p.get("train_score") for p in points], quiet=True))
+    return series
+
+
+def _point_text(parameter: str, metric: str, point: dict[str, Any]) -> str:
+    return f"{parameter} = {number(point['value'])}: {metric_value(metric, point['score'])}"
+
+
+def _search_label(runs: Runs, parameter: str, metric: str, mark: Mark | None) -> str:
+    points = [p for _, run in runs for p in run["search"]["points"]]
+    scores = [p["score"] for p in points]
+    label = (
+        f"Line chart of {metric_name(metric)} against {parameter}: {len(points)} values, from "
+        f"{metric_value(metric, min(scores))} to {metric_value(metric, max(scores))}."
+    )
+    return label if mark is None else f"{label} Chosen: {mark.text}."
+
+
+def _search_note(search: dict[str, Any], runs: Runs) -> str:
+    notes = []
+    if len(runs) == 1:
+        if data := search.get("data"):
+            notes.append(f"Scored on {data} rows.")
+        if any(p.get("std") for p in search["points"]):
+            notes.append("The band is one standard deviation over the folds.")
+    if any(p.get("converged") is False for _, run in runs for p in run["search"]["points"]):
+        notes.append("Hollow points did not converge.")
+    return " ".join(notes)
+
+
+def _search_table(runs: Runs, parameter: str, metric: str) -> Table:
+    several = len(runs) > 1
+    every = [p for _, run in runs for p in run["search"]["points"]]
+    others = any(p.get("others") for p in every)
+    spread = any(p.get("std") for p in every)
+    train = any(is_number(p.get("train_score")) for p in every)
+    columns = [
+        *(["run"] if several else []),
+        parameter,
+        *(["others"] if others else []),
+        metric_name(metric),
+        *(["standard deviation"] if spread else []),
+        *(["on training rows"] if train else []),
+        "",
+    ]
+    rows: list[list[Any]] = []
+    for name, run in runs:
+        chosen = _chosen(run["search"])
+        for p in run["search"]["points"]:
+            remark = "chosen" if p is chosen else ""
+            if p.get("converged") is False:
+                remark = f"{remark}, not converged" if remark else "not converged"
+            rows.append(
+                [
+                    *([name] if several else []),
+                    p["value"],
+                    *([p.get("others") or ""] if others else []),
+                    metric_cell(metric, p["score"]),
+                    *([metric_cell(metric, p.get("std"))] if spread else []),
+                    *([metric_cell(metric, p.get("train_score"))] if train else []),
+                    remark,
+                ]
+            )
+    return Table.of_numbers(f"{upper(metric_name(metric))} of each value", columns, rows)
