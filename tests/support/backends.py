@@ -13,6 +13,9 @@ import pytest
 
 from xclf import _array_api
 
+#: What XCLF_REQUIRE may name besides: programs that some tests need.
+PROGRAMS = {"chromium"}
+
 
 class Backend(enum.Enum):
     """Array libraries and devices; the value is the name that XCLF_REQUIRE and test ids use."""
@@ -127,9 +130,10 @@ def usable_or_required() -> list[Backend]:
 
 def required_backends() -> set[str]:
     """The names in XCLF_REQUIRE; an unknown one is an error, lest a slip require nothing."""
+    known = [*(backend.value for backend in Backend), *sorted(PROGRAMS)]
     names = {name.strip() for name in os.environ.get("XCLF_REQUIRE", "").split(",")} - {""}
-    unknown = names - {backend.value for backend in Backend}
-    if unknown:
-        known = ", ".join(backend.value for backend in Backend)
-        raise pytest.UsageError(f"XCLF_REQUIRE: unknown {sorted(unknown)}; known: {known}")
+    if unknown := names - set(known):
+        raise pytest.UsageError(
+            f"XCLF_REQUIRE: unknown {sorted(unknown)}; known: {', '.join(known)}"
+        )
     return names

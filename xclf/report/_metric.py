@@ -60,8 +60,11 @@ def name_ticks(names: Sequence[str]) -> list[tuple[float, str]]:
 
 
 def short(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    """The text, or its beginning and its end with an ellipsis between them."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
 def upper(text: str) -> str:

@@ -180,7 +180,7 @@ def _run(results: dict[str, Any]) -> Section:
         facts.append(("Model", str(model["estimator"])))
     parameters = {k: v for k, v in (model.get("parameters") or {}).items() if v is not None}
     if parameters:
-        text = ", ".join(f"{name} {number(value)}" for name, value in parameters.items())
+        text = ", ".join(f"{name}={value}" for name, value in parameters.items())
         facts.append(("Parameters", text))
     if model.get("iterations") is not None:
         facts.append(("Iterations", number(model["iterations"])))
