@@ -78,6 +78,9 @@ Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or
 Out: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
 ]
+Report: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", help="Write a page of the results here (.html).")
+]
 Standardize: TypeAlias = Annotated[
     bool, typer.Option("--standardize", help="Fit centred, scaled features; folded back.")
 ]

@@ -7,55 +7,54 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from xclf import _array_api
 from xclf.cli._console import shown
 from xclf.cli._devices import ChosenDevice
+from xclf.report.metrics import METRICS, Evaluation, metric_name
 
 # Classes shown in a table, and confused pairs in a list.
 _CLASSES, _PAIRS = 50, 5
+# The accuracy is the last line; by its other name, the mean per class is the balanced accuracy.
+_PRINTED_ELSEWHERE = {"accuracy", "mean_per_class"}
 # Rows predicted at once: the data may be a memory map that is larger than memory.
 _ROWS = 1 << 14
 
 
-def predict_rows(model: Any, device: ChosenDevice, x: np.ndarray) -> np.ndarray:
-    """Predicted labels on the host, chunk by chunk."""
-    parts = [
-        _array_api.to_host(model.predict(device.put(x[start : start + _ROWS])))
-        for start in range(0, len(x), _ROWS)
-    ]
-    return np.concatenate(parts)
-
-
-def measure(
-    truth: np.ndarray, predicted: np.ndarray, classes: np.ndarray, names: list[str]
+def evaluate_rows(
+    model: Any, device: ChosenDevice, x: np.ndarray, y: np.ndarray, names: list[str]
 ) -> dict[str, Any]:
-    """Accuracy, and per class precision, recall, F1 and rows; the most confused pairs."""
-    labels = classes.tolist()
-    parts = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0.0)
-    precision, recall, f1, support = (np.asarray(part).tolist() for part in parts)
-    confusion = confusion_matrix(truth, predicted, labels=labels)
-    np.fill_diagonal(confusion, 0)
-    order = np.argsort(-confusion, axis=None, kind="stable")[:_PAIRS]
-    pairs = [np.unravel_index(entry, confusion.shape) for entry in order]
+    """Sections `metrics`, `confusion`, `per_class`, `calibration` of a model on labelled rows.
+
+    names : of the model's classes, which hold every label of `y`
+    """
+    probabilistic = hasattr(model, "predict_proba")
+    score = model.predict_proba if probabilistic else model.decision_function
+    labels = np.searchsorted(model.classes_, y)
+    evaluated = Evaluation(names, probabilistic=probabilistic, rows=len(x))
+    for start in range(0, len(x), _ROWS):
+        part = slice(start, start + _ROWS)
+        evaluated.add(labels[part], score(device.put(x[part])))
+    return evaluated.results()
+
+
+def measures(evaluated: dict[str, Any]) -> dict[str, Any]:
+    """What --json prints of an evaluation: metrics, figures of each class, most confused pairs."""
+    row = {key: value for key, value in evaluated["metrics"].items() if key != "data"}
+    classes, counts = evaluated["per_class"], evaluated["confusion"]["counts"]
+    errors = sorted((pair for pair in counts if pair[0] != pair[1]), key=lambda pair: -pair[2])
     return {
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "rows": len(truth),
-        "classes": [
-            {"class": name, "precision": p, "recall": r, "f1": f, "rows": int(n)}
-            for name, p, r, f, n in zip(names, precision, recall, f1, support, strict=True)
-        ],
+        **row,
+        "rows": sum(entry["rows"] for entry in classes),
+        "classes": classes,
         "confused": [
-            {"true": names[i], "predicted": names[j], "rows": int(confusion[i, j])}
-            for i, j in pairs
-            if confusion[i, j]
+            {"true": classes[i]["class"], "predicted": classes[j]["class"], "rows": rows}
+            for i, j, rows in errors[:_PAIRS]
         ],
     }
 
 
 def print_measures(console: Console, result: dict[str, Any]) -> None:
-    """Print the per-class table and the most confused pairs."""
+    """Print the per-class table, the most confused pairs, and the metrics but accuracy."""
     table = Table("class", title="per class", title_justify="left")
     for name in ("precision", "recall", "f1", "rows"):
         table.add_column(name, justify="right")
@@ -71,6 +70,10 @@ def print_measures(console: Console, result: dict[str, Any]) -> None:
             for pair in result["confused"]
         )
         console.print(f"most confused: {pairs}")
+    names = [name for name in METRICS if name in result and name not in _PRINTED_ELSEWHERE]
+    width = max((len(metric_name(name)) for name in names), default=0)
+    for name in names:
+        console.print(f"{metric_name(name):<{width}}  {result[name]:.4f}")
 
 
 def class_labels(classes: np.ndarray, class_names: tuple[str, ...] | None) -> list[str]:

@@ -16,10 +16,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from xclf.cli._console import FitProgress, UserError, out, print_facts
 from xclf.cli._devices import choose
-from xclf.cli._results import class_labels, measure, predict_rows, print_measures
+from xclf.cli._report import write_report
+from xclf.cli._results import class_labels, evaluate_rows, measures, print_measures
 from xclf.cli._source import check_model_columns, read_split, reading_options
 from xclf.data import Dataset
 from xclf.estimators import uses_full_batches
+from xclf.report.results import json_parameters
 
 
 @contextmanager
@@ -38,6 +40,7 @@ class Training:
 
     def __init__(self, given: dict[str, Any], model: Any) -> None:
         self.device = choose(given["device"])
+        start = time.perf_counter()
         self.split = read_split(
             given["data"],
             test=given["test"],
@@ -49,6 +52,8 @@ class Training:
         self.console = out(json=given["json"])
         self.model = model
         self.out_path: Path | None = given["out_path"]
+        self.report_path: Path | None = given["report_path"]
+        self.times = {"read": time.perf_counter() - start}
         self.seconds = 0.0
         self.rows = 0
         self.progress = FitProgress(self.console)
@@ -88,20 +93,29 @@ class Training:
         if self.out_path is not None:
             self._save(self.out_path)
 
-    def report(self) -> dict[str, Any]:
-        """Measure on the test rows and print; returns what --json prints."""
+    def report(self, kind: str, **sections: Any) -> dict[str, Any]:
+        """Measure on the test rows, print, and write the page; returns what --json prints.
+
+        kind : of the results;  sections : further ones of the page
+        """
         model, test = self.model, self.split.test
         names = class_labels(model.classes_, self.split.train.class_names)
-        predicted = predict_rows(model, self.device, test.x)
         assert test.y is not None
-        measures = measure(test.y, predicted, model.classes_, names)
+        start = time.perf_counter()
+        evaluated = evaluate_rows(model, self.device, test.x, test.y, names)
+        self.times |= {"fit": self.seconds, "test": time.perf_counter() - start}
+        measured = measures(evaluated)
+        if self.report_path is not None:
+            parts = {"train": self.split.train, "test": test}
+            every = (model, self.device, parts, names, evaluated, self.times)
+            write_report(self.report_path, kind, *every, **sections)
         self._print_fit()
-        print_measures(self.console, measures)
-        self.console.print(f"test accuracy {measures['accuracy']:.4f}", style="bold")
+        print_measures(self.console, measured)
+        self.console.print(f"test accuracy {measured['accuracy']:.4f}", style="bold")
         return {
             "data": self.split.train.source,
             "model": type(model).__name__,
-            "parameters": _json_parameters(model),
+            "parameters": json_parameters(model),
             "place": self.device.text,
             "train_rows": self.rows,
             "features": int(model.n_features_in_),
@@ -109,7 +123,7 @@ class Training:
             "iterations": model.n_iter_,
             "converged": model.converged_,
             "seconds": self.seconds,
-            "test": measures,
+            "test": measured,
             "saved": None if self.out_path is None else str(self.out_path),
         }
 
@@ -167,13 +181,5 @@ class Training:
             (f"{unit}s", steps),
             ("time", f"{self.seconds:.2f} s"),
             *([] if self.out_path is None else [("saved", str(self.out_path))]),
+            *([] if self.report_path is None else [("report", str(self.report_path))]),
         )
-
-
-def _json_parameters(model: Any) -> dict[str, Any]:
-    parameters = dict(model.get_params(deep=False))
-    parameters.pop("callbacks")
-    if isinstance(parameters["class_weight"], dict):
-        weights = parameters["class_weight"].items()
-        parameters["class_weight"] = {str(label): weight for label, weight in weights}
-    return parameters

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_format
+import time
 from typing import Annotated, Any
 
 import typer
 
 from xclf.cli import _options as opt
-from xclf.cli._console import CheckError, out
+from xclf.cli._console import CheckError, out, print_facts
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
-from xclf.cli._results import class_labels, measure, predict_rows, print_measures
+from xclf.cli._report import check_report, write_report
+from xclf.cli._results import class_labels, evaluate_rows, measures, print_measures
 from xclf.cli._source import check_finite, check_labels, read_for_model, reading_options
 
 
@@ -28,6 +30,7 @@ def evaluate(
     y_name: opt.YName = None,
     device: opt.Device = "auto",
     max_memory: opt.DenseMemory = None,
+    report_path: opt.Report = None,
     json: opt.Json = False,
 ) -> None:
     """Measure a saved model on labelled DATA.
@@ -35,7 +38,10 @@ def evaluate(
     xclf evaluate cifar.safetensors cifar-10-batches-bin
 
     xclf evaluate model.safetensors new.csv --label species --min-accuracy 0.9
+
+    xclf evaluate cifar.safetensors cifar-10-batches-bin --report cifar.html
     """
+    check_report(report_path, model, data)
     chosen = choose(device)
     fitted = load_fitted(model, chosen, max_memory)
     options = reading_options(dict(locals()))
@@ -43,13 +49,19 @@ def evaluate(
     check_labels(rows, fitted.classes_, data)
     check_finite(rows.x, data)
     assert rows.y is not None
-    predicted = predict_rows(fitted, chosen, rows.x)
     names = class_labels(fitted.classes_, rows.class_names)
+    start = time.perf_counter()
+    evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
+    times = {"evaluate": time.perf_counter() - start}
     result: dict[str, Any] = {"data": rows.source, "model": str(model), "place": chosen.text}
-    result |= measure(rows.y, predicted, fitted.classes_, names)
+    result |= measures(evaluated)
     console = out(json=json)
     console.print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
     print_measures(console, result)
+    if report_path is not None:
+        parts = {"test": rows}
+        write_report(report_path, "evaluate", fitted, chosen, parts, names, evaluated, times)
+        print_facts(console, ("report", str(report_path)))
     console.print(f"accuracy {result['accuracy']:.4f}", style="bold")
     if json:
         print(json_format.dumps(result, allow_nan=False))

@@ -19,6 +19,7 @@ from xclf.cli._console import UserError, print_facts
 from xclf.cli._estimator import check_options, estimator_options, make_estimator
 from xclf.cli._grid import SWEPT, describe_grid, parse_values, print_scores
 from xclf.cli._outputs import check_model_output, check_output
+from xclf.cli._report import check_report, search_facts
 from xclf.cli._training import Training, warnings_printed
 from xclf.report.pictures import PICTURE_SUFFIXES
 from xclf.report.scores import draw_scores
@@ -63,6 +64,7 @@ def sweep(
     plot_path: Annotated[
         Path | None, typer.Option("--plot", help="Draw the scores here (.png, .pdf, .svg).")
     ] = None,
+    report_path: opt.Report = None,
     standardize: opt.Standardize = False,
     seed: opt.Seed = None,
     json: opt.Json = False,
@@ -99,6 +101,7 @@ def sweep(
             check_options(model, {name: value})
     estimator = make_estimator(model, estimator_options(given, swept=grid))
     _check_outputs(data, out_path, plot_path, scoring)
+    check_report(report_path, data)
     training = Training(given, estimator)
     holdout = StratifiedShuffleSplit(1, test_size=test_size, random_state=estimator.random_state)
     search = SweepCV(estimator, grid, cv=cv or holdout, scoring=scoring, error_score="raise")
@@ -111,7 +114,11 @@ def sweep(
     print_scores(training.console, search.cv_results_, scoring, cv or 1)
     if plot_path is not None:
         draw_scores(search.cv_results_, plot_path, scoring)
-    result = training.report() | {"search": _json_search(search, grid, cv, seconds)}
+    training.times["search"] = seconds - search.refit_time_
+    scored = "held-out" if cv is None else f"{cv} folds of the"
+    facts = search_facts(search.cv_results_, scoring, scored)
+    result = training.report("sweep", search=facts)
+    result |= {"search": _json_search(search, grid, cv, seconds)}
     best = ", ".join(f"{name} {value:.6g}" for name, value in search.best_params_.items())
     print_facts(
         training.console,

@@ -8,6 +8,7 @@ from xclf.cli import _options as opt
 from xclf.cli._console import UserError
 from xclf.cli._estimator import estimator_options, make_estimator
 from xclf.cli._outputs import check_model_output
+from xclf.cli._report import check_report
 from xclf.cli._training import Training
 
 
@@ -17,6 +18,7 @@ def train(
     reg: opt.Reg = None,
     device: opt.Device = "auto",
     out_path: opt.Out = None,
+    report_path: opt.Report = None,
     standardize: opt.Standardize = False,
     seed: opt.Seed = None,
     json: opt.Json = False,
@@ -52,11 +54,12 @@ def train(
 
     xclf train cifar-10-batches-bin --model two-layer --hidden 512 --standardize --mirror
 
-    xclf train flowers.csv --label species --model svm --json
+    xclf train flowers.csv --label species --model svm --report flowers.html
     """
     given = dict(locals())
     estimator = make_estimator(model, estimator_options(given), start)
     check_model_output(out_path, data)
+    check_report(report_path, data)
     training = Training(given, estimator)
     rows = training.split.train
     if mirror:
@@ -64,6 +67,6 @@ def train(
             raise UserError(f"--mirror needs image data; {rows.source} is not")
         rows = rows.mirrored()
     training.fit(rows)
-    result = training.report()
+    result = training.report("train")
     if json:
         print(json_format.dumps(result, allow_nan=False))

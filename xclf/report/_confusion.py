@@ -15,7 +15,8 @@ from xclf.report._view import Cell, Figure, Table
 MOST_CLASSES, _MOST_NUMBERS = 30, 12
 _PAIRS_BESIDE, _PAIRS_ALONE = 10, 50
 
-_SIDE, _LABELS = 400.0, 88.0
+# Units of the picture, the widest names beside it, and those that need not be turned above it.
+_SIDE, _MOST_LABELS, _UPRIGHT = 400.0, 88.0, 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class HeatMap:
     size: float
     start: float
     font: float
+    turned: bool
     cells: Sequence[HeatCell]
     names: Sequence[tuple[float, str]]
 
@@ -51,11 +53,14 @@ def confusion_figure(results: dict[str, Any]) -> Figure | None:
     rows = [sum(n for (i, _), n in counts.items() if i == k) for k in range(len(names))]
     shares = {(i, j): n / rows[i] for (i, j), n in counts.items()}
     worst = max((share for (i, j), share in shares.items() if i != j), default=0.0)
-    size = (_SIDE - _LABELS) / len(names)
+    shown = [short(name, 13) for name in names]
+    longest = max(map(len, shown))
+    start = min(_MOST_LABELS, 12.0 + 7.0 * longest)
+    size = (_SIDE - start) / len(names)
     cells = [
         HeatCell(
-            round(_LABELS + j * size, 2),
-            round(_LABELS + i * size, 2),
+            round(start + j * size, 2),
+            round(start + i * size, 2),
             i == j,
             # The square root: errors are few, and one in a hundred should be seen.
             round(share if i == j else math.sqrt(share / worst), 3),
@@ -72,10 +77,11 @@ def confusion_figure(results: dict[str, Any]) -> Figure | None:
         "lie on the diagonal; its numbers are in the table below.",
         _SIDE,
         round(size, 2),
-        _LABELS,
+        start,
         round(font, 1),
+        longest > _UPRIGHT,
         cells,
-        [(round(_LABELS + (k + 0.5) * size, 2), short(name, 13)) for k, name in enumerate(names)],
+        [(round(start + (k + 0.5) * size, 2), name) for k, name in enumerate(shown)],
     )
     table = Table.of_numbers(
         "Rows of each true class (down) by predicted class (across)",

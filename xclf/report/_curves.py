@@ -12,7 +12,6 @@ from xclf.report._metric import (
     Runs,
     metric_axis,
     metric_cell,
-    metric_name,
     metric_value,
     name_ticks,
     upper,
@@ -20,6 +19,7 @@ from xclf.report._metric import (
 )
 from xclf.report._numbers import common_ends, evenly, is_number, number, percent
 from xclf.report._view import Cell, Figure, Table
+from xclf.report.metrics import metric_name
 
 _TABLE_ROWS = 20
 

@@ -8,28 +8,13 @@ from typing import Any, TypeAlias
 from xclf.report._chart import Axis
 from xclf.report._numbers import is_number, number, percent
 from xclf.report._view import Cell
+from xclf.report.metrics import METRICS, metric_name
 
 #: Results of runs by their names.
 Runs: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
 
-#: Metrics that are shares, and the names of all.
-METRICS = {
-    "accuracy": "accuracy",
-    "top5": "top-5 accuracy",
-    "mean_per_class": "mean per class",
-    "balanced_accuracy": "balanced accuracy",
-    "average_precision": "mean average precision",
-    "negative_log_likelihood": "negative log-likelihood",
-    "calibration_error": "expected calibration error",
-}
+#: Metrics that are no shares.
 NO_SHARES = {"negative_log_likelihood"}
-
-
-def metric_name(name: str) -> str:
-    """A metric's name for people: 'top-5 accuracy' for top5."""
-    if name.startswith("top") and name[3:].isdigit():
-        return f"top-{name[3:]} accuracy"
-    return METRICS.get(name, name.replace("_", " "))
 
 
 def metric_value(name: str, value: Any, digits: int = 2) -> str:

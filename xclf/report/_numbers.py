@@ -40,11 +40,11 @@ def minus(text: str) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """'0.42 s', '3 min 12 s', '2 h 5 min'."""
+    """'6.1 ms', '0.42 s', '3 min 12 s', '2 h 5 min'."""
     if value is None:
         return NOTHING
     if value < 100.0:
-        return f"{value:.3g} s" if value < 1e-2 else f"{value:.2f} s"
+        return f"{1000.0 * value:.1f} ms" if value < 0.01 else f"{value:.2f} s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"

@@ -10,7 +10,6 @@ from xclf.report._metric import (
     Runs,
     metric_axis,
     metric_cell,
-    metric_name,
     metric_value,
     name_ticks,
     upper,
@@ -18,6 +17,7 @@ from xclf.report._metric import (
 )
 from xclf.report._numbers import is_number, number
 from xclf.report._view import Figure, Table
+from xclf.report.metrics import metric_name
 
 
 def search_figure(runs: Runs) -> Figure | None:
@@ -26,14 +26,16 @@ def search_figure(runs: Runs) -> Figure | None:
     if not runs:
         return None
     first = runs[0][1]["search"]
-    parameter, metric = first["parameter"], first["metric"]
+    parameter, metric = first["parameter"].replace("_", " "), first["metric"]
     values = [p["value"] for _, run in runs for p in run["search"]["points"]]
     numeric = all(is_number(value) for value in values)
     log = numeric and bool(first.get("log")) and min(values) > 0.0
     names = [] if numeric else list(dict.fromkeys(map(str, values)))
     series = []
     for name, run in runs:
-        series += _search_series(run["search"], name if len(runs) > 1 else "", names, metric)
+        series += _search_series(
+            run["search"], name if len(runs) > 1 else "", names, parameter, metric
+        )
     series = [replace(s, style=k % STYLES) for k, s in enumerate(series)]
     mark = None
     if len(runs) == 1 and (chosen := _chosen(first)) is not None:
@@ -62,7 +64,9 @@ def _chosen(search: dict[str, Any]) -> dict[str, Any] | None:
     return search["points"][chosen] if isinstance(chosen, int) else None
 
 
-def _search_series(search: dict[str, Any], run: str, names: list[str], metric: str) -> list[Series]:
+def _search_series(
+    search: dict[str, Any], run: str, names: list[str], parameter: str, metric: str
+) -> list[Series]:
     """A line for each combination of the other parameters, and the score on training rows."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for point in search["points"]:
@@ -84,7 +88,7 @@ def _search_series(search: dict[str, Any], run: str, names: list[str], metric: s
                 [a - b for a, b in zip(y, spread, strict=True)] if banded else (),
                 [a + b for a, b in zip(y, spread, strict=True)] if banded else (),
                 hollow=frozenset(k for k, p in enumerate(points) if p.get("converged") is False),
-                texts=[_point_text(search["parameter"], metric, p) for p in points],
+                texts=[_point_text(parameter, metric, p) for p in points],
             )
         )
         if not run and len(groups) == 1 and any(is_number(p.get("train_score")) for p in points):

@@ -8,11 +8,12 @@ from scipy.stats import binomtest
 
 from xclf.report._confusion import confused_pairs, confusion_figure
 from xclf.report._curves import few_shot_figure, history_figures, layers_figure
-from xclf.report._metric import METRICS, metric_cell, metric_name, metric_value, upper
+from xclf.report._metric import metric_cell, metric_value, upper
 from xclf.report._numbers import is_number, memory, number, percent, seconds
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
 from xclf.report._view import Cell, Picture, Section, Table, Tile
+from xclf.report.metrics import METRICS, metric_name
 
 _ROLES = {"train": "training", "validation": "validation", "test": "test"}
 

@@ -14,6 +14,17 @@ from xclf._array_api import Array
 #: Bins of the expected calibration error, of equal width over [0, 1].
 CALIBRATION_BINS = 15
 
+#: The metrics of a row, in the order of people's interest, and their names.
+METRICS = {
+    "accuracy": "accuracy",
+    "top5": "top-5 accuracy",
+    "mean_per_class": "mean per class",
+    "balanced_accuracy": "balanced accuracy",
+    "average_precision": "mean average precision",
+    "negative_log_likelihood": "negative log-likelihood",
+    "calibration_error": "expected calibration error",
+}
+
 # Bytes of scores that are kept for average precision, and scores handled at once.
 _MOST_SCORES, _CHUNK = 2**30, 2**22
 
@@ -131,6 +142,13 @@ def evaluation(
     evaluated = Evaluation(class_names, probabilistic=probabilistic, rows=rows, top_k=top_k)
     evaluated.add(labels, values)
     return evaluated.results(data)
+
+
+def metric_name(name: str) -> str:
+    """A metric's name for people: 'top-5 accuracy' for top5."""
+    if name.startswith("top") and name[3:].isdigit():
+        return f"top-{name[3:]} accuracy"
+    return METRICS.get(name, name.replace("_", " "))
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

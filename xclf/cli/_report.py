@@ -1,0 +1,111 @@
+"""--report: the page of a training, a sweep or an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf.cli._devices import ChosenDevice
+from xclf.cli._outputs import check_output
+from xclf.data import Dataset
+from xclf.report.page import write_page
+from xclf.report.results import data_facts, history_facts, model_facts, template_facts
+from xclf.report.run import peak_memory, run_facts
+
+REPORT_SUFFIXES = (".html", ".htm")
+
+
+def check_report(path: Path | None, *inputs: str | Path) -> None:
+    """`UserError`, before the work, for a page that cannot be written to `path`."""
+    if path is not None:
+        check_output("--report", path, REPORT_SUFFIXES, *inputs)
+
+
+def write_report(
+    path: Path,
+    kind: str,
+    model: Any,
+    device: ChosenDevice,
+    parts: dict[str, Dataset],
+    class_names: list[str],
+    measured: dict[str, Any],
+    times: dict[str, float],
+    **more: Any,
+) -> None:
+    """Write the page of results.
+
+    parts : rows by role, of which those evaluated are last;  measured : sections of an evaluation
+    times : seconds by stage;  more : further sections
+    """
+    rows = list(parts.values())[-1]
+    sections = {key: value for key, value in measured.items() if key != "metrics"}
+    results = {
+        **run_facts(
+            kind,
+            f"{type(model).__name__} on {rows.source}",
+            seed=model.random_state,
+            like=device.put(np.zeros(1)),
+        ),
+        "data": [
+            data_facts(role, part.source, part.x, part.y, len(np.unique(_labels(part))))
+            for role, part in parts.items()
+        ],
+        "class_names": class_names,
+        "model": model_facts(model),
+        "metrics": [measured["metrics"]],
+        "history": history_facts(model),
+        **sections,
+        "times": [{"stage": stage, "seconds": seconds} for stage, seconds in times.items()],
+        "peak_memory": peak_memory(),
+        **more,
+    }
+    if rows.image_shape is not None and rows.image_shape[2] in (1, 3):
+        channel_first = rows.pixel_layout == "channel_first"
+        results["templates"] = template_facts(model, rows.image_shape, channel_first)
+    write_page(results, path)
+
+
+def search_facts(results: dict[str, Any], metric: str, data: str) -> dict[str, Any] | None:
+    """The section `search` of `cv_results_`: the score against the parameter with most values.
+
+    The other parameters that vary are each point's `others`. None where nothing varies.
+    """
+    from xclf.report.scores import varied
+
+    names = varied(results)
+    if not names:
+        return None
+    axis, others = names[0], names[1:]
+    points = [
+        {
+            "value": params[axis],
+            "score": _number(mean),
+            "std": _number(std),
+            "train_score": None,
+            "converged": None,
+            "others": ", ".join(f"{name}={params[name]:.4g}" for name in others),
+        }
+        for params, mean, std in zip(
+            results["params"], results["mean_test_score"], results["std_test_score"], strict=True
+        )
+    ]
+    values = [point["value"] for point in points]
+    return {
+        "parameter": axis,
+        "log": min(values) > 0 and max(values) >= 20 * min(values),
+        "metric": metric,
+        "data": data,
+        "points": points,
+        "chosen": int(np.argmin(results["rank_test_score"])),
+    }
+
+
+def _labels(rows: Dataset) -> np.ndarray:
+    assert rows.y is not None
+    return rows.y
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,96 @@
+"""Sections of `results.json` about data and models, for every command that writes results."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+from xclf._array_api import Array
+from xclf.report.pictures import templates
+from xclf.report.run import fingerprint
+
+
+def data_facts(role: str, name: str, x: Array, y: Any, classes: int) -> dict[str, Any]:
+    """An entry of `data`: some rows, by their role ("train", "validation" or "test") and name."""
+    return {
+        "role": role,
+        "name": name,
+        "rows": int(x.shape[0]),
+        "features": int(x.shape[1]),
+        "dtype": str(x.dtype).rpartition(".")[2],
+        "classes": classes,
+        "fingerprint": fingerprint(x, y),
+    }
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """The section `model`: a fitted estimator, its parameters, and how its fit ended."""
+    return {
+        "estimator": type(model).__name__,
+        "parameters": json_parameters(model),
+        "converged": bool(model.converged_),
+        "iterations": int(model.n_iter_),
+        "objective": _finite(model.objective_),
+        "dual_gap": _finite(getattr(model, "dual_gap_", None)),
+    }
+
+
+def json_parameters(model: Any) -> dict[str, Any]:
+    """The parameters of an estimator as values of JSON, without its callbacks."""
+    parameters = dict(model.get_params(deep=False))
+    parameters.pop("callbacks", None)
+    if isinstance(parameters.get("class_weight"), dict):
+        weights = parameters["class_weight"].items()
+        parameters["class_weight"] = {str(label): weight for label, weight in weights}
+    return parameters
+
+
+def history_facts(model: Any) -> dict[str, Any]:
+    """The section `history`: objective and validation accuracy after each iteration or epoch."""
+    history = model.history_
+    accuracy = [_finite(value) for value in history["val_accuracy"]]
+    return {
+        "iteration": list(range(1, len(history["loss"]) + 1)),
+        "objective": [_finite(value) for value in history["loss"]],
+        "train_accuracy": None,
+        "validation_accuracy": accuracy if any(v is not None for v in accuracy) else None,
+    }
+
+
+def template_facts(model: Any, shape: tuple[int, int, int], channel_first: bool) -> dict[str, Any]:
+    """The section `templates`: the first layer's weights as images, for rows that are images.
+
+    shape : (height, width, channels) with 1 or 3 channels
+    """
+    images, names = templates(model, shape, channel_first)
+    return {"shape": list(shape), "names": names, "images": [png_uri(image) for image in images]}
+
+
+def png_uri(image: np.ndarray) -> str:
+    """An image (height, width, 1 or 3) of values in 0..1 as a data URI of PNG.
+
+    Rows of the file are not filtered, and compressed by zlib: few lines, so that a page with
+    pictures needs no imaging library.
+    """
+    height, width, channels = image.shape
+    pixels = np.round(255.0 * image).astype(np.uint8).reshape(height, -1)
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels], axis=1)
+    # 8 bits; grey or RGB; deflate, no interlace (PNG specification, 11.2.1).
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
