@@ -16,9 +16,11 @@ from xclf.accelerate import accelerators
 from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
 from xclf.gradcheck import GradientReport, check_gradient
 from xclf.sweep import SweepCV
-from xclf.training import Event
+from xclf.training import Checkpoint, CheckpointError, Event
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointError",
     "Event",
     "GradientReport",
     "SVMClassifier",

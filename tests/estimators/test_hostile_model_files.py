@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 import xclf
 from xclf import load
-from xclf.estimators._files import ModelFileError, _digest
+from xclf._tensor_file import _digest
+from xclf.estimators._files import ModelFileError
 
 X, Y = blobs(40, 4, 3)
 

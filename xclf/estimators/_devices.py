@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import warn_caller
 from xclf.estimators._settings import uses_full_batches
-from xclf.rows import Sharded, Streamed, parse_bytes, shard_rows
+from xclf.rows import Sharded, Streamed, fingerprint, parse_bytes, shard_rows
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
@@ -35,6 +36,11 @@ class PlacedRows:
         """In which products run: float64 for float64 data, float32 for all else."""
         xp = _array_api.namespace(self.X)
         return xp.float64 if self.X.dtype == xp.float64 else xp.float32
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of X."""
+        return fingerprint(self.X)
 
 
 def shares_rows(model: Any) -> bool:

@@ -7,7 +7,6 @@ that text and all arrays. JSON and raw numbers are all there is: nothing in a fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import numbers
@@ -17,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import sklearn
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 
 from xclf import _array_api
-from xclf._atomic_write import atomic_write
+from xclf._tensor_file import TensorFileError, read_tensors, write_tensors
 from xclf._version import __version__
 from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -73,12 +70,8 @@ def check_model_path(path: Path) -> None:
 def save_model(model: FittedModel, path: Path) -> None:
     """Write `model` to `path`; see `FittedModel.save`."""
     check_model_path(path)
-    arrays = {name: np.ascontiguousarray(array) for name, array in _flat_arrays(model).items()}
     body = json.dumps(_describe(model), sort_keys=True, allow_nan=False)
-    metadata = {"format": FORMAT, "xclf": body, "sha256": _digest(body, arrays)}
-    data = to_safetensors(arrays, metadata=metadata)
-    with atomic_write(path) as part:
-        part.write_bytes(data)
+    write_tensors(path, FORMAT, body, _flat_arrays(model))
 
 
 def load(path: str | Path, like: Any = None) -> Any:
@@ -100,9 +93,12 @@ def load(path: str | Path, like: Any = None) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
-    metadata, arrays = _read(path)
     try:
-        description = json.loads(metadata["xclf"])
+        body, arrays = read_tensors(path, FORMAT, "xclf model")
+    except TensorFileError as error:
+        raise ModelFileError(str(error)) from None
+    try:
+        description = json.loads(body)
         if description["version"] > VERSION:
             writer = description["versions"]["xclf"]
             raise ModelFileError(f"{path} was written by a later xclf ({writer}): update xclf")
@@ -114,31 +110,6 @@ def load(path: str | Path, like: Any = None) -> Any:
     if like is None:
         return model
     return model.to_namespace(_array_api.namespace(like), device=_array_api.device(like))
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelFileError(
-            f"{path} is not an xclf model file, or was cut short: {error}"
-        ) from None
-    if metadata.get("format") != FORMAT or "xclf" not in metadata:
-        raise ModelFileError(f"{path} is a safetensors file, but not an xclf model")
-    if metadata.get("sha256") != _digest(metadata["xclf"], arrays):
-        raise ModelFileError(f"{path} was altered after it was written: its digest does not match")
-    return metadata, arrays
-
-
-def _digest(body: str, arrays: dict[str, np.ndarray]) -> str:
-    sha = hashlib.sha256(body.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        sha.update(f"{name}{array.dtype.str}{array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
-    return sha.hexdigest()
 
 
 def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:

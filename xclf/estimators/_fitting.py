@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf._heads import is_per_head, per_head
+from xclf.estimators._checkpoints import checkpoint_of, ended, finish, fit_stage
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._labels import mean_one, row_weights
 from xclf.estimators._rates import learning_rates
@@ -135,12 +136,19 @@ def fit_heads(
     """
     first = heads[0]
     model, X = first.model, placed.X
-    rng = _array_api.generator(model.random_state) if rng is None else rng
-    unit = "iteration" if first.full_batch else "epoch"
-    total = 1 if one_epoch else first.settings.max_iter
     own: list[Callback] = [*model._callbacks(), *callbacks]
-    monitor = Monitor(own, unit, total, empty_history() if history is None else history)
-    with _array_api.on_device(X), product_precision(X, placed.dtype, model.precision):
+    checkpoint = None if one_epoch else checkpoint_of(own)
+    with (
+        _array_api.on_device(X),
+        fit_stage(checkpoint, placed, heads) as stage,
+        product_precision(X, placed.dtype, model.precision),
+    ):
+        rng = _array_api.generator(model.random_state) if rng is None else rng
+        rng.bit_generator.state = stage.note(lambda: rng.bit_generator.state, X)
+        unit = "iteration" if first.full_batch else "epoch"
+        total = 1 if one_epoch else first.settings.max_iter
+        history = empty_history() if history is None else history
+        monitor = Monitor(own, unit, total, history, checkpoint=checkpoint)
         network = Network(first.widths, bias=bool(model.fit_intercept))
         inits = _initial(network, heads, rng)
         rows = _rows(placed, heads, network)
@@ -149,11 +157,14 @@ def fit_heads(
         if all(map(_weights_are_implied, heads)):
             rows = replace(rows, weights=None, heads=None)
         spec = _spec(network, heads, rows, rng, one_epoch)
-        start = partial(_theta, network, first, inits, rows)
-        results = fit(spec, start, monitor, rng, state=state)
+        results = ended(stage, X, monitor, rng)
+        if results is None:
+            start = partial(_theta, network, first, inits, rows)
+            results = fit(spec, start, monitor, rng, state=state)
+            finish(stage, results, monitor, rng)
         for head, result in zip(heads, results, strict=True):
             head.model._take(head, spec, result, monitor.history)
-    return results
+        return results
 
 
 class TooManyHeadsError(ValueError):

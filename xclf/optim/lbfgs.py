@@ -7,8 +7,8 @@ the host: four numbers per head, those that steer the line searches.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -48,24 +48,54 @@ class Iterate(NamedTuple):
 
 @dataclass
 class _LineSearch:
-    """The line search of one head: its coroutine once begun, the step to try, failures in a row."""
+    """The line search of one head: its coroutine once begun, the step to try, failures in a row.
+
+    begun, trials : what the coroutine was given, from which another one comes to the same point
+    """
 
     search: Generator[float, Trial, Accepted] | None = None
     step: float = 1.0
     failures: int = 0
+    begun: tuple[Trial, float, float] | None = None
+    trials: list[Trial] = field(default_factory=list)
 
     def advance(self, start: Trial, trial: Trial, noise: float) -> Accepted | None:
         """Go on with what the step gave; None while the search wants to try another."""
         try:
             if self.search is None:
-                self.search = wolfe_search(start, self.step, noise)
-                next(self.search)
-            self.step = self.search.send(trial)
+                self._begin(start, self.step, noise)
+            self._send(trial)
         except StopIteration as end:
             self.search, self.step = None, 1.0
             accepted: Accepted = end.value
             return accepted
         return None
+
+    def _begin(self, start: Trial, step: float, noise: float) -> None:
+        self.begun, self.trials = (start, step, noise), []
+        self.search = wolfe_search(start, step, noise)
+        next(self.search)
+
+    def _send(self, trial: Trial) -> None:
+        assert self.search is not None
+        self.trials.append(trial)
+        self.step = self.search.send(trial)
+
+    def state(self) -> dict[str, Any]:
+        """Numbers that `from_state` makes the same search of."""
+        under_way = None if self.search is None else (self.begun, self.trials)
+        return {"step": self.step, "failures": self.failures, "under_way": under_way}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """The search whose `state` this was."""
+        search = cls(step=state["step"], failures=state["failures"])
+        if state["under_way"] is not None:
+            (start, first, noise), trials = state["under_way"]
+            search._begin(Trial(*start), first, noise)
+            for trial in trials:
+                search._send(Trial(*trial))
+        return search
 
 
 class LBFGS:
@@ -116,6 +146,37 @@ class LBFGS:
             length = 1.0 / np.maximum(norm, 1.0) if precondition is None else np.ones_like(norm)
             memory.scale = self._column(length)
         self._direction: Array | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs beside the objective and the preconditioner."""
+        return {
+            "at": tuple(self.at),
+            "direction": self._direction,
+            "restarted": self._restarted,
+            "searches": [search.state() for search in self._searches],
+            "memory": self.memory.state(),
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        value_and_grad: ValueAndGrad,
+        state: dict[str, Any],
+        *,
+        memory: Memory,
+        precondition: Precondition | None = None,
+        noise: float = 0.0,
+    ) -> Self:
+        """The minimiser whose `state` this was; `memory` takes up the pairs."""
+        self = cls.__new__(cls)
+        self.at = Iterate(*state["at"])
+        self.xp = namespace(self.at.theta)
+        self.value_and_grad, self.precondition, self.noise = value_and_grad, precondition, noise
+        self.memory = memory
+        memory.restore(state["memory"])
+        self._restarted, self._direction = state["restarted"], state["direction"]
+        self._searches = [_LineSearch.from_state(search) for search in state["searches"]]
+        return self
 
     def __iter__(self) -> Iterator[Iterate]:
         yield self.at

@@ -100,6 +100,30 @@ class Memory:
         self._s = take_heads(self._s, kept)  # one by one: the pairs may be as large as X
         self._y = take_heads(self._y, kept)
 
+    def state(self) -> dict[str, Any]:
+        """All pairs and numbers, for `restore`; slots that were never used are left out."""
+        pairs = [None if part is None else part[:, : len(self), :] for part in (self._s, self._y)]
+        return {
+            "size": self.size,
+            "next": self._next,
+            "scale": self.scale,
+            "pairs": pairs,
+            "inverse": self._inverse,
+            "diagonal": self._diagonal,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave; the pairs are in the dtype that they were in."""
+        self.size, self._next, self.scale = state["size"], state["next"], state["scale"]
+        s, y = state["pairs"]
+        if s is None:
+            return
+        self.dtype = s.dtype
+        self._allocate(namespace(s), s[:, 0, :])
+        used = len(self)
+        self._s[:, :used, :], self._y[:, :used, :] = s, y
+        self._inverse, self._diagonal = state["inverse"], state["diagonal"]
+
     def _allocate(self, xp: Any, s: Array) -> None:
         self.dtype = self.dtype or s.dtype
         (k, p), m, where = s.shape, self.size, device(s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from xclf._array_api import Array, eigh, namespace
 from xclf._heads import is_per_head, take_heads
@@ -65,6 +65,17 @@ class SpectralPreconditioner:
             other = values[..., :, None] * self.rest + 2.0 * reg
             self._outside = 1.0 / xp.maximum(other, 1e-12 * largest)
         self._bias_scale = 1.0 / values[..., :, None]
+
+    def state(self) -> dict[str, Any]:
+        """All it holds, for `from_state`."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """The preconditioner whose `state` this was; nothing is computed again."""
+        self = cls.__new__(cls)
+        vars(self).update(state)
+        return self
 
     def keep(self, kept: Any) -> None:
         """Go on with the heads that host integers `kept` name."""

@@ -1,5 +1,6 @@
 """Where rows come from, and the one loop over them."""
 
+from xclf.rows._fingerprint import fingerprint
 from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
@@ -19,6 +20,7 @@ __all__ = [
     "blas_threads",
     "blas_width",
     "bytes_per_row",
+    "fingerprint",
     "in_threads",
     "in_words",
     "map_rows",

@@ -147,9 +147,14 @@ class Rows:
             rows.__dict__["shards"] = shards  # as cached_property keeps them
         return rows
 
+    @property
+    def devices(self) -> list[Rows]:
+        """The rows of each device: themselves, on a single one."""
+        return self.shards or [self]
+
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
         """(*shape, N) zeros, on the devices of the rows."""
-        return PerRow.zeros(self.shards or [self], shape, dtype)
+        return PerRow.zeros(self.devices, shape, dtype)
 
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that number rows, as an index for `take`: where rows are gathered."""

@@ -12,15 +12,19 @@ from concurrent.futures import Future
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from xclf._array_api import (
     Array,
     device,
     finish,
+    from_host,
     is_array,
     is_host,
     namespace,
     on_device,
     to_device,
+    to_host,
 )
 from xclf.rows._threads import cancel, thread_pool
 
@@ -51,6 +55,19 @@ class PerRow:
                 size, on = (*shape, len(shard)), device(shard.x)
                 parts.append(namespace(shard.x).zeros(size, dtype=dtype, device=on))
         return cls(parts)
+
+    def to_host(self) -> list[np.ndarray]:
+        """The parts on the host, for `from_host`."""
+        return [to_host(part) for part in self.parts]
+
+    @classmethod
+    def from_host(cls, parts: Sequence[np.ndarray], shards: Sequence[_Shard]) -> PerRow:
+        """Parts on the host as those of the devices of `shards`."""
+        moved = []
+        for part, shard in zip(parts, shards, strict=True):
+            with on_device(shard.x):
+                moved.append(from_host(part, shard.x))
+        return cls(moved)
 
     def map(self, f: Callable[..., Array], *others: PerRow) -> PerRow:
         """f of every part, and of the others' parts of the same rows, on its device."""

@@ -1,6 +1,8 @@
 """Training: one engine for K heads over the same rows, and its methods."""
 
+from xclf.training._stages import STOPPED, results_of, trees_of
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
+from xclf.training.checkpoint import Checkpoint, CheckpointError, Stage
 from xclf.training.engine import METHODS, FitSpec, Method, fit, method_of
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
@@ -12,7 +14,10 @@ from xclf.training.steps import MinibatchPlan, plain_steps
 __all__ = [
     "DIVERGED",
     "METHODS",
+    "STOPPED",
     "Callback",
+    "Checkpoint",
+    "CheckpointError",
     "Event",
     "FitResult",
     "FitShape",
@@ -21,6 +26,7 @@ __all__ = [
     "MinibatchPlan",
     "Monitor",
     "Problem",
+    "Stage",
     "accuracy",
     "column_moments",
     "empty_history",
@@ -32,5 +38,7 @@ __all__ = [
     "method_of",
     "plain_steps",
     "probe_rows",
+    "results_of",
     "subset",
+    "trees_of",
 ]

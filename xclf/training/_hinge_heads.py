@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf._array_api import Array, namespace
+from xclf._array_api import Array, from_host, namespace
 
 # A head of which nothing has been seen. A certificate that was not enough is followed by a pause of
 # five evaluations; a round within 1e-2 of the optimum may know which pairs are at their margin.
@@ -68,6 +68,26 @@ class HingeHeads:
             certify_at=np.full(count, tol),
             **{name: np.full(count, value) for name, value in _START.items()},
         )
+
+    def keep_lowest(self, objective: np.ndarray, theta: Array) -> None:
+        """Take theta (K, P) for the lowest seen, where `objective` (K,) is lower."""
+        better = (objective < self.lowest) & ~self.ended
+        if better.any():
+            mask = from_host(better[:, None], theta)
+            self.lowest_theta = namespace(theta).where(mask, theta, self.lowest_theta)
+            self.lowest = np.where(better, objective, self.lowest)
+
+    def keep_proofs(
+        self, index: np.ndarray, theta: Array, value: np.ndarray, gap: np.ndarray
+    ) -> None:
+        """Take into account the certified objective and gap of theta (k, P) of the heads `index`
+        (k,)."""
+        for place, k in enumerate(index.tolist()):
+            if value[place] < self.best[k]:
+                self.best[k] = value[place]
+                self.best_theta[k, ...] = theta[place, ...]
+            if math.isfinite(value[place]):
+                self.dual[k] = max(self.dual[k], value[place] - gap[place])
 
     def proven(self, tol: float) -> np.ndarray:
         """(K,) booleans: whether the certified gap is at most `tol` times the objective."""

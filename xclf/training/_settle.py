@@ -14,6 +14,7 @@ from xclf.training._newton import Newton, is_small
 from xclf.training._newton_steps import MOST_STEPS, minimise
 from xclf.training._precision import as_stored, stored, widest
 from xclf.training._softmax_gap import CurvatureAt, Spread, certify
+from xclf.training._stages import STOPPED, method_stage
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 
@@ -21,7 +22,6 @@ from xclf.training.problem import Problem
 ROUNDING = "rounding left nothing to gain"
 CONVERGED = "converged"
 SLOW = "a small problem, on which Newton's method is faster"
-STOPPED = "a callback stopped the fit"
 
 #: The least distance from the optimum, relative, that `converged` stands for.
 PROMISE = 1e-6
@@ -70,9 +70,14 @@ def settle(
         if ended != SLOW and (result.converged or ended not in (CONVERGED, ROUNDING)):
             continue
         if small:
-            settled[k] = _newton(
-                wide.take_heads(np.asarray([k])), dtype, result, tol, max_iter, monitor
-            )
+            with method_stage(monitor, "Newton", result.theta) as stage:
+                (settled[k],) = stage.results or stage.finish(
+                    [
+                        _newton(
+                            wide.take_heads(np.asarray([k])), dtype, result, tol, max_iter, monitor
+                        )
+                    ]
+                )
             if settled[k].reason == STOPPED:
                 break
         elif problem.rows.precision:  # less is asked of products, and of what they lead to

@@ -74,6 +74,27 @@ class SmoothedHinge:
             inner.anchor.map(write, anchors.pop(0))
         return inner
 
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs beside the problem; not while a move is due."""
+        made = None if self.precondition is None else self.precondition.state()
+        return {
+            "margin": self.margin,
+            "smoothing": self.smoothing,
+            "anchor": self.anchor.to_host(),
+            "precondition": made,
+            "full_basis_at": self.full_basis_at,
+        }
+
+    @classmethod
+    def from_state(cls, problem: Problem, state: dict[str, Any]) -> SmoothedHinge:
+        """The one whose `state` this was, for the problem of its heads."""
+        anchor = PerRow.from_host(state["anchor"], problem.rows.devices)
+        inner = cls(problem, state["margin"], state["smoothing"], anchor)
+        if state["precondition"] is not None:
+            inner.precondition = SpectralPreconditioner.from_state(state["precondition"])
+        inner.full_basis_at = state["full_basis_at"]
+        return inner
+
     def build_preconditioner(
         self, theta: Array, like: SpectralPreconditioner | None = None
     ) -> None:

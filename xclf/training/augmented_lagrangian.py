@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from xclf._array_api import Array, from_host, namespace, to_host
+from xclf._array_api import Array, namespace, to_host
 from xclf._heads import take_heads
-from xclf.optim import LBFGS, Iterate, SpectralPreconditioner
+from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner
 from xclf.rows import PerRow
 from xclf.training._active_set import exact_hinge, is_small
 from xclf.training._hinge_heads import HingeHeads
 from xclf.training._precision import as_stored, widest
 from xclf.training._settle import ROUNDING
 from xclf.training._smoothed_hinge import SmoothedHinge
+from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, LEAVING, pairs_for, rounding
+from xclf.training.full_batch import KINK, LEAVING, MEMORY, pairs_for, rounding
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.
@@ -75,17 +76,20 @@ def fit_augmented_lagrangian(
     multipliers in the gap below half of `tol` times the objective, and the gradient's max-norm
     below `tol` times its first value.
     """
-    fit = _AugmentedLagrangianFit(problem, theta, tol, max_iter, monitor)
-    del theta  # the start is not needed any more
-    try:
-        fit.run()
-        if fit.waiting:
-            # The last part of the gap is below float32's rounding: go on with wider products.
-            fit.widen()
+    with method_stage(monitor, "augmented Lagrangian", theta) as stage:
+        if stage.results is not None:
+            return stage.results
+        fit = _AugmentedLagrangianFit(problem, theta, tol, max_iter, monitor, stage)
+        del theta  # the start is not needed any more
+        try:
             fit.run()
-    except KeyboardInterrupt:
-        fit.interrupt()
-    return [result for result in fit.results if result is not None]
+            if fit.waiting:
+                # The last part of the gap is below float32's rounding: go on with wider products.
+                fit.widen()
+                fit.run()
+        except KeyboardInterrupt:
+            fit.interrupt()
+        return stage.finish([result for result in fit.results if result is not None])
 
 
 class _AugmentedLagrangianFit:
@@ -96,9 +100,16 @@ class _AugmentedLagrangianFit:
     """
 
     def __init__(
-        self, problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
+        self,
+        problem: Problem,
+        theta: Array,
+        tol: float,
+        max_iter: int,
+        monitor: Monitor,
+        stage: MethodStage,
     ) -> None:
         count = int(theta.shape[0])
+        self.stage = stage
         self.whole, self.tol, self.max_iter, self.monitor = problem, tol, max_iter, monitor
         self.results: list[FitResult | None] = [None] * count
         self.waiting: list[tuple[int, Array, float, PerRow]] = []
@@ -106,6 +117,9 @@ class _AugmentedLagrangianFit:
         loss: Any = problem.objective.loss  # a hinge, with its margin
         margin = np.zeros(count) + to_host(loss.margin)
         reg = np.zeros(count) + to_host(problem.objective.reg)
+        if stage.saved is not None:
+            self._restore(stage.saved, reg, margin)
+            return
         # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
         self._begin(SmoothedHinge.at_zero(problem, margin, smoothing), theta)
@@ -129,6 +143,42 @@ class _AugmentedLagrangianFit:
         )
         # All that takes time is done: an interrupt finds either the old batch or this one.
         self.inner, self.lbfgs, self.spectral = inner, lbfgs, inner.precondition
+        self.evaluations = 0
+
+    def state(self) -> dict[str, Any]:
+        """All that `_restore` needs beside the problem."""
+        return {
+            "heads": vars(self.heads),
+            "first_norm": self.given[2],
+            "results": trees_of(self.results),
+            "waiting": [(*one[:3], one[3].to_host()) for one in self.waiting],
+            "counts": (self.steps, self.passes, self.evaluations),
+            "wide": self.inner.problem.rows.dtype != self.whole.rows.dtype,
+            "inner": self.inner.state(),
+            "lbfgs": self.lbfgs.state(),
+        }
+
+    def _restore(self, state: dict[str, Any], reg: np.ndarray, margin: np.ndarray) -> None:
+        self.given = reg, margin, state["first_norm"]
+        self.heads = HingeHeads(**state["heads"])
+        self.results = results_of(state["results"])
+        there = self.whole.rows.devices
+        self.waiting = [(*one[:3], PerRow.from_host(one[3], there)) for one in state["waiting"]]
+        self.steps, self.passes, self.evaluations = state["counts"]
+        problem, number = self.whole, self.heads.number
+        if state["wide"] or len(number) < len(self.results):
+            problem = problem.take_heads(number)
+        problem = widest(problem) if state["wide"] else problem
+        self.inner = inner = SmoothedHinge.from_state(problem, state["inner"])
+        self.spectral = inner.precondition
+        rows = problem.rows
+        self.lbfgs = LBFGS.from_state(
+            inner.value_and_grad,
+            state["lbfgs"],
+            memory=Memory(MEMORY, rows.dtype),
+            precondition=inner.precondition,
+            noise=rounding(rows.dtype, namespace(rows.x), rows.precision),
+        )
 
     def widen(self) -> None:
         """Take up the heads that wait, where they stand, with products in the widest dtype."""
@@ -159,14 +209,14 @@ class _AugmentedLagrangianFit:
 
     def run(self) -> None:
         """Until every head has a reason to end."""
-        stopped, evaluations = False, 0
+        stopped = False
         while True:
             at, heads = self.lbfgs.at, self.heads
             slack, residual = self.estimated_gap(at)
             objective, gap = _hinge_objective(at), slack + residual
             tight = residual <= _INNER_SHARE * np.maximum(slack, heads.certify_at * abs(at.value))
             solved = (tight | at.stalled | (heads.since_move >= _LONG)) & ~heads.ended
-            self._keep_lowest(objective, at.theta)
+            heads.keep_lowest(objective, at.theta)
             self._certify_where_due(solved, objective, gap)
             near = solved & (gap <= heads.solve_at * objective) & self._certifiable
             near &= ~heads.proven(self.tol)
@@ -181,14 +231,16 @@ class _AugmentedLagrangianFit:
                 return
             self._move(solved[staying] & ~heads.ended, tight[staying])
             far = gap[staying] > _FAR * self.tol * objective[staying]
-            if evaluations >= self.inner.full_basis_at and far.any():
+            if self.evaluations >= self.inner.full_basis_at and far.any():
                 self.inner.use_full_eigenbasis()
                 self.lbfgs.precondition = self.spectral = self.inner.precondition
-            at, evaluations = self.lbfgs.advance(), evaluations + 1
-            self.passes += 1
+            at = self.lbfgs.advance()
+            self.passes, self.evaluations = self.passes + 1, self.evaluations + 1
             heads.n_iter = heads.n_iter + (at.moved & ~heads.ended)
             heads.since_move, heads.wait = heads.since_move + 1, heads.wait - 1
             stopped = bool((at.moved & ~heads.ended).any()) and self._record(at)
+            if not stopped:
+                self.stage.offer(self.state)
 
     def _record(self, at: Iterate) -> bool:
         training = ~self.heads.ended
@@ -218,14 +270,6 @@ class _AugmentedLagrangianFit:
         """Heads whose gap is certified to be small enough."""
         return np.asarray(self._certifiable & self.heads.proven(self.tol))
 
-    def _keep_lowest(self, objective: np.ndarray, theta: Array) -> None:
-        heads = self.heads
-        better = (objective < heads.lowest) & ~heads.ended
-        if better.any():
-            mask = from_host(better[:, None], theta)
-            heads.lowest_theta = namespace(theta).where(mask, theta, heads.lowest_theta)
-            heads.lowest = np.where(better, objective, heads.lowest)
-
     def _certify_where_due(
         self, solved: np.ndarray, objective: np.ndarray, gap: np.ndarray
     ) -> None:
@@ -248,13 +292,7 @@ class _AugmentedLagrangianFit:
             return
         theta = take_heads(self.lbfgs.at.theta if theta is None else theta, index)
         theta = as_stored(self.inner.problem, theta, self.whole.rows.dtype)
-        value, gap = self.inner.certify(theta, index)
-        for place, k in enumerate(index.tolist()):
-            if value[place] < heads.best[k]:
-                heads.best[k] = value[place]
-                heads.best_theta[k, ...] = theta[place, ...]
-            if math.isfinite(value[place]):
-                heads.dual[k] = max(heads.dual[k], value[place] - gap[place])
+        heads.keep_proofs(index, theta, *self.inner.certify(theta, index))
         heads.wait = np.where(which, heads.pause, heads.wait)
         heads.pause = np.where(which, np.minimum(2 * heads.pause, _MOST_WAIT), heads.pause)
 
@@ -293,7 +331,7 @@ class _AugmentedLagrangianFit:
             ],
             [
                 "converged",
-                "a callback stopped the fit",
+                STOPPED,
                 f"reached max_iter={self.max_iter}",
                 "the objective is not finite",
                 ROUNDING if self.whole.linear else KINK,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xclf._array_api import Array
+from xclf.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ def empty_history() -> dict[str, list[float]]:
 
 @dataclass
 class Monitor:
-    """The history of a fit, and its callbacks; one that returns True stops the fit."""
+    """The history of a fit, its callbacks, of which one that returns True stops the fit, and its
+    checkpoint."""
 
     callbacks: Sequence[Callback]
     unit: str
     total: int
     history: dict[str, list[float]] = field(default_factory=empty_history)
     start: float = field(default_factory=time.perf_counter)
+    checkpoint: Checkpoint | None = None
 
     def record(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._precision import widest
-from xclf.training._settle import CONVERGED, ROUNDING, SLOW, STOPPED, settle
+from xclf.training._settle import CONVERGED, ROUNDING, SLOW, settle
+from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
 from xclf.training.preconditioner import (
     AT_ONCE,
@@ -147,13 +149,20 @@ def _run(
     slow_at: float = math.inf,
 ) -> list[FitResult]:
     """L-BFGS alone, which gives up after `slow_at` iterations."""
-    fit = _LBFGSFit(problem, theta, tol, max_iter, monitor, slow_at)
-    del theta  # the start is not needed any more, and may be as large as X
-    try:
-        fit.run()
-    except KeyboardInterrupt:
-        fit.end(np.full(len(fit.alive), "interrupted"))
-    return [result for result in fit.results if result is not None]
+    with method_stage(monitor, "L-BFGS", theta) as stage:
+        if stage.results is not None:
+            return stage.results
+        fit = _LBFGSFit(problem, theta, tol, max_iter, monitor, slow_at, stage)
+        del theta  # the start is not needed any more, and may be as large as X
+        try:
+            fit.run()
+        except KeyboardInterrupt:
+            fit.end(np.full(len(fit.alive), "interrupted"))
+        return stage.finish([result for result in fit.results if result is not None])
+
+
+# What `_LBFGSFit` has numbers and host arrays of.
+_STATE = ("full_basis_at", "start_norm", "alive", "steps", "n_iter", "idle", "best", "ended")
 
 
 class _LBFGSFit:
@@ -168,11 +177,16 @@ class _LBFGSFit:
         max_iter: int,
         monitor: Monitor,
         slow_at: float,
+        stage: MethodStage,
     ) -> None:
         xp, heads = namespace(theta), int(theta.shape[0])
         self.problem, self.max_iter, self.monitor = problem, max_iter, monitor
-        self.precondition, self.full_basis_at = _precondition(problem, theta)
         self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp, problem.rows.precision))
+        self.slow_at, self.stage = slow_at, stage
+        if stage.saved is not None:
+            self._restore(stage.saved)
+            return
+        self.precondition, self.full_basis_at = _precondition(problem, theta)
         self.lbfgs = LBFGS(
             problem.value_and_grad,
             theta,
@@ -181,12 +195,37 @@ class _LBFGSFit:
             noise=self.goal.noise,
         )
         self.start_norm = _start_norm(problem, theta, self.lbfgs.at)
-        self.slow_at = slow_at
         self.alive, self.steps = np.arange(heads), 0
         self.n_iter, self.idle = np.zeros(heads, dtype=int), np.zeros(heads, dtype=int)
         self.best = np.full(heads, math.inf)
         self.ended = np.zeros(heads, dtype=bool)
         self.results: list[FitResult | None] = [None] * heads
+
+    def state(self) -> dict[str, Any]:
+        """All that `_restore` needs beside the problem."""
+        own = {name: getattr(self, name) for name in _STATE}
+        made = None if self.precondition is None else self.precondition.state()
+        return own | {
+            "results": trees_of(self.results),
+            "lbfgs": self.lbfgs.state(),
+            "precondition": made,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name in _STATE:
+            setattr(self, name, state[name])
+        self.results = results_of(state["results"])
+        if len(self.alive) < len(self.results):
+            self.problem = self.problem.take_heads(self.alive)
+        made = state["precondition"]
+        self.precondition = None if made is None else SpectralPreconditioner.from_state(made)
+        self.lbfgs = LBFGS.from_state(
+            self.problem.value_and_grad,
+            state["lbfgs"],
+            memory=Memory(MEMORY, self.problem.rows.dtype),
+            precondition=self.precondition,
+            noise=self.goal.noise,
+        )
 
     def run(self) -> None:
         """Until every head has a reason to end."""
@@ -207,6 +246,7 @@ class _LBFGSFit:
                 return
             if self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
                 self._refresh(at.theta, step == self.full_basis_at)
+            self.stage.offer(self.state)
 
     def _refresh(self, theta: Array, full: bool) -> None:
         """Measure the class curvature again; and see all directions of the features, if `full`."""

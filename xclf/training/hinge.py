@@ -25,7 +25,8 @@ from xclf.training._hinge_basis import Basis
 from xclf.training._hinge_newton import HingeNewton
 from xclf.training._newton import on_host
 from xclf.training._precision import rounding_bounds, stored, widest
-from xclf.training._settle import CONVERGED, ROUNDING, STOPPED, promise
+from xclf.training._settle import CONVERGED, ROUNDING, promise
+from xclf.training._stages import STOPPED, method_stage
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import fit_certified
@@ -91,16 +92,21 @@ def _by_newton(
     head: SmallHinge | None = None
     steps, reason = 0, ""
     for k in range(int(theta.shape[0])):
-        head = SmallHinge(wide.take_heads(np.asarray([k])), theta[k, :], dtype, promised, head)
-        if reason != "interrupted":
-            try:
-                reason = head.run(tol, max_iter, monitor, steps, int(theta.shape[0]) - k)
-            except KeyboardInterrupt:
-                reason = "interrupted"
-        steps += head.steps
-        results.append(head.result(reason))
-        if reason == STOPPED:
-            max_iter = 0
+        with method_stage(monitor, "Newton", theta) as stage:
+            if stage.results is not None:
+                results += stage.results
+                steps += stage.results[0].n_iter
+                continue
+            head = SmallHinge(wide.take_heads(np.asarray([k])), theta[k, :], dtype, promised, head)
+            if reason != "interrupted":
+                try:
+                    reason = head.run(tol, max_iter, monitor, steps, int(theta.shape[0]) - k)
+                except KeyboardInterrupt:
+                    reason = "interrupted"
+            steps += head.steps
+            results += stage.finish([head.result(reason)])
+            if reason == STOPPED:
+                max_iter = 0
     return results
 
 

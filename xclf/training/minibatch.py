@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from xclf.objectives import Objective
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
 from xclf.training._precision import at_stored
+from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 from xclf.training.steps import MinibatchPlan, plain_steps
@@ -51,6 +53,10 @@ class _Plateau:
         elif better.any():
             mask = from_host(better[:, None], theta)
             self.theta = namespace(theta).where(mask, theta, self.theta)
+
+
+# What `_Heads` measures and trains, beside the state of the update rule.
+_MEASURED = ("number", "loss", "val_loss", "val_accuracy", "theta")
 
 
 @dataclass
@@ -120,21 +126,35 @@ def fit_minibatch(
     held = None if validation is None else Problem(replace(objective, reg=0.0), validation)
     state = plan.rule.init(theta) if state is None else state
     heads = _Heads.at_start(theta, state, plan, problem, probe, held)
-    run = _Run(problem, heads, steps or plain_steps)
+    with method_stage(monitor, "minibatches", theta) as stage:
+        if stage.results is not None:
+            return stage.results
+        run = _Run(problem, heads, steps or plain_steps)
+        if stage.saved is not None:
+            run.restore(stage.saved, rng)
+        _run_epochs(run, train, rng, monitor, stage)
+        return stage.finish(run.finish(measure_all))
+
+
+def _run_epochs(
+    run: _Run, train: np.ndarray, rng: np.random.Generator, monitor: Monitor, stage: MethodStage
+) -> None:
+    """Epochs until every head has ended."""
+    plan = run.heads.plan
     try:
-        for epoch in range(plan.epochs):
+        for epoch in range(run.done, plan.epochs):
             run.advance(train[rng.permutation(len(train))], epoch)
             run.end(DIVERGED, ~np.isfinite(run.heads.loss))
             if len(run.heads.number) and run.record(monitor, epoch + 1):
-                run.end("a callback stopped the fit")
+                run.end(STOPPED)
             if len(run.heads.number) and plan.patience is not None:
                 run.end("converged", run.heads.plateau.stale >= plan.patience)
             if not len(run.heads.number):
                 break
+            stage.offer(partial(run.state, rng))
         run.end(f"ran max_iter={plan.epochs} epochs")
     except KeyboardInterrupt:
         run.end("interrupted")
-    return run.finish(measure_all)
 
 
 class _Run:
@@ -144,6 +164,28 @@ class _Run:
         self.whole, self.heads, self.steps = whole, heads, steps
         self.done = 0
         self.results: dict[int, FitResult] = {}
+
+    def state(self, rng: np.random.Generator) -> dict[str, Any]:
+        """All that `restore` needs."""
+        heads = self.heads
+        numbers = sorted(self.results)
+        return {
+            "done": self.done,
+            "rng": rng.bit_generator.state,
+            "heads": {name: getattr(heads, name) for name in _MEASURED} | {"state": heads.state},
+            "plateau": vars(heads.plateau),
+            "ended": numbers,
+            "results": trees_of([self.results[number] for number in numbers]),
+        }
+
+    def restore(self, saved: dict[str, Any], rng: np.random.Generator) -> None:
+        """Go on from what `state` gave."""
+        self.done, rng.bit_generator.state = saved["done"], saved["rng"]
+        self.results = dict(zip(saved["ended"], results_of(saved["results"]), strict=True))
+        heads = saved["heads"]
+        if len(heads["number"]) < len(self.heads.number):
+            self.heads = take_heads(self.heads, heads["number"])
+        self.heads = replace(self.heads, **heads, plateau=_Plateau(**saved["plateau"]))
 
     def advance(self, order: np.ndarray, epoch: int) -> None:
         """Train for an epoch and measure."""
