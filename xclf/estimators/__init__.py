@@ -7,6 +7,7 @@ from xclf.estimators._border import (
     check_x,
     host_values,
 )
+from xclf.estimators._checkpoints import checkpoint_of, parameters_as_text
 from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
 from xclf.estimators._files import ModelFileError, check_model_path, load
 from xclf.estimators._fitted import fitted_shape, stacked_scores
@@ -38,6 +39,7 @@ __all__ = [
     "check_sample_weight",
     "check_x",
     "check_y",
+    "checkpoint_of",
     "encode",
     "fit_heads",
     "fitted_shape",
@@ -46,6 +48,7 @@ __all__ = [
     "host_values",
     "load",
     "make_head",
+    "parameters_as_text",
     "place_rows",
     "shares_rows",
     "stacked_scores",

@@ -28,6 +28,7 @@ class Fit:
     split : number of the fold
     template : the estimator, or a Pipeline that ends in one, parameters set; once trained, fitted
     error, trace : the exception of a fit that failed, and its traceback
+    trained, ended : whether the model has parameters, and whether they are the final ones
     fit_seconds, score_seconds : its shares of the time for training and for predicting
     """
 
@@ -35,6 +36,8 @@ class Fit:
     template: Any
     error: Exception | None = None
     trace: Any = None
+    trained: bool = False
+    ended: bool = False
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
 

@@ -55,6 +55,7 @@ class FitLedger:
         self.fits: list[Fit] = []
         self.scores = Scores(X, splits, self.fits)
         self.recording, self.calls = True, 0
+        self.interrupted = False  # while the refit was under way
 
     def on_fit(
         self, model: RecordingEstimator, rows: np.ndarray, y: Any, params: dict[str, Any]

@@ -25,7 +25,14 @@ from xclf.estimators import (
     host_labels,
     host_values,
 )
+from xclf.sweep._checkpoints import search_stage
 from xclf.sweep._fits import Fold, last_step
+from xclf.sweep._interrupted import (
+    drop_unfinished,
+    refit_if_uninterrupted,
+    take_fold_model,
+    without_failures,
+)
 from xclf.sweep._ledger import (
     FitLedger,
     Folds,
@@ -37,7 +44,6 @@ from xclf.sweep._ledger import (
 )
 from xclf.sweep._plan import train_fits
 from xclf.sweep._progress import NullProgress, Progress, on_terminal
-from xclf.sweep._refit import refit
 
 
 class SweepCV(GridSearchCV):  # type: ignore[misc]
@@ -149,6 +155,15 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         Returns
         -------
         The search itself.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            For Ctrl-C. Candidates that were trained on every fold by then are scored (if there are
+            none, those that were under way on every fold, with their best parameters so far): all
+            attributes are set, with NaN for the scores of the others. `best_estimator_` is then the
+            best candidate's model on the first fold; after Ctrl-C during the refit, what that had
+            come to. Without such candidates the search stays as it was.
         """
         self._check()
         _check_places(X, {"y": y} | params)
@@ -166,26 +181,46 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         splits = [
             Fold(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
         ]
-        ledger = FitLedger(X, y, list(ParameterGrid(self.param_grid)), splits, refit)
+        candidates = list(ParameterGrid(self.param_grid))
+        ledger = FitLedger(X, y, candidates, splits, refit_if_uninterrupted)
         record = self._search(ledger, scoring=_no_score, refit=False, error_score="raise")
         record.fit(rows[:, None], y, **for_fit)
         ledger.replay()
         ledger.scores.train_too = self.return_train_score
+        with search_stage(self, ledger):
+            try:
+                self._train(ledger)
+            except KeyboardInterrupt:
+                if drop_unfinished(ledger):
+                    ledger.refit = take_fold_model
+                    with without_failures():
+                        self._conclude(ledger, rows, y, for_search, error_score=np.nan)
+                raise
+            self._conclude(ledger, rows, y, for_search, error_score=self.error_score)
+            if ledger.interrupted:
+                raise KeyboardInterrupt
+        return self
+
+    def _train(self, ledger: FitLedger) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with self._watch(ledger) as watch:
                 train_fits(ledger, watch)
         _repeat(caught, len(ledger.fits))
+
+    def _conclude(
+        self, ledger: FitLedger, rows: np.ndarray, y: Any, params: dict[str, Any], error_score: Any
+    ) -> None:
+        """Score and refit, and set the attributes."""
         search = self._search(
             ledger,
             scoring=on_row_numbers(self.scoring, ledger),
             refit=self.refit,
-            error_score=self.error_score,
+            error_score=error_score,
             return_train_score=self.return_train_score,
         )
-        search.fit(rows[:, None], y, **for_search)
+        search.fit(rows[:, None], y, **params)
         self._set_results(search, ledger)
-        return self
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
         """The best model's score on X, y, by `scoring` (accuracy without)."""

@@ -8,6 +8,7 @@ from typing import Any
 from xclf.estimators import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.sweep._heads import Context, SweepHead
 from xclf.sweep._progress import NullProgress
+from xclf.training import CheckpointError
 
 # Columns past which a product runs no faster per column.
 _FULL_WIDTH = 256
@@ -41,6 +42,8 @@ def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> Non
     try:
         together = [one.head for one in heads]
         results = fit_heads(context.rows, together, callbacks=[watch.begin(heads)])
+        for one, result in zip(heads, results, strict=True):
+            one.fit.trained, one.fit.ended = True, not result.interrupted
         if any(result.interrupted for result in results):
             raise KeyboardInterrupt
     except TooManyHeadsError:
@@ -48,6 +51,8 @@ def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> Non
         for part in (heads[:half], heads[half:]):
             _train(context, part, watch)
         return
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever `fit` may raise: the search has a rule for it
         for one in heads:
             one.fit.fail(error)
