@@ -1,4 +1,8 @@
-"""Ctrl-C in the command `xclf`: one line and exit status 130, from the first import to the end.
+"""Ctrl-C and SIGTERM in the command `xclf`: one line and exit status 130 or 143.
+
+Ctrl-C is so from the first import to the end. SIGTERM, which clusters send to a job whose time is
+up, is another Ctrl-C while the command runs, so that it keeps what is done; else it ends the
+process, as it always does.
 
 Importing this module, before all that takes time, is the beginning: in the process of the command
 Ctrl-C then ends it at once. `raise_from_now_on` makes it the exception KeyboardInterrupt, as
@@ -16,27 +20,45 @@ TYPE_CHECKING = False  # what takes time to import comes when it is needed
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-STATUS, MESSAGE = 130, "interrupted"
+# Exit status and message by signal.
+_ENDS: dict[int, tuple[int, str]] = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+}
 
-_came = False
+_came: int | None = None
 
 
 def came() -> bool:
-    """Whether there was a Ctrl-C since `raise_from_now_on`."""
-    return _came
+    """Whether there was a Ctrl-C or SIGTERM since `raise_from_now_on`."""
+    return _came is not None
+
+
+def message() -> str:
+    """The line about the signal that came; about Ctrl-C, if the handler has seen none."""
+    return _ENDS[_came or signal.SIGINT][1]
+
+
+def status() -> int:
+    """The exit status, likewise."""
+    return _ENDS[_came or signal.SIGINT][0]
 
 
 def raise_from_now_on() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt, in a process of the command."""
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, in a process of the command."""
     if _is_command():
         _handle(_raise)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _raise)
         sys.unraisablehook = _raise_again
 
 
 def leave_from_now_on() -> None:
-    """Let Ctrl-C end the process at once, in a process of the command."""
+    """Let Ctrl-C and SIGTERM end the process at once, in a process of the command."""
     if _is_command():
         _handle(_leave)
+        if signal.getsignal(signal.SIGTERM) is _raise:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave(status: int) -> NoReturn:
@@ -73,14 +95,14 @@ def _handle(handler: Any) -> None:
 
 def _leave(*_: Any) -> NoReturn:
     try:
-        os.write(2, f"xclf: {MESSAGE}\n".encode())
+        os.write(2, f"xclf: {message()}\n".encode())
     finally:
-        os._exit(STATUS)
+        os._exit(status())
 
 
-def _raise(*_: Any) -> NoReturn:
+def _raise(number: int, *_: Any) -> NoReturn:
     global _came
-    _came = True
+    _came = number
     raise KeyboardInterrupt
 
 

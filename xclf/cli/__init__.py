@@ -53,16 +53,19 @@ for command in (train, sweep, predict, evaluate, plot, backends, gradcheck, exam
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit: 0; 1 a check failed; 2 bad input or usage; 130 interrupted."""
+    """Run the command and exit.
+
+    Status 0; 1 a check failed; 2 bad input or usage; 130 Ctrl-C; 143 SIGTERM.
+    """
     try:
         _interrupt.raise_from_now_on()
         status = run(arguments)
         _interrupt.leave_from_now_on()
     except KeyboardInterrupt:  # in the answer to another error
         _interrupt.leave_from_now_on()
-        status = _fail(_interrupt.MESSAGE, _interrupt.STATUS)
-    if _interrupt.came() and status != _interrupt.STATUS:
-        status = _fail(_interrupt.MESSAGE, _interrupt.STATUS)
+        status = _fail(_interrupt.message(), _interrupt.status())
+    if _interrupt.came() and status != _interrupt.status():
+        status = _fail(_interrupt.message(), _interrupt.status())
     _interrupt.leave(status)
 
 
@@ -76,7 +79,7 @@ def run(arguments: list[str] | None = None) -> int:
             return 2  # the help has been printed
         return _fail(_usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(_interrupt.MESSAGE, _interrupt.STATUS)
+        return _fail(_interrupt.message(), _interrupt.status())
     except CheckError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
@@ -86,8 +89,8 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error) or type(error).__name__, 2)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 2)
-    if status == _interrupt.STATUS:  # some versions of typer catch Ctrl-C, and return this
-        return _fail(_interrupt.MESSAGE, _interrupt.STATUS)
+    if status == 130:  # some versions of typer catch Ctrl-C, and return this
+        return _fail(_interrupt.message(), _interrupt.status())
     return status if isinstance(status, int) else 0
 
 
@@ -113,7 +116,7 @@ def _fail(message: str, status: int) -> int:
     After Ctrl-C that is the message, whatever a library has turned it into.
     """
     if _interrupt.came():
-        message, status = _interrupt.MESSAGE, _interrupt.STATUS
+        message, status = _interrupt.message(), _interrupt.status()
     print(f"xclf: {shown(' '.join(message.split()))}", file=sys.stderr)
     return status
 

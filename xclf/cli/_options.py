@@ -144,3 +144,19 @@ EarlyStopping: TypeAlias = Annotated[
 ]
 ValidationFraction: TypeAlias = Annotated[float | None, _fit(help="Share to hold out.")]
 NIterNoChange: TypeAlias = Annotated[int | None, _fit(help="Patience in epochs.")]
+
+_resume = partial(typer.Option, rich_help_panel="Long work")
+CheckpointPath: TypeAlias = Annotated[
+    Path | None, _resume("--checkpoint", help="Keep the state here, to go on from after a kill.")
+]
+CheckpointEvery: TypeAlias = Annotated[
+    float, _resume(help="Seconds between writes of the checkpoint, at least.", min=0.0)
+]
+Resume: TypeAlias = Annotated[
+    bool,
+    _resume(
+        "--resume",
+        help="Go on from the checkpoint, if it is there; without --checkpoint it is kept beside "
+        "--out.",
+    ),
+]

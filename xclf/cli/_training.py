@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from sklearn.exceptions import ConvergenceWarning
 
+from xclf.cli._checkpoint import make_checkpoint
 from xclf.cli._console import FitProgress, UserError, out, print_facts
 from xclf.cli._devices import choose
 from xclf.cli._report import write_report
@@ -39,6 +40,7 @@ class Training:
     """The training of `model` on the data and the device of a command's arguments `given`."""
 
     def __init__(self, given: dict[str, Any], model: Any) -> None:
+        self.checkpoint = make_checkpoint(given)
         self.device = choose(given["device"])
         start = time.perf_counter()
         self.split = read_split(
@@ -66,7 +68,19 @@ class Training:
             ("test", f"{len(self.split.test.x)} rows, {self.split.origin}"),
             ("model", " ".join(f"{self.model}".split())),
             ("backend", self.device.text),
+            *self._about_checkpoint(),
         )
+
+    def _about_checkpoint(self) -> list[tuple[str, str]]:
+        if self.checkpoint is None:
+            return []
+        path = self.checkpoint.path
+        return [("checkpoint", f"{path}, going on from it" if path.exists() else f"{path}, new")]
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The checkpoint, if there is one."""
+        return [] if self.checkpoint is None else [self.checkpoint]
 
     def fit(self, rows: Dataset) -> None:
         """Fit with progress, and save; on Ctrl-C keep, and save, the best model so far."""
@@ -77,7 +91,8 @@ class Training:
         with warnings_printed(self.console):
             try:
                 with self.progress as progress:
-                    self.model.set_params(callbacks=[progress], device=self.device.name)
+                    callbacks = [progress, *self.callbacks]
+                    self.model.set_params(callbacks=callbacks, device=self.device.name)
                     if hasattr(self.model, "classes_"):  # a model to go on from
                         self.model.__dict__.update(self.device.put_model(self.model).__dict__)
                     self.model.fit(rows.x, rows.y)
@@ -112,6 +127,8 @@ class Training:
         self._print_fit()
         print_measures(self.console, measured)
         self.console.print(f"test accuracy {measured['accuracy']:.4f}", style="bold")
+        if self.checkpoint is not None:  # all is done
+            self.checkpoint.remove()
         return {
             "data": self.split.train.source,
             "model": type(model).__name__,
@@ -163,11 +180,24 @@ class Training:
     def _keep_interrupted(self, fitted: bool) -> None:
         if not fitted:
             self.console.print("interrupted before there was a model: nothing to save")
-        elif self.out_path is None:
-            self.console.print("interrupted; with --out the best model so far would be saved")
+        else:
+            self.keep_interrupted("interrupted")
+        self.print_way_on()
+
+    def keep_interrupted(self, what: str) -> None:
+        """Save the best model so far, and say so after `what`."""
+        if self.out_path is None:
+            self.console.print(f"{what}; with --out the best model so far would be saved")
         else:
             self._save(self.out_path)
-            self.console.print(f"interrupted; saved the best model so far, {self.out_path}")
+            self.console.print(f"{what}; saved the best model so far, {self.out_path}")
+
+    def print_way_on(self) -> None:
+        """Say how to go on, if there is a checkpoint."""
+        if self.checkpoint is not None and self.checkpoint.path.exists():
+            self.console.print(
+                f"the same command with --resume goes on from {self.checkpoint.path}"
+            )
 
     def _print_fit(self) -> None:
         model, last = self.model, self.progress.last

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import StratifiedShuffleSplit
@@ -85,6 +86,9 @@ def sweep(
     early_stopping: opt.EarlyStopping = False,
     validation_fraction: opt.ValidationFraction = None,
     n_iter_no_change: opt.NIterNoChange = None,
+    checkpoint_path: opt.CheckpointPath = None,
+    checkpoint_every: opt.CheckpointEvery = 60.0,
+    resume: opt.Resume = False,
 ) -> None:
     """Train a grid of models on DATA together, and keep the best.
 
@@ -148,11 +152,14 @@ def _fit(search: SweepCV, training: Training) -> float:
     """Search, and hand the best model to `training`; returns the seconds of the search."""
     rows = training.split.train
     search._console = training.console
-    search.estimator.set_params(device=training.device.name)
+    search.estimator.set_params(device=training.device.name, callbacks=training.callbacks)
     start = time.perf_counter()
     with warnings_printed(training.console):
         try:
             search.fit(rows.x, rows.y)
+        except KeyboardInterrupt:
+            _keep_interrupted(search, training)
+            raise
         except Exception as error:
             if not _raised_by_scorer(error):
                 raise
@@ -162,6 +169,24 @@ def _fit(search: SweepCV, training: Training) -> float:
         seconds = time.perf_counter() - start
         training.adopt(search.best_estimator_, len(rows.x), search.refit_time_)
     return seconds
+
+
+def _keep_interrupted(search: SweepCV, training: Training) -> None:
+    """Print and save what an interrupted search has come to."""
+    if not hasattr(search, "cv_results_"):
+        training.console.print("interrupted before a candidate was trained: nothing to save")
+    else:
+        results = search.cv_results_
+        done = np.flatnonzero(~np.isnan(results["mean_test_score"]))
+        some = {name: [column[k] for k in done] for name, column in results.items()}
+        print_scores(training.console, some, search.scoring, search.n_splits_)
+        training.model = search.best_estimator_
+        best = ", ".join(f"{name} {value:.6g}" for name, value in search.best_params_.items())
+        training.keep_interrupted(
+            f"interrupted after {len(done)} of {len(results['params'])} candidates, the best "
+            f"{best}: {search.scoring} {search.best_score_:.4f}"
+        )
+    training.print_way_on()
 
 
 def _raised_by_scorer(error: Exception) -> bool:

@@ -45,6 +45,9 @@ def train(
     early_stopping: opt.EarlyStopping = False,
     validation_fraction: opt.ValidationFraction = None,
     n_iter_no_change: opt.NIterNoChange = None,
+    checkpoint_path: opt.CheckpointPath = None,
+    checkpoint_every: opt.CheckpointEvery = 60.0,
+    resume: opt.Resume = False,
 ) -> None:
     """Fit a model on DATA and measure it on test rows.
 
