@@ -8,7 +8,7 @@ No GPU library is imported here; an array brings its own.
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from xclf import _interrupt, kernels  # noqa: F401  (it comes first: see there)
 from xclf._version import __version__
@@ -18,11 +18,16 @@ from xclf.gradcheck import GradientReport, check_gradient
 from xclf.sweep import SweepCV
 from xclf.training import Checkpoint, CheckpointError, Event
 
+if TYPE_CHECKING:
+    from xclf.probes import ProbeInterrupted, ProbeResult, probe
+
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Event",
     "GradientReport",
+    "ProbeInterrupted",
+    "ProbeResult",
     "SVMClassifier",
     "SoftmaxClassifier",
     "SweepCV",
@@ -32,12 +37,17 @@ __all__ = [
     "check_gradient",
     "kernels",
     "load",
+    "probe",
 ]
 
-_ROOMS = ("cs231n", "data")  # imported at their first use: most programs need neither
+# Imported at their first use: most programs need none of them.
+_ROOMS = ("cs231n", "data")
+_NAMES = dict.fromkeys(("ProbeInterrupted", "ProbeResult", "probe"), "xclf.probes")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"xclf.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'xclf' has no attribute {name!r}")

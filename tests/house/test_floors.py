@@ -127,12 +127,16 @@ def _docstring_node(node: ast.AST) -> ast.AST | None:
     return None
 
 
-@pytest.mark.parametrize("path", sorted((HOUSE / "sweep").glob("*.py")), ids=lambda p: p.name)
-def test_a_sweep_uses_no_private_name_of_the_estimators(path):
+MANY_HEADS = [path for room in ("sweep", "probes") for path in sorted((HOUSE / room).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", MANY_HEADS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_sweeps_and_probes_use_no_private_name_of_the_estimators(path):
     tree = _tree(path)
     names = imported_names(tree, package_of(path))
-    assert not [name for name in names if name.startswith("xclf.estimators._")]
-    private = private_methods("estimators") - private_methods("sweep")
+    below = ("estimators",) if room_of(path) == "sweep" else ("estimators", "sweep")
+    assert not [name for name in names for room in below if name.startswith(f"xclf.{room}._")]
+    private = private_methods("estimators") - private_methods(room_of(path))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not used & private
 

@@ -19,6 +19,7 @@ FLOORS = {
     "data": 5,
     "report": 5,
     "sweep": 6,
+    "probes": 7,
     "cs231n": 7,
-    "cli": 7,
+    "cli": 8,
 }

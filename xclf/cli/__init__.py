@@ -14,6 +14,7 @@ from xclf.cli._console import CheckError, UserError, shown
 from xclf.cli.evaluate import evaluate
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
+from xclf.cli.probe import probe
 from xclf.cli.sweep import sweep
 from xclf.cli.tools import backends, example, gradcheck, version
 from xclf.cli.train import train
@@ -48,7 +49,7 @@ def root(
     """
 
 
-for command in (train, sweep, predict, evaluate, plot, backends, gradcheck, example, version):
+for command in (train, sweep, probe, predict, evaluate, plot, backends, gradcheck, example, version):
     app.command()(command)
 
 

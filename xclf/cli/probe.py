@@ -1,0 +1,177 @@
+"""xclf probe: a linear probe of frozen features by a protocol, and a page of its results."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from xclf.cli import _options as opt
+from xclf.cli._console import UserError, out
+from xclf.cli._devices import choose
+from xclf.cli._estimator import estimator_options, make_estimator
+from xclf.cli._grid import parse_values
+from xclf.cli._training import warnings_printed
+from xclf.probes import METRICS, PROTOCOLS, ProbeInterrupted, ProbeResult, print_tables, run_probe
+
+_GRID = "Grid in the place of the protocol's: LOW:HIGH:COUNT (log-spaced) or A,B,C"
+_SPLITS = "Rows to judge by: DATA, or a share of the training rows"
+_SHOTS = "Few-shot"
+_FIT = "Fit"
+
+
+def probe(
+    train: Annotated[
+        list[str],
+        typer.Argument(
+            help="DATA: a path, 'x.npy,y.npy', digits. Several, or 'layers/*.npy,labels.npy', are "
+            "feature sets of the same rows, such as layers: the best is reported."
+        ),
+    ],
+    val: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To choose by; one for each feature set.",
+            show_default="0.1",
+            rich_help_panel=_SPLITS,
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To test on; repeated for several. By default what TRAIN ships, or 0.2; 0: none.",
+            rich_help_panel=_SPLITS,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Choose by so many folds.", min=2, rich_help_panel=_SPLITS)
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Labels (.npy) of TRAIN rows in .npy files.", rich_help_panel=_SPLITS),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help=f"{opt.one_of(tuple(PROTOCOLS))}.")
+    ] = "dinov2",
+    c: Annotated[
+        str | None, typer.Option("--c", help="scikit-learn's C.", rich_help_panel=_GRID)
+    ] = None,
+    reg: Annotated[
+        str | None, typer.Option(help="Penalties on the squared weights.", rich_help_panel=_GRID)
+    ] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option("--learning-rate", "--lr", help="Of momentum.", rich_help_panel=_GRID),
+    ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Rows of each class, such as 1,2,4,8,16.", rich_help_panel=_SHOTS),
+    ] = None,
+    tries: Annotated[
+        int, typer.Option(help="Draws of each.", min=1, rich_help_panel=_SHOTS)
+    ] = 10,
+    metric: Annotated[
+        str, typer.Option(help=f"To choose by: {opt.one_of(tuple(METRICS))}.")
+    ] = "accuracy",
+    model: opt.ModelKind = opt.Model.softmax,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Rows to Euclidean norm 1.")
+    ] = False,
+    standardize: opt.Standardize = False,
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for report.html, results, model and predictions."),
+    ] = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+    max_memory: opt.MaxMemory = None,
+    hidden: opt.Hidden = None,
+    loss: opt.Loss = None,
+    margin: opt.Margin = None,
+    no_intercept: opt.NoIntercept = False,
+    max_iter: opt.MaxIter = None,
+    tol: opt.Tol = None,
+    batch_size: opt.BatchSize = None,
+) -> None:
+    """Linear probe of frozen features: choose the penalty, refit, test, and write a page.
+
+    xclf probe train.npy,train-labels.npy --test test.npy,test-labels.npy --out probe
+
+    xclf probe digits --protocol clip --shots 1,2,4,8,16 --tries 10
+
+    xclf probe 'layers/*.npy,labels.npy' --folds 5 --c 1e-4:1e2:13
+    """
+    given = dict(locals())
+    chosen = choose(device)
+    estimator = _estimator(given)
+    estimator.set_params(device=chosen.name)
+    console = out(json=json)
+    grids = {"C": c, "reg": reg, "learning_rate": learning_rate}
+    options: dict[str, Any] = {
+        name: None if text is None else parse_values(name, text) for name, text in grids.items()
+    }
+    options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
+    options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
+    options["shots"] = None if shots is None else _whole_numbers(shots)
+    progress = Console(stderr=True, highlight=False, markup=False)
+    sources = _train(train, labels), _rows(val, "--val"), _rows(test, "--test")
+    try:
+        with warnings_printed(progress):
+            result = run_probe(*sources, **options, console=progress)
+    except ProbeInterrupted as stopped:
+        _show(console, stopped.result, out_path, json=json)
+        raise
+    _show(console, result, out_path, json=json)
+
+
+def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: bool) -> None:
+    print_tables(console, result.results)
+    if result.interrupted:
+        console.print("interrupted: the best so far")
+    if folder is not None:
+        console.print(f"wrote {folder}: report.html, results.json, model and predictions")
+    if json:
+        print(json_format.dumps(result.results, allow_nan=False))
+
+
+def _estimator(given: dict[str, Any]) -> Any:
+    absent = ("solver", "learning_rate", "momentum", "lr_schedule", "early_stopping", "reg")
+    absent += ("validation_fraction", "n_iter_no_change", "class_weight")
+    return make_estimator(given["model"], estimator_options(given | dict.fromkeys(absent)))
+
+
+def _train(sources: list[str], labels: str | None) -> Any:
+    if labels is not None:
+        bare = [source for source in sources if not source.endswith(".npy") or ".npy," in source]
+        if bare:
+            raise UserError(f"--labels is for rows in a .npy file of their own, got {bare[0]!r}")
+        sources = [f"{source},{labels}" for source in sources]
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _rows(given: list[str] | None, option: str) -> Any:
+    """None, a share, one source or several, of --val and --test."""
+    if not given:
+        return None
+    if len(given) > 1:
+        return given
+    try:
+        share = float(given[0])
+    except ValueError:
+        return given[0]
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"{option} must be DATA, or a share in [0, 1), got {given[0]}")
+    return share
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--shots must be whole numbers with commas between them, got {text!r}"
+        ) from None

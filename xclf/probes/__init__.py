@@ -1,0 +1,18 @@
+"""Linear probes: protocols, few-shot curves, layers; `xclf.probe` runs them."""
+
+from xclf.probes._probe import probe, run_probe
+from xclf.probes._protocols import PROTOCOLS, Protocol
+from xclf.probes._result import ProbeInterrupted, ProbeResult
+from xclf.probes._scores import METRICS
+from xclf.probes._tables import print_tables
+
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "ProbeInterrupted",
+    "ProbeResult",
+    "Protocol",
+    "print_tables",
+    "probe",
+    "run_probe",
+]

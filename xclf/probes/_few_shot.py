@@ -1,0 +1,120 @@
+"""Few-shot curves: seeded draws of k rows of every class, trained together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from xclf.estimators import BaseClassifier
+from xclf.probes._parts import Part
+from xclf.probes._plan import Plan
+from xclf.probes._progress import Stages
+from xclf.probes._scores import scores_on
+from xclf.probes._search import search
+from xclf.probes._splits import Split, draws, some_rows
+
+_LEVEL = 0.975  # of Student's t: both sides leave 5 %
+
+
+@dataclass(frozen=True)
+class Draws:
+    """shots : rows of every class, one number for each point of the curve;  tries : draws of each;
+    seed : of the draws"""
+
+    shots: tuple[int, ...]
+    tries: int
+    seed: int
+
+
+def check_draws(shots: Any, tries: Any, seed: int) -> Draws | None:
+    """`Draws` of the arguments of `probe`; None for none. Raises ValueError for bad ones."""
+    listed = [] if shots is None else np.atleast_1d(np.asarray(shots)).tolist()
+    if not all(isinstance(k, int) and not isinstance(k, bool) and k >= 1 for k in listed):
+        raise ValueError(f"shots must be whole numbers, 1 or more, got {shots!r}")
+    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
+        raise ValueError(f"tries must be a whole number, 1 or more, got {tries!r}")
+    return Draws(tuple(sorted(set(listed))), tries, seed) if listed else None
+
+
+class FewShot:
+    """The curve of a probe, point by point: what Ctrl-C leaves is done.
+
+    plan : of the probe;  train, rows : the part and the numbers of its rows to draw from
+    judged : rows that choose the penalty of each k, or None for `chosen`, the value of the whole
+        search;  measured : rows of the curve
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        train: Part,
+        rows: np.ndarray,
+        judged: Part | None,
+        chosen: float,
+        measured: Part,
+        metric: str,
+    ) -> None:
+        if judged is None:
+            plan = replace(plan, protocol=replace(plan.protocol, values=(chosen,)))
+        self.plan, self.train, self.rows = plan, train, rows
+        self.judged, self.measured, self.metric = judged, measured, metric
+        self.points: list[dict[str, Any]] = []
+
+    def run(self, wanted: Draws, stages: Stages) -> None:
+        """Add the points; raises KeyboardInterrupt for Ctrl-C, which leaves those that are done."""
+        for shots in wanted.shots:
+            own = draws(self.train.y[self.rows], shots, wanted.tries, wanted.seed)
+            union = np.unique(np.concatenate(own))
+            part = some_rows(self.train, self.rows[union], "train", "draws")
+            judge = self._judge()
+            splits = [Split(np.searchsorted(union, rows), judge) for rows in own]
+            found = search(self.plan, part, splits, self.metric, stages, f"{shots} shots")
+            if found.interrupted:
+                raise KeyboardInterrupt
+            models = [model for model in found.models[found.chosen] if model is not None]
+            self.points.append(self._point(shots, found.chosen, models))
+
+    def results(self, wanted: Draws) -> dict[str, Any] | None:
+        """The section "few_shot" of `results.json`; None without points."""
+        if not self.points:
+            return None
+        return {
+            "metric": self.metric,
+            "data": self.measured.name,
+            "tries": wanted.tries,
+            "points": self.points,
+        }
+
+    def _judge(self) -> Callable[[], Part]:
+        part = self.measured if self.judged is None else self.judged
+        return lambda: part
+
+    def _point(self, shots: int, chosen: int, models: Sequence[BaseClassifier]) -> dict[str, Any]:
+        scores = scores_on(models, self.measured, self.metric)
+        mean, low, high = interval(scores)
+        return {
+            "shots": shots,
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "scores": scores.tolist(),
+            "chosen": self.plan.protocol.values[chosen],
+        }
+
+
+def interval(scores: np.ndarray) -> tuple[float, float | None, float | None]:
+    """(mean, low, high): the 95 % interval of the mean of T scores, None for a single one.
+
+    mean -+ t s / sqrt(T),   t the 97.5 % quantile of Student's t with T - 1 degrees of freedom,
+                             s the standard deviation of the scores (divided by T - 1)
+    """
+    mean, tries = float(scores.mean()), len(scores)
+    if tries < 2:
+        return mean, None, None
+    half = float(stdtrit(tries - 1, _LEVEL)) * float(scores.std(ddof=1)) / math.sqrt(tries)
+    return mean, mean - half, mean + half

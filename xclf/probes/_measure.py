@@ -1,0 +1,76 @@
+"""What a probe's model predicts: the sections of metrics, and the columns of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xclf import _array_api
+from xclf.estimators import BaseClassifier, stacked_scores
+from xclf.kernels import log_softmax
+from xclf.probes._parts import Part
+from xclf.report.metrics import Evaluation
+
+_ROWS = 1 << 14  # predicted at once
+_TOP = 5  # labels of a row, best first
+
+
+def names_of(classes: np.ndarray, names: tuple[str, ...] | None) -> list[str]:
+    """Labels as text: names of the data where they are positions among its names."""
+    labels = classes.tolist()
+    if names is None or classes.dtype.kind not in "iu":
+        return [str(label) for label in labels]
+    known = range(len(names))
+    return [names[label] if label in known else str(label) for label in labels]
+
+
+def is_probabilistic(model: BaseClassifier) -> bool:
+    """Whether the model has probabilities; else its values are scores."""
+    return hasattr(model, "predict_proba")
+
+
+def measured(model: BaseClassifier, part: Part, names: list[str]) -> dict[str, Any]:
+    """The sections `metrics` (one row), `confusion`, `calibration`, `per_class` of `results.json`,
+    those that the model has.
+
+    names : of the model's classes
+    """
+    evaluation = Evaluation(names, probabilistic=is_probabilistic(model), rows=len(part))
+    for start, values in _values(model, part):
+        truth = np.searchsorted(model.classes_, part.y[start : start + len(values)])
+        evaluation.add(truth, values)
+    return evaluation.results(part.name)
+
+
+def prediction_chunks(model: BaseClassifier, parts: list[Part]) -> Iterator[dict[str, np.ndarray]]:
+    """Columns of the rows of some parts, some rows at a time.
+
+    data : name of the part;  row : number in it;  label, prediction : true and predicted
+    probability, or score : of the prediction;  top2, top2_probability, ... : the next best
+    """
+    value = "probability" if is_probabilistic(model) else "score"
+    for part in parts:
+        for start, values in _values(model, part):
+            best = np.argsort(-values, axis=1, kind="stable")[:, :_TOP]
+            sorted_values = np.take_along_axis(values, best, axis=1)
+            table = {
+                "data": np.full(len(values), part.name),
+                "row": np.arange(start, start + len(values)),
+                "label": part.y[start : start + len(values)],
+                "prediction": model.classes_[best[:, 0]],
+                value: sorted_values[:, 0],
+            }
+            for rank in range(1, best.shape[1]):
+                table[f"top{rank + 1}"] = model.classes_[best[:, rank]]
+                table[f"top{rank + 1}_{value}"] = sorted_values[:, rank]
+            yield table
+
+
+def _values(model: BaseClassifier, part: Part) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, probabilities or scores (n, C) on the host)."""
+    for start in range(0, len(part), _ROWS):
+        with _array_api.on_device(part.X):
+            scores = stacked_scores([model], part.X[start : start + _ROWS, :])[:, 0, :]
+        yield start, np.exp(log_softmax(scores, axis=-1)) if is_probabilistic(model) else scores

@@ -1,0 +1,82 @@
+"""The folder of a probe's results, written file by file, each whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf._atomic_write import atomic_write, check_writable
+from xclf.estimators import BaseClassifier
+
+RESULTS, MODEL, PAGE = "results.json", "model.safetensors", "report.html"
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder, or find that of an earlier probe. Raises ValueError for another one, and
+    OSError for one that cannot be written."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"out={str(path)!r} is no folder: give the name of a new one")
+    if path.is_dir() and any(path.iterdir()) and not (path / RESULTS).is_file():
+        raise ValueError(
+            f"out={str(path)!r} holds files and no {RESULTS}: give the name of a new folder"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    check_writable(path / RESULTS)
+
+
+def write_folder(
+    path: Path,
+    results: Mapping[str, Any],
+    model: BaseClassifier,
+    predictions: Iterable[Mapping[str, np.ndarray]],
+) -> list[Path]:
+    """Write results, model, predictions and page; returns the paths.
+
+    `results.json` comes last: where it is, the others belong to it.
+    """
+    from xclf.report.page import write_page
+
+    (path / RESULTS).unlink(missing_ok=True)
+    model.save(path / MODEL)
+    table = path / f"predictions.{'parquet' if _has_pyarrow() else 'csv'}"
+    with atomic_write(table) as part:
+        (_write_parquet if table.suffix == ".parquet" else _write_csv)(part, predictions)
+    write_page(dict(results), path / PAGE)
+    with atomic_write(path / RESULTS) as part:
+        part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return [path / PAGE, path / RESULTS, path / MODEL, table]
+
+
+def _has_pyarrow() -> bool:
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def _write_parquet(path: Path, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    writer: Any = None
+    try:
+        for columns in chunks:
+            arrays = {name: pyarrow.array(column.tolist()) for name, column in columns.items()}
+            table = pyarrow.table(arrays)
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_csv(path: Path, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        for number, columns in enumerate(chunks):
+            if number == 0:
+                lines.writerow(columns)
+            lines.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))

@@ -1,0 +1,281 @@
+"""The rows of a probe: arrays or files in, checked parts for training, validation and test out."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xclf import _array_api
+from xclf.data import Dataset, load
+from xclf.estimators import SoftmaxClassifier, check_same_device, check_x, check_y, encode
+
+#: What holds rows and labels: arrays (X, y), a `Dataset`, or what `xclf.data.load` reads.
+Source = Any
+
+_ROWS = 1 << 14  # scaled at once
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows and labels of one role.
+
+    role : "train", "validation" or "test";  name : in messages and among metrics
+    X : (N, D) where the user has it;  y : host labels (N,)
+    source : where they come from, for people
+    """
+
+    role: str
+    name: str
+    X: Any
+    y: np.ndarray
+    source: str = "arrays"
+    class_names: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int] | None = None
+    pixel_layout: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """One feature set: what is to be read.
+
+    val, tests : None, a share of the training rows, or sources
+    single : whether it is the only one
+    """
+
+    name: str
+    train: Source
+    val: Source | float | None
+    tests: Mapping[str, Source] | float | None
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One feature set, read and checked; shares are not yet drawn."""
+
+    train: Part
+    val: Part | float | None
+    tests: list[Part] | float | None
+
+
+def feature_sets(train: Source, val: Any, test: Any) -> list[Sources]:
+    """The feature sets of `probe`'s arguments: one, or one for each layer.
+
+    Raises ValueError where validation or test rows are not given for each layer.
+    """
+    layers = _layers(train)
+    if layers is None:
+        return [Sources("features", train, _given_or_share(val, "val"), _tests(test), True)]
+    vals = _for_each(layers, val, "val")
+    tests = _for_each(layers, test, "test")
+    return [
+        Sources(
+            name, source, vals[name], {"test": part} if _is_source(part := tests[name]) else part
+        )
+        for name, source in layers.items()
+    ]
+
+
+def read(sources: Sources, *, normalize: bool, max_memory: Any = None) -> Parts:
+    """The rows of one feature set, checked.
+
+    normalize : whether rows are divided by their Euclidean norm
+    Raises ValueError for rows that do not fit each other, and for labels that training lacks.
+    """
+    train, data = _part("train", "train", sources.train, max_memory)
+    classes, _ = encode(train.y)
+    own = {"n_features": int(train.X.shape[1]), "index_base": getattr(data, "index_base", None)}
+    val = sources.val
+    if _is_source(val):
+        val, _ = _part("validation", "validation", val, max_memory, own)
+        _check_beside(train, val, classes)
+    tests: list[Part] | float | None
+    if isinstance(sources.tests, Mapping):
+        tests = [_part("test", n, one, max_memory, own)[0] for n, one in sources.tests.items()]
+    elif sources.tests is None and data is not None and data.test is not None:
+        tests = [_part("test", "test", data.test, max_memory)[0]]
+    else:
+        tests = sources.tests
+    for part in tests if isinstance(tests, list) else []:
+        _check_beside(train, part, classes)
+    parts = Parts(train, val, tests)
+    return _normalized(parts) if normalize else parts
+
+
+def unit_rows(X: Any) -> Any:
+    """A copy of X (N, D) with rows of Euclidean norm 1, in its floating dtype, or float32; rows of
+    zeros stay."""
+    xp = _array_api.namespace(X)
+    parts = []
+    with _array_api.on_device(X):
+        for start in range(0, int(X.shape[0]), _ROWS):
+            rows = X[start : start + _ROWS, :]
+            if rows.dtype not in (xp.float32, xp.float64):
+                rows = xp.astype(rows, xp.float32)
+            # Divided by the largest first: squares overflow and underflow.
+            largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
+            rows = rows / xp.where(largest > 0.0, largest, xp.ones_like(largest))
+            norm = xp.sqrt(xp.sum(rows * rows, axis=1, keepdims=True))
+            parts.append(rows / xp.where(norm > 0.0, norm, xp.ones_like(norm)))
+        return xp.concat(parts, axis=0)
+
+
+def joined(parts: Sequence[Part]) -> tuple[Any, np.ndarray]:
+    """(X, y) of several parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0].X, parts[0].y
+    X = [part.X for part in parts]
+    with _array_api.on_device(X[0]):
+        return _array_api.namespace(*X).concat(X, axis=0), np.concatenate([p.y for p in parts])
+
+
+def _normalized(parts: Parts) -> Parts:
+    def scaled(part: Any) -> Any:
+        if isinstance(part, list):
+            return [scaled(one) for one in part]
+        return replace(part, X=unit_rows(part.X)) if isinstance(part, Part) else part
+
+    return Parts(scaled(parts.train), scaled(parts.val), scaled(parts.tests))
+
+
+def _part(
+    role: str, name: str, source: Source, max_memory: Any, own: Mapping[str, Any] | None = None
+) -> tuple[Part, Dataset | None]:
+    """A part, and the data set that it was read from, if it was."""
+    data: Dataset | None = None
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise ValueError(f"{role}: expected (X, y), got a tuple of {len(source)}")
+        X, y = source
+    else:
+        data = (
+            source
+            if isinstance(source, Dataset)
+            else load(source, max_memory=max_memory, **(own or {}))
+        )
+        X, y = data.x, data.y
+    checked = SoftmaxClassifier()
+    try:
+        X = check_x(checked, X, reset=True)
+        check_same_device(X, y, "y")
+        y = check_y(checked, X, y)
+    except (ValueError, TypeError) as error:
+        where = name if data is None else data.source
+        raise type(error)(f"{where}: {error}") from None
+    known = (
+        {}
+        if data is None
+        else {key: getattr(data, key) for key in ("class_names", "image_shape", "pixel_layout")}
+    )
+    return Part(role, name, X, y, "arrays" if data is None else data.source, **known), data
+
+
+def _check_beside(train: Part, part: Part, classes: np.ndarray) -> None:
+    """ValueError for rows of another width or place, or with labels that training lacks."""
+    if int(part.X.shape[1]) != int(train.X.shape[1]):
+        raise ValueError(
+            f"{part.name} has {int(part.X.shape[1])} features a row, train {int(train.X.shape[1])}"
+        )
+    if not _array_api.same_device(train.X, part.X):
+        raise ValueError(
+            f"train is {_array_api.describe_device(train.X)} but {part.name} is "
+            f"{_array_api.describe_device(part.X)}: move one of them"
+        )
+    # Numbers and strings must not meet: NumPy would compare them as strings.
+    comparable = (part.y.dtype.kind in "biuf") == (classes.dtype.kind in "biuf")
+    unseen = np.setdiff1d(part.y, classes) if comparable else np.unique(part.y)
+    if unseen.size:
+        raise ValueError(
+            f"{part.name} holds labels that train lacks: {unseen[:5].tolist()}; train has "
+            f"{classes[:20].tolist()}"
+        )
+
+
+def _is_source(value: Any) -> bool:
+    return value is not None and not _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _given_or_share(value: Any, name: str) -> Any:
+    if _is_number(value) and not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be rows, or a share in [0, 1) of train, got {value!r}")
+    return value
+
+
+def _tests(test: Any) -> Mapping[str, Source] | float | None:
+    if test is None or _is_number(test):
+        return _given_or_share(test, "test")  # type: ignore[no-any-return]
+    if isinstance(test, Mapping):
+        return {str(name): source for name, source in test.items()}
+    if isinstance(test, list):
+        names = [_name_of(source, f"test {k}") for k, source in enumerate(test)]
+        return {_unique(names, k): source for k, source in enumerate(test)}
+    return {"test": test}
+
+
+def _layers(train: Source) -> dict[str, Source] | None:
+    """Feature sets by name, or None for one."""
+    if isinstance(train, Mapping):
+        sets = {str(name): source for name, source in train.items()}
+    elif isinstance(train, list):
+        names = [_name_of(source, f"layer {k}") for k, source in enumerate(train)]
+        sets = {_unique(names, k): source for k, source in enumerate(train)}
+    elif (files := _pattern(train)) is not None:
+        sets = {_name_of(file, ""): file for file in files}
+    else:
+        return None
+    if not sets:
+        raise ValueError("train holds no feature set")
+    return sets
+
+
+def _for_each(layers: Mapping[str, Source], given: Any, name: str) -> dict[str, Any]:
+    """Validation or test rows of each layer; a share, or None, is every layer's."""
+    if given is None or _is_number(given):
+        return dict.fromkeys(layers, _given_or_share(given, name))
+    files = _pattern(given)
+    listed = files if files is not None else given
+    if isinstance(listed, Mapping) and set(listed) == set(layers):
+        return dict(listed)
+    if isinstance(listed, list) and len(listed) == len(layers):
+        return dict(zip(layers, listed, strict=True))
+    got = f"{len(listed)}" if isinstance(listed, list | Mapping) else "one"
+    raise ValueError(
+        f"train holds {len(layers)} feature sets, the first {next(iter(layers))!r}: {name} needs "
+        f"as many, in the same order or under the same names, or a share; got {got}"
+    )
+
+
+def _pattern(source: Source) -> list[str] | None:
+    """Files of 'layers/*.npy,labels.npy', rows of each with the same labels; None for others."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    rows, comma, labels = os.fspath(source).partition(".npy,")
+    if not comma or not glob.has_magic(rows):
+        return None
+    found = sorted(glob.glob(rows + ".npy"))  # noqa: PTH207
+    if not found:
+        raise ValueError(f"{rows}.npy: no file is named so")
+    return [f"{file},{labels}" for file in found]
+
+
+def _name_of(source: Source, default: str) -> str:
+    if isinstance(source, str | os.PathLike):
+        return Path(os.fspath(source).partition(",")[0]).stem
+    return default
+
+
+def _unique(names: list[str], k: int) -> str:
+    return names[k] if names.count(names[k]) == 1 else f"{names[k]} {k}"

@@ -1,0 +1,127 @@
+"""The dict of a probe's results, as `results.json` holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xclf.estimators import BaseClassifier
+from xclf.probes._feature_set import Outcome, Settings
+from xclf.probes._measure import measured, names_of
+from xclf.probes._parts import Part
+from xclf.report.run import fingerprint, peak_memory, run_facts
+
+
+def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """All sections of one feature set but few-shot curve, layers and times."""
+    model, tests = outcome.model, outcome.tests
+    names = names_of(model.classes_, outcome.train.class_names)
+    protocol = settings.plan.protocol
+    results = run_facts("probe", _title(outcome), seed=settings.seed, like=outcome.train.X)
+    results |= {
+        "data": _data(outcome),
+        "class_names": names,
+        "model": _model(model),
+        "protocol": {"name": protocol.name, "text": protocol.text, "source": protocol.source},
+        "search": _search(settings, outcome),
+        "history": _history(model),
+    }
+    sections = [measured(model, part, names) for part in tests]
+    if outcome.val is not None:  # by the model that has not seen them
+        sections.append(measured(outcome.search.best, outcome.val, names))
+    results["metrics"] = [section.pop("metrics") for section in sections]
+    results |= sections[0] if sections else {}
+    return {name: plain(section) for name, section in results.items()}
+
+
+def plain(value: Any) -> Any:
+    """A value of JSON: NumPy's numbers as Python's, and None for those that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def times_and_memory(times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sections about the whole run."""
+    return {"times": plain(list(times)), "peak_memory": peak_memory()}
+
+
+def _title(outcome: Outcome) -> str:
+    return f"Linear probe of {outcome.train.source}"
+
+
+def _data(outcome: Outcome) -> list[dict[str, Any]]:
+    train = outcome.train
+    parts: list[tuple[Part, int]] = [(train, len(outcome.rows))]
+    parts += [(part, len(part)) for part in (outcome.val, *outcome.tests) if part is not None]
+    return [
+        {
+            "role": part.role,
+            "name": part.source,
+            "rows": rows,
+            "features": int(part.X.shape[1]),
+            "dtype": str(part.X.dtype),
+            "classes": len(np.unique(part.y)),
+            "fingerprint": fingerprint(part.X, part.y),
+        }
+        for part, rows in parts
+    ]
+
+
+def _model(model: BaseClassifier) -> dict[str, Any]:
+    parameters = model.get_params(deep=False)
+    parameters.pop("callbacks")
+    return {
+        "estimator": type(model).__name__,
+        "parameters": parameters,
+        "converged": model.converged_,
+        "iterations": model.n_iter_,
+        "objective": model.objective_,
+        "dual_gap": getattr(model, "dual_gap_", None),
+    }
+
+
+def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    protocol, found = settings.plan.protocol, outcome.search
+    several = found.scores.shape[1] > 1
+    spread = found.scores.std(axis=1) if several else np.full(len(protocol.values), np.nan)
+    return {
+        "parameter": protocol.parameter,
+        "log": len(protocol.values) > 1 and protocol.values[0] > 0.0,
+        "metric": settings.metric,
+        "data": f"{settings.folds} folds" if settings.folds else "validation",
+        "points": [
+            {
+                "value": value,
+                "score": found.mean[k],
+                "std": spread[k],
+                "train_score": None,
+                "converged": found.converged(k),
+            }
+            for k, value in enumerate(protocol.values)
+        ],
+        "chosen": found.chosen,
+    }
+
+
+def _history(model: BaseClassifier) -> dict[str, Any]:
+    objective = model.history_["loss"]
+    accuracy = model.history_["val_accuracy"]
+    known = any(not math.isnan(value) for value in accuracy)
+    return {
+        "iteration": list(range(1, len(objective) + 1)),
+        "objective": objective,
+        "train_accuracy": None,
+        "validation_accuracy": accuracy if known else None,
+    }

@@ -1,0 +1,93 @@
+"""Which rows candidates train on, and which they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from xclf.probes._parts import Part
+from xclf.sweep import rows_of
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """train : host numbers of rows to train on;  judge : returns the part to judge by"""
+
+    train: np.ndarray
+    judge: Callable[[], Part]
+
+
+def hold_out(
+    y: np.ndarray, rows: np.ndarray, share: float, role: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held out): row numbers `rows`, in order, stratified by their labels y[rows].
+
+    Raises ValueError where a class has too few rows for that.
+    """
+    try:
+        parts = train_test_split(rows, test_size=share, stratify=y[rows], random_state=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot hold out {share:g} of {len(rows)} rows for {role}, stratified: {error}"
+        ) from None
+    kept, held = (np.sort(numbers) for numbers in parts)
+    return kept, held
+
+
+def some_rows(part: Part, rows: np.ndarray, role: str, name: str) -> Part:
+    """The rows of these numbers as a part of another role."""
+    return Part(
+        role,
+        name,
+        rows_of(part.X, rows),
+        part.y[rows],
+        f"{len(rows) / len(part):.0%} of {part.source}",
+        part.class_names,
+        part.image_shape,
+        part.pixel_layout,
+    )
+
+
+def folds(part: Part, rows: np.ndarray, number: int, seed: int) -> list[Split]:
+    """Stratified folds of the rows of these numbers, shuffled. Raises ValueError where a class has
+    fewer rows."""
+    y = part.y[rows]
+    _check_counts(y, number, f"folds={number}")
+    splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
+
+    def judge(held: np.ndarray) -> Callable[[], Part]:
+        return lambda: some_rows(part, held, "validation", "validation")
+
+    return [Split(rows[train], judge(rows[held])) for train, held in splitter.split(y, y)]
+
+
+def draws(y: np.ndarray, shots: int, tries: int, seed: int) -> list[np.ndarray]:
+    """Numbers of `shots` rows of every class, `tries` times; sorted.
+
+    Draw t depends on the seed and t alone, and holds that of fewer shots: curves over shots differ
+    by the rows that are added.
+    Raises ValueError where a class has fewer rows.
+    """
+    _check_counts(y, shots, f"{shots} shots")
+    order = np.argsort(y, kind="stable")
+    starts = np.flatnonzero(np.r_[True, y[order][1:] != y[order][:-1]])
+    by_class = np.split(order, starts[1:])
+    drawn = []
+    for number in range(tries):
+        rng = np.random.default_rng((seed, number))
+        drawn.append(np.sort(np.concatenate([rng.permutation(r)[:shots] for r in by_class])))
+    return drawn
+
+
+def _check_counts(y: np.ndarray, least: int, what: str) -> None:
+    classes, counts = np.unique(y, return_counts=True)
+    few = classes[counts < least].tolist()
+    if few:
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        raise ValueError(
+            f"{what} needs {least} rows of every class to train on; fewer has "
+            f"{', '.join(map(repr, few[:5]))}{more} (the least: {counts.min()})"
+        )

@@ -1,0 +1,137 @@
+"""A probe's results as tables, in text and HTML."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_WIDTH = 100
+_MOST_POINTS = 9  # of the search: the chosen one and its neighbours
+
+#: Metrics by their names in tables.
+METRICS = {
+    "accuracy": "top-1",
+    "top5": "top-5",
+    "mean_per_class": "per class",
+    "average_precision": "mean AP",
+    "negative_log_likelihood": "NLL",
+    "calibration_error": "ECE",
+}
+
+
+def as_text(results: Mapping[str, Any]) -> str:
+    """The tables as plain text."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    print_tables(Console(file=file, width=_WIDTH, highlight=False), results)
+    return file.getvalue().rstrip()
+
+
+def as_html(results: Mapping[str, Any]) -> str:
+    """The tables for a notebook."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=_WIDTH, highlight=False, record=True)
+    print_tables(console, results)
+    pre = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
+    return str(console.export_html(inline_styles=True, code_format=pre))
+
+
+def print_tables(console: Any, results: Mapping[str, Any]) -> None:
+    """Print the protocol, the metrics, the search, and the curves that there are."""
+    protocol = results["protocol"]
+    console.print(f"{results['title']}, protocol {protocol['name']}", markup=False, style="bold")
+    for table in (_metrics(results), _search(results), *_curves(results)):
+        console.print(table)
+    console.print(_model(results), markup=False)
+
+
+def _metrics(results: Mapping[str, Any]) -> Any:
+    rows = results["metrics"]
+    columns = [name for name in METRICS if any(row.get(name) is not None for row in rows)]
+    cells = [[row["data"], *(_number(row.get(name)) for name in columns)] for row in rows]
+    return _table("metrics", ["rows", *(METRICS[name] for name in columns)], cells)
+
+
+def _search(results: Mapping[str, Any]) -> Any:
+    search = results["search"]
+    points, chosen = search["points"], search["chosen"]
+    first = max(0, min(chosen - _MOST_POINTS // 2, len(points) - _MOST_POINTS))
+    shown = range(first, min(len(points), first + _MOST_POINTS))
+    cells = [
+        [
+            f"{points[k]['value']:.4g}",
+            _number(points[k]["score"]),
+            *([] if points[k]["std"] is None else [_number(points[k]["std"])]),
+            "chosen" if k == chosen else "" if points[k]["converged"] else "not converged",
+        ]
+        for k in shown
+    ]
+    spread = [] if points[chosen]["std"] is None else ["std"]
+    title = f"{search['data']}: {len(shown)} of {len(points)} values"
+    return _table(
+        title, [search["parameter"], search["metric"], *spread, ""], cells, chosen - first
+    )
+
+
+def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
+    if (few := results.get("few_shot")) is not None:
+        cells = [
+            [
+                str(point["shots"]),
+                _number(point["mean"]),
+                f"{_number(point['low'])} .. {_number(point['high'])}",
+                f"{point['chosen']:.4g}",
+            ]
+            for point in few["points"]
+        ]
+        title = f"{few['tries']} draws of k rows a class, {few['metric']} on {few['data']}"
+        names = ["k", "mean", "95 % interval", results["search"]["parameter"]]
+        yield _table(title, names, cells)
+    if (layers := results.get("layers")) is not None:
+        cells = [
+            [
+                point["name"],
+                _number(point["score"]),
+                _number(point.get("test")),
+                f"{point['chosen']:.4g}",
+            ]
+            for point in layers["points"]
+        ]
+        names = ["features", f"{layers['metric']}, validation", "test", "chosen"]
+        yield _table("feature sets", names, cells, layers["best"])
+
+
+def _model(results: Mapping[str, Any]) -> str:
+    model, search = results["model"], results["search"]
+    ended = "converged" if model["converged"] else "not converged"
+    unit = "iterations" if model["dual_gap"] is not None else "steps"
+    seconds = sum(entry["seconds"] for entry in results.get("times", []))
+    value = search["points"][search["chosen"]]["value"]
+    return (
+        f"{model['estimator']}, {search['parameter']} {value:.4g}: {model['iterations']} {unit}, "
+        f"{ended}; {seconds:.1f} s"
+    )
+
+
+def _table(title: str, names: list[str], cells: list[list[str]], bold: int | None = None) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for k, name in enumerate(names):
+        table.add_column(Text(name), justify="right" if k else "left")
+    for k, row in enumerate(cells):
+        table.add_row(*(Text(_printable(c)) for c in row), style="bold" if k == bold else None)
+    return table
+
+
+def _printable(text: str) -> str:
+    """Names of classes and files may hold terminal codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
