@@ -49,7 +49,18 @@ def root(
     """
 
 
-for command in (train, sweep, probe, predict, evaluate, plot, backends, gradcheck, example, version):
+for command in (
+    train,
+    sweep,
+    probe,
+    predict,
+    evaluate,
+    plot,
+    backends,
+    gradcheck,
+    example,
+    version,
+):
     app.command()(command)
 
 

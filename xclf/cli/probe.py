@@ -53,9 +53,7 @@ def probe(
         str | None,
         typer.Option(help="Labels (.npy) of TRAIN rows in .npy files.", rich_help_panel=_SPLITS),
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help=f"{opt.one_of(tuple(PROTOCOLS))}.")
-    ] = "dinov2",
+    protocol: Annotated[str, typer.Option(help=f"{opt.one_of(tuple(PROTOCOLS))}.")] = "dinov2",
     c: Annotated[
         str | None, typer.Option("--c", help="scikit-learn's C.", rich_help_panel=_GRID)
     ] = None,
@@ -70,9 +68,7 @@ def probe(
         str | None,
         typer.Option(help="Rows of each class, such as 1,2,4,8,16.", rich_help_panel=_SHOTS),
     ] = None,
-    tries: Annotated[
-        int, typer.Option(help="Draws of each.", min=1, rich_help_panel=_SHOTS)
-    ] = 10,
+    tries: Annotated[int, typer.Option(help="Draws of each.", min=1, rich_help_panel=_SHOTS)] = 10,
     metric: Annotated[
         str, typer.Option(help=f"To choose by: {opt.one_of(tuple(METRICS))}.")
     ] = "accuracy",
@@ -139,8 +135,10 @@ def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: b
 
 
 def _estimator(given: dict[str, Any]) -> Any:
-    absent = ("solver", "learning_rate", "momentum", "lr_schedule", "early_stopping", "reg")
-    absent += ("validation_fraction", "n_iter_no_change", "class_weight")
+    absent = (
+        *("solver", "learning_rate", "momentum", "lr_schedule", "early_stopping", "reg"),
+        *("validation_fraction", "n_iter_no_change", "class_weight"),
+    )
     return make_estimator(given["model"], estimator_options(given | dict.fromkeys(absent)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -40,14 +41,13 @@ def write_folder(
 
     `results.json` comes last: where it is, the others belong to it.
     """
-    from xclf.report.page import write_page
-
     (path / RESULTS).unlink(missing_ok=True)
     model.save(path / MODEL)
     table = path / f"predictions.{'parquet' if _has_pyarrow() else 'csv'}"
     with atomic_write(table) as part:
         (_write_parquet if table.suffix == ".parquet" else _write_csv)(part, predictions)
-    write_page(dict(results), path / PAGE)
+    if importlib.util.find_spec("xclf.report.page") is not None:
+        importlib.import_module("xclf.report.page").write_page(dict(results), path / PAGE)
     with atomic_write(path / RESULTS) as part:
         part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [path / PAGE, path / RESULTS, path / MODEL, table]

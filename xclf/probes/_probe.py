@@ -20,8 +20,8 @@ from xclf.probes._measure import prediction_chunks
 from xclf.probes._outputs import check_folder, write_folder
 from xclf.probes._parts import feature_sets
 from xclf.probes._plan import make_plan
-from xclf.probes._protocols import Parameter
 from xclf.probes._progress import Stages, on_standard_error
+from xclf.probes._protocols import Parameter
 from xclf.probes._result import ProbeInterrupted, ProbeResult
 from xclf.probes._results import plain, results_of, times_and_memory
 from xclf.probes._scores import METRICS, scores_on

@@ -52,7 +52,7 @@ class _Lines(_NoDisplay):
 
     def show(self, done: float, event: Event | None) -> None:
         now = time.perf_counter()
-        ended = done >= self.fits
+        ended = event is None and done >= self.fits
         if not ended and (now - self.last < _SECONDS or done < self.shown + _SHARE * self.fits):
             return
         self.last, self.shown = now, done

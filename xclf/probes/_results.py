@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf.estimators import BaseClassifier
+from xclf.estimators import BaseClassifier, uses_full_batches
 from xclf.probes._feature_set import Outcome, Settings
 from xclf.probes._measure import measured, names_of
 from xclf.probes._parts import Part
@@ -85,6 +85,7 @@ def _model(model: BaseClassifier) -> dict[str, Any]:
     return {
         "estimator": type(model).__name__,
         "parameters": parameters,
+        "full_batch": uses_full_batches(model),
         "converged": model.converged_,
         "iterations": model.n_iter_,
         "objective": model.objective_,

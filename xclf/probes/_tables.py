@@ -106,12 +106,14 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
 
 def _model(results: Mapping[str, Any]) -> str:
     model, search = results["model"], results["search"]
-    ended = "converged" if model["converged"] else "not converged"
-    unit = "iterations" if model["dual_gap"] is not None else "steps"
+    if model["full_batch"]:
+        ended = f"iterations, {'converged' if model['converged'] else 'not converged'}"
+    else:
+        ended = "epochs"
     seconds = sum(entry["seconds"] for entry in results.get("times", []))
     value = search["points"][search["chosen"]]["value"]
     return (
-        f"{model['estimator']}, {search['parameter']} {value:.4g}: {model['iterations']} {unit}, "
+        f"{model['estimator']}, {search['parameter']} {value:.4g}: {model['iterations']} "
         f"{ended}; {seconds:.1f} s"
     )
 
