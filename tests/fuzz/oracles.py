@@ -116,7 +116,10 @@ def newton(task: Problem) -> float:
         gradient = ((d * task.share[:, None]).T @ task.z + 2 * task.penalty * theta).ravel()
         unit = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-290))
         with np.errstate(all="ignore"):
-            spectrum, basis = np.linalg.eigh(matrix * unit[:, None] * unit)
+            scaled = matrix * unit[:, None] * unit
+        if not np.isfinite(scaled).all():
+            break  # what there is, is a bound from above
+        spectrum, basis = np.linalg.eigh(scaled)
         along = basis.T @ (unit * gradient)
         while damping < 1e10:
             step = unit * (basis @ (along / (np.maximum(spectrum, 0) + damping)))
