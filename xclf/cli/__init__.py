@@ -11,6 +11,7 @@ import typer
 
 from xclf import _interrupt
 from xclf.cli._console import CheckError, UserError, shown
+from xclf.cli.compare import compare
 from xclf.cli.evaluate import evaluate
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
@@ -50,16 +51,8 @@ def root(
 
 
 for command in (
-    train,
-    sweep,
-    probe,
-    predict,
-    evaluate,
-    plot,
-    backends,
-    gradcheck,
-    example,
-    version,
+    *(train, sweep, probe, predict, evaluate, compare, plot),
+    *(backends, gradcheck, example, version),
 ):
     app.command()(command)
 

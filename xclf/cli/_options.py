@@ -79,7 +79,8 @@ Out: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
 ]
 Report: TypeAlias = Annotated[
-    Path | None, typer.Option("--report", help="Write a page of the results here (.html).")
+    Path | None,
+    typer.Option("--report", help="Write a page of the results (.html), or them (.json), here."),
 ]
 Standardize: TypeAlias = Annotated[
     bool, typer.Option("--standardize", help="Fit centred, scaled features; folded back.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xclf._atomic_write import atomic_write
 from xclf.cli._devices import ChosenDevice
 from xclf.cli._outputs import check_output
 from xclf.data import Dataset
@@ -14,7 +16,8 @@ from xclf.report.page import write_page
 from xclf.report.results import data_facts, history_facts, model_facts, template_facts
 from xclf.report.run import peak_memory, run_facts
 
-REPORT_SUFFIXES = (".html", ".htm")
+#: A page, or the results that it shows: `compare` reads these.
+REPORT_SUFFIXES = (".html", ".json")
 
 
 def check_report(path: Path | None, *inputs: str | Path) -> None:
@@ -34,7 +37,7 @@ def write_report(
     times: dict[str, float],
     **more: Any,
 ) -> None:
-    """Write the page of results.
+    """Write the page of results, or the results as JSON.
 
     parts : rows by role, of which those evaluated are last;  measured : sections of an evaluation
     times : seconds by stage;  more : further sections
@@ -64,7 +67,11 @@ def write_report(
     if rows.image_shape is not None and rows.image_shape[2] in (1, 3):
         channel_first = rows.pixel_layout == "channel_first"
         results["templates"] = template_facts(model, rows.image_shape, channel_first)
-    write_page(results, path)
+    if path.suffix == ".json":
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(results, allow_nan=False), encoding="utf-8")
+    else:
+        write_page(results, path)
 
 
 def search_facts(results: dict[str, Any], metric: str, data: str) -> dict[str, Any] | None:

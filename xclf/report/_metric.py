@@ -58,12 +58,14 @@ def upper(text: str) -> str:
 
 
 def with_points(runs: Runs, section: str, *keys: str) -> Runs:
-    """Runs that have the section, without points that lack a number."""
-    kept = []
+    """Runs with points that have numbers in a section, of the first one's metric and parameter."""
+    kept: list[tuple[str, dict[str, Any]]] = []
     for name, run in runs:
         part = run.get(section) or {}
         points = [p for p in part.get("points") or () if is_number(p.get(keys[-1]))]
-        if points:
+        subject = [part.get(key) for key in ("metric", "parameter")]
+        others = [[run[section].get(key) for key in ("metric", "parameter")] for _, run in kept[:1]]
+        if points and others in ([], [subject]):
             # `chosen` and `best` are positions among all points.
             moved = {
                 key: points.index(part["points"][part[key]])

@@ -20,19 +20,24 @@ _ROLES = {"train": "training", "validation": "validation", "test": "test"}
 
 def headline(results: dict[str, Any]) -> tuple[str, list[Tile]]:
     """The rows that the headline numbers are of, and these; of the test rows, if there are any."""
-    rows = results.get("metrics") or []
-    if not rows:
+    row = headline_row(results)
+    if row is None:
         return "", []
-    row = next((r for r in rows if r.get("data") == "test"), rows[-1])
     data = _rows_called(results, row.get("data"))
     tiles = []
-    for name in _distinct_keys([row]):
+    for name in distinct_keys([row]):
         detail = ""
         if name == "accuracy" and data is not None and data.get("rows"):
             detail = _interval(row[name], data["rows"])
         tiles.append(Tile(metric_name(name), metric_value(name, row[name]), detail))
     where = f"On {row.get('data')}" + (f", {number(data['rows'])} rows" if data else "")
     return where, tiles
+
+
+def headline_row(results: dict[str, Any]) -> dict[str, Any] | None:
+    """The metrics of the test rows, or of the last ones."""
+    rows = results.get("metrics") or []
+    return next((r for r in rows if r.get("data") == "test"), rows[-1]) if rows else None
 
 
 def sections(results: dict[str, Any]) -> list[Section]:
@@ -83,7 +88,7 @@ def _metric_keys(rows: list[dict[str, Any]]) -> list[str]:
 
 def metrics_table(caption: str, first: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
     """A line of metrics for each name."""
-    keys = _distinct_keys([row for _, row in rows])
+    keys = distinct_keys([row for _, row in rows])
     cells = [[name, *(metric_cell(key, row.get(key)) for key in keys)] for name, row in rows]
     return Table.of_numbers(caption, [first, *map(metric_name, keys)], cells)
 
@@ -95,13 +100,13 @@ def _metrics(results: dict[str, Any]) -> list[Table]:
         return []
     lines = [
         [upper(metric_name(key)), *(metric_cell(key, row.get(key)) for row in rows)]
-        for key in _distinct_keys(rows)
+        for key in distinct_keys(rows)
     ]
     columns = ["metric", *(str(row.get("data")) for row in rows)]
     return [Table.of_numbers("Metrics of each set of rows", columns, lines)]
 
 
-def _distinct_keys(rows: list[dict[str, Any]]) -> list[str]:
+def distinct_keys(rows: list[dict[str, Any]]) -> list[str]:
     """The metrics of rows, without the second name of one number."""
     same = all(row.get("mean_per_class") == row.get("balanced_accuracy") for row in rows)
     return [key for key in _metric_keys(rows) if not (same and key == "mean_per_class")]
@@ -202,8 +207,8 @@ def _run(results: dict[str, Any]) -> Section:
     for key, value in (results.get("environment") or {}).items():
         facts.append((names.get(key, key), str(value)))
     source = str(protocol.get("source") or "")
-    command = str(results.get("command") or "")
-    return Section("run", "Run", facts=[f for f in facts if f[1]], link=source, command=command)
+    commands = [("this run", str(results["command"]))] if results.get("command") else []
+    return Section("run", "Run", facts=[f for f in facts if f[1]], link=source, commands=commands)
 
 
 def _data(results: dict[str, Any]) -> list[Table]:

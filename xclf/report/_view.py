@@ -79,23 +79,22 @@ class Picture:
 
 @dataclass
 class Section:
-    """A part of the page under a heading."""
+    """A part of the page under a heading; `commands` are (name, command) pairs."""
 
     id: str
     title: str
     text: str = ""
     link: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
-    command: str = ""
+    commands: list[tuple[str, str]] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     images: list[Picture] = field(default_factory=list)
-    pixels: bool = False
 
     @property
     def filled(self) -> bool:
         """Whether there is anything under the heading."""
-        parts = (self.text, self.facts, self.command, self.figures, self.tables, self.images)
+        parts = (self.text, self.facts, self.commands, self.figures, self.tables, self.images)
         return any(parts)
 
 

@@ -76,7 +76,7 @@
     button.addEventListener("click", async () => {
       try {
         await navigator.clipboard.writeText(code.textContent);
-        button.textContent = "Copied";
+        button.firstChild.data = "Copied";
         say("command copied");
       } catch {
         // Where a page may not write to the clipboard, the text is selected for the reader to copy.
