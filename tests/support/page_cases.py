@@ -8,8 +8,12 @@ import numpy as np
 
 from xclf.report.metrics import evaluation
 
-#: Names that must be shown as they are, and never be markup.
-HOSTILE = ["<script>alert(1)</script>", "a\"b'c&amp;", "</title><img src=x onerror=alert(2)>"]
+#: Names that must be shown as they are, and never be markup; the last has no place to wrap.
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a\"b'c&amp;",
+    "</title><img src=x onerror=alert(2)>" + "x" * 150,
+]
 
 
 def results(classes: int = 4, rows: int = 400, hostile: bool = False) -> dict[str, Any]:
