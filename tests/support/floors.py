@@ -20,6 +20,6 @@ FLOORS = {
     "report": 5,
     "sweep": 6,
     "probes": 7,
-    "cs231n": 7,
+    "cs231n": 8,
     "cli": 8,
 }

@@ -12,7 +12,7 @@ from xclf.probes._parts import Part, Parts, Sources, joined, read
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._search import Search, refitted, search
-from xclf.probes._splits import Split, folds, hold_out, some_rows
+from xclf.probes._splits import Draws, Split, check_class_counts, folds, hold_out, some_rows
 
 #: Share of the rows that is held out where no test rows are given or come with the data.
 TEST_SHARE = 0.2
@@ -24,6 +24,7 @@ class Settings:
 
     folds : to judge candidates on, in the place of validation rows
     metric : what they are judged by;  normalize : rows to Euclidean norm 1
+    draws : of the few-shot curve, or None
     """
 
     plan: Plan
@@ -31,6 +32,7 @@ class Settings:
     metric: str
     normalize: bool
     seed: int
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     parts = read(sources, normalize=settings.normalize, max_memory=max_memory)
     train, every, tests = _tested(parts, settings.seed)
     rows, val, splits = _judged(settings, parts, every)
+    if settings.draws is not None:
+        most = settings.draws.shots[-1]
+        check_class_counts(train.y[rows], most, f"{most} shots")
+        if not tests and val is None:
+            raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
     found = search(settings.plan, train, splits, settings.metric, stages, _stage(sources, "search"))
     model, interrupted = found.best, found.interrupted
     if not interrupted and (settings.plan.protocol.refit or settings.folds):

@@ -72,5 +72,7 @@ def _values(model: BaseClassifier, part: Part) -> Iterator[tuple[int, np.ndarray
     """(first row, probabilities or scores (n, C) on the host)."""
     for start in range(0, len(part), _ROWS):
         with _array_api.on_device(part.X):
-            scores = stacked_scores([model], part.X[start : start + _ROWS, :])[:, 0, :]
+            scores = stacked_scores([model], part.X[start : min(start + _ROWS, len(part)), :])[
+                :, 0, :
+            ]
         yield start, np.exp(log_softmax(scores, axis=-1)) if is_probabilistic(model) else scores

@@ -118,7 +118,7 @@ def unit_rows(X: Any) -> Any:
     parts = []
     with _array_api.on_device(X):
         for start in range(0, int(X.shape[0]), _ROWS):
-            rows = X[start : start + _ROWS, :]
+            rows = X[start : min(start + _ROWS, int(X.shape[0])), :]
             if rows.dtype not in (xp.float32, xp.float64):
                 rows = xp.astype(rows, xp.float32)
             # Divided by the largest first: squares overflow and underflow.

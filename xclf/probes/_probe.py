@@ -15,16 +15,17 @@ from sklearn.exceptions import ConvergenceWarning
 from xclf._warnings import warn_caller
 from xclf.estimators import BaseClassifier
 from xclf.probes._feature_set import Outcome, Settings, probe_features
-from xclf.probes._few_shot import Draws, FewShot, check_draws
+from xclf.probes._few_shot import FewShot, check_draws
 from xclf.probes._measure import prediction_chunks
 from xclf.probes._outputs import check_folder, write_folder
-from xclf.probes._parts import feature_sets
+from xclf.probes._parts import Sources, feature_sets
 from xclf.probes._plan import make_plan
 from xclf.probes._progress import Stages, on_standard_error
 from xclf.probes._protocols import Parameter
 from xclf.probes._result import ProbeInterrupted, ProbeResult
 from xclf.probes._results import plain, results_of, times_and_memory
 from xclf.probes._scores import METRICS, scores_on
+from xclf.probes._splits import Draws
 
 
 def probe(
@@ -159,13 +160,12 @@ def run_probe(
     grids: dict[Parameter, Any] = {"C": C, "reg": reg, "learning_rate": learning_rate}
     plan = make_plan(protocol, estimator, grids, seed, parameters)
     _check(val, folds, metric)
-    draws = check_draws(shots, tries, seed)
-    settings = Settings(plan, folds, metric, normalize, seed)
+    settings = Settings(plan, folds, metric, normalize, seed, check_draws(shots, tries, seed))
     sets = feature_sets(train, val, test)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_folder(folder)
-    job = _Job(settings, sets, draws, Stages(console))
+    job = _Job(settings, sets, Stages(console))
     with _one_warning():
         result = job.run()
     if folder is not None:
@@ -178,10 +178,8 @@ def run_probe(
 class _Job:
     """A probe under way: what is done when Ctrl-C comes is kept."""
 
-    def __init__(
-        self, settings: Settings, sets: list[Any], draws: Draws | None, stages: Stages
-    ) -> None:
-        self.settings, self.sets, self.draws, self.stages = settings, sets, draws, stages
+    def __init__(self, settings: Settings, sets: list[Sources], stages: Stages) -> None:
+        self.settings, self.sets, self.stages = settings, sets, stages
         self.best: Outcome | None = None
         self.points: list[dict[str, Any]] = []
         self.best_point = 0
@@ -194,8 +192,8 @@ class _Job:
                 self._add(probe_features(self.settings, sources, self.stages))
                 if self.interrupted:
                     break
-            if self.draws is not None and not self.interrupted:
-                self._shoot(self.draws)
+            if self.settings.draws is not None and not self.interrupted:
+                self._shoot(self.settings.draws)
         except KeyboardInterrupt:
             if self.best is None:
                 raise
@@ -221,8 +219,7 @@ class _Job:
         best, settings = self.best, self.settings
         assert best is not None
         measured = best.tests[0] if best.tests else best.val
-        if measured is None:
-            raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
+        assert measured is not None  # it was checked before the search
         chosen = settings.plan.protocol.values[best.search.chosen]
         self.few_shot = FewShot(
             settings.plan, best.train, best.rows, best.val, chosen, measured, settings.metric
@@ -238,8 +235,8 @@ class _Job:
     def _result(self) -> ProbeResult:
         assert self.best is not None
         results = results_of(self.settings, self.best)
-        if self.few_shot is not None and self.draws is not None:
-            results["few_shot"] = plain(self.few_shot.results(self.draws))
+        if self.few_shot is not None and self.settings.draws is not None:
+            results["few_shot"] = plain(self.few_shot.results(self.settings.draws))
         if len(self.sets) > 1:
             layers = {
                 "metric": self.settings.metric,

@@ -41,8 +41,9 @@ def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.n
         some = models[first : first + together]
         size = max(1, BUDGET // (8 * len(some) * len(classes)))
         for start in range(0, len(part), size):
-            best = stacked_scores(some, part.X[start : start + size, :]).argmax(axis=2)
-            own = truth[start : start + size]
+            end = min(start + size, len(part))
+            best = stacked_scores(some, part.X[start:end, :]).argmax(axis=2)
+            own = truth[start:end]
             for k, column in enumerate(best.T):
                 right = own[column == own]
                 hits[first + k] += np.bincount(right, minlength=len(classes))

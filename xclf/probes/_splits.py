@@ -20,6 +20,16 @@ class Split:
     judge: Callable[[], Part]
 
 
+@dataclass(frozen=True)
+class Draws:
+    """shots : rows of every class, one number for each point of the curve;  tries : draws of each;
+    seed : of the draws"""
+
+    shots: tuple[int, ...]
+    tries: int
+    seed: int
+
+
 def hold_out(
     y: np.ndarray, rows: np.ndarray, share: float, role: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +65,7 @@ def folds(part: Part, rows: np.ndarray, number: int, seed: int) -> list[Split]:
     """Stratified folds of the rows of these numbers, shuffled. Raises ValueError where a class has
     fewer rows."""
     y = part.y[rows]
-    _check_counts(y, number, f"folds={number}")
+    check_class_counts(y, number, f"folds={number}")
     splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
 
     def judge(held: np.ndarray) -> Callable[[], Part]:
@@ -71,7 +81,7 @@ def draws(y: np.ndarray, shots: int, tries: int, seed: int) -> list[np.ndarray]:
     by the rows that are added.
     Raises ValueError where a class has fewer rows.
     """
-    _check_counts(y, shots, f"{shots} shots")
+    check_class_counts(y, shots, f"{shots} shots")
     order = np.argsort(y, kind="stable")
     starts = np.flatnonzero(np.r_[True, y[order][1:] != y[order][:-1]])
     by_class = np.split(order, starts[1:])
@@ -82,7 +92,8 @@ def draws(y: np.ndarray, shots: int, tries: int, seed: int) -> list[np.ndarray]:
     return drawn
 
 
-def _check_counts(y: np.ndarray, least: int, what: str) -> None:
+def check_class_counts(y: np.ndarray, least: int, what: str) -> None:
+    """ValueError where a class has fewer than `least` rows, which `what` needs."""
     classes, counts = np.unique(y, return_counts=True)
     few = classes[counts < least].tolist()
     if few:
