@@ -23,6 +23,7 @@ def files(tmp_path_factory) -> Path:
     x, y = blobs()
     write_npz(home / "t.npz")
     write_csv(home / "t.csv", list("abc"))
+    (home / "empty").mkdir()
     xclf.SoftmaxClassifier().fit(x, y).save(home / "linear")
     xclf.SVMClassifier().fit(x, y).save(home / "svm")
     return home
@@ -75,7 +76,7 @@ SLIPS = [
     ("train digit", "did you mean digits?"),
     ("train nowhere.csv", "nowhere.csv: no such file"),
     ("train linear", "this kind of file is not known"),
-    ("train .", "no data set in this folder"),
+    ("train empty", "no data set in this folder"),
     ("train t.csv", "which column is the label?"),
     ("train t.csv --label kind", "no column 'kind'; columns: a, b, c, d, species"),
     ("train digits --out .", "is a folder: give a file name"),
@@ -199,7 +200,7 @@ def test_a_model_is_kept_whatever_happens_after_the_fit(shell, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("xclf.cli._training.measure", full)
+    monkeypatch.setattr("xclf.cli._training.measures", full)
     found = shell("train", "t.npz", "--out", "m")
     assert found.status == 2
     assert "No space left on device" in found.err

@@ -141,7 +141,7 @@ def test_version(shell):
 
 def test_help_teaches_by_example(shell):
     assert set(COMMANDS) == {
-        "train", "sweep", "predict", "evaluate", "compare", "plot", "backends", "gradcheck",
+        "train", "sweep", "probe", "predict", "evaluate", "compare", "plot", "backends", "gradcheck",
         "example", "version",
     }  # fmt: skip
     for command in COMMANDS:

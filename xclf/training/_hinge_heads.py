@@ -11,8 +11,8 @@ import numpy as np
 from xclf._array_api import Array, from_host, namespace
 
 # A head of which nothing has been seen. A certificate that was not enough is followed by a pause of
-# five evaluations; a round within 1e-2 of the optimum may know which pairs are at their margin.
-_START: dict[str, Any] = {"ended": False, "dual": 0.0, "pause": 5, "solve_at": 1e-2}
+# five evaluations.
+_START: dict[str, Any] = {"ended": False, "dual": 0.0, "pause": 5}
 _START |= dict.fromkeys(("since_move", "rounds", "wait"), 0)
 _START |= dict.fromkeys(("least_gap", "best", "lowest"), math.inf)
 
@@ -29,8 +29,7 @@ class HingeHeads:
     wait, pause : evaluations until the next certificate, and to wait after one that failed
     best, dual, best_theta : the lowest objective and the highest lower bound certified
     lowest, lowest_theta : the lowest objective seen
-    certify_at, solve_at : what the estimated gap must fall to, relative, before it is certified
-        (`tol` at first), and before an exact solve
+    certify_at : what the estimated gap must fall to, relative, before a certificate; `tol` at first
     """
 
     number: np.ndarray
@@ -50,7 +49,6 @@ class HingeHeads:
     lowest: np.ndarray
     lowest_theta: Array
     certify_at: np.ndarray
-    solve_at: np.ndarray
 
     @classmethod
     def at_start(cls, theta: Array, tol: float, *given: np.ndarray) -> HingeHeads:

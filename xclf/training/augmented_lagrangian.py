@@ -20,7 +20,6 @@ from xclf._array_api import Array, namespace, to_host
 from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner
 from xclf.rows import PerRow
-from xclf.training._active_set import exact_hinge, is_small
 from xclf.training._hinge_heads import HingeHeads
 from xclf.training._precision import as_stored, widest
 from xclf.training._settle import ROUNDING
@@ -46,13 +45,8 @@ _LAST = 1e-9
 _FAR = 10.0
 # How much smaller the estimate must be after each certificate that contradicted it.
 _SHARPER = 0.3
-# A small problem is solved exactly after a round that ends near the optimum (`solve_at`). If that
-# fails, it is tried again this much nearer.
-_EXACT_SOLVE_RETRY = 0.1
 # Passes for each iteration of `max_iter` after which a fit ends all the same.
 _PASSES = 3
-# A relative gap that is rounding.
-_EXACT = 1e-11
 # The most evaluations to wait after a certificate that was not enough; it doubles from `pause`.
 _MOST_WAIT = 10
 
@@ -218,10 +212,6 @@ class _AugmentedLagrangianFit:
             solved = (tight | at.stalled | (heads.since_move >= _LONG)) & ~heads.ended
             heads.keep_lowest(objective, at.theta)
             self._certify_where_due(solved, objective, gap)
-            near = solved & (gap <= heads.solve_at * objective) & self._certifiable
-            near &= ~heads.proven(self.tol)
-            self._solve_exactly(near)
-            heads.solve_at = np.where(near, _EXACT_SOLVE_RETRY * heads.solve_at, heads.solve_at)
             better = gap < heads.least_gap
             heads.rounds = np.where(solved, np.where(better, 0, heads.rounds + 1), heads.rounds)
             heads.least_gap = np.where(solved & better, gap, heads.least_gap)
@@ -296,26 +286,6 @@ class _AugmentedLagrangianFit:
         heads.wait = np.where(which, heads.pause, heads.wait)
         heads.pause = np.where(which, np.minimum(2 * heads.pause, _MOST_WAIT), heads.pause)
 
-    def _solve_exactly(self, which: np.ndarray) -> None:
-        """Replace the best iterate by the optimum itself, where the problem is small."""
-        heads = self.heads
-        for k in np.flatnonzero(which).tolist():
-            one = self.whole.take_heads(heads.number[[k]])
-            if not is_small(one):
-                return
-            near = self.inner.multipliers(self.lbfgs.at.theta, k)
-            exact = exact_hinge(one, float(heads.margin[k]), near)
-            if exact is None:
-                continue
-            before = self.inner.anchor[k, ...].copy()
-            self.inner.anchor[k, ...] = exact.multipliers
-            theta = as_stored(self.inner.problem, exact.theta[None, :], self.whole.rows.dtype)
-            value, gap = self.inner.certify(theta, np.asarray([k]))
-            self.inner.anchor[k, ...] = before
-            if gap[0] < heads.best[k] - heads.dual[k]:
-                heads.best[k], heads.dual[k] = value[0], max(heads.dual[k], value[0] - gap[0])
-                heads.best_theta[k, ...] = theta[0, ...]
-
     def _reasons(self, at: Iterate, near: np.ndarray, stopped: bool) -> np.ndarray:
         """(K,) strings: why each head ends; empty for those that go on."""
         heads, finite = self.heads, np.isfinite(at.value)
@@ -358,7 +328,6 @@ class _AugmentedLagrangianFit:
             early = ending & ~self._certified
             self._certify(early, heads.lowest_theta)
             self._certify(early)
-            self._solve_exactly(ending & self._certified & ~heads.proven(_EXACT))
         narrow = self.inner.problem.rows.dtype != widest(self.whole).rows.dtype
         for k in np.flatnonzero(ending).tolist():
             number = int(heads.number[k])
