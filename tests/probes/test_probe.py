@@ -38,9 +38,9 @@ def test_given_rows(kind):
     assert result.model.objective_ == pytest.approx(again.objective_, rel=2e-6)
     assert result.model.reg == again.reg
     assert not result.model.warm_start
-    assert [row["data"] for row in result.metrics] == ["test", "validation"]
-    assert result.accuracy == result.metrics[0]["accuracy"] == again.score(*TEST)
-    assert result.metrics[1]["accuracy"] == want[best]  # by the model that has not seen them
+    assert [row["data"] for row in result.metrics] == ["validation", "test"]
+    assert result.accuracy == result.metrics[1]["accuracy"] == again.score(*TEST)
+    assert result.metrics[0]["accuracy"] == want[best]  # by the model that has not seen them
 
 
 def test_shares_are_held_out():
@@ -134,9 +134,9 @@ def test_feature_sets():
 def test_several_test_sets():
     other = (-TEST[0], TEST[1])
     result = xclf.probe(TRAIN, VAL, {"clean": TEST, "negative": other}, C=GRID)
-    assert [row["data"] for row in result.metrics] == ["clean", "negative", "validation"]
-    assert result.metrics[0]["accuracy"] == result.model.score(*TEST)
-    assert result.metrics[1]["accuracy"] == result.model.score(*other)
+    assert [row["data"] for row in result.metrics] == ["validation", "clean", "negative"]
+    assert result.accuracy == result.metrics[1]["accuracy"] == result.model.score(*TEST)
+    assert result.metrics[2]["accuracy"] == result.model.score(*other)
 
 
 def test_files(tmp_path):

@@ -15,7 +15,10 @@ SUFFIX = ".checkpoint"
 
 def make_checkpoint(given: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint of a command's arguments, None without one; `UserError` before any work for
-    one that cannot be written, or would be replaced."""
+    one that cannot be written, or would be replaced.
+
+    given["data"] : what the command reads;  given["out_path"] : what it writes
+    """
     path: Path | None = given["checkpoint_path"]
     out_path: Path | None = given["out_path"]
     if path is None:

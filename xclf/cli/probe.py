@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from xclf.cli import _options as opt
+from xclf.cli._checkpoint import make_checkpoint
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._estimator import estimator_options, make_estimator
@@ -92,6 +93,9 @@ def probe(
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
     batch_size: opt.BatchSize = None,
+    checkpoint_path: opt.CheckpointPath = None,
+    checkpoint_every: opt.CheckpointEvery = 60.0,
+    resume: opt.Resume = False,
 ) -> None:
     """Linear probe of frozen features: choose the penalty, refit, test, and write a page.
 
@@ -104,7 +108,9 @@ def probe(
     given = dict(locals())
     chosen = choose(device)
     estimator = _estimator(given)
-    estimator.set_params(device=chosen.name)
+    checkpoint = make_checkpoint(given | {"data": train[0]})
+    callbacks = None if checkpoint is None else [checkpoint]
+    estimator.set_params(device=chosen.name, callbacks=callbacks)
     console = out(json=json)
     grids = {"C": c, "reg": reg, "learning_rate": learning_rate}
     options: dict[str, Any] = {
@@ -120,8 +126,12 @@ def probe(
             result = run_probe(*sources, **options, console=progress)
     except ProbeInterrupted as stopped:
         _show(console, stopped.result, out_path, json=json)
+        if checkpoint is not None and checkpoint.path.exists():
+            console.print(f"the same command with --resume goes on from {checkpoint.path}")
         raise
     _show(console, result, out_path, json=json)
+    if checkpoint is not None:  # all is done
+        checkpoint.remove()
 
 
 def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -14,12 +13,13 @@ import numpy as np
 
 from xclf._atomic_write import atomic_write, check_writable
 from xclf.estimators import BaseClassifier
+from xclf.report.page import write_page
 
 RESULTS, MODEL, PAGE = "results.json", "model.safetensors", "report.html"
 
 
 def check_folder(path: Path) -> None:
-    """Make the folder, or find that of an earlier probe. Raises ValueError for another one, and
+    """ValueError for what is neither the name of a new folder nor that of an earlier probe, and
     OSError for one that cannot be written."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"out={str(path)!r} is no folder: give the name of a new one")
@@ -27,8 +27,10 @@ def check_folder(path: Path) -> None:
         raise ValueError(
             f"out={str(path)!r} holds files and no {RESULTS}: give the name of a new folder"
         )
-    path.mkdir(parents=True, exist_ok=True)
-    check_writable(path / RESULTS)
+    there = path.resolve() if path.is_dir() else path.resolve().parent
+    if not there.is_dir():
+        raise ValueError(f"out={str(path)!r}: there is no folder {there}")
+    check_writable(there / RESULTS)
 
 
 def write_folder(
@@ -41,13 +43,13 @@ def write_folder(
 
     `results.json` comes last: where it is, the others belong to it.
     """
+    path.mkdir(exist_ok=True)
     (path / RESULTS).unlink(missing_ok=True)
     model.save(path / MODEL)
     table = path / f"predictions.{'parquet' if _has_pyarrow() else 'csv'}"
     with atomic_write(table) as part:
         (_write_parquet if table.suffix == ".parquet" else _write_csv)(part, predictions)
-    if importlib.util.find_spec("xclf.report.page") is not None:
-        importlib.import_module("xclf.report.page").write_page(dict(results), path / PAGE)
+    write_page(dict(results), path / PAGE)
     with atomic_write(path / RESULTS) as part:
         part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [path / PAGE, path / RESULTS, path / MODEL, table]

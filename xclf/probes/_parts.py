@@ -42,6 +42,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def label(self) -> str:
+        """The name of one of several test sets, or where the rows come from."""
+        return self.source if self.name == self.role else self.name
+
 
 @dataclass(frozen=True)
 class Sources:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from xclf._warnings import warn_caller
-from xclf.estimators import BaseClassifier
+from xclf.estimators import BaseClassifier, checkpoint_of, parameters_as_text
 from xclf.probes._feature_set import Outcome, Settings, probe_features
 from xclf.probes._few_shot import FewShot, check_draws
 from xclf.probes._measure import prediction_chunks
@@ -86,7 +86,8 @@ def probe(
     verbose : int, default=0
         1 shows the stages on standard error, with the time that each has left.
     **parameters
-        Of the estimator: standardize, fit_intercept, tol, max_iter, device, max_memory, ...
+        Of the estimator: standardize, fit_intercept, tol, max_iter, device, max_memory, ... With a
+        `Checkpoint` among `callbacks` a probe that was killed goes on from there.
 
     Returns
     -------
@@ -166,7 +167,7 @@ def run_probe(
     if folder is not None:
         check_folder(folder)
     job = _Job(settings, sets, Stages(console))
-    with _one_warning():
+    with _one_warning(), _checkpointed(settings):
         result = job.run()
     if folder is not None:
         job.write(folder, result)
@@ -247,6 +248,26 @@ class _Job:
         results |= times_and_memory(self.stages.times)
         results["interrupted"] = self.interrupted
         return ProbeResult(self.best.model, results, self.interrupted)
+
+
+def _checkpointed(settings: Settings) -> AbstractContextManager[Any]:
+    """The probe as a stage of the checkpoint that its estimator has among its callbacks.
+
+    Its fits are stages inside this one, which know their rows and labels themselves.
+    """
+    plan = settings.plan
+    checkpoint = checkpoint_of(plan.estimator.callbacks)
+    if checkpoint is None:
+        return nullcontext()
+    facts = {
+        "estimator": type(plan.estimator).__name__,
+        **parameters_as_text(plan.estimator),
+        "protocol": plan.protocol.name,
+        "grid": f"{plan.protocol.parameter} {plan.protocol.values}",
+        "draws": repr(settings.draws),
+        **{name: getattr(settings, name) for name in ("folds", "metric", "normalize", "seed")},
+    }
+    return checkpoint.stage("probe", facts)
 
 
 def _check(val: Any, folds: Any, metric: str) -> None:

@@ -19,15 +19,15 @@ class ProbeResult:
     model : estimator
         The probe itself, fitted: `model.predict`, `model.save`.
     accuracy : float
-        Of the first test rows; without test rows of the validation rows, by the model of the
-        search, and with neither the score of the search.
+        Of the (first) test rows; without them of the validation rows, by the model of the search,
+        and with neither the score of the search.
     chosen : float
         The value of the grid that was best.
     protocol : str
         Name of the protocol, or "grid".
     metrics : list of dict
-        One for each set of rows: test rows first, then validation rows, by the model that has not
-        seen them.
+        One for each set of rows: validation rows, by the model that has not seen them, then the
+        test rows.
     search, few_shot, layers, tasks : dict, list or None
         Sections of `results.json`.
     interrupted : bool
@@ -56,7 +56,8 @@ class ProbeResult:
         self.tasks = results.get("tasks")
         point = self.search["points"][self.search["chosen"]]
         self.chosen = point["value"]
-        self.accuracy = self.metrics[0]["accuracy"] if self.metrics else point["score"]
+        rows = [row for row in self.metrics if row["data"] != "validation"] or self.metrics
+        self.accuracy = rows[0]["accuracy"] if rows else point["score"]
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of everything as plain numbers, strings, lists and dicts: JSON."""

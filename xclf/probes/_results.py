@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xclf.estimators import BaseClassifier, uses_full_batches
+from xclf.estimators import uses_full_batches
 from xclf.probes._feature_set import Outcome, Settings
 from xclf.probes._measure import measured, names_of
-from xclf.probes._parts import Part
-from xclf.report.run import fingerprint, peak_memory, run_facts
+from xclf.report.results import data_facts, history_facts, model_facts, template_facts
+from xclf.report.run import peak_memory, run_facts
 
 
 def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -24,16 +24,20 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     results |= {
         "data": _data(outcome),
         "class_names": names,
-        "model": _model(model),
+        "model": model_facts(model) | {"full_batch": uses_full_batches(model)},
         "protocol": {"name": protocol.name, "text": protocol.text, "source": protocol.source},
         "search": _search(settings, outcome),
-        "history": _history(model),
+        "history": history_facts(model),
     }
     sections = [measured(model, part, names) for part in tests]
     if outcome.val is not None:  # by the model that has not seen them
         sections.append(measured(outcome.search.best, outcome.val, names))
-    results["metrics"] = [section.pop("metrics") for section in sections]
+    rows = [section.pop("metrics") for section in sections]
+    results["metrics"] = rows[len(tests) :] + rows[: len(tests)]
     results |= sections[0] if sections else {}
+    if (shape := outcome.train.image_shape) is not None and shape[2] in (1, 3):
+        channel_first = outcome.train.pixel_layout == "channel_first"
+        results["templates"] = template_facts(model, shape, channel_first)
     return {name: plain(section) for name, section in results.items()}
 
 
@@ -63,34 +67,11 @@ def _title(outcome: Outcome) -> str:
 
 def _data(outcome: Outcome) -> list[dict[str, Any]]:
     train = outcome.train
-    parts: list[tuple[Part, int]] = [(train, len(outcome.rows))]
-    parts += [(part, len(part)) for part in (outcome.val, *outcome.tests) if part is not None]
-    return [
-        {
-            "role": part.role,
-            "name": part.source,
-            "rows": rows,
-            "features": int(part.X.shape[1]),
-            "dtype": str(part.X.dtype),
-            "classes": len(np.unique(part.y)),
-            "fingerprint": fingerprint(part.X, part.y),
-        }
-        for part, rows in parts
+    parts = [part for part in (train, outcome.val, *outcome.tests) if part is not None]
+    facts = [
+        data_facts(part.role, part.label, part.X, part.y, len(np.unique(part.y))) for part in parts
     ]
-
-
-def _model(model: BaseClassifier) -> dict[str, Any]:
-    parameters = model.get_params(deep=False)
-    parameters.pop("callbacks")
-    return {
-        "estimator": type(model).__name__,
-        "parameters": parameters,
-        "full_batch": uses_full_batches(model),
-        "converged": model.converged_,
-        "iterations": model.n_iter_,
-        "objective": model.objective_,
-        "dual_gap": getattr(model, "dual_gap_", None),
-    }
+    return [facts[0] | {"rows": len(outcome.rows)}, *facts[1:]]
 
 
 def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -113,16 +94,4 @@ def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
             for k, value in enumerate(protocol.values)
         ],
         "chosen": found.chosen,
-    }
-
-
-def _history(model: BaseClassifier) -> dict[str, Any]:
-    objective = model.history_["loss"]
-    accuracy = model.history_["val_accuracy"]
-    known = any(not math.isnan(value) for value in accuracy)
-    return {
-        "iteration": list(range(1, len(objective) + 1)),
-        "objective": objective,
-        "train_accuracy": None,
-        "validation_accuracy": accuracy if known else None,
     }
