@@ -114,7 +114,8 @@ def probe(
     console = out(json=json)
     grids = {"C": c, "reg": reg, "learning_rate": learning_rate}
     options: dict[str, Any] = {
-        name: None if text is None else parse_values(name, text) for name, text in grids.items()
+        name: None if text is None else parse_values(name.lower(), text)
+        for name, text in grids.items()
     }
     options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}

@@ -1,0 +1,105 @@
+"""xclf probe: files in, a folder and tables out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from probe_cases import GRID, TEST, TRAIN, VAL
+
+import xclf
+
+GIVEN = ("--c", "1e-3:10:3")
+
+
+@pytest.fixture
+def files(shell):
+    for name, (x, y) in {"train": TRAIN, "val": VAL, "test": TEST}.items():
+        np.save(shell.home / f"{name}.npy", x)
+        np.save(shell.home / f"{name}-y.npy", y)
+    for number, columns in enumerate((2, 5)):
+        np.save(shell.home / f"layer-{number}.npy", TRAIN[0][:, :columns])
+    return shell
+
+
+def test_three_files_and_a_page(files):
+    given = ["train.npy,train-y.npy", "--val", "val.npy,val-y.npy", "--test", "test.npy,test-y.npy"]
+    text = files.good("probe", *given, *GIVEN, "--shots", "1,4", "--tries", "2", "--out", "out")
+    want = xclf.probe(TRAIN, VAL, TEST, C=GRID, shots=[1, 4], tries=2)
+    assert f"{want.accuracy:.4f}" in text
+    assert "wrote out: report.html" in text
+    assert "95 % interval" in text
+    results = json.loads((files.home / "out" / "results.json").read_text())
+    assert results["few_shot"] == want.few_shot
+    assert results["search"] == want.search
+    assert (files.home / "out" / "report.html").is_file()
+
+
+def test_json_and_progress(files):
+    found = files("probe", "train.npy,train-y.npy", *GIVEN, "--json")
+    assert found.status == 0
+    results = json.loads(found.out)
+    assert results["kind"] == "probe"
+    assert "search  3/3 fits" in found.err
+    roles = {entry["role"]: entry["rows"] for entry in results["data"]}
+    assert roles == {"train": 108, "validation": 12, "test": 30}
+
+
+def test_layers(files):
+    given = ["layer-0.npy", "layer-1.npy", "--labels", "train-y.npy", "--folds", "3"]
+    text = files.good("probe", *given, *GIVEN)
+    for words in ("feature sets", "layer-0", "layer-1", "3 folds"):
+        assert words in text
+    again = files.good("probe", "layer-*.npy,train-y.npy", "--folds", "3", *GIVEN)
+    assert again.splitlines()[1:-1] == text.splitlines()[1:-1]  # all but title and seconds
+
+
+def test_options_reach_the_fit(files):
+    given = ["train.npy,train-y.npy", "--val", "0.5", "--test", "0", "--reg", "0.1"]
+    options = ["--model", "svm", "--loss", "squared_hinge", "--standardize", "--normalize"]
+    more = ["--no-intercept", "--seed", "3", "--metric", "mean_per_class", "--json"]
+    results = json.loads(files.good("probe", *given, *options, *more))
+    parameters = results["model"]["parameters"]
+    assert results["model"]["estimator"] == "SVMClassifier"
+    assert (parameters["loss"], parameters["reg"]) == ("squared_hinge", 0.1)
+    assert parameters["standardize"] is True
+    assert parameters["fit_intercept"] is False
+    assert parameters["random_state"] == results["seed"] == 3
+    assert results["search"]["metric"] == "mean_per_class"
+    assert {entry["role"] for entry in results["data"]} == {"train", "validation"}
+
+
+def test_a_probe_goes_on(files):
+    given = ["probe", "train.npy,train-y.npy", *GIVEN, "--out", "out", "--resume"]
+    first = files.good(*given)
+    assert not (files.home / "out.checkpoint").exists()  # all is done
+    assert files.good(*given).splitlines()[:-2] == first.splitlines()[:-2]
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["--protocol", "dino"], "protocol must be one of dinov2, simclr"),
+        (["--c", "a"], "--c must be LOW:HIGH:COUNT"),
+        (["--c", "1", "--reg", "1"], "give one of C, reg, learning_rate"),
+        (["--shots", "1.5"], "--shots must be whole numbers"),
+        (["--shots", "60"], "60 shots needs 60 rows of every class"),
+        (["--val", "1.5"], "--val must be DATA, or a share in [0, 1)"),
+        (["--val", "nothing.npy"], "nothing.npy: no such file"),
+        (["--test", "layer-0.npy,train-y.npy"], "test has 2 features a row, train 5"),
+        (["--labels", "train-y.npy"], "--labels is for rows in a .npy file of their own"),
+        (["--metric", "f1"], "metric must be one of accuracy, mean_per_class"),
+        (["--hidden", "5"], "--hidden is for --model two-layer only"),
+        (["--out", "train.npy"], "is no folder"),
+        (["--out", "."], "holds files and no results.json"),
+    ],
+)
+def test_errors(files, given, words):
+    before = sorted(path.name for path in files.home.iterdir())
+    assert words in files.fails("probe", "train.npy,train-y.npy", *given)
+    assert sorted(path.name for path in files.home.iterdir()) == before
+
+
+def test_rows_without_labels(files):
+    assert "labels" in files.fails("probe", "train.npy", *GIVEN)
