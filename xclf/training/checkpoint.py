@@ -129,12 +129,11 @@ class Checkpoint:
         if self._depth == 0:
             self._open()
         record = self._enter(kind, facts or {})
-        place, stage = self._cursor, Stage(self, record)
+        place, failed, ended = self._cursor, record.failed, False
         self._depth += 1
-        self._unrecorded = record.failed
-        ended = False
+        self._unrecorded = failed
         try:
-            yield stage
+            yield Stage() if failed else Stage(self, record)
             ended = True
         except Exception:
             record.failed = True  # and so it will again
@@ -142,7 +141,7 @@ class Checkpoint:
         finally:
             self._unrecorded = False
             self._depth -= 1
-            if not ended:
+            if not ended and not failed:
                 self._leave(place)
             if self._depth == 0:
                 if ended and self._changed:
@@ -256,7 +255,7 @@ def _packed(tree: Any) -> tuple[Any, list[np.ndarray]]:
 
 def _differences(record: _Record, kind: str, facts: dict[str, Any]) -> str:
     if record.kind != kind:
-        return f"of a {record.kind}, this is a {kind}"
+        return f"{record.kind!r} comes here, not {kind!r}"
     names = [n for n in record.facts | facts if record.facts.get(n) != facts.get(n)]
     texts = []
     for name in names:
