@@ -9,32 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from process_cases import COMMAND, ENVIRONMENT
+from process_cases import ENVIRONMENT, ended, start
 
 import xclf
 
 LONG = ["train", "digits", "--device=cpu", "--model=two-layer", "--max-iter=1000000", "--tol=0"]
 LONG += ["--n-iter-no-change=1000000"]
-
-
-def start(home: Path, *arguments: str, **options) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = ENVIRONMENT | options.pop("environment", {})
-    return subprocess.Popen(
-        [*COMMAND, *arguments], cwd=home, env=environment, text=True, **{**pipes, **options}
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """(status, standard output, standard error); no process outlives the test."""
-    try:
-        out, err = process.communicate(timeout=60)
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    assert "Traceback" not in err + (out or "")
-    return process.returncode, out, err
 
 
 def test_train_then_check_in_a_process_of_their_own(tmp_path):
