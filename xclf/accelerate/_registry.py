@@ -25,6 +25,7 @@ class Request:
     x : the rows, as `Rows.x`;  dtype : in which they are computed
     steps : minibatch steps in all, 0 for a full-batch fit
     bounded : whether the user has bounded the fit's memory
+    label_sets : whether heads have labels of their own
     """
 
     x: Array
@@ -35,6 +36,7 @@ class Request:
     rule: Rule | None = None
     steps: int = 0
     bounded: bool = False
+    label_sets: bool = False
 
 
 class Accelerated(NamedTuple):

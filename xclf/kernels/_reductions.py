@@ -108,9 +108,9 @@ def plain(value: Any) -> Any:
 
 
 def one_hot(xp: Namespace, labels: Array, n_classes: int) -> Array:
-    """(C, N) boolean: True at the true class of each row. labels (N,) integer."""
+    """(*heads, C, N) boolean: True at the true class of each row. labels (*heads, N) integer."""
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))
-    return classes[:, None] == labels[None, :]
+    return classes[:, None] == labels[..., None, :]
 
 
 def sum_classes(xp: Namespace, values: Array, axis: int) -> Array:

@@ -10,7 +10,7 @@ from xclf.objectives._proximal_sums import Move, ProximalSums
 from xclf.objectives._row_sums import RowSums
 from xclf.objectives._softmax import Softmax
 from xclf.objectives._squared_hinge import SquaredHinge
-from xclf.objectives._true_class import class_flows, pair_laplacian, true_mask
+from xclf.objectives._true_class import class_flows, pair_laplacian, true_index, true_mask
 
 __all__ = [
     "FORMULAS",
@@ -34,5 +34,6 @@ __all__ = [
     "loss_named",
     "loss_parameters",
     "pair_laplacian",
+    "true_index",
     "true_mask",
 ]

@@ -11,8 +11,8 @@ from xclf._array_api import Array, to_host
 
 class RowChunk(Protocol):
     """Rows as an objective reads them: x (n, D), and raw, the same in the dtype that it is kept in;
-    labels, a mask (C, n) or integers (n,); weights (n,), (K, n) or None. Labels and weights are as
-    the kernels take them with class axis -2."""
+    labels, a mask (C, n), or integers (n,) or (K, n); weights (n,), (K, n) or None. Labels and
+    weights are as the kernels take them with class axis -2."""
 
     @property
     def x(self) -> Array: ...

@@ -8,9 +8,17 @@ from xclf.objectives._loss import RowChunk
 
 
 def true_mask(labels: Array, n_classes: int) -> Array:
-    """The boolean mask (C, n) of labels that may be integers (n,)."""
+    """The boolean mask (C, n), or (K, C, n), of labels as the rows of a chunk have them."""
     xp = namespace(labels)
     return labels if xp.isdtype(labels.dtype, "bool") else one_hot(xp, labels, n_classes)
+
+
+def true_index(labels: Array) -> Array:
+    """Integers (n,), or (K, n), of labels as the rows of a chunk have them."""
+    xp = namespace(labels)
+    if not xp.isdtype(labels.dtype, "bool"):
+        return labels
+    return xp.argmax(xp.astype(labels, xp.uint8), axis=-2)
 
 
 def class_flows(values: Array, labels: Array) -> Array:

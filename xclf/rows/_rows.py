@@ -45,17 +45,24 @@ _RUNS = 16
 
 @dataclass
 class Chunk:
-    """Some rows: raw (n, D), labels, weights (n,) or (K, n) or None.
+    """Some rows: raw (n, D), weights (n,) or (K, n) or None, and labels.
 
     raw : in the dtype of X, until `x` is read
-    labels : mask (C, n) or integers (n,), as the kernels take them with class axis -2
+    label_sets, tasks : as `Rows` has labels and tasks
     """
 
     raw: Array
-    labels: Array
+    label_sets: Array
     weights: Array | None
     where: slice
     dtype: Any
+    tasks: Array | None = None
+
+    @cached_property
+    def labels(self) -> Array:
+        """Mask (C, n), integers (n,) or, of several label sets, integers (K, n): as the kernels
+        take them with class axis -2."""
+        return _of_heads(self.label_sets, self.tasks)
 
     @property
     def x(self) -> Array:
@@ -71,11 +78,12 @@ class Rows:
 
     x : (N, D), any real dtype, converted to `dtype` one chunk at a time; or `Streamed` from host
         memory. Labels and weights are on the device of x.
-    labels : (C, N) boolean or (N,) integer
+    labels : (C, N) boolean or (N,) integer; of T label sets (T, N) integer
     weights : None, (N,), or (G, N), in `dtype`
     dtype : float32 or float64 of the namespace, in which the products run
     heads : (K,) integers: head k has weights[heads[k]], so that heads with equal weights, such as
         all candidates of a fold, share memory; None with (G, N) weights: head k has weights[k]
+    tasks : (K,) integers: head k has labels[tasks[k]], of several label sets; None for one
     budget : the memory that a fit may take, one object for all its rows
     precision : of products in float32, if lower than that
     """
@@ -85,6 +93,7 @@ class Rows:
     weights: Array | None
     dtype: Any
     heads: Array | None = None
+    tasks: Array | None = None
     budget: MemoryBudget = field(default_factory=MemoryBudget)
     precision: str | None = None
 
@@ -110,7 +119,8 @@ class Rows:
         labels, weights = self._beside(where)
         if not isinstance(where, slice):
             where = slice(0, 0)
-        return Chunk(x, labels, self._of_heads(weights), where, self.dtype)
+        weights = _of_heads(weights, self.heads)
+        return Chunk(x, labels, weights, where, self.dtype, self.tasks)
 
     def _beside(self, where: slice | Array) -> tuple[Array, Array | None]:
         """Labels and weights of the rows in a slice, or numbered by integers on their device."""
@@ -131,8 +141,10 @@ class Rows:
             return []
         shards = []
         for k, (where, x) in enumerate(self.x.shards):
-            labels, weights, heads = copy_to_shard((*self._beside(where), self.heads), x, k)
-            shards.append(replace(self, x=x, labels=labels, weights=weights, heads=heads))
+            held = (*self._beside(where), self.heads, self.tasks)
+            names = ("labels", "weights", "heads", "tasks")
+            copies = dict(zip(names, copy_to_shard(held, x, k), strict=True))
+            shards.append(replace(self, x=x, **copies))
         return shards
 
     def _apply(self, change: Callable[[Rows], Rows]) -> Rows:
@@ -197,16 +209,16 @@ class Rows:
 
     def take_heads(self, kept: np.ndarray) -> Rows:
         """The same rows for the heads numbered by host integers."""
-        if self.weights is None or self.weights.ndim == 1:
-            return self
+        names = ["tasks"] if self.tasks is not None else []
+        if self.weights is not None and self.weights.ndim > 1:
+            names.append("weights" if self.heads is None else "heads")
 
         def take(rows: Rows) -> Rows:
             index, xp = from_host(kept, rows.x), namespace(rows.x)
-            if rows.heads is None:
-                return replace(rows, weights=xp.take(rows.weights, index, axis=0))
-            return replace(rows, heads=xp.take(rows.heads, index, axis=0))
+            own = {name: xp.take(getattr(rows, name), index, axis=0) for name in names}
+            return replace(rows, **own)
 
-        return self._apply(take)
+        return self._apply(take) if names else self
 
     def widened(self, dtype: Any) -> Rows:
         """The same rows, whose products run in `dtype`."""
@@ -223,16 +235,18 @@ class Rows:
         xp, wide = namespace(self.x), accumulator(namespace(self.x), device(self.x))
         if self.weights is None:
             return xp.asarray(float(len(self)), dtype=wide, device=device(self.x))
-        return self._of_heads(xp.sum(self.weights, axis=-1, dtype=wide))
-
-    def _of_heads(self, weights: Array | None) -> Array | None:
-        if weights is None or self.heads is None:
-            return weights
-        return namespace(weights).take(weights, self.heads, axis=0)
+        return _of_heads(xp.sum(self.weights, axis=-1, dtype=wide), self.heads)
 
     def chunk_rows(self, width: int) -> int:
         """Rows of a chunk for a model whose widest layer has `width` outputs, heads included."""
         return _chunk_rows(self.x, self.dtype, width, self.budget)
+
+
+def _of_heads(values: Any, which: Array | None) -> Any:
+    """values[which[k]] for each head k; `values` as they are if nothing says which."""
+    if values is None or which is None:
+        return values
+    return namespace(values).take(values, which, axis=0)
 
 
 def bytes_per_row(x: Array, dtype: Any, width: int) -> int:

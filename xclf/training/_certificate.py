@@ -213,4 +213,6 @@ def _by_class(values: Array, labels: Array) -> Array:
     xp = namespace(values)
     if xp.isdtype(labels.dtype, "bool"):
         return xp.matmul(values, xp.astype(labels, values.dtype))
-    return xp.take(values, labels, axis=-1)
+    if labels.ndim == 1:
+        return xp.take(values, labels, axis=-1)
+    return xp.take_along_axis(values, labels[:, None, :], axis=-1)

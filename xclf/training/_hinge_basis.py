@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,9 +38,12 @@ class Basis:
         left, size, axes = _svd(root * u)
         kept = size > _RANK * size.max(initial=0.0)
         axes = axes[:, kept]
-        mask = labels[:, None] == np.arange(classes)
         t = left[:, kept] * size[kept] / root
-        return cls(t, axes, labels, share, size[kept] ** 2, mask, bias)
+        return cls(t, axes, labels, share, size[kept] ** 2, _mask(labels, classes), bias)
+
+    def labelled(self, labels: np.ndarray, classes: int) -> Basis:
+        """The same rows with other labels."""
+        return replace(self, labels=labels, mask=_mask(labels, classes))
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -55,6 +58,10 @@ class Basis:
     def gathered(self, a: np.ndarray) -> np.ndarray:
         """The gradient in the scores, from numbers a (n, C) of the pairs: 0 for the true class."""
         return np.where(self.mask, -a.sum(axis=1, keepdims=True), a)
+
+
+def _mask(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.asarray(labels[:, None] == np.arange(classes))
 
 
 class PairEquations:

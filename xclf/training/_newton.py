@@ -26,7 +26,7 @@ import scipy.linalg
 
 from xclf._array_api import namespace, to_host
 from xclf.kernels import cross_entropy
-from xclf.objectives import Softmax, true_mask
+from xclf.objectives import Softmax, true_index
 from xclf.training.problem import Problem
 
 #: Parameters, entries of X and multiply-adds of a Hessian, up to which it is worth its time.
@@ -271,7 +271,7 @@ def factor_of(matrix: np.ndarray) -> tuple[np.ndarray | None, float]:
 
 
 def on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x (n, D), labels (n,), weights (n,)) of the rows that have weight, as they are."""
+    """(x (n, D), labels (n,), weights (n,)) of a head's rows that have weight, as they are."""
     rows, classes = problem.rows, problem.objective.network.widths[-1]
     parts: list[tuple[np.ndarray, ...]] = []
     for chunk in rows.chunks(rows.chunk_rows(classes)):
@@ -281,7 +281,7 @@ def on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights = np.asarray(weights, dtype=float).reshape(-1)
         kept = weights > 0.0
         x = np.array(to_host(chunk.x), dtype=float)
-        labels = to_host(true_mask(chunk.labels, classes)).argmax(axis=0)
+        labels = to_host(true_index(chunk.labels)).reshape(-1)
         parts.append((x[kept], labels[kept], weights[kept]))
     x, y, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
     return x, y, weights

@@ -65,7 +65,7 @@ class FitSpec:
 
     heads : K;  network, loss, reg : the objective; parameters of the loss and reg are numbers, or
         (K,)
-    rows : X, labels, and weights (N,), or (K, N)
+    rows : X, labels, weights; heads may have label sets and weights of their own, see `Rows`
     solver, tol, max_iter : the method, its tolerance, and its most iterations
     plan : of a minibatch solver, whose learning rate and rule may hold (K, 1)
     train, validation : of a minibatch solver, host numbers of the rows to train on (None: all) and
@@ -109,6 +109,7 @@ class FitSpec:
             rule=None if self.plan is None else self.plan.rule,
             steps=steps,
             bounded=self.rows.budget.size is not None,
+            label_sets=self.rows.tasks is not None,
         )
 
 

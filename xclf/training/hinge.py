@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
-from xclf.objectives import Layer, SquaredHinge
+from xclf.objectives import Layer, SquaredHinge, true_index
 from xclf.training._hinge_basis import Basis
 from xclf.training._hinge_newton import HingeNewton
 from xclf.training._newton import on_host
@@ -125,11 +125,9 @@ def _without_spare_rows(problem: Problem) -> Problem:
     """One row where all rows with weight are of one class: biases alone meet all its margins."""
     rows, weights = problem.rows, problem.rows.weights
     biases = problem.linear and problem.objective.network.bias
-    if not biases or rows.shards or weights is None or weights.ndim != 1:
+    if not biases or rows.shards or weights is None or weights.ndim != 1 or rows.tasks is not None:
         return problem
-    xp, labels, drawn = namespace(weights), rows.labels, weights > 0.0
-    if labels.ndim == 2:
-        labels = xp.argmax(xp.astype(labels, xp.uint8), axis=0)
+    xp, labels, drawn = namespace(weights), true_index(rows.labels), weights > 0.0
     first = xp.argmax(xp.astype(drawn, xp.uint8))
     if bool(xp.any(drawn & (labels != xp.take(labels, first[None])))):
         return problem
@@ -205,7 +203,7 @@ class SmallHinge:
         self.present = np.flatnonzero(there | (not self.bias))
         self.y = np.searchsorted(self.present, y)
         self.basis: Basis = (
-            like.basis
+            like.basis.labelled(self.y, len(self.present))
             if like is not None and self._has_rows_of(like)
             else Basis.of(self.u, self.y, self.share, len(self.present), self.bias)
         )
@@ -222,7 +220,7 @@ class SmallHinge:
 
     def _has_rows_of(self, other: SmallHinge) -> bool:
         """Whether the heads have the same rows with the same weights: folds of one size do not."""
-        pairs = ((self.share, other.share), (self.y, other.y), (self.u, other.u))
+        pairs = ((self.share, other.share), (self.u, other.u))
         return all(np.array_equal(mine, its) for mine, its in pairs)
 
     def run(self, tol: float, max_iter: int, monitor: Monitor, before: int, heads: int) -> str:

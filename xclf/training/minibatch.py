@@ -11,7 +11,7 @@ import numpy as np
 
 from xclf._array_api import Array, accumulator, device, from_host, is_host, namespace, to_host
 from xclf._heads import is_per_head, take_heads
-from xclf.objectives import Objective
+from xclf.objectives import Objective, true_index
 from xclf.optim import State
 from xclf.rows import Rows, blas_width, in_threads
 from xclf.training._precision import at_stored
@@ -284,10 +284,7 @@ def accuracy(objective: Objective, rows: Rows, theta: Array) -> np.ndarray:
     for chunk in rows.chunks(rows.chunk_rows(heads * max(objective.network.widths[1:]))):
         scores, _ = objective.network.forward(theta, chunk.x)
         guess = xp.argmax(scores, axis=-2)
-        labels = chunk.labels
-        if xp.isdtype(labels.dtype, "bool"):
-            labels = xp.argmax(xp.astype(labels, xp.int8), axis=0)
-        hit = xp.astype(guess == labels, rows.dtype)
+        hit = xp.astype(guess == true_index(chunk.labels), rows.dtype)
         right = right + xp.sum(hit, axis=-1, dtype=accumulator(xp, device(rows.x)))
     return np.atleast_1d(to_host(right)).astype(np.float64) / len(rows)
 
@@ -320,6 +317,7 @@ def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
     return (
         int(theta.shape[0]) == 1
         and not any(map(is_per_head, given))
+        and problem.rows.tasks is None
         and (weights is None or weights.ndim == 1)
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclf._array_api import Array, eigh, from_host, namespace, to_host
-from xclf.objectives import Network
+from xclf.objectives import Network, true_index
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, Rows, sum_over_rows
 from xclf.training.problem import column_moments, covariance
@@ -259,20 +259,16 @@ def _fair_stride(rows: Rows, stride: int) -> int:
     """The largest stride up to `stride` whose rows have their share of each class and weight."""
     if stride < 2:
         return stride
-    classes, weighted = _kinds(rows.labels), []
+    index = to_host(true_index(rows.labels))
+    classes, weighted = [index] if rows.tasks is None else list(index), []
     if rows.weights is not None:
         weighted = [line > 0.0 for line in np.atleast_2d(to_host(rows.weights))]
     while stride > 1 and not (
-        _is_fair(classes, stride, _RARE) and all(_is_fair(w, stride, 0) for w in weighted)
+        all(_is_fair(kinds, stride, _RARE) for kinds in classes)
+        and all(_is_fair(kinds, stride, 0) for kinds in weighted)
     ):
         stride -= 1
     return stride
-
-
-def _kinds(labels: Array) -> np.ndarray:
-    """The class of every row, on the host, from integers or from a mask (C, n)."""
-    host = to_host(labels)
-    return host if host.ndim == 1 else np.asarray(host.argmax(axis=0))
 
 
 def _is_fair(kinds: np.ndarray, stride: int, rare: int) -> bool:

@@ -160,10 +160,10 @@ def _sum_classes(values: np.ndarray) -> np.ndarray:
 def _true_places(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(K, n): where the true class of every row is in a flattened (K, C, n) array.
 
-    labels : integers (n,) or a boolean mask (C, n)
+    labels : integers (n,) or (K, n), or a boolean mask (C, n)
     """
     heads, classes, n = shape
-    index = labels.argmax(axis=0) if labels.ndim == 2 else labels
+    index = labels.argmax(axis=0) if labels.dtype == np.bool_ else labels
     return (index * n + np.arange(n)) + (classes * n) * np.arange(heads)[:, None]
 
 

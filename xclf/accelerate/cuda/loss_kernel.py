@@ -269,7 +269,7 @@ def _try_out(kernel: Any, variant: Variant, cupy: Any) -> None:
 
 def accelerate(chosen: Accelerated, request: Request) -> Accelerated:
     """The kernel, for CuPy rows and the losses that it computes."""
-    if not on_cupy(request):
+    if not on_cupy(request) or request.label_sets:
         return chosen
     dtype, classes = np.dtype(request.dtype).name, request.network.widths[-1]
     if Variant.of(dtype, type(request.loss), False, classes) is None:

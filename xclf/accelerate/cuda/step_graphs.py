@@ -184,6 +184,8 @@ def accelerate(chosen: Accelerated, request: Request) -> Accelerated:
     """Graphs of minibatch steps with whatever computes them so far, for rows in the memory of one
     GPU, which nobody has bounded: a graph keeps the memory that it was recorded with."""
     resident = on_cupy(request) and not isinstance(request.x, Streamed)
+    if request.label_sets:  # no graph can hold the gathering that integer labels take
+        return chosen
     if not resident or request.bounded or request.rule is None or request.steps < WORTH:
         return chosen
     return chosen._replace(
