@@ -201,7 +201,7 @@ class SmoothedHinge:
 
     def multipliers(self, theta: Array, head: int) -> Array:
         """(C, N): those of one head at theta (K, P), which its margins give."""
-        rows, one = self.problem.rows, slice(head, head + 1)
+        rows, one = self.problem.rows.take_heads(np.asarray([head])), slice(head, head + 1)
         layers = self.network.prepared(theta[one, :], rows.dtype)
         heads = self._device(np.asarray([head]))
         numbers = self._margin[one], self._smoothing[one]

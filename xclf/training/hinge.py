@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
-from xclf.objectives import Layer, SquaredHinge, true_index
+from xclf.objectives import Layer, SquaredHinge
 from xclf.training._hinge_basis import Basis
 from xclf.training._hinge_newton import HingeNewton
 from xclf.training._newton import on_host
+from xclf.training._one_class import without_spare_rows
 from xclf.training._precision import rounding_bounds, stored, widest
 from xclf.training._settle import CONVERGED, ROUNDING, promise
 from xclf.training._stages import STOPPED, method_stage
@@ -60,7 +62,13 @@ def fit_hinge(
     max_iter : of a small problem the Newton steps of a head, see `is_small`; else as in
         `fit_augmented_lagrangian`
     """
-    problem = _without_spare_rows(problem)
+    options: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "monitor": monitor}
+    return without_spare_rows(partial(_fit_hinge, **options), problem, theta)
+
+
+def _fit_hinge(
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
     if not is_small(problem):
         return fit_augmented_lagrangian(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     results = _by_newton(problem, theta, tol, tol, max_iter, monitor)
@@ -115,23 +123,16 @@ def fit_squared_hinge(
 ) -> list[FitResult]:
     """`fit_hinge` of the squared hinge, which L-BFGS minimises as it is where there are many
     rows."""
-    problem = _without_spare_rows(problem)
+    options: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "monitor": monitor}
+    return without_spare_rows(partial(_fit_squared_hinge, **options), problem, theta)
+
+
+def _fit_squared_hinge(
+    problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
     if not is_small(problem):
         return fit_certified(problem, theta, tol=tol, max_iter=max_iter, monitor=monitor)
     return _by_newton(problem, theta, tol, promise(tol), max_iter, monitor)
-
-
-def _without_spare_rows(problem: Problem) -> Problem:
-    """One row where all rows with weight are of one class: biases alone meet all its margins."""
-    rows, weights = problem.rows, problem.rows.weights
-    biases = problem.linear and problem.objective.network.bias
-    if not biases or rows.shards or weights is None or weights.ndim != 1 or rows.tasks is not None:
-        return problem
-    xp, labels, drawn = namespace(weights), true_index(rows.labels), weights > 0.0
-    first = xp.argmax(xp.astype(drawn, xp.uint8))
-    if bool(xp.any(drawn & (labels != xp.take(labels, first[None])))):
-        return problem
-    return replace(problem, rows=rows.only(np.ravel(to_host(first))))
 
 
 def is_small(problem: Problem) -> bool:

@@ -51,6 +51,7 @@ class FitShape:
     """The properties of a fit that its memory depends on.
 
     weight_vectors : vectors of row weights, 0 without any
+    label_sets : heads share so many sets of labels, one if all have the same
     multipliers : whether the method keeps a number for each class of each row
     widens : whether it also passes over the rows in float64
     batch, held_out : of a minibatch fit, the rows of a batch, and the share of rows that is held
@@ -63,6 +64,7 @@ class FitShape:
     x: Array
     dtype: Any
     weight_vectors: int = 0
+    label_sets: int = 1
     multipliers: bool = False
     widens: bool = False
     batch: int = 0
@@ -89,14 +91,15 @@ class FitShape:
             )
             # A minibatch, or a pass, the last of which is in float64: the buffers of one serve the
             # other.
-            batch = self._row_of_batch(width)
-            each = batch if itemsize == 8 else max(batch, 8 * (2 * widths[0] + 6 * width))
+            batch, labelled = self._row_of_batch(width), self._labels_of(heads)
+            wide = 0 if itemsize == 8 else 8 * (2 * widths[0] + 6 * width)
+            batch, each = batch + labelled, max(batch, wide) + labelled
             passed = workers * min(_ROWS, n_rows) * each
             return needed + max(min(self.batch, n_rows) * batch, passed)
         needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
-        each = bytes_per_row(x, self.dtype, width)
+        each = bytes_per_row(x, self.dtype, width) + self._labels_of(heads)
         if self.multipliers:
             # Multipliers, and again while heads that float32 cannot finish go on in float64, which
             # takes weights along.
@@ -117,7 +120,13 @@ class FitShape:
         return blas_width() if _array_api.is_host(self.x) else 1
 
     def _label(self) -> int:
-        return self.network.widths[-1] if self.network.widths[-1] <= MASK_CLASSES else 8
+        """Bytes for the labels of a row: a mask of few classes, integers of many or of several."""
+        masked = self.label_sets == 1 and self.network.widths[-1] <= MASK_CLASSES
+        return self.network.widths[-1] if masked else 8 * self.label_sets
+
+    def _labels_of(self, heads: int) -> int:
+        """Bytes for a row of a chunk, whose labels are those of each head."""
+        return 0 if self.label_sets == 1 else 2 * 8 * heads
 
     def _beside_rows(self) -> int:
         """Bytes for the labels and weights of all rows."""
@@ -187,6 +196,11 @@ def memory_budget(
 def _itemsize(x: Array) -> int:
     """Bytes of an entry; a dtype of the standard need not have `itemsize`."""
     return int(getattr(x.dtype, "itemsize", 8))
+
+
+def count_label_sets(labels: Array, tasks: Array | None) -> int:
+    """T for label sets (T, N), 1 for labels that all heads have."""
+    return 1 if tasks is None else int(labels.shape[0])
 
 
 def count_weight_vectors(weights: Array | None) -> int:
