@@ -145,10 +145,14 @@ LABELS = {
     "one class": (np.zeros(40), "got one class only: 0.0$"),
     "one name": (np.full(40, "ash"), "got one class only: 'ash'$"),
     "complex": (Y + 1j, "Complex data not supported"),
-    "two columns": (np.stack([Y, Y], axis=1), r"y should be a 1d array|1-D|1d"),
+    "three axes": (np.stack([Y, Y], axis=1)[:, :, None], "dim 3|1d array"),
     "no dimensions": (np.int64(3), r"1d array"),
     "mixed kinds": (np.where(Y == 1, "ash", Y.astype(object)), "one kind|Unknown label type"),
-    "ragged": ([[1], [1, 2]] * 20, "1-D"),
+    "ragged": ([[1], [1, 2]] * 20, "as many labels in every row: row 0 has 1, row 1 has 2"),
+    "a bad column": (np.stack([Y, np.where(Y == 1, np.nan, Y)], axis=1), "column 1 of y contains"),
+    "a column of one class": (np.stack([Y, 0 * Y], axis=1), "column 1 of y must .* class only: 0$"),
+    "a continuous column": (np.stack([Y, Y / 3], axis=1), "column 1 of y: Unknown label type"),
+    "columns too short": (np.stack([Y, Y], axis=1)[:30], "40 rows but column 0 of y has 30 labels"),
 }
 
 
@@ -169,7 +173,7 @@ def test_labels_that_are_none(cls, name, where):
 
 @classes_
 def test_labels_on_a_device_that_are_none(backend, cls):
-    for name in ("continuous", "NaN", "one class", "two columns"):
+    for name in ("continuous", "NaN", "one class", "a column of one class"):
         y, match = LABELS[name]
         with pytest.raises(ValueError, match=match):
             quick(cls).fit(backend.asarray(X), backend.asarray(y))

@@ -18,11 +18,11 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
-from xclf.estimators import heads_at_once, make_head, place_rows
+from xclf.estimators import Targets, _together, heads_at_once, make_heads, place_rows
 from xclf.objectives import LOSSES
 from xclf.optim import SOLVERS
 from xclf.rows import blas_width, in_threads, own_threads
-from xclf.sweep import _scores, _train
+from xclf.sweep import _scores
 
 REGS = {"reg": [1e-4, 1e-2, 1.0]}
 GRID = {"reg": [1e-3, 1e-1], "class_weight": [None, "balanced"]}
@@ -208,7 +208,7 @@ def test_folds_are_standardised_by_their_own_rows(estimator):
 def test_fewer_heads_at_a_time_give_the_same(specs, monkeypatch, estimator):
     want = SweepCV(estimator, GRID, cv=3).fit(X, Y)
     specs.clear()
-    monkeypatch.setattr(_train, "heads_at_once", lambda x, head: 2)
+    monkeypatch.setattr(_together, "heads_at_once", lambda x, head, sets: 2)
     got = SweepCV(estimator, GRID, cv=3).fit(X, Y)
     folds = 3 * 4 // 2
     assert [spec.heads for spec in specs] == [2] * folds + [1]  # and the refit
@@ -265,7 +265,8 @@ def test_the_number_of_heads_follows_from_their_size():
         model = clone(estimator)
         model.n_features_in_ = d
         rows = place_rows(model, np.zeros((n, d)))
-        return heads_at_once(rows, make_head(model, rows, (np.arange(3), np.arange(n) % 3), None))
+        targets = Targets([(np.arange(3), np.arange(n) % 3)])
+        return heads_at_once(rows, make_heads(model, rows, targets, None)[0])
 
     # Numbers of a head, by 8 bytes: 100 in curvature pairs, which have 1 GB in all; without them a
     # dozen vectors, and 13 numbers where the hinge has some for every row and class.
@@ -282,7 +283,7 @@ def test_the_number_of_heads_follows_from_their_size():
 def test_folds_that_fill_a_product_go_one_after_the_other(specs, monkeypatch):
     """On their own rows, where there is memory for a copy, else with weights."""
     want = SweepCV(SOFTMAX, GRID, cv=3, scoring="neg_log_loss").fit(X, Y)
-    monkeypatch.setattr(_train, "_FULL_WIDTH", 12)
+    monkeypatch.setattr(_together, "_FULL_WIDTH", 12)
     for copied, rows in ((True, 60), (False, 90)):
         name = "xclf.estimators._fitting._worth_a_copy"
         monkeypatch.setattr(name, lambda *_, copied=copied: copied)

@@ -95,7 +95,9 @@ def test_passes_see_the_labels_of_each_head(backend, loss, kind, weights):
 
 
 @pairwise(loss=[*LOSSES], kind=["linear", "no bias"], weights=[None, "folds"], small=[True, False])
-def test_full_batch_fits_end_where_single_fits_end(backend, monkeypatch, loss, kind, weights, small):
+def test_full_batch_fits_end_where_single_fits_end(
+    backend, monkeypatch, loss, kind, weights, small
+):
     if not small:  # by L-BFGS, and by the augmented Lagrangian
         monkeypatch.setattr(hinge, "MOST_ROWS", 0)
     network = NETWORKS[kind]

@@ -11,16 +11,21 @@ from xclf.estimators._checkpoints import checkpoint_of, parameters_as_text
 from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
 from xclf.estimators._files import ModelFileError, check_model_path, load
 from xclf.estimators._fitted import fitted_shape, stacked_scores
-from xclf.estimators._fitting import (
-    Head,
-    TooManyHeadsError,
-    fit_heads,
-    heads_at_once,
-    make_head,
+from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
+from xclf.estimators._head import Head, make_heads
+from xclf.estimators._labels import (
+    Targets,
+    check_sample_weight,
+    check_targets,
+    check_y,
+    encode,
+    host_labels,
+    label_columns,
 )
-from xclf.estimators._labels import check_sample_weight, check_y, encode, host_labels
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._settings import check_parameters, uses_full_batches
+from xclf.estimators._tasks import exact_match, join_tasks
+from xclf.estimators._together import fit_together, in_passes
 from xclf.estimators._two_layer import TwoLayerClassifier
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "PlacedRows",
     "SVMClassifier",
     "SoftmaxClassifier",
+    "Targets",
     "TooManyHeadsError",
     "TwoLayerClassifier",
     "check_model_path",
@@ -37,17 +43,23 @@ __all__ = [
     "check_passed",
     "check_same_device",
     "check_sample_weight",
+    "check_targets",
     "check_x",
     "check_y",
     "checkpoint_of",
     "encode",
+    "exact_match",
     "fit_heads",
+    "fit_together",
     "fitted_shape",
     "heads_at_once",
     "host_labels",
     "host_values",
+    "in_passes",
+    "join_tasks",
+    "label_columns",
     "load",
-    "make_head",
+    "make_heads",
     "parameters_as_text",
     "place_rows",
     "shares_rows",

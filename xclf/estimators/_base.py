@@ -15,23 +15,27 @@ from sklearn.utils.metaestimators import available_if
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf._warnings import warn_caller
+from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
-from xclf.estimators._fitting import Head, fit_heads, loss_of, make_head
+from xclf.estimators._fitting import fit_heads
+from xclf.estimators._head import Head, loss_of, make_heads
 from xclf.estimators._labels import (
     check_classes,
     check_sample_weight,
+    check_targets,
     check_y,
-    encode,
     encode_known,
+    label_columns,
     row_weights,
 )
 from xclf.estimators._printer import Printer
 from xclf.estimators._resume import Resume
 from xclf.estimators._settings import check_parameters, resolve_in_parts
+from xclf.estimators._tasks import join_tasks
+from xclf.estimators._together import fit_together
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.training import Callback, FitResult, FitSpec
@@ -99,6 +103,12 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _set_extras(self, result: FitResult) -> None:
         """Set attributes that only this model has."""
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
     # Training.
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -110,8 +120,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             Of any Array API library, or a list or data frame (which count as NumPy); real numbers.
             The fit runs where X is, in float64 for float64 data and float32 for the rest; integers
             are widened a chunk at a time.
-        y : array (N,)
-            Labels, numbers or strings; where X is, or in host memory, of any library.
+        y : array (N,) or (N, T)
+            Labels, numbers or strings; where X is, or in host memory, of any library. With T
+            columns (a data frame's keep their dtypes, lists are rows) T tasks are trained together,
+            and each is what a fit to that column is; columns of 0 and 1 are multi-label indicators.
         sample_weight : array (N,), default=None
             Weights >= 0, where y may be; the data term is their mean.
 
@@ -139,16 +151,18 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         check_parameters(type(self), self.get_params(deep=False))
         placed = place_rows(self, border.check_x(self, X, reset=True))
         with _array_api.on_device(placed.X):
-            labels = encode(check_y(self, placed.X, y))
+            targets = check_targets(self, placed.X, y)
             weights = check_sample_weight(placed.X, sample_weight)
-        head = make_head(self, placed, labels, weights)
-        with _array_api.on_device(placed.X):
-            if self.warm_start:
-                head.start = self._warm_layers(placed.X, head.classes)
-        self.classes_ = head.classes
+        heads = make_heads(self, placed, targets, weights)
+        if self.warm_start:
+            with _array_api.on_device(placed.X):
+                self._go_on(placed.X, heads)
         self._resume = None
-        (result,) = fit_heads(placed, [head])
-        if result.interrupted:
+        with GatheredWarnings(len(heads), "tasks"):
+            results = fit_together(placed, heads)
+        if targets.names is not None:
+            join_tasks(self, [head.model for head in heads], targets.indicators)
+        if any(result.interrupted for result in results):
             raise Interrupted
 
     @available_if(_learns_in_parts)  # type: ignore[untyped-decorator]
@@ -190,6 +204,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
+        if self._task_models is not None or (y is not None and label_columns(y) is not None):
+            raise ValueError(
+                "partial_fit takes labels of one column: train a model for each column of y"
+            )
         settings = resolve_in_parts(self, type(loss_of(self)))
         first = not hasattr(self, "classes_")
         known = check_classes(classes, None if first else self.classes_)
@@ -252,6 +270,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         result = diagnose(head, spec, result)
         network, dtype = spec.network, spec.rows.dtype
         xp = _array_api.namespace(result.theta)
+        self.__dict__.pop("estimators_", None)
+        self.classes_ = head.classes
         self._set_layers(
             [
                 Layer(*(None if a is None else xp.astype(a, dtype, copy=False) for a in layer))
@@ -268,15 +288,21 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         if message is not None and not result.interrupted:
             warn_caller(message, ConvergenceWarning)
 
-    def _warm_layers(self, X: Array, classes: np.ndarray) -> list[Layer] | None:
-        """The fitted layers for these classes: kept ones go on, new ones start at zero."""
+    def _go_on(self, X: Array, heads: list[Head]) -> None:
+        """Let `heads` start from the fitted layers: classes that persist go on, new ones start at
+        zero."""
         if not hasattr(self, "classes_"):
-            return None
-        layers = self._layers()
-        border.check_same_as_model(layers[0].w, X)
-        if fitted_widths(layers)[:-1] != self._widths(len(self.classes_))[:-1]:
-            return None  # other features, or another hidden width: nothing to go on from
-        return [*layers[:-1], _for_classes(layers[-1], self.classes_.tolist(), classes.tolist())]
+            return
+        before = [self] if self._task_models is None else self._task_models
+        if len(before) != len(heads):
+            return
+        for head, fitted in zip(heads, before, strict=True):
+            layers = fitted._layers()
+            border.check_same_as_model(layers[0].w, X)
+            if fitted_widths(layers)[:-1] != head.widths[:-1]:
+                return  # other features, or another hidden width: nothing to go on from
+            old, new = fitted.classes_.tolist(), head.classes.tolist()
+            head.start = [*layers[:-1], _for_classes(layers[-1], old, new)]
 
 
 def _for_classes(layer: Layer, old: list[Any], new: list[Any]) -> Layer:

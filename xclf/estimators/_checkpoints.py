@@ -24,7 +24,7 @@ from xclf.training import (
 )
 
 if TYPE_CHECKING:
-    from xclf.estimators._fitting import Head
+    from xclf.estimators._head import Head
 
 # Parameters that change nothing in a fitted model.
 _WATCHING = ("callbacks", "verbose")

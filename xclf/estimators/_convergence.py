@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from xclf import _array_api
-from xclf.estimators._fitting import Head
+from xclf.estimators._head import Head
 from xclf.training import DIVERGED, FitResult, FitSpec
 
 NO_OPTIMUM = "there is no optimum at finite weights"
@@ -38,8 +38,9 @@ def convergence_warning(head: Head, spec: FitSpec, result: FitResult) -> str | N
         reached += f", gradient {result.grad_norm:.3g}"
     if not math.isnan(result.dual_gap):
         reached += f", at most {result.dual_gap:.3g} above the optimum"
+    where = "" if head.column is None else f" on {head.column}"
     return (
-        f"{type(head.model).__name__} did not converge: {result.reason} ({reached}, tol "
+        f"{type(head.model).__name__} did not converge{where}: {result.reason} ({reached}, tol "
         f"{spec.tol:g}): {_advice(head, spec, result)}"
     )
 

@@ -17,8 +17,9 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators import _border as border
 from xclf.estimators._devices import to_model_device
-from xclf.estimators._labels import host_labels
+from xclf.estimators._labels import host_labels, label_columns
 from xclf.estimators._resume import Resume
+from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
 from xclf.rows import MemoryBudget, map_rows, parse_bytes
@@ -27,9 +28,9 @@ from xclf.rows import MemoryBudget, map_rows, parse_bytes
 class FittedModel:
     """Prediction over raw layers that a subclass keeps as its fitted attributes."""
 
-    classes_: np.ndarray
+    classes_: Any
     n_features_in_: int
-    history_: dict[str, list[float]]
+    history_: Any
     feature_names_in_: np.ndarray
     _index_base: int | None  # of the svmlight file trained on
     _resume: Resume | None = None  # of a model that `partial_fit` trains
@@ -49,23 +50,40 @@ class FittedModel:
     def _array_names(self) -> tuple[str, ...]:
         """Fitted attributes that are arrays, or dicts of arrays, of the model's namespace."""
 
-    def _map_scores(self, X: Any, finish: Callable[[Array], Array]) -> Array:
-        """finish(scores (C, n)) -> (n, ...) for every chunk of rows, put together.
+    def _map_scores(self, X: Any, finish: Callable[[Array], Array]) -> Array | list[Array]:
+        """finish(scores (*heads, C, n)) -> (n, *heads, ...) for every chunk of rows, put together;
+        of several tasks a list of what each comes to.
 
         Only what `finish` keeps outlives a chunk: memory is bounded by the result.
         """
         check_is_fitted(self)
-        X, layers = border.check_x(self, X, reset=False), self._layers()
-        X = to_model_device(X, layers[0].w, self.device)
-        border.check_same_as_model(layers[0].w, X)
-        network = Network(fitted_widths(layers))
-        budget = MemoryBudget(parse_bytes(self.max_memory))
-        with _array_api.on_device(X):
-            theta = network.flatten([(w, b) for w, b in layers])
-            scores = partial(_scores, network, theta, finish)
-            return map_rows(scores, X, theta.dtype, max(network.widths[1:]), budget)
+        X, models = border.check_x(self, X, reset=False), self._task_models
+        if models is None:
+            return _scores_of([self], X, finish, stack=False)
+        alike: dict[Any, list[int]] = {}
+        for number, model in enumerate(models):
+            alike.setdefault(fitted_shape(model), []).append(number)
+        parts: dict[int, Array] = {}
+        for numbers in alike.values():
+            together = _scores_of([models[k] for k in numbers], X, finish, stack=True)
+            parts |= {k: together[:, place, ...] for place, k in enumerate(numbers)}
+        return [parts[k] for k in range(len(models))]
 
-    def decision_function(self, X: Any) -> Array:
+    @property
+    def _task_models(self) -> list[Self] | None:
+        """The fitted models of several tasks; None for labels of one column."""
+        return self.__dict__.get("estimators_")
+
+    def _by_class(self, X: Any, finish: Callable[[Array], Array]) -> Any:
+        """`_map_scores` with an entry for each class; of indicators, (N, T) of the second class."""
+        values = self._map_scores(X, finish)
+        if not isinstance(values, list) or isinstance(self.classes_, list):
+            return values
+        with _array_api.on_device(values[0]):
+            second = [own if own.ndim == 1 else own[:, 1] for own in values]
+            return _array_api.namespace(values[0]).stack(second, axis=1)
+
+    def decision_function(self, X: Any) -> Array | list[Array]:
         """Scores, one per class.
 
         Parameters
@@ -75,9 +93,10 @@ class FittedModel:
 
         Returns
         -------
-        array (N, C), or (N,) with two classes: the second's score minus the first's.
+        array (N, C), or (N,) with two classes: the second's score minus the first's. Of several
+        tasks a list of these; of multi-label indicators an array (N, T).
         """
-        return self._map_scores(X, _decision)
+        return self._by_class(X, _decision)
 
     def predict(self, X: Any) -> Array:
         """The label with the largest score, for every row.
@@ -89,19 +108,28 @@ class FittedModel:
 
         Returns
         -------
-        array (N,), where X is; strings as a NumPy array.
+        array (N,), where X is; strings as a NumPy array. Of several tasks (N, T), of multi-label
+        indicators integers 0 and 1; strings beside numbers are objects.
         """
-        best = self._map_scores(
-            X, lambda scores: _array_api.namespace(scores).argmax(scores, axis=0)
-        )
+        best = self._map_scores(X, _best)
+        if isinstance(best, list):
+            assert self._task_models is not None
+            own = [model.classes_ for model in self._task_models]
+            return labels_of([np.arange(2)] * len(own) if self._indicators else own, best)
         if self.classes_.dtype.kind not in "biuf" or _array_api.is_host(best):
             return self.classes_[_array_api.to_host(best)]
         with _array_api.on_device(best):
-            labels = _array_api.from_host(_common(self.classes_), best)
+            labels = _array_api.from_host(common(self.classes_), best)
             return _array_api.namespace(best).take(labels, best, axis=0)
 
+    @property
+    def _indicators(self) -> bool:
+        """Whether the tasks are the columns of a multi-label indicator."""
+        return self._task_models is not None and not isinstance(self.classes_, list)
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Mean accuracy of `predict(X)` against y, computed on the host.
+        """Mean accuracy of `predict(X)` against y, computed on the host; of several tasks the share
+        of rows of which all labels are right.
 
         Parameters
         ----------
@@ -116,15 +144,27 @@ class FittedModel:
         border.check_passed(self, y=y)
         border.check_same_device(X, y, "y")
         border.check_same_device(X, sample_weight, "sample_weight")
-        labels = host_labels(y)
         weights = None if sample_weight is None else border.host_values(sample_weight)
+        if self._task_models is not None:
+            columns = label_columns(y)
+            if columns is None or len(columns) != len(self._task_models):
+                given = 1 if columns is None else len(columns)
+                raise ValueError(
+                    f"the model has {len(self._task_models)} tasks, y {given} columns of labels"
+                )
+            guess = _array_api.to_host(self.predict(X))
+            return exact_match([labels for _, labels in columns], guess, weights)
+        labels = host_labels(y)
         guess = _array_api.to_host(self.predict(X))
         return float(accuracy_score(labels, guess, sample_weight=weights))
 
     @property
-    def loss_curve_(self) -> list[float]:
-        """The objective after every epoch or iteration: `history_["loss"]`."""
+    def loss_curve_(self) -> Any:
+        """The objective after every epoch or iteration: `history_["loss"]`; a list of several
+        tasks'."""
         check_is_fitted(self)
+        if isinstance(self.history_, list):
+            return [history["loss"] for history in self.history_]
         return self.history_["loss"]
 
     # Moving and keeping.
@@ -144,6 +184,10 @@ class FittedModel:
         check_is_fitted(self)
         target = _array_api.compat_namespace(xp)
         moved = copy.copy(self)
+        if self._task_models is not None:
+            own = [model.to_namespace(xp, device) for model in self._task_models]
+            join_tasks(moved, own, self._indicators)
+            return moved
         moved.history_ = {key: list(values) for key, values in self.history_.items()}
 
         def move(a: Any) -> Any:
@@ -181,15 +225,17 @@ class FittedModel:
 class ProbabilityMixin:
     """Class probabilities of models trained with the softmax loss."""
 
-    _map_scores: Any
+    _by_class: Any
 
-    def predict_log_proba(self, X: Any) -> Array:
-        """Log-probabilities (N, C) of rows X (N, D), exact also close to 0 and 1."""
-        return self._map_scores(X, _log_p)
+    def predict_log_proba(self, X: Any) -> Array | list[Array]:
+        """Log-probabilities (N, C) of rows X (N, D), exact also close to 0 and 1; of several tasks
+        as in `predict_proba`."""
+        return self._by_class(X, _log_p)
 
-    def predict_proba(self, X: Any) -> Array:
-        """Probabilities (N, C) of rows X (N, D): the softmax of the scores."""
-        return self._map_scores(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
+    def predict_proba(self, X: Any) -> Array | list[Array]:
+        """Probabilities (N, C) of rows X (N, D): the softmax of the scores. Of several tasks a list
+        of these; of multi-label indicators (N, T), each label's probability."""
+        return self._by_class(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
 
 
 def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
@@ -200,21 +246,26 @@ def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
 
 def stacked_scores(models: Sequence[FittedModel], X: Any) -> np.ndarray:
     """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
+    X = border.check_x(models[0], X, reset=False)
+    return _array_api.to_host(_scores_of(models, X, _rows_first, stack=True))
+
+
+def _scores_of(
+    models: Sequence[FittedModel], X: Array, finish: Callable[[Array], Array], *, stack: bool
+) -> Array:
+    """`finish` of the scores of models of the same widths, whose axis of heads one model alone has
+    if `stack`."""
     layers = [model._layers() for model in models]
     first = layers[0][0].w
-    X = to_model_device(border.check_x(models[0], X, reset=False), first, models[0].device)
+    X = to_model_device(X, first, models[0].device)
     border.check_same_as_model(first, X)
     network = Network(fitted_widths(layers[0]))
-    xp = _array_api.namespace(first)
     budget = MemoryBudget(parse_bytes(models[0].max_memory))
     with _array_api.on_device(X):
-        theta = xp.stack([network.flatten([(w, b) for w, b in some]) for some in layers])
-
-        def finish(x: Array) -> Array:
-            return xp.permute_dims(network.forward(theta, x)[0], (2, 0, 1))
-
-        width = len(models) * max(network.widths[1:])
-        return _array_api.to_host(map_rows(finish, X, theta.dtype, width, budget))
+        thetas = [network.flatten([(w, b) for w, b in own]) for own in layers]
+        theta = _array_api.namespace(first).stack(thetas) if stack else thetas[0]
+        scores = partial(_scores, network, theta, finish)
+        return map_rows(scores, X, theta.dtype, len(models) * max(network.widths[1:]), budget)
 
 
 def _scores(network: Network, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:
@@ -226,20 +277,20 @@ def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
     return (int(layers[0].w.shape[1]), *(int(layer.w.shape[0]) for layer in layers))
 
 
+def _rows_first(values: Array) -> Array:
+    """(*heads, C, n) as (n, *heads, C)."""
+    axes = (values.ndim - 1, *range(values.ndim - 1))
+    return _array_api.namespace(values).permute_dims(values, axes)
+
+
+def _best(scores: Array) -> Array:
+    return _rows_first(_array_api.namespace(scores).argmax(scores, axis=-2))
+
+
 def _decision(scores: Array) -> Array:
-    if scores.shape[0] == 2:
-        return scores[1, :] - scores[0, :]
-    return _array_api.namespace(scores).matrix_transpose(scores)
+    two = scores.shape[-2] == 2
+    return _rows_first(scores[..., 1, :] - scores[..., 0, :] if two else scores)
 
 
 def _log_p(scores: Array) -> Array:
-    return _array_api.namespace(scores).matrix_transpose(log_softmax(scores, axis=0))
-
-
-def _common(labels: np.ndarray) -> np.ndarray:
-    """Numeric labels in a dtype that every library has: native, signed, no half or long floats."""
-    if labels.dtype.kind == "u":
-        return labels.astype(np.int64)
-    if labels.dtype.kind == "f" and labels.dtype.itemsize not in (4, 8):
-        return labels.astype(np.float64)
-    return _array_api.native(labels)
+    return _rows_first(log_softmax(scores, axis=-2))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -16,18 +16,16 @@ from xclf._array_api import Array
 from xclf._heads import is_per_head, per_head
 from xclf.estimators._checkpoints import checkpoint_of, ended, finish, fit_stage
 from xclf.estimators._devices import PlacedRows
-from xclf.estimators._labels import mean_one, row_weights
+from xclf.estimators._head import Head
 from xclf.estimators._rates import learning_rates
-from xclf.estimators._settings import Settings, resolve
 from xclf.kernels import one_hot
-from xclf.objectives import Layer, Loss, Network, loss_named, loss_parameters
+from xclf.objectives import Layer, Network, loss_named
 from xclf.optim import State
 from xclf.rows import MASK_CLASSES, MemoryBudget, Rows, parse_bytes, product_precision
 from xclf.training import (
     Callback,
     Event,
     FitResult,
-    FitShape,
     FitSpec,
     MinibatchPlan,
     Monitor,
@@ -35,84 +33,9 @@ from xclf.training import (
     empty_history,
     fit,
     memory_budget,
-    method_of,
     subset,
 )
-from xclf.training.memory import TOGETHER, count_weight_vectors
-
-if TYPE_CHECKING:
-    from xclf.estimators._base import BaseClassifier
-
-
-@dataclass(eq=False)
-class Head:
-    """One model that is to be fitted, checked, with what it is trained on.
-
-    loss : the model's, with its parameters bound
-    classes, index : the sorted distinct labels, and the index of each training row's among them
-    train : host numbers of the training rows in X, or None for all of them
-    weights : host float64 (N,) for all rows of X, 0 for those that are not trained on; None for 1
-    weight_key : equal for heads with equal weights
-    start : raw layers to go on from, or None
-    """
-
-    model: BaseClassifier
-    settings: Settings
-    loss: Loss
-    classes: np.ndarray
-    index: np.ndarray
-    train: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    weight_key: Hashable = None
-    start: list[Layer] | None = None
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Layer widths from features to classes."""
-        return self.model._widths(len(self.classes))
-
-    @property
-    def full_batch(self) -> bool:
-        return self.settings.solver.full_batch
-
-    def shape(self, network: Network, x: Array, dtype: Any, weight_vectors: int) -> FitShape:
-        """The fit as memory planning sees it."""
-        settings = self.settings
-        return FitShape(
-            network,
-            x,
-            dtype,
-            weight_vectors,
-            multipliers=self.full_batch and method_of(self.loss).multipliers,
-            widens=self.full_batch and method_of(self.loss).widens,
-            batch=0 if self.full_batch else settings.batch_size,
-            held_out=settings.validation_fraction or 0.0,
-            drawn=None if self.train is None else len(self.train),
-            standardize=bool(self.model.standardize),
-        )
-
-
-def loss_of(model: BaseClassifier) -> Loss:
-    """The loss of a model with its parameters, those that the model has, bound."""
-    names = loss_parameters(model._loss_name)
-    own = {name: float(getattr(model, name)) for name in names if hasattr(model, name)}
-    return loss_named(model._loss_name, **own)
-
-
-def make_head(
-    model: BaseClassifier,
-    placed: PlacedRows,
-    labels: tuple[np.ndarray, np.ndarray],
-    sample_weight: np.ndarray | None,
-) -> Head:
-    """A model that is to be fitted to rows whose (classes, index) are `labels`."""
-    loss, (classes, index) = loss_of(model), labels
-    single = placed.dtype == _array_api.namespace(placed.X).float32
-    settings = resolve(model, auto=model._auto_solver, loss=type(loss), single=single)
-    weights = row_weights(index, classes, model.class_weight, sample_weight)
-    if weights is not None:
-        weights = mean_one(weights)
-    return Head(model, settings, loss, classes, index, weights=weights)
+from xclf.training.memory import TOGETHER, count_label_sets, count_weight_vectors
 
 
 def fit_heads(
@@ -127,8 +50,9 @@ def fit_heads(
 ) -> list[FitResult]:
     """Train the models of `heads` together and put the results into them.
 
-    They may differ by what is per head: reg, parameters of the loss and of the update rule, weights
-    and rate; minibatch heads have the same training rows and random state.
+    They may differ by what is per head: reg, parameters of the loss and of the update rule, labels
+    (of the same number of classes), weights and rate; minibatch heads have the same training rows
+    and random state. `in_passes` makes out which heads these are.
 
     callbacks : beside the first model's own;  rng, state, history : of a fit that goes on
     one_epoch : a single pass over the rows as they are, as `partial_fit` makes
@@ -159,7 +83,7 @@ def fit_heads(
         spec = _spec(network, heads, rows, rng, one_epoch)
         results = ended(stage, X, monitor, rng)
         if results is None:
-            start = partial(_theta, network, first, inits, rows)
+            start = partial(_theta, network, heads, inits, rows)
             results = fit(spec, start, monitor, rng, state=state)
             finish(stage, results, monitor, rng)
         for head, result in zip(heads, results, strict=True):
@@ -171,11 +95,14 @@ class TooManyHeadsError(ValueError):
     """Several heads do not fit into the memory that they may take; fewer may."""
 
 
-def heads_at_once(placed: PlacedRows, head: Head) -> int:
+def heads_at_once(placed: PlacedRows, head: Head, label_sets: int = 1) -> int:
     """Heads like `head` that can be trained together within the memory that they may take; one at
-    least."""
+    least.
+
+    label_sets : among which the labels of the heads are
+    """
     network = Network(head.widths, bias=bool(head.model.fit_intercept))
-    shape = head.shape(network, placed.X, placed.dtype, 1)
+    shape = head.shape(network, placed.X, placed.dtype, 1, label_sets)
     bound = parse_bytes(head.model.max_memory)
     return shape.heads_within(shape.needed(0) + TOGETHER if bound is None else bound)
 
@@ -183,23 +110,40 @@ def heads_at_once(placed: PlacedRows, head: Head) -> int:
 def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
     """X with labels and weights of all heads beside it, and the memory budget of the fit."""
     first, X = heads[0], placed.X
-    index = first.index
-    if first.train is not None:
-        index = np.zeros(int(X.shape[0]), dtype=np.int64)
-        for head in heads:
-            index[head.train] = head.index
-    labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
-    if first.widths[-1] <= MASK_CLASSES:
-        labels = one_hot(_array_api.namespace(X), labels, first.widths[-1])
-    rows = Rows(X, labels, None, placed.dtype, precision=first.model.precision)
+    labels, tasks = _label_sets(placed, heads)
+    rows = Rows(X, labels, None, placed.dtype, tasks=tasks, precision=first.model.precision)
     vectors = {head.weight_key: head.weights for head in heads}
     if any(weights is not None for weights in vectors.values()):
-        weights = np.stack([np.ones(len(index)) if w is None else w for w in vectors.values()])
+        weights = np.stack([np.ones(len(rows)) if w is None else w for w in vectors.values()])
         drawn = np.flatnonzero(weights.any(axis=0))
         if first.train is not None and _worth_a_copy(first, X, len(drawn)):
             rows, weights = rows.only(drawn), weights[:, drawn]
         rows = _weighted(rows, weights, [list(vectors).index(head.weight_key) for head in heads])
     return replace(rows, budget=_budget(placed, heads, network, rows))
+
+
+def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array | None]:
+    """(labels, tasks) as `Rows` has them: one set where all heads have the same, else integers."""
+    X, classes = placed.X, heads[0].widths[-1]
+    sets: dict[Hashable, np.ndarray] = {}
+    written: set[tuple[Hashable, int, int]] = set()
+    for head in heads:
+        if head.train is None:
+            sets[head.label_key] = head.index
+        elif (key := (head.label_key, id(head.index), id(head.train))) not in written:
+            every = np.zeros(int(X.shape[0]), dtype=np.int64)
+            sets.setdefault(head.label_key, every)[head.train] = head.index
+            written.add(key)
+    if len(sets) > 1:
+        places = {key: place for place, key in enumerate(sets)}
+        tasks = np.asarray([places[head.label_key] for head in heads])
+        labels = np.stack(list(sets.values())).astype(np.int64, copy=False)
+        return _array_api.from_host(labels, X), _array_api.from_host(tasks, X)
+    (index,) = sets.values()
+    labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
+    if classes <= MASK_CLASSES:
+        labels = one_hot(_array_api.namespace(X), labels, classes)
+    return labels, None
 
 
 def _weights_are_implied(head: Head) -> bool:
@@ -238,7 +182,8 @@ def _budget(
     if most is None and many and _array_api.is_host(placed.X):
         most = TOGETHER
     weights = None if all(map(_weights_are_implied, heads)) else rows.weights
-    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(weights))
+    sets = count_label_sets(rows.labels, rows.tasks)
+    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(weights), sets)
     try:
         return memory_budget(shape, most, taken=placed.taken, heads=len(heads))
     except ValueError as error:
@@ -289,19 +234,24 @@ def _initial(network: Network, heads: Sequence[Head], rng: np.random.Generator) 
     return inits
 
 
-def _theta(network: Network, head: Head, inits: list[np.ndarray], rows: Rows) -> Array:
+def _theta(network: Network, heads: Sequence[Head], inits: list[np.ndarray], rows: Rows) -> Array:
     """(K, P): where each head starts, in fitting coordinates; uses up `inits`."""
-    dtype, start = _theta_dtype(head, rows), head.start
-    if start is None:
+    dtype, xp = _theta_dtype(heads[0], rows), _array_api.namespace(rows.x)
+    if inits:
         host = np.stack(inits)
         inits.clear()  # they take as much memory as the parameters
         return _array_api.from_host(host, rows.x, dtype)
-    xp = _array_api.namespace(rows.x)
-    layers = [
-        Layer(xp.astype(w, dtype), None if b is None or not network.bias else xp.astype(b, dtype))
-        for w, b in start
-    ]
-    return network.flatten([(w, b) for w, b in network.fitting(layers)])[None, :]
+    starts = []
+    for head in heads:
+        assert head.start is not None  # all heads go on, or none
+        layers = [
+            Layer(
+                xp.astype(w, dtype), xp.astype(b, dtype) if b is not None and network.bias else None
+            )
+            for w, b in head.start
+        ]
+        starts.append(network.flatten([(w, b) for w, b in network.fitting(layers)]))
+    return xp.stack(starts)
 
 
 def _spec(

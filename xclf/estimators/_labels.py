@@ -4,14 +4,49 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import column_or_1d
+from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from xclf._array_api import Array
 from xclf.estimators._border import check_passed, check_same_device, host_values
+
+
+class Targets(NamedTuple):
+    """The labels of all rows, checked.
+
+    tasks : (classes, index) of each column, see `encode`
+    names : of the columns, as messages have them; None for labels of one column
+    """
+
+    tasks: list[tuple[np.ndarray, np.ndarray]]
+    names: list[str] | None = None
+
+    @property
+    def indicators(self) -> bool:
+        """Whether y is scikit-learn's multi-label indicator: several columns of 0 and 1."""
+        numbers = all(classes.dtype.kind in "biuf" for classes, _ in self.tasks)
+        return (
+            self.names is not None
+            and numbers
+            and all(np.array_equal(classes, (0, 1)) for classes, _ in self.tasks)
+        )
+
+
+def check_targets(est: Any, X: Array, y: Any) -> Targets:
+    """y (N,), or (N, T) with T tasks, for the rows of X."""
+    check_passed(est, y=y)
+    check_same_device(X, y, "y")
+    columns = label_columns(y)
+    if columns is None:
+        return Targets([encode(check_y(est, X, y))])
+    tasks = []
+    for name, labels in columns:
+        _check_labels(X, labels, name)
+        tasks.append(encode(labels, name))
+    return Targets(tasks, [name for name, _ in columns])
 
 
 def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
@@ -19,10 +54,47 @@ def check_y(est: Any, X: Array, y: Any) -> np.ndarray:
     check_passed(est, y=y)
     check_same_device(X, y, "y")
     labels = host_labels(y)
-    if labels.shape[0] != X.shape[0]:
-        raise ValueError(f"X has {int(X.shape[0])} rows but y has {labels.shape[0]} labels")
-    check_classification_targets(labels)
+    _check_labels(X, labels)
     return labels
+
+
+def _check_labels(X: Array, labels: np.ndarray, name: str = "y") -> None:
+    if labels.shape[0] != X.shape[0]:
+        raise ValueError(f"X has {int(X.shape[0])} rows but {name} has {labels.shape[0]} labels")
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise ValueError(str(error) if name == "y" else f"{name}: {error}") from None
+
+
+def label_columns(y: Any) -> list[tuple[str, np.ndarray]] | None:
+    """(name, labels (N,)) of every column of y (N, T), T > 1, as `host_labels` has labels; None for
+    y of one column. Lists are rows; columns of a data frame keep their dtypes."""
+    if hasattr(y, "columns"):
+        names = [f"column {str(name)!r} of y" for name in y.columns]
+        columns = [_safe_indexing(y, t, axis=1) for t in range(len(names))]
+    else:
+        _check_rows_alike(y)
+        host = host_values(y)
+        if host.dtype.kind in "US" and not hasattr(y, "dtype"):
+            host = np.asarray(y, dtype=object)  # else numbers beside strings become strings
+        columns = list(host.T) if host.ndim == 2 else []
+        names = [f"column {t} of y" for t in range(len(columns))]
+    if len(columns) < 2:
+        return None
+    return [(name, host_labels(own, name)) for name, own in zip(names, columns, strict=True)]
+
+
+def _check_rows_alike(y: Any) -> None:
+    """ValueError for a list of rows with different numbers of labels."""
+    if not isinstance(y, list | tuple) or not all(isinstance(row, list | tuple) for row in y):
+        return
+    for number, row in enumerate(y):
+        if len(row) != len(y[0]):
+            raise ValueError(
+                f"y must have as many labels in every row: row 0 has {len(y[0])}, row {number} has "
+                f"{len(row)}"
+            )
 
 
 def host_labels(y: Any, name: str = "y") -> np.ndarray:

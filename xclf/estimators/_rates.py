@@ -13,7 +13,7 @@ from xclf.objectives import Network
 from xclf.rows import Rows
 
 if TYPE_CHECKING:
-    from xclf.estimators._fitting import Head
+    from xclf.estimators._head import Head
 
 #: Rows, and entries of them, that the features' second moment is taken from.
 _ROWS, _ENTRIES = 256, 1 << 24

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 
 from xclf import _array_api
+from xclf.estimators import Targets
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Fit:
 
     split : number of the fold
     template : the estimator, or a Pipeline that ends in one, parameters set; once trained, fitted
+    targets : the labels that it is fitted to
     error, trace : the exception of a fit that failed, and its traceback
     trained, ended : whether the model has parameters, and whether they are the final ones
     fit_seconds, score_seconds : its shares of the time for training and for predicting
@@ -34,6 +36,7 @@ class Fit:
 
     split: int
     template: Any
+    targets: Targets | None = None
     error: Exception | None = None
     trace: Any = None
     trained: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ from xclf.estimators import (
     BaseClassifier,
     Head,
     PlacedRows,
+    Targets,
     check_parameters,
     check_sample_weight,
+    check_targets,
     check_x,
-    check_y,
-    encode,
-    make_head,
+    make_heads,
     place_rows,
 )
 from xclf.sweep._fits import Fit, Fold, last_step
@@ -26,10 +26,11 @@ from xclf.sweep._fits import Fit, Fold, last_step
 
 @dataclass(eq=False)
 class SweepHead:
-    """A head, and the fit of the search that it is."""
+    """A head, the fit of the search that it is part of, and its share of that."""
 
     head: Head
     fit: Fit
+    share: float = 1.0
 
 
 @dataclass
@@ -38,12 +39,13 @@ class Context:
 
     rows : X on the estimators' `device`;  checked : an estimator that X was checked with
     weights : by key, host float64 (N,): zero outside the fold, mean 1 over the rows with weight
+    targets : the labels of each split's training rows
     """
 
     rows: PlacedRows
     checked: BaseClassifier
     weights: dict[Any, np.ndarray] = field(default_factory=dict)
-    labels: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    targets: dict[int, Targets] = field(default_factory=dict)
 
     @classmethod
     def of(cls, X: Any, like: BaseClassifier) -> Context:
@@ -54,8 +56,11 @@ class Context:
         check_parameters(type(like), options)
         return cls(place_rows(like, X), checked)
 
-    def head(self, fit: Fit, fold: Fold, train: np.ndarray, params: dict[str, Any]) -> SweepHead:
-        """`fit` checked as the estimator's own `fit` checks; raises what that raises.
+    def heads(
+        self, fit: Fit, fold: Fold, train: np.ndarray, params: dict[str, Any]
+    ) -> list[SweepHead]:
+        """`fit` checked as the estimator's own `fit` checks, a head for every column of labels;
+        raises what that raises.
 
         train : its rows in X;  params : of the estimator's `fit`, beside X and y
         """
@@ -66,45 +71,23 @@ class Context:
             if hasattr(self.checked, name):
                 setattr(model, name, getattr(self.checked, name))
         rows = np.empty((len(train), 0))  # labels and weights are on the host: their number counts
-        if fit.split not in self.labels:
-            self.labels[fit.split] = encode(check_y(model, rows, fold.y))
+        if fit.split not in self.targets:
+            self.targets[fit.split] = check_targets(model, rows, fold.y)
+        fit.targets = self.targets[fit.split]
         given = check_sample_weight(rows, params.get("sample_weight"))
-        head = make_head(model, self.rows, self.labels[fit.split], given)
-        head.train = train
-        head.weight_key = (fit.split, head.full_batch, pickle.dumps(model.class_weight))
-        if head.weight_key not in self.weights:
-            every = int(self.rows.X.shape[0])
-            self.weights[head.weight_key] = _over_all(head.weights, train, every, head.full_batch)
-        head.weights = self.weights[head.weight_key]
-        model.classes_ = head.classes
-        return SweepHead(head, fit)
-
-    def group_key(self, one: SweepHead) -> Any:
-        """Heads with equal keys can be trained in one pass.
-
-        They may differ by reg, parameters of the loss and of the update rule, class_weight and
-        learning rate; full-batch ones by fold and seed too. Minibatch heads share their batches:
-        one fold, one seed, and the same rows with weight. `standardize` needs one mean and scale,
-        hence one vector of row weights.
-        """
-        head = one.head
-        model = head.model
-        settings = replace(head.settings, learning_rate=0.0, rule_parameters={})
-        key: tuple[Any, ...] = (
-            type(model),
-            repr(settings),
-            bool(model.fit_intercept),
-            bool(model.standardize),
-            type(head.loss),
-            head.widths,
-            (head.classes.dtype.str, tuple(head.classes.tolist())),
-            int(model.verbose),
-        )
-        if not head.full_batch:
-            assert head.weights is not None
-            drawn = head.weights > 0.0
-            key += (one.fit.split, pickle.dumps(model.random_state), drawn.tobytes())
-        return (*key, head.weight_key) if model.standardize else key
+        heads = make_heads(model, self.rows, fit.targets, given)
+        for head in heads:
+            # Folds share the labels of all rows where they have the same classes.
+            classes = head.classes.dtype.str, tuple(head.classes.tolist())
+            head.train, head.label_key = train, (head.label_key, classes)
+            balance = pickle.dumps(model.class_weight)
+            head.weight_key = (fit.split, head.full_batch, balance, head.weight_key)
+            if head.weight_key not in self.weights:
+                every = int(self.rows.X.shape[0])
+                spread = _over_all(head.weights, train, every, head.full_batch)
+                self.weights[head.weight_key] = spread
+            head.weights = self.weights[head.weight_key]
+        return [SweepHead(head, fit, 1.0 / len(heads)) for head in heads]
 
 
 def _over_all(weights: np.ndarray | None, train: np.ndarray, rows: int, add: bool) -> np.ndarray:

@@ -23,6 +23,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from xclf import _array_api
+from xclf.estimators import exact_match, label_columns
 from xclf.sweep._fits import Fit, Fold, rows_of
 from xclf.sweep._scores import Scores
 
@@ -123,8 +124,9 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     @property
-    def classes_(self) -> np.ndarray:
-        return np.asarray(self.template.classes_)
+    def classes_(self) -> Any:
+        own = self.template.classes_
+        return own if isinstance(own, list) else np.asarray(own)
 
     def _answer(self, method: str, X: np.ndarray) -> np.ndarray:
         assert self.fit_ is not None
@@ -146,6 +148,10 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, X: np.ndarray, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy, as the estimators' own `score`."""
+        columns = label_columns(y)
+        if columns is not None:
+            labels = [own for _, own in columns]
+            return exact_match(labels, self.predict(X), sample_weight)
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
 

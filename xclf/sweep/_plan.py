@@ -11,7 +11,7 @@ from sklearn.utils.metadata_routing import process_routing
 
 from xclf.estimators import BaseClassifier, shares_rows
 from xclf.sweep._fits import Fit, Fold, first_steps, last_step, rows_of
-from xclf.sweep._heads import Context
+from xclf.sweep._heads import Context, SweepHead
 from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import NullProgress
 from xclf.sweep._train import train_heads
@@ -41,11 +41,11 @@ def _train_together(ledger: FitLedger, fits: list[Fit], watch: NullProgress) -> 
             raise  # X is of a type that no fit takes: sparse, say
         _fail(fits, error)
         return
-    heads = []
+    heads: list[SweepHead] = []
     for fit in fits:
         split = ledger.splits[fit.split]
         try:
-            heads.append(context.head(fit, split, split.train, _last_params(fit, split)))
+            heads += context.heads(fit, split, split.train, _last_params(fit, split))
         except Exception as error:  # GridSearchCV has a rule for failed fits
             fit.fail(error)
     train_heads(context, heads, watch)
@@ -61,11 +61,12 @@ def _train_behind_steps(X: Any, fits: list[Fit], split: Fold, watch: NullProgres
     except Exception as error:
         _fail(fits, error)
         return
-    heads, train = [], np.arange(len(split.train))
+    heads: list[SweepHead] = []
+    train = np.arange(len(split.train))
     for fit in fits:
         fit.template.steps[:-1] = steps.steps
         try:
-            heads.append(context.head(fit, split, train, _last_params(fit, split)))
+            heads += context.heads(fit, split, train, _last_params(fit, split))
         except Exception as error:
             fit.fail(error)
     train_heads(context, heads, watch)

@@ -48,7 +48,7 @@ class Progress(NullProgress):
         super().__init__(ledger)
         self.console, self.truth = console, np.asarray(ledger.y)
         self.total = len(ledger.fits)
-        self.done = 0
+        self.done = 0.0
         self.shown = 0.0
         self.start = time.perf_counter()
         self.accuracy: dict[int, float] = {}
@@ -69,21 +69,26 @@ class Progress(NullProgress):
             self.bar.stop()
 
     def begin(self, heads: list[SweepHead]) -> Callable[[Event], Any]:
+        size = sum(one.share for one in heads) / len(heads)
+
         def show(event: Event) -> None:
-            ended = len(heads) - event.heads
+            ended = size * (len(heads) - event.heads)
             # Epochs are counted, iterations are not known beforehand.
             share = event.step / event.total if event.unit == "epoch" else 0.0
             where = f"{event.unit} {event.step}"
             if not self.best:  # until candidates are trained on every fold
                 where += f"  lowest objective {event.objective:.4g}"
-            self._show(self.done + ended, self.done + ended + share * event.heads, where)
+            begun = self.done + ended
+            self._show(begun, begun + size * share * event.heads, where)
 
         return show
 
     def end(self, heads: list[SweepHead]) -> None:
-        self.done += len(heads)
-        self._measure([head.fit for head in heads if head.fit.error is None])
-        self._show(self.done, float(self.done), "")
+        self.done += sum(one.share for one in heads)
+        trained = [one.fit for one in heads if one.fit.error is None]
+        if all(fit.targets is None or fit.targets.names is None for fit in trained):
+            self._measure(trained)
+        self._show(self.done, self.done, "")
 
     def _measure(self, fits: list[Fit]) -> None:
         """The best mean accuracy of the candidates that are trained on every fold."""
@@ -108,7 +113,8 @@ class Progress(NullProgress):
             values = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
             self.best = f"best accuracy {top:.4f} ({values})"
 
-    def _show(self, fits: int, completed: float, where: str) -> None:
+    def _show(self, begun: float, completed: float, where: str) -> None:
+        fits = int(begun + 1e-6)  # shares of a fit add up with rounding
         if self.bar is not None:
             parts = [f"{fits}/{self.total}", where, self.best]
             text = "  ".join(part for part in parts if part)

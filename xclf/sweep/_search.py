@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import clone, is_classifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
@@ -17,7 +15,7 @@ from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _num_samples
 
 from xclf import _array_api
-from xclf._warnings import warn_caller
+from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import (
     BaseClassifier,
     check_passed,
@@ -202,11 +200,8 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         return self
 
     def _train(self, ledger: FitLedger) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with self._watch(ledger) as watch:
-                train_fits(ledger, watch)
-        _repeat(caught, len(ledger.fits))
+        with GatheredWarnings(len(ledger.fits), "fits"), self._watch(ledger) as watch:
+            train_fits(ledger, watch)
 
     def _conclude(
         self, ledger: FitLedger, rows: np.ndarray, y: Any, params: dict[str, Any], error_score: Any
@@ -324,18 +319,3 @@ def _host_labels(y: Any) -> Any:
     """y on the host as splitters and scorers can take it; ValueError for missing labels."""
     labels, given = host_labels(y), _on_host(y)
     return given if getattr(given, "dtype", labels.dtype) == labels.dtype else labels
-
-
-def _repeat(caught: list[warnings.WarningMessage], fits: int) -> None:
-    """Repeat the warnings of the fits: each once, and one line for all that did not converge."""
-    unfinished = [
-        str(one.message) for one in caught if issubclass(one.category, ConvergenceWarning)
-    ]
-    if unfinished:
-        warn_caller(
-            f"{len(unfinished)} of {fits} fits did not converge; the first: {unfinished[0]}",
-            ConvergenceWarning,
-        )
-    for text, category in dict.fromkeys((str(one.message), one.category) for one in caught):
-        if not issubclass(category, ConvergenceWarning):
-            warn_caller(text, category)

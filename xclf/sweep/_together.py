@@ -43,10 +43,10 @@ def fit_together(
         have their best parameters so far, others none.
     """
     context = Context.of(X, last_step(fits[0].template))
-    heads = []
+    heads: list[SweepHead] = []
     for fit in fits:
         fold = folds[fit.split]
-        heads.append(context.head(fit, fold, fold.train, fold.params))
+        heads += context.heads(fit, fold, fold.train, fold.params)
     train_heads(context, heads, _Counted(progress))
     for fit in fits:
         if fit.error is not None:

@@ -1,0 +1,99 @@
+"""Training many heads in as few passes as memory allows."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from xclf.estimators._devices import PlacedRows
+from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
+from xclf.estimators._head import Head
+from xclf.training import Callback, FitResult
+
+# Columns past which a product runs no faster per column.
+_FULL_WIDTH = 256
+
+
+def fit_together(
+    placed: PlacedRows, heads: Sequence[Head], callbacks: Sequence[Callback] = ()
+) -> list[FitResult]:
+    """Train the models of `heads`, whichever of them share a pass; the results, in their order.
+
+    Raises KeyboardInterrupt where Ctrl-C ends the training before all heads have begun.
+    """
+    results: dict[int, FitResult] = {}
+
+    def train(some: list[Head]) -> None:
+        if any(result.interrupted for result in results.values()):
+            raise KeyboardInterrupt
+        fitted = fit_heads(placed, some, callbacks=callbacks)
+        results.update(zip(map(id, some), fitted, strict=True))
+
+    in_passes(placed, heads, train)
+    return [results[id(head)] for head in heads]
+
+
+def in_passes(
+    placed: PlacedRows, heads: Sequence[Head], train: Callable[[list[Head]], None]
+) -> None:
+    """Call `train` with heads that `fit_heads` takes together: those with equal `pass_key`, in
+    parts that fit into memory; half as many again where it raises TooManyHeadsError."""
+    groups: dict[Hashable, list[Head]] = {}
+    for head in heads:
+        groups.setdefault(pass_key(head), []).append(head)
+    for group in groups.values():
+        for part in _passes(group):
+            sets = len({head.label_key for head in part})
+            size = heads_at_once(placed, part[0], sets) if len(part) > 1 else 1
+            for start in range(0, len(part), size):
+                _train(part[start : start + size], train)
+
+
+def _train(heads: list[Head], train: Callable[[list[Head]], None]) -> None:
+    try:
+        train(heads)
+    except TooManyHeadsError:
+        half = len(heads) // 2
+        for part in (heads[:half], heads[half:]):
+            _train(part, train)
+
+
+def pass_key(head: Head) -> Hashable:
+    """Heads with equal keys can be trained in one pass.
+
+    They may differ by labels of the same number of classes, reg, parameters of the loss and of the
+    update rule, class_weight and learning rate; full-batch ones by rows and seed too. Minibatch
+    heads share their batches: one seed, and the same rows with weight; early stopping holds out
+    rows by their labels. `standardize` needs one mean and scale, hence one vector of row weights.
+    """
+    model = head.model
+    settings = replace(head.settings, learning_rate=0.0, rule_parameters={})
+    key: tuple[Any, ...] = (
+        type(model),
+        repr(settings),
+        bool(model.fit_intercept),
+        bool(model.standardize),
+        type(head.loss),
+        head.widths,
+        int(model.verbose),
+        head.start is None,
+    )
+    if not head.full_batch:
+        drawn = None if head.weights is None else (head.weights > 0.0).tobytes()
+        key += (id(head.train), pickle.dumps(model.random_state), drawn)
+        if settings.validation_fraction is not None:
+            key += (head.label_key,)
+    return (*key, head.weight_key) if model.standardize else key
+
+
+def _passes(group: list[Head]) -> list[list[Head]]:
+    """Heads that go over the rows together: all of them, or, where those of a fold fill a product
+    alone, fold by fold, which spares them the rows that are not theirs."""
+    folds: dict[int, list[Head]] = {}
+    for head in group:
+        folds.setdefault(id(head.train), []).append(head)
+    if len(group) / len(folds) * max(group[0].widths[1:]) >= _FULL_WIDTH:
+        return list(folds.values())
+    return [[head for fold in folds.values() for head in fold]]
