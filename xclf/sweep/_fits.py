@@ -44,6 +44,11 @@ class Fit:
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
 
+    @property
+    def several_tasks(self) -> bool:
+        """Whether the labels have several columns."""
+        return self.targets is not None and self.targets.names is not None
+
     def fail(self, error: Exception) -> None:
         self.error, self.trace = error, error.__traceback__
 

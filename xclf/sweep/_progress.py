@@ -86,8 +86,7 @@ class Progress(NullProgress):
     def end(self, heads: list[SweepHead]) -> None:
         self.done += sum(one.share for one in heads)
         trained = [one.fit for one in heads if one.fit.error is None]
-        if all(fit.targets is None or fit.targets.names is None for fit in trained):
-            self._measure(trained)
+        self._measure([fit for fit in trained if not fit.several_tasks])
         self._show(self.done, self.done, "")
 
     def _measure(self, fits: list[Fit]) -> None:

@@ -39,7 +39,7 @@ def _fold_models(ledger: FitLedger, template: Any) -> list[Any]:
     """The candidate's models on the folds, if they make a start."""
     if not isinstance(template, SoftmaxClassifier) or template.warm_start:
         return []
-    if not uses_full_batches(template):
+    if not uses_full_batches(template) or any(fit.several_tasks for fit in ledger.fits):
         return []
     folds = len(ledger.splits)
     for first in range(0, len(ledger.fits), folds):

@@ -74,9 +74,12 @@ def scores_of(
 
 
 def _scores(fits: list[Fit], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """id(fit) -> scores; without those whose rows cannot be scored."""
+    """id(fit) -> scores; without those whose rows cannot be scored, and those of several tasks,
+    whose models predict all of these at once."""
     alike: dict[Any, list[Fit]] = {}
     for fit in fits:
+        if fit.several_tasks:
+            continue
         steps = tuple(id(step) for _, step in first_steps(fit.template))
         alike.setdefault((steps, fitted_shape(last_step(fit.template))), []).append(fit)
     plain = rows_of(X, rows)

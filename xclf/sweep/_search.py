@@ -22,6 +22,7 @@ from xclf.estimators import (
     check_same_device,
     host_labels,
     host_values,
+    label_columns,
 )
 from xclf.sweep._checkpoints import search_stage
 from xclf.sweep._fits import Fold, last_step
@@ -317,5 +318,13 @@ def _on_host(values: Any) -> Any:
 
 def _host_labels(y: Any) -> Any:
     """y on the host as splitters and scorers can take it; ValueError for missing labels."""
+    columns = label_columns(y)
+    if columns is not None:
+        if len({labels.dtype.kind in "OUT" for _, labels in columns}) > 1:
+            raise ValueError(
+                "y has columns of strings beside columns of numbers, which scikit-learn's splitters "
+                "do not take: pass all as strings, y.astype(str)"
+            )
+        return np.stack([labels for _, labels in columns], axis=1)
     labels, given = host_labels(y), _on_host(y)
     return given if getattr(given, "dtype", labels.dtype) == labels.dtype else labels

@@ -24,9 +24,8 @@ def train_heads(context: Context, heads: list[SweepHead], watch: NullProgress) -
     for one in heads:
         models.setdefault(id(one.fit), []).append(one.head.model)
     for fit in {id(one.fit): one.fit for one in heads}.values():
-        targets = fit.targets
-        if fit.error is None and targets is not None and targets.names is not None:
-            join_tasks(last_step(fit.template), models[id(fit)], targets.indicators)
+        if fit.error is None and fit.targets is not None and fit.several_tasks:
+            join_tasks(last_step(fit.template), models[id(fit)], fit.targets.indicators)
 
 
 def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> None:
