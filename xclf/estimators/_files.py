@@ -7,6 +7,7 @@ that text and all arrays. JSON and raw numbers are all there is: nothing in a fi
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import numbers
@@ -21,13 +22,15 @@ from xclf import _array_api
 from xclf._tensor_file import TensorFileError, read_tensors, write_tensors
 from xclf._version import __version__
 from xclf._warnings import warn_caller
-from xclf.estimators._fitted import FittedModel, fitted_widths
+from xclf.estimators._fitted import FittedModel, fitted_shape, fitted_widths
 from xclf.estimators._resume import read_resume
+from xclf.estimators._tasks import join_tasks
 from xclf.rows import parse_bytes
 
 FORMAT = "xclf-model"
 SUFFIX = ".safetensors"
-VERSION = 1
+#: That of models of several tasks; those of one are written as version 1, which has no tasks.
+VERSION = 2
 
 # Results kept beside the arrays.
 _RESULTS = ("n_iter_", "objective_", "converged_", "history_", "n_features_in_")
@@ -113,7 +116,13 @@ def load(path: str | Path, like: Any = None) -> Any:
 
 
 def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
-    flat = {}
+    """The arrays by their names in a file; those of task k begin with "k:"."""
+    flat: dict[str, np.ndarray] = {}
+    if model._task_models is not None:
+        for number, task in enumerate(model._task_models):
+            own = _flat_arrays(task).items()
+            flat |= {f"{number}:{name}": array for name, array in own}
+        return flat
     for name in model._array_names():
         value = getattr(model, name)
         entries = value.items() if isinstance(value, dict) else [("", value)]
@@ -126,22 +135,33 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
 
 
 def _describe(model: FittedModel) -> dict[str, Any]:
+    names, tasks = getattr(model, "feature_names_in_", None), model._task_models
+    about = {
+        "version": 1 if tasks is None else VERSION,
+        "class": type(model).__name__,
+        "parameters": _parameters(model),
+        "feature_names": None if names is None else [str(name) for name in names],
+        "index_base": getattr(model, "_index_base", None),
+        "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
+    }
+    if tasks is None:
+        return about | _describe_fitted(model)
+    return about | {
+        "indicators": model._indicators,
+        "tasks": [_describe_fitted(task) for task in tasks],
+    }
+
+
+def _describe_fitted(model: FittedModel) -> dict[str, Any]:
     results = {name: _plain(getattr(model, name)) for name in _RESULTS}
     results |= {
         name: _plain(getattr(model, name)) for name in _MORE_RESULTS if hasattr(model, name)
     }
-    names = getattr(model, "feature_names_in_", None)
     resume = model._resume
     return {
-        "version": VERSION,
-        "class": type(model).__name__,
-        "parameters": _parameters(model),
         "classes": _encode_labels(model.classes_),
-        "feature_names": None if names is None else [str(name) for name in names],
-        "index_base": getattr(model, "_index_base", None),
         "results": results,
         "resume": None if resume is None else _plain(resume.describe()),
-        "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
 
 
@@ -215,6 +235,27 @@ def _decode_labels(labels: dict[str, Any]) -> np.ndarray:
 
 
 def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
+    if "tasks" not in description:
+        return _rebuild_fitted(description, arrays)
+    models = []
+    for number, task in enumerate(description["tasks"]):
+        own = {
+            k.partition(":")[2]: v for k, v in arrays.items() if k.partition(":")[0] == str(number)
+        }
+        models.append(_rebuild_fitted(description | task, own))
+    features = {(model.n_features_in_, fitted_shape(model)[1]) for model in models}
+    indicators = bool(description["indicators"])
+    binary = all(np.array_equal(model.classes_, (0, 1)) for model in models)
+    if len(models) < 2 or len(features) != 1 or (indicators and not binary):
+        raise ModelFileError(
+            "the tasks of a model must have the same features, and be two at least"
+        )
+    model = copy.copy(models[0])
+    join_tasks(model, models, indicators)
+    return model
+
+
+def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
     from xclf import estimators
 
     name = description["class"]

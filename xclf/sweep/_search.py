@@ -322,8 +322,8 @@ def _host_labels(y: Any) -> Any:
     if columns is not None:
         if len({labels.dtype.kind in "OUT" for _, labels in columns}) > 1:
             raise ValueError(
-                "y has columns of strings beside columns of numbers, which scikit-learn's splitters "
-                "do not take: pass all as strings, y.astype(str)"
+                "y has columns of strings beside columns of numbers, which scikit-learn's "
+                "splitters do not take: pass all as strings, y.astype(str)"
             )
         return np.stack([labels for _, labels in columns], axis=1)
     labels, given = host_labels(y), _on_host(y)
