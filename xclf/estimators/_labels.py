@@ -34,6 +34,15 @@ class Targets(NamedTuple):
             and all(np.array_equal(classes, (0, 1)) for classes, _ in self.tasks)
         )
 
+    def of_rows(self, rows: np.ndarray) -> Targets:
+        """The labels of the rows that host integers name, with the classes that they hold."""
+        tasks = []
+        for number, (classes, index) in enumerate(self.tasks):
+            name = "y" if self.names is None else self.names[number]
+            own = encode(classes[index[rows]], f"{name}, of a part of the rows,")
+            tasks.append(own)
+        return Targets(tasks, self.names)
+
 
 def check_targets(est: Any, X: Array, y: Any) -> Targets:
     """y (N,), or (N, T) with T tasks, for the rows of X."""

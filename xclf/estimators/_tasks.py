@@ -24,6 +24,9 @@ def join_tasks(model: Any, models: Sequence[Any], indicators: bool = False) -> N
         the columns, and predictions, probabilities and scores are arrays (N, T)
     """
     model.estimators_ = list(models)
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(models[0], name):
+            setattr(model, name, getattr(models[0], name))
     own = [one.classes_ for one in models]
     model.classes_ = np.arange(len(models)) if indicators else own
     model.history_ = [one.history_ for one in models]

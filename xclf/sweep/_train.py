@@ -19,7 +19,7 @@ def train_heads(context: Context, heads: list[SweepHead], watch: NullProgress) -
     def train(some: list[Head]) -> None:
         _train(context, [known[id(head)] for head in some], watch)
 
-    in_passes(context.rows, [one.head for one in heads], train)
+    in_passes(context.rows.placed, [one.head for one in heads], train)
     models: dict[int, list[Any]] = {}
     for one in heads:
         models.setdefault(id(one.fit), []).append(one.head.model)
@@ -32,7 +32,7 @@ def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> Non
     start = time.perf_counter()
     try:
         together = [one.head for one in heads]
-        results = fit_heads(context.rows, together, callbacks=[watch.begin(heads)])
+        results = fit_heads(context.rows.placed, together, callbacks=[watch.begin(heads)])
         for one, result in zip(heads, results, strict=True):
             one.fit.trained, one.fit.ended = True, not result.interrupted
         if any(result.interrupted for result in results):
