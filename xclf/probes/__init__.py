@@ -4,6 +4,7 @@ from xclf.probes._probe import probe, run_probe
 from xclf.probes._protocols import PROTOCOLS, Protocol
 from xclf.probes._result import ProbeInterrupted, ProbeResult
 from xclf.probes._scores import METRICS
+from xclf.probes._splits import draws, hold_out
 from xclf.probes._tables import print_tables
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "ProbeInterrupted",
     "ProbeResult",
     "Protocol",
+    "draws",
+    "hold_out",
     "print_tables",
     "probe",
     "run_probe",
