@@ -186,7 +186,7 @@ def _run(results: dict[str, Any]) -> Section:
         facts.append(("Model", str(model["estimator"])))
     parameters = {k: v for k, v in (model.get("parameters") or {}).items() if v is not None}
     if parameters:
-        text = ", ".join(f"{name}={value}" for name, value in parameters.items())
+        text = ", ".join(f"{name}={_plain(value)}" for name, value in parameters.items())
         facts.append(("Parameters", text))
     if model.get("iterations") is not None:
         facts.append(("Iterations", number(model["iterations"])))
@@ -209,6 +209,11 @@ def _run(results: dict[str, Any]) -> Section:
     source = str(protocol.get("source") or "")
     commands = [("this run", str(results["command"]))] if results.get("command") else []
     return Section("run", "Run", facts=[f for f in facts if f[1]], link=source, commands=commands)
+
+
+def _plain(value: Any) -> str:
+    """A parameter as it is written in code, numbers with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _data(results: dict[str, Any]) -> list[Table]:
