@@ -54,7 +54,9 @@ def test_the_best_of_each_column_is_bold():
 def test_other_rows_are_noticed():
     several = runs()
     assert not on_other_rows(compare(several))
-    several[1][1]["data"][1]["fingerprint"] = "sha256:1"
+    several[1][1]["data"][1]["fingerprint"] = "sha256:of other features"
+    assert not on_other_rows(compare(several))
+    several[1][1]["data"][1]["labels"] = "sha256:2"
     assert on_other_rows(compare(several))
     assert "measured on different rows" in comparison_page(several)
 
@@ -68,6 +70,15 @@ def test_the_page_has_the_curves_of_all_together():
     several = runs()
     several[1][1]["search"]["parameter"] = "reg"  # no axis for both
     assert "</svg> b</li>" not in search_figure(comparison_page(several))
+
+
+def test_a_run_has_one_style_in_every_chart():
+    several = runs()
+    several[0][1]["few_shot"] = None
+    text = comparison_page(several).partition('id="figure-few-shot"')[2].partition("</figure>")[0]
+    assert 'class="s1"' in text  # as in the charts of both
+    assert 'class="s0"' not in text
+    assert "</svg> b</li>" in text
 
 
 def search_figure(text: str) -> str:

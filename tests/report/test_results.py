@@ -51,7 +51,7 @@ def test_facts_of_a_model(fitted):
     assert history["iteration"] == list(range(1, len(model.history_["loss"]) + 1))
     assert history["validation_accuracy"] is None
     data = data_facts("train", "x.npy", x, y, 3)
-    assert data["fingerprint"] == fingerprint(x, y)
+    assert (data["fingerprint"], data["labels"]) == (fingerprint(x, y), fingerprint(y))
     assert (data["rows"], data["features"], data["dtype"]) == (60, 12, "float64")
     json.dumps([facts, history, data], allow_nan=False)
 

@@ -41,7 +41,7 @@ def results(classes: int = 4, rows: int = 400, hostile: bool = False) -> dict[st
         "environment": {"python": "3.11", "numpy": "2.0", "device": text},
         "data": [
             {"role": role, "name": f"{text}.npy", "rows": n, "features": 64, "dtype": "float32"}
-            | {"classes": classes, "fingerprint": "sha256:" + 64 * "0"}
+            | {"classes": classes, "fingerprint": "sha256:" + 64 * "0", "labels": "sha256:1"}
             for role, n in (("validation", 99), ("test", rows))
         ],
         "class_names": names,

@@ -29,11 +29,11 @@ def few_shot_figure(runs: Runs) -> Figure | None:
     runs = with_points(runs, "few_shot", "shots", "mean")
     if not runs:
         return None
-    several, metric = len(runs) > 1, runs[0][1]["few_shot"]["metric"]
+    several, metric = bool(runs[0].name), runs[0].results["few_shot"]["metric"]
     series, rows = [], []
-    for style, (name, run) in enumerate(runs):
+    for name, run, style in runs:
         points = sorted(run["few_shot"]["points"], key=lambda point: point["shots"])
-        series.append(_shots_series(points, metric, name if several else "", style % STYLES))
+        series.append(_shots_series(points, metric, name, style))
         rows += [[*([name] if several else []), *_shots_row(p, metric)] for p in points]
     shots = sorted({x for s in series for x in s.x})
     means = [v for s in series for v in s.y if v is not None]
@@ -45,7 +45,7 @@ def few_shot_figure(runs: Runs) -> Figure | None:
     log = shots[0] > 0 and shots[-1] >= 4 * shots[0]
     x = Axis("rows of each class", log, ticks=[(value, number(value)) for value in shots])
     columns = ["rows of each class", "mean", "low", "high", "chosen"]
-    tries = runs[0][1]["few_shot"].get("tries")
+    tries = runs[0].results["few_shot"].get("tries")
     return Figure(
         "few-shot",
         f"Few-shot {metric_name(metric)}",
@@ -86,21 +86,19 @@ def layers_figure(runs: Runs) -> Figure | None:
     runs = with_points(runs, "layers", "name", "score")
     if not runs:
         return None
-    metric = runs[0][1]["layers"]["metric"]
-    names = list(dict.fromkeys(p["name"] for _, run in runs for p in run["layers"]["points"]))
+    several, metric = bool(runs[0].name), runs[0].results["layers"]["metric"]
+    names = list(dict.fromkeys(p["name"] for _, run, _ in runs for p in run["layers"]["points"]))
     series, rows = [], []
-    for style, (name, run) in enumerate(runs):
+    for name, run, style in runs:
         points = run["layers"]["points"]
         texts = [f"{p['name']}: {metric_value(metric, p['score'])}" for p in points]
         x = [float(names.index(p["name"])) for p in points]
-        series.append(
-            Series(name, x, [p["score"] for p in points], texts=texts, style=style % STYLES)
-        )
+        series.append(Series(name, x, [p["score"] for p in points], texts=texts, style=style))
         for p in points:
             row = [str(p["name"]), metric_cell(metric, p["score"]), number(p.get("chosen"))]
-            rows.append([name, *row] if len(runs) > 1 else row)
-    mark, best = None, runs[0][1]["layers"].get("best")
-    if len(runs) == 1 and isinstance(best, int) and is_number(series[0].y[best]):
+            rows.append([name, *row] if several else row)
+    mark, best = None, runs[0].results["layers"].get("best")
+    if not several and isinstance(best, int) and is_number(series[0].y[best]):
         mark = Mark(series[0].x[best], series[0].y[best] or 0.0, series[0].texts[best])
     scores = [v for s in series for v in s.y if v is not None]
     label = f"Line chart of {metric_name(metric)} over {len(names)} feature sets, from "
@@ -114,14 +112,14 @@ def layers_figure(runs: Runs) -> Figure | None:
         f"{upper(metric_name(metric))} over layers",
         "line",
         line_chart(label, series, axis, metric_axis(metric, scores), mark),
-        Table.of_numbers("Feature sets", ["run", *columns] if len(runs) > 1 else columns, rows),
-        legend=len(runs) > 1,
+        Table.of_numbers("Feature sets", ["run", *columns] if several else columns, rows),
+        legend=several,
     )
 
 
 def history_figures(runs: Runs) -> list[Figure]:
     """The objective, and accuracies, against iterations."""
-    runs = [(name, run) for name, run in runs if (run.get("history") or {}).get("iteration")]
+    runs = [run for run in runs if (run.results.get("history") or {}).get("iteration")]
     figures = []
     objective = _history_series(runs, {"objective": "objective"})
     if objective:
@@ -141,15 +139,15 @@ def history_figures(runs: Runs) -> list[Figure]:
 def _history_series(runs: Runs, columns: dict[str, str]) -> list[Series]:
     """A line for each run and column that holds numbers."""
     series: list[Series] = []
-    for name, run in runs:
+    for name, run, run_style in runs:
         history = run["history"]
         for column, title in columns.items():
             values = [v if is_number(v) else None for v in history.get(column) or ()]
             if any(value is not None for value in values):
                 label = (
-                    title if len(runs) == 1 else name if len(columns) == 1 else f"{name}, {title}"
+                    name if name and len(columns) == 1 else ", ".join(filter(None, (name, title)))
                 )
-                style = len(series) % STYLES
+                style = run_style if name else len(series) % STYLES
                 series.append(Series(label, history["iteration"], values, style=style))
     return series
 
@@ -160,7 +158,7 @@ def _history_figure(id: str, title: str, series: list[Series], y: Axis, runs: Ru
     ends = "; ".join(f"{s.name} ends at {shown(v)}" for s, v in zip(series, last, strict=True))
     steps = evenly(len(series[0].x), _TABLE_ROWS)
     rows: list[list[Any]] = []
-    if len(runs) == 1:
+    if not runs[0].name:
         for k in steps:
             values = (s.y[k] if k < len(s.y) else None for s in series)
             rows.append([series[0].x[k], *(Cell(shown(v), v) for v in values)])
@@ -176,5 +174,5 @@ def _history_figure(id: str, title: str, series: list[Series], y: Axis, runs: Ru
             f"Line chart of {y.label} against iterations; {ends}.", series, Axis("iteration"), y
         ),
         Table.of_numbers(title, columns, rows),
-        legend=len(series) > 1,
+        legend=len(series) > 1 or bool(runs[0].name),
     )

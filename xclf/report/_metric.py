@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from xclf.report._chart import Axis
-from xclf.report._numbers import is_number, number, percent
+from xclf.report._numbers import is_number, minus, number, percent
 from xclf.report._view import Cell
 from xclf.report.metrics import METRICS, metric_name
 
-#: Results of runs by their names.
-Runs: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
+
+class Run(NamedTuple):
+    """Results in charts: of a single run, without a name, or of one of several.
+
+    style : of its lines, the same in every chart
+    """
+
+    name: str
+    results: dict[str, Any]
+    style: int = 0
+
+
+Runs: TypeAlias = Sequence[Run]
 
 #: Metrics that are no shares.
 NO_SHARES = {"negative_log_likelihood"}
@@ -24,7 +35,7 @@ def metric_value(name: str, value: Any, digits: int = 2) -> str:
     known = name in METRICS or name.startswith("top")
     if known and name not in NO_SHARES and 0.0 <= value <= 1.0:
         return percent(value, digits)
-    return number(float(value))
+    return minus(f"{value:#.4g}") if known else number(float(value))
 
 
 def metric_cell(name: str, value: Any) -> Cell:
@@ -59,12 +70,14 @@ def upper(text: str) -> str:
 
 def with_points(runs: Runs, section: str, *keys: str) -> Runs:
     """Runs with points that have numbers in a section, of the first one's metric and parameter."""
-    kept: list[tuple[str, dict[str, Any]]] = []
-    for name, run in runs:
+    kept: list[Run] = []
+    for name, run, style in runs:
         part = run.get(section) or {}
         points = [p for p in part.get("points") or () if is_number(p.get(keys[-1]))]
         subject = [part.get(key) for key in ("metric", "parameter")]
-        others = [[run[section].get(key) for key in ("metric", "parameter")] for _, run in kept[:1]]
+        others = [
+            [run[section].get(key) for key in ("metric", "parameter")] for _, run, _ in kept[:1]
+        ]
         if points and others in ([], [subject]):
             # `chosen` and `best` are positions among all points.
             moved = {
@@ -73,5 +86,5 @@ def with_points(runs: Runs, section: str, *keys: str) -> Runs:
                 if isinstance(part.get(key), int) and part["points"][part[key]] in points
             }
             rest = {key: value for key, value in part.items() if key not in ("chosen", "best")}
-            kept.append((name, {**run, section: {**rest, "points": points, **moved}}))
+            kept.append(Run(name, {**run, section: {**rest, "points": points, **moved}}, style))
     return kept

@@ -25,20 +25,18 @@ def search_figure(runs: Runs) -> Figure | None:
     runs = with_points(runs, "search", "value", "score")
     if not runs:
         return None
-    first = runs[0][1]["search"]
+    first = runs[0].results["search"]
     parameter, metric = first["parameter"].replace("_", " "), first["metric"]
-    values = [p["value"] for _, run in runs for p in run["search"]["points"]]
+    values = [p["value"] for _, run, _ in runs for p in run["search"]["points"]]
     numeric = all(is_number(value) for value in values)
     log = numeric and bool(first.get("log")) and min(values) > 0.0
     names = [] if numeric else list(dict.fromkeys(map(str, values)))
     series = []
-    for name, run in runs:
-        series += _search_series(
-            run["search"], name if len(runs) > 1 else "", names, parameter, metric
-        )
-    series = [replace(s, style=k % STYLES) for k, s in enumerate(series)]
+    for name, run, style in runs:
+        lines = _search_series(run["search"], name, names, parameter, metric)
+        series += [replace(s, style=(style + k) % STYLES) for k, s in enumerate(lines)]
     mark = None
-    if len(runs) == 1 and (chosen := _chosen(first)) is not None:
+    if not runs[0].name and (chosen := _chosen(first)) is not None:
         at = names.index(str(chosen["value"])) if names else chosen["value"]
         mark = Mark(at, chosen["score"], _point_text(parameter, metric, chosen))
     chart = line_chart(
@@ -54,7 +52,7 @@ def search_figure(runs: Runs) -> Figure | None:
         "line",
         chart,
         _search_table(runs, parameter, metric),
-        legend=len(series) > 1,
+        legend=len(series) > 1 or bool(runs[0].name),
         note=_search_note(first, runs),
     )
 
@@ -67,10 +65,16 @@ def _chosen(search: dict[str, Any]) -> dict[str, Any] | None:
 def _search_series(
     search: dict[str, Any], run: str, names: list[str], parameter: str, metric: str
 ) -> list[Series]:
-    """A line for each combination of the other parameters, and the score on training rows."""
+    """A line for each combination of the other parameters, and the score on training rows.
+
+    Of a run among others, its best combination.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for point in search["points"]:
         groups.setdefault(point.get("others") or "", []).append(point)
+    if run:
+        best = _chosen(search) or max(search["points"], key=lambda point: point["score"])
+        groups = {best.get("others") or "": groups[best.get("others") or ""]}
     series = []
     for group, points in groups.items():
         if not names:
@@ -101,7 +105,7 @@ def _point_text(parameter: str, metric: str, point: dict[str, Any]) -> str:
 
 
 def _search_label(runs: Runs, parameter: str, metric: str, mark: Mark | None) -> str:
-    points = [p for _, run in runs for p in run["search"]["points"]]
+    points = [p for _, run, _ in runs for p in run["search"]["points"]]
     scores = [p["score"] for p in points]
     label = (
         f"Line chart of {metric_name(metric)} against {parameter}: {len(points)} values, from "
@@ -112,19 +116,19 @@ def _search_label(runs: Runs, parameter: str, metric: str, mark: Mark | None) ->
 
 def _search_note(search: dict[str, Any], runs: Runs) -> str:
     notes = []
-    if len(runs) == 1:
+    if not runs[0].name:
         if data := search.get("data"):
             notes.append(f"Scored on {data} rows.")
         if any(p.get("std") for p in search["points"]):
             notes.append("The band is one standard deviation over the folds.")
-    if any(p.get("converged") is False for _, run in runs for p in run["search"]["points"]):
+    if any(p.get("converged") is False for _, run, _ in runs for p in run["search"]["points"]):
         notes.append("Hollow points did not converge.")
     return " ".join(notes)
 
 
 def _search_table(runs: Runs, parameter: str, metric: str) -> Table:
-    several = len(runs) > 1
-    every = [p for _, run in runs for p in run["search"]["points"]]
+    several = bool(runs[0].name)
+    every = [p for _, run, _ in runs for p in run["search"]["points"]]
     others = any(p.get("others") for p in every)
     spread = any(p.get("std") for p in every)
     train = any(is_number(p.get("train_score")) for p in every)
@@ -138,7 +142,7 @@ def _search_table(runs: Runs, parameter: str, metric: str) -> Table:
         "",
     ]
     rows: list[list[Any]] = []
-    for name, run in runs:
+    for name, run, _ in runs:
         chosen = _chosen(run["search"])
         for p in run["search"]["points"]:
             remark = "chosen" if p is chosen else ""

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from xclf.report._confusion import confused_pairs, confusion_figure
 from xclf.report._curves import few_shot_figure, history_figures, layers_figure
-from xclf.report._metric import metric_cell, metric_value, upper
+from xclf.report._metric import Run, metric_cell, metric_value, upper
 from xclf.report._numbers import is_number, memory, number, percent, seconds
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
@@ -42,7 +42,7 @@ def headline_row(results: dict[str, Any]) -> dict[str, Any] | None:
 
 def sections(results: dict[str, Any]) -> list[Section]:
     """Every section that the results fill."""
-    runs = [("", results)]
+    runs = [Run("", results)]
     curves = [search_figure(runs), few_shot_figure(runs), layers_figure(runs)]
     curves += history_figures(runs)
     errors = [confusion_figure(results), reliability_figure(results)]

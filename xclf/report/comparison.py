@@ -6,15 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from xclf.report._chart import STYLES
 from xclf.report._curves import few_shot_figure, history_figures, layers_figure
-from xclf.report._metric import Runs, metric_cell
+from xclf.report._metric import Run, metric_cell
 from xclf.report._numbers import memory, number, seconds
 from xclf.report._search_curve import search_figure
 from xclf.report._sections import distinct_keys, headline_row, metrics_table
 from xclf.report._view import Cell, Section, Table
 from xclf.report.page import check_results, render
+
+#: Results by their names.
+Named: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
 
 #: The file of results in a folder.
 RESULTS = "results.json"
@@ -57,7 +61,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def compare(runs: Runs, data: str | None = None) -> list[dict[str, Any]]:
+def compare(runs: Named, data: str | None = None) -> list[dict[str, Any]]:
     """A row for each run: its name and kind, and the metrics of one set of its rows.
 
     data : name of the rows; by default the test rows, or a run's last ones
@@ -77,7 +81,7 @@ def compare(runs: Runs, data: str | None = None) -> list[dict[str, Any]]:
                 "name": name,
                 "kind": results.get("kind"),
                 **found,
-                "fingerprint": _fingerprint(results, found.get("data")),
+                "labels": _labels(results, found.get("data")),
                 "seconds": _total(results),
                 "peak_memory": results.get("peak_memory"),
             }
@@ -86,8 +90,8 @@ def compare(runs: Runs, data: str | None = None) -> list[dict[str, Any]]:
 
 
 def on_other_rows(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether the rows of a comparison were measured on different data."""
-    return len({row["fingerprint"] for row in rows}) > 1
+    """Whether the runs of a comparison were measured on rows of different labels."""
+    return len({row["labels"] for row in rows}) > 1
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -107,7 +111,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
     return Table(table.caption, table.columns, lines, table.numeric, sortable=True, note=_NOTE)
 
 
-def comparison_page(runs: Runs, data: str | None = None) -> str:
+def comparison_page(runs: Named, data: str | None = None) -> str:
     """The page of several results: metrics side by side, curves together, what was run.
 
     Returns HTML as `page` does, the same for the same results.
@@ -115,8 +119,9 @@ def comparison_page(runs: Runs, data: str | None = None) -> str:
     rows = compare(runs, data)
     text = "The runs were measured on different rows." if on_other_rows(rows) else ""
     commands = [(name, str(run["command"])) for name, run in runs if run.get("command")]
-    figures = [search_figure(runs), few_shot_figure(runs), layers_figure(runs)]
-    figures += history_figures(runs)
+    curves = [Run(name, run, k % STYLES) for k, (name, run) in enumerate(runs)]
+    figures = [search_figure(curves), few_shot_figure(curves), layers_figure(curves)]
+    figures += history_figures(curves)
     every = [
         Section("metrics", "Metrics", text=text, tables=[comparison_table(rows)]),
         Section("curves", "Curves", figures=[figure for figure in figures if figure is not None]),
@@ -134,14 +139,15 @@ def comparison_page(runs: Runs, data: str | None = None) -> str:
     )
 
 
-_OTHERS = {"name", "kind", "data", "fingerprint", "seconds", "peak_memory"}
+_OTHERS = {"name", "kind", "data", "labels", "seconds", "peak_memory"}
 _SMALLER_IS_BETTER = {"negative_log_likelihood", "calibration_error"}
 _NOTE = "The best of each column is bold."
 
 
-def _fingerprint(results: dict[str, Any], name: Any) -> str | None:
+def _labels(results: dict[str, Any], name: Any) -> str | None:
+    """The fingerprint of the labels of some rows: features differ from run to run."""
     entries = [d for d in results.get("data") or () if name in (d.get("role"), d.get("name"))]
-    return entries[-1].get("fingerprint") if entries else None
+    return entries[-1].get("labels") if entries else None
 
 
 def _total(results: dict[str, Any]) -> float | None:
@@ -149,7 +155,7 @@ def _total(results: dict[str, Any]) -> float | None:
     return sum(times) if times else None
 
 
-def _runs_table(runs: Runs, rows: Sequence[dict[str, Any]]) -> Table:
+def _runs_table(runs: Named, rows: Sequence[dict[str, Any]]) -> Table:
     lines = []
     for (name, results), row in zip(runs, rows, strict=True):
         model, protocol = results.get("model") or {}, results.get("protocol") or {}

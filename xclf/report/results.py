@@ -16,7 +16,10 @@ from xclf.report.run import fingerprint
 
 
 def data_facts(role: str, name: str, x: Array, y: Any, classes: int) -> dict[str, Any]:
-    """An entry of `data`: some rows, by their role ("train", "validation" or "test") and name."""
+    """An entry of `data`: some rows, by their role ("train", "validation" or "test") and name.
+
+    labels : the fingerprint of the labels alone, which features of the same images share
+    """
     return {
         "role": role,
         "name": name,
@@ -25,6 +28,7 @@ def data_facts(role: str, name: str, x: Array, y: Any, classes: int) -> dict[str
         "dtype": str(x.dtype).rpartition(".")[2],
         "classes": classes,
         "fingerprint": fingerprint(x, y),
+        "labels": None if y is None else fingerprint(y),
     }
 
 
