@@ -45,7 +45,7 @@ def few_shot_figure(runs: Runs) -> Figure | None:
     log = shots[0] > 0 and shots[-1] >= 4 * shots[0]
     x = Axis("rows of each class", log, ticks=[(value, number(value)) for value in shots])
     columns = ["rows of each class", "mean", "low", "high", "chosen"]
-    tries = runs[0].results["few_shot"].get("tries")
+    tries = {run.results["few_shot"].get("tries") for run in runs}
     return Figure(
         "few-shot",
         f"Few-shot {metric_name(metric)}",
@@ -53,8 +53,14 @@ def few_shot_figure(runs: Runs) -> Figure | None:
         line_chart(label, series, x, metric_axis(metric, means)),
         Table.of_numbers("Few-shot results", ["run", *columns] if several else columns, rows),
         legend=several,
-        note=f"Mean of {number(tries)} draws and its 95% interval." if tries else "",
+        note=_interval_note(tries),
     )
+
+
+def _interval_note(tries: set[int | None]) -> str:
+    """The remark about draws, if all runs have as many."""
+    (known,) = tries if len(tries) == 1 else (None,)
+    return f"Mean of {known:,} draws and its 95% interval." if known else ""
 
 
 def _shots_series(points: list[dict[str, Any]], metric: str, run: str, style: int) -> Series:
