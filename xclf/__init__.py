@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xclf import _interrupt, kernels  # noqa: F401  (it comes first: see there)
 from xclf._version import __version__
 from xclf.accelerate import accelerators
-from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
+from xclf.estimators import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, from_sklearn, load
 from xclf.gradcheck import GradientReport, check_gradient
 from xclf.sweep import SweepCV
 from xclf.training import Checkpoint, CheckpointError, Event
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "accelerators",
     "check_gradient",
+    "from_sklearn",
     "kernels",
     "load",
     "probe",

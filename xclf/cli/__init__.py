@@ -13,6 +13,7 @@ from xclf import _interrupt
 from xclf.cli._console import CheckError, UserError, shown
 from xclf.cli.compare import compare
 from xclf.cli.evaluate import evaluate
+from xclf.cli.export import export
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
 from xclf.cli.probe import probe
@@ -51,7 +52,7 @@ def root(
 
 
 for command in (
-    *(train, sweep, probe, predict, evaluate, compare, plot),
+    *(train, sweep, probe, predict, evaluate, compare, plot, export),
     *(backends, gradcheck, example, version),
 ):
     app.command()(command)

@@ -9,6 +9,8 @@ from xclf.estimators._border import (
 )
 from xclf.estimators._checkpoints import checkpoint_of, parameters_as_text
 from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
+from xclf.estimators._exchange import torch_weights
+from xclf.estimators._exchange_sklearn import from_sklearn
 from xclf.estimators._files import ModelFileError, check_model_path, load
 from xclf.estimators._fitted import fitted_shape, stacked_scores
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
@@ -55,6 +57,7 @@ __all__ = [
     "fit_heads",
     "fit_together",
     "fitted_shape",
+    "from_sklearn",
     "heads_at_once",
     "host_labels",
     "host_values",
@@ -67,5 +70,6 @@ __all__ = [
     "place_rows",
     "shares_rows",
     "stacked_scores",
+    "torch_weights",
     "uses_full_batches",
 ]

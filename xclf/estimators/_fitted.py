@@ -221,6 +221,74 @@ class FittedModel:
         check_is_fitted(self)
         save_model(self, Path(path))
 
+    # In other libraries.
+
+    def to_torch(self) -> Any:
+        """The model as a module of torch, whose outputs are the scores (N, C), to rounding.
+
+            head = model.to_torch()     # a linear model: torch.nn.Linear(D, C)
+
+        Returns
+        -------
+        torch.nn.Linear, of a net torch.nn.Sequential(Linear, ReLU, Linear); in the dtype of the
+        model, on its device if it is of torch, else on the CPU. Output k is the score of
+        `classes_[k]`, also of two classes. Its state dict is that of such a head.
+
+        Raises
+        ------
+        ImportError
+            Without torch.
+        """
+        from xclf.estimators._exchange import to_torch
+
+        check_is_fitted(self)
+        return to_torch(self)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the model to an ONNX file.
+
+        Its input is X (N, D), in the dtype of the model; its outputs are label (N,), the
+        probabilities (N, C) of a model that has them, and scores (N, C), one a class.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx.
+        ValueError
+            For labels that ONNX does not know, such as dates; weights of more than 2 GB.
+        """
+        from xclf.estimators._exchange import to_onnx
+
+        check_is_fitted(self)
+        to_onnx(self, Path(path))
+
+    def to_sklearn(self, *, rows: float | None = None) -> Any:
+        """The model as a fitted estimator of scikit-learn, with the same predictions to rounding.
+
+        Parameters
+        ----------
+        rows : float, default=None
+            Rows (the sum of their weights) that it was fitted to, by which `reg` becomes C or
+            alpha; None leaves those at their defaults, which predictions do not depend on.
+
+        Returns
+        -------
+        LogisticRegression, LinearSVC (crammer_singer), or of a net with the softmax MLPClassifier.
+
+        Raises
+        ------
+        ValueError
+            For a net with a hinge, which scikit-learn has not.
+        """
+        from xclf.estimators._exchange_sklearn import to_sklearn
+
+        check_is_fitted(self)
+        return to_sklearn(self, rows)  # type: ignore[arg-type]
+
 
 class ProbabilityMixin:
     """Class probabilities of models trained with the softmax loss."""

@@ -1,0 +1,68 @@
+"""xclf export: a saved model for another library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from safetensors.numpy import save
+
+from xclf._atomic_write import atomic_write
+from xclf.cli import _options as opt
+from xclf.cli._console import UserError, out
+from xclf.cli._outputs import check_output
+from xclf.estimators import load as load_model
+from xclf.estimators import torch_weights
+
+_SUFFIXES = (".onnx", ".pt", ".safetensors")
+
+
+def export(
+    model: opt.SavedModel,
+    out_path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help=".onnx; .pt, a state dict of torch; .safetensors, the same for any library.",
+        ),
+    ],
+) -> None:
+    """Write a saved model for another library.
+
+    An .onnx file gives labels, probabilities and scores. The weights in a .pt or .safetensors file
+    are those of torch.nn.Linear(D, C), of a net those of Sequential(Linear, ReLU, Linear); the
+    classes are in the metadata of the latter.
+
+    xclf export cifar.safetensors cifar.onnx
+
+    xclf export cifar.safetensors head.pt
+    """
+    check_output("OUT", out_path, _SUFFIXES, model)
+    fitted = load_model(model)
+    try:
+        if out_path.suffix == ".onnx":
+            fitted.to_onnx(out_path)
+        elif out_path.suffix == ".pt":
+            _write_torch(fitted, out_path)
+        else:
+            _write_weights(fitted, out_path)
+    except ImportError as error:
+        raise UserError(str(error)) from None
+    out().print(f"wrote {out_path}")
+
+
+def _write_torch(fitted: Any, path: Path) -> None:
+    module = fitted.to_torch()
+    import torch
+
+    with atomic_write(path) as part:
+        torch.save(module.state_dict(), part)
+
+
+def _write_weights(fitted: Any, path: Path) -> None:
+    classes = json.dumps([str(label) for label in fitted.classes_])
+    data = save(torch_weights(fitted), metadata={"format": "pt", "classes": classes})
+    with atomic_write(path) as part:
+        part.write_bytes(data)
