@@ -23,6 +23,8 @@ HEAVY = [
     "pandas",
     "polars",
     "pyarrow",
+    "onnx",
+    "onnxruntime",
     "matplotlib",
     "PIL",
     "typer",
