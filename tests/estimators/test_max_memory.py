@@ -63,6 +63,25 @@ def test_a_fit_stays_within_it(cls, shape, times):
     assert used <= most + (1 << 20)
 
 
+@pairwise(
+    shape=[(3000, 100, 10), (8000, 20, 3)],
+    cls=[SoftmaxClassifier, SVMClassifier, TwoLayerClassifier],
+    times=[1.0, 3.0],
+)
+def test_the_labels_of_several_tasks_count(cls, shape, times):
+    """With memory for one head at a time, for a few, and for all of them."""
+    x, y = wide_rows(*shape)
+    labels = np.stack([(y + k * (y > 0)) % shape[2] for k in range(5)], axis=1)
+    model = cls(max_iter=2, random_state=0)
+    model.fit(x[:200, :30].copy(), labels[:200])
+    least = _least(model, x, labels)
+    # Both in words, of which one is rounded up by a tenth of a MB at most.
+    assert least >= _least(model, x, y) + labels.nbytes - (1 << 20) // 10
+    most = int(times * least)
+    used = taken(lambda: model.set_params(max_memory=most).fit(x, labels))
+    assert used <= most + (1 << 20)
+
+
 MINIBATCH = {
     "shape": [(4000, 300, 10), (2000, 3000, 4)],
     "cls": [SoftmaxClassifier, TwoLayerClassifier],

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, layers_of, one_torch_thread, small  # noqa: F401
 from pairwise import pairwise
 from sklearn.base import clone
-from sklearn.datasets import make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
-from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.utils import get_tags
 
 import xclf
-from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier
-from xclf.estimators import fit_candidates, join_tasks, stacked_scores
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api
 
-N = 80
+N = 60
 X, FIRST = blobs(N, 6, 4)
 RNG = np.random.default_rng(3)
 NAMES = np.array(["ash", "birch", "cedar", "elm"])
@@ -203,6 +201,33 @@ def test_scores_need_as_many_columns():
         model.score(X, FIRST)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # five iterations
+@pytest.mark.usefixtures("gpus", "every_problem_is_large")
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("device", ["gpu", ("gpu", "gpu2")])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_labels_travel_with_rows(monkeypatch, cls, device, resident):
+    """To one device and to several, where X fits, and where it is sent in every pass."""
+    if not resident:
+        monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
+    options = {"solver": "lbfgs", "reg": 1e-2, "random_state": 1, "class_weight": "balanced"}
+    want = small(cls, **options, max_iter=5).fit(X, NUMBERS)
+    got = small(cls, **options, max_iter=5, device=device).fit(X, NUMBERS)
+    np.testing.assert_allclose(got.objective_, want.objective_, rtol=1e-9)
+    np.testing.assert_array_equal(_array_api.to_host(got.predict(X)), want.predict(X))
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("cls", CLASSES)
+def test_minibatches_of_streamed_rows_have_their_labels(monkeypatch, cls):
+    monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
+    options = {"solver": "momentum", "random_state": 1, "max_iter": 2, "batch_size": 16}
+    options |= {"early_stopping": True, "learning_rate": 0.01}
+    want = small(cls, **options).fit(X, NUMBERS)
+    got = small(cls, **options, device="gpu").fit(X, NUMBERS)
+    np.testing.assert_allclose(got.objective_, want.objective_, rtol=1e-9)
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("y", [MIXED, BITS], ids=["mixed", "indicators"])
 def test_files_hold_every_task(tmp_path, cls, y):
@@ -277,81 +302,3 @@ def test_tags():
         tags = get_tags(cls())
         assert tags.target_tags.multi_output
         assert tags.classifier_tags.multi_label
-
-
-# --- searches --------------------------------------------------------------------------------
-
-
-@pairwise(
-    y=[NUMBERS, np.stack([NAMES[FIRST], NAMES[FIRST[::-1]]], axis=1), BITS],
-    cls=[SoftmaxClassifier, SVMClassifier],
-    solver=["lbfgs", "momentum"],
-)
-def test_a_search_is_scikit_learns(y, cls, solver):
-    model = cls(solver=solver, random_state=0, class_weight="balanced")
-    if solver != "lbfgs":
-        model.set_params(max_iter=3, batch_size=16)
-    grid = {"reg": [1e-1, 1e-3]}
-    got = SweepCV(model, grid, cv=3).fit(X, y)
-    want = GridSearchCV(model, grid, cv=3).fit(X, y)
-    np.testing.assert_array_equal(
-        got.cv_results_["mean_test_score"], want.cv_results_["mean_test_score"]
-    )
-    np.testing.assert_array_equal(got.predict(X), want.predict(X))
-    assert got.best_params_ == want.best_params_
-
-
-@pytest.mark.parametrize("scoring", ["f1_macro", "roc_auc", "average_precision"])
-def test_scorers_of_indicators(scoring):
-    x, y = make_multilabel_classification(n_samples=60, n_features=6, n_classes=3, random_state=0)
-    model, grid = SoftmaxClassifier(standardize=True), {"reg": [1e-1, 1e-2]}
-    got = SweepCV(model, grid, cv=3, scoring=scoring).fit(x, y)
-    want = GridSearchCV(model, grid, cv=3, scoring=scoring).fit(x, y)
-    # Ranks and decisions of models that agree to a millionth of their objectives.
-    np.testing.assert_allclose(
-        got.cv_results_["mean_test_score"], want.cv_results_["mean_test_score"], atol=1e-2
-    )
-
-
-def test_a_search_of_mixed_columns_names_the_way():
-    with pytest.raises(ValueError, match=r"columns of strings beside .* y.astype\(str\)"):
-        SweepCV(SoftmaxClassifier(), {"reg": [1e-2]}, cv=3).fit(X, MIXED)
-
-
-@pytest.mark.parametrize("solver", ["lbfgs", "momentum"])
-@pytest.mark.parametrize("y", [NUMBERS, FIRST], ids=["tasks", "one column"])
-def test_candidates_and_parts_are_single_fits(backend, solver, y):
-    options = {"max_iter": 3, "batch_size": 8} if solver == "momentum" else {}
-    model = SoftmaxClassifier(solver=solver, random_state=0, class_weight="balanced", **options)
-    candidates = [{"reg": 1e-1}, {"reg": 1e-3, "class_weight": None}]
-    draws = [np.concatenate([np.flatnonzero(k == FIRST)[:n] for k in range(4)]) for n in (3, 9)]
-    x = backend.asarray(X)
-    models = fit_candidates(model, x, y, candidates, parts=draws, sample_weight=WEIGHTS)
-    for rows, of_part in zip(draws, models, strict=True):
-        for changes, got in zip(candidates, of_part, strict=True):
-            want = clone(model).set_params(**changes)
-            want.fit(backend.asarray(X[rows]), y[rows], WEIGHTS[rows])
-            np.testing.assert_allclose(got.objective_, want.objective_, rtol=1e-6)
-            np.testing.assert_array_equal(
-                backend.to_host(got.predict(x)), backend.to_host(want.predict(x))
-            )
-    assert not hasattr(model, "classes_")
-
-
-def test_every_task_may_have_a_candidate_of_its_own():
-    model, candidates = SoftmaxClassifier(), [{"reg": reg} for reg in (1e-1, 1e-3)]
-    (models,) = fit_candidates(model, X, NUMBERS, candidates)
-    chosen = [1, 0, 1]
-    own = [models[c].estimators_[k] for k, c in enumerate(chosen)]
-    join_tasks(model, own)
-    for k, c in enumerate(chosen):
-        np.testing.assert_array_equal(model.predict(X)[:, k], models[c].predict(X)[:, k])
-    scores = stacked_scores(own[:2], X)
-    np.testing.assert_array_equal(scores[:, 1, :].argmax(axis=1), model.predict(X)[:, 1])
-
-
-def test_candidates_share_their_rows():
-    with pytest.raises(ValueError, match="cannot set device"):
-        fit_candidates(SoftmaxClassifier(), X, FIRST, [{"device": "cpu"}])
-    with pytest.raises(ValueError, match="y, of a part of the rows, must hold at least two"):
-        fit_candidates(SoftmaxClassifier(), X, FIRST, [{}], parts=[np.flatnonzero(FIRST == 1)])

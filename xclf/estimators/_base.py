@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -153,6 +153,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         with _array_api.on_device(placed.X):
             targets = check_targets(self, placed.X, y)
             weights = check_sample_weight(placed.X, sample_weight)
+        placed = replace(placed, taken=placed.taken + targets.bytes_of_tasks)
         heads = make_heads(self, placed, targets, weights)
         if self.warm_start:
             with _array_api.on_device(placed.X):

@@ -25,7 +25,8 @@ _SHARE = 64 << 20
 class PlacedRows:
     """X, checked, where it is computed with.
 
-    taken : bytes of a device's memory that it was moved there with
+    taken : bytes that are taken beside a fit: of a device's memory, by X where it was moved there;
+        by the labels of several tasks
     """
 
     X: Array

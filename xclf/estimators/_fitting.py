@@ -104,7 +104,8 @@ def heads_at_once(placed: PlacedRows, head: Head, label_sets: int = 1) -> int:
     network = Network(head.widths, bias=bool(head.model.fit_intercept))
     shape = head.shape(network, placed.X, placed.dtype, 1, label_sets)
     bound = parse_bytes(head.model.max_memory)
-    return shape.heads_within(shape.needed(0) + TOGETHER if bound is None else bound)
+    most = shape.needed(0) + TOGETHER if bound is None else bound - placed.taken
+    return shape.heads_within(most)
 
 
 def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:

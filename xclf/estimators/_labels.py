@@ -34,6 +34,11 @@ class Targets(NamedTuple):
             and all(np.array_equal(classes, (0, 1)) for classes, _ in self.tasks)
         )
 
+    @property
+    def bytes_of_tasks(self) -> int:
+        """Bytes of all tasks' indices, where there are several."""
+        return 0 if self.names is None else sum(index.nbytes for _, index in self.tasks)
+
     def of_rows(self, rows: np.ndarray) -> Targets:
         """The labels of the rows that host integers name, with the classes that they hold."""
         tasks = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -133,6 +133,7 @@ def fit_candidates(
     shared = SharedRows.of(X, model)
     targets = check_targets(model, shared.placed.X, y)
     given = check_sample_weight(shared.placed.X, sample_weight)
+    shared.placed = replace(shared.placed, taken=shared.placed.taken + targets.bytes_of_tasks)
     models: list[list[Any]] = []
     made: list[tuple[Any, Targets, list[Head]]] = []
     for part, train in enumerate([None] if parts is None else parts):
