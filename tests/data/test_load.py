@@ -47,7 +47,7 @@ def test_dataset_checks_its_shapes():
         {"x": np.zeros(4)},
         {"x": np.zeros((0, 6))},
         {"y": y[:3]},
-        {"y": np.zeros((4, 2))},
+        {"y": np.zeros((4, 2, 2))},
         {"image_shape": (2, 2, 1)},
         {"test": Dataset(x[:, :5], y, "there")},
     ):

@@ -170,3 +170,22 @@ def test_data_sets_of_pytorch():
     whole = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
     same(load(whole))
     same(load(torch.utils.data.Subset(whole, [5, 2])), X[[5, 2]], Y[[5, 2]])
+
+
+def test_labels_of_several_tasks(tmp_path):
+    both = np.stack([Y, 1 - Y % 2], axis=1)
+    np.savez(tmp_path / "a.npz", X=X, y=both)
+    same(load(tmp_path / "a.npz", several=True), y=both)
+    refused(tmp_path / "a.npz", r"have shape \(12, 2\); for one-hot rows .*xclf probe")
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", both)
+    same(load(f"{tmp_path}/x.npy,{tmp_path}/y.npy", several=True), y=both)
+    np.save(tmp_path / "y.npy", np.where(both, 1.0, np.nan))
+    refused(f"{tmp_path}/x.npy,{tmp_path}/y.npy", "label 1 is missing", several=True)
+    lines = [f"{a},{b},k{c}" for a, b, c in zip(X[:, 0].tolist(), Y, Y % 2, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,c", *lines]))
+    data = load(tmp_path / "a.csv", label=["b", "c"])
+    assert data.task_names == ("b", "c")
+    assert data.y.tolist() == [[str(b), f"k{b % 2}"] for b in Y.tolist()]
+    assert data.x.shape == (12, 1)
+    refused(tmp_path / "a.csv", "no column 'd'; columns: a, b, c", label=["b", "d"])

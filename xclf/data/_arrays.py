@@ -118,18 +118,28 @@ def by_name(
     )
     test = None
     if {y_name, x_test, y_test} <= set(names):
-        test = rows_and_labels(read(x_test), read(y_test), f"{source} ({x_test}, {y_test})")
-    return rows_and_labels(read(x_name), read(y_name) if y_name in names else None, source, test)
+        name = f"{source} ({x_test}, {y_test})"
+        test = rows_and_labels(read(x_test), read(y_test), name, several=options.several)
+    y = read(y_name) if y_name in names else None
+    return rows_and_labels(read(x_name), y, source, test, several=options.several)
 
 
 def rows_and_labels(
-    x: np.ndarray, y: np.ndarray | None, source: str, test: Dataset | None = None
+    x: np.ndarray,
+    y: np.ndarray | None,
+    source: str,
+    test: Dataset | None = None,
+    *,
+    several: bool = False,
 ) -> Dataset:
-    """A data set from arrays as they were saved."""
+    """A data set from arrays as they were saved.
+
+    several : whether labels may have several columns
+    """
     rows, image_shape, layout = _as_rows(x, source)
     return Dataset(
         x=rows,
-        y=None if y is None else as_labels(y, source),
+        y=None if y is None else as_labels(y, source, several),
         source=source,
         image_shape=image_shape,
         pixel_layout=layout,
@@ -166,18 +176,19 @@ def _as_rows(
     )
 
 
-def as_labels(y: np.ndarray, source: str) -> np.ndarray:
-    """`y` as (N,) int64 or str: whole numbers of any dtype become int64, bytes are UTF-8 text.
+def as_labels(y: np.ndarray, source: str, several: bool = False) -> np.ndarray:
+    """`y` as (N,), or (N, T), int64 or str: whole numbers of any dtype become int64, bytes are
+    UTF-8 text.
 
     DataError for a shape that is not one label per row, fractions, NaN, and empty strings.
     """
     y = np.array(native(y))  # in memory, whatever file it is mapped from
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1:
+    if y.ndim != 1 and not (several and y.ndim == 2 and y.shape[1]):
         raise DataError(
             f"{source}: labels must be one per row (N,), but have shape {y.shape}; "
-            "for one-hot rows take argmax(axis=1)"
+            "for one-hot rows take argmax(axis=1), for several tasks xclf probe"
         )
     if y.dtype.kind == "S":
         try:
@@ -190,7 +201,8 @@ def as_labels(y: np.ndarray, source: str) -> np.ndarray:
     missing = y == "" if kind == "U" else ~np.isfinite(y)
     if missing.any():
         name = "empty" if kind == "U" else "NaN"
-        raise DataError(f"{source}: label {int(missing.argmax()) + 1:,} is missing ({name})")
+        row = int(np.nonzero(missing)[0][0])
+        raise DataError(f"{source}: label {row + 1:,} is missing ({name})")
     if kind == "U":
         return y
     if kind == "f" and (y != np.trunc(y)).any():

@@ -26,7 +26,7 @@ from xclf.data._dataset import (
     open_bytes,
     reading,
 )
-from xclf.data._tables import Columns, label_column, table_dataset
+from xclf.data._tables import Columns, label_columns, table_dataset
 
 # Missing values in CSV text, whichever library reads it.
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
@@ -53,14 +53,14 @@ def read_csv(path: Path, options: ReadOptions) -> Dataset:
         dense = max(8 * rows * len(names), nbytes // 4)
         about = f"{path}: {count(rows, 'row')} of {count(len(names), 'column')}"
         check_memory(about, dense, options.max_memory, "use fewer rows, or Parquet or .npy")
-        label = label_column(path, filter(None, names), options)
-        text = [] if label is None else [names.index(label)]
+        labels = label_columns(path, filter(None, names), options)
+        text = [names.index(label) for label in labels]
         with open_bytes(path) as file:
             arrays = _read(path, file, separator, names, text)
         columns: Columns = {}
         for position, (name, values) in enumerate(zip(names, arrays, strict=True)):
             if name or 0 < position < len(names) - 1 or not (position == 0 or _is_empty(values)):
-                columns[name] = _as_written(values) if name == label else values
+                columns[name] = _as_written(values) if name in labels else values
         return table_dataset(path, columns, options)
 
 

@@ -38,8 +38,8 @@ class Dataset:
     x : ndarray of shape (N, D)
         Numbers in native byte order, N and D at least 1; uint8 for images; may be a read-only
         memory map. NOT checked for NaN, which would read a mapped file whole: the estimators do it.
-    y : ndarray of shape (N,) or None
-        int64 or str; None if the source holds no labels.
+    y : ndarray of shape (N,) or (N, T), or None
+        int64 or str; None if the source holds no labels. Column t has the labels of task t.
     source : str
         Name of what was read, for messages.
     class_names : tuple of str, optional
@@ -49,8 +49,8 @@ class Dataset:
     pixel_layout : {"channel_first", "channel_last"}, optional
         The order of a row's pixels: (channels, height, width), as CIFAR ships it, or
         (height, width, channels).
-    feature_names : tuple of str, optional
-        One name per column, if the format has names.
+    feature_names, task_names : tuple of str, optional
+        One name per column of x, and of y (N, T), if the format has names.
     index_base : int, optional
         The index of the first column in an svmlight file, 0 or 1: pass it, and `n_features`, to
         `load` for other files of the same set.
@@ -70,6 +70,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: PixelLayout | None = None
     feature_names: tuple[str, ...] | None = None
+    task_names: tuple[str, ...] | None = None
     index_base: int | None = None
     test: Dataset | None = None
 
@@ -80,7 +81,7 @@ class Dataset:
                 f"but the array has shape {self.x.shape}"
             )
         rows, columns = self.x.shape
-        if self.y is not None and self.y.shape != (rows,):
+        if self.y is not None and (len(self.y) != rows or not 1 <= self.y.ndim <= 2):
             raise DataError(
                 f"{self.source}: {count(rows, 'row')} but {count(len(self.y), 'label')}; "
                 "each row needs one label"
@@ -161,13 +162,14 @@ class Split:
 class ReadOptions:
     """The options of `load`, which documents them."""
 
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     x_name: str = "X"
     y_name: str = "y"
     max_memory: int = DEFAULT_MEMORY
     need_labels: bool = True
     n_features: int | None = None
     index_base: int | None = None
+    several: bool = False
 
 
 def count(number: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -51,13 +51,14 @@ Reader: TypeAlias = Callable[[Path, ReadOptions], Dataset]
 def load(
     source: Any,
     *,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     x_name: str = "X",
     y_name: str = "y",
     max_memory: int | str | None = None,
     need_labels: bool = True,
     n_features: int | None = None,
     index_base: int | None = None,
+    several: bool = False,
 ) -> Dataset:
     """Read rows (N, D), labels (N,) and names from a data source.
 
@@ -83,8 +84,9 @@ def load(
           the names; if some are called train* and some test*, the latter are the held-out part
         - .svmlight, .libsvm, .svm, or lines `label index:value ...` under a name of no other kind,
           compressed (.gz, .bz2) or not: made dense
-    label : str, optional
-        Label column of a table; by default the one called label, target, y or class.
+    label : str or sequence of str, optional
+        Label column of a table; by default the one called label, target, y or class. Names of
+        several columns, one for each task, give labels (N, T).
     x_name, y_name : str
         Names of the arrays in files of arrays; without them usual ones, such as x_train and
         y_train, are found too.
@@ -97,6 +99,8 @@ def load(
     index_base : int, optional
         The index of its first column, 0 or 1; by default 0 if the file uses 0, else 1. Files that
         belong together need the same: pass the `index_base` of the training data.
+    several : bool
+        Whether arrays of labels may be (N, T), of T tasks.
 
     Returns
     -------
@@ -118,7 +122,9 @@ def load(
         ) from None
     if index_base not in (None, 0, 1):
         raise DataError(f"index_base must be 0 or 1, got {index_base!r}")
-    options = ReadOptions(label, x_name, y_name, limit, need_labels, n_features, index_base)
+    names = label if label is None or isinstance(label, str) else tuple(label)
+    given = (names, x_name, y_name, limit, need_labels, n_features, index_base, several)
+    options = ReadOptions(*given)
     if not isinstance(source, str | PathLike):
         if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
             return from_torch(source, options)
@@ -156,11 +162,13 @@ def _read_pair(x_name: str, y_name: str, options: ReadOptions) -> Dataset:
             f"{x_name},{y_name}: needs as many files of labels as of rows, found {len(xs)} of rows "
             f"and {len(ys)} of labels"
         )
-    parts = [
-        lambda x=x, y=y: rows_and_labels(_single(x, options), _single(y, options), f"{x},{y}")
-        for x, y in zip(xs, ys, strict=True)
-    ]
+    parts = [lambda x=x, y=y: _read_two(x, y, options) for x, y in zip(xs, ys, strict=True)]
     return parts[0]() if len(parts) == 1 else joined(f"{x_name},{y_name}", parts, options)
+
+
+def _read_two(x: Path, y: Path, options: ReadOptions) -> Dataset:
+    rows, labels = _single(x, options), _single(y, options)
+    return rows_and_labels(rows, labels, f"{x},{y}", several=options.several)
 
 
 def _single(path: Path, options: ReadOptions) -> np.ndarray:

@@ -33,26 +33,43 @@ def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset
     """
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{path}: no rows; columns: {listing(columns)}")
-    name = label_column(path, columns, options)
-    y = None if name is None else _labels(path, name, columns[name], options)
-    features = {key: values for key, values in columns.items() if key != name}
+    tasks = label_columns(path, columns, options)
+    labels = [_labels(path, name, columns[name], options) for name in tasks]
+    features = {key: values for key, values in columns.items() if key not in tasks}
     if not features:
-        raise DataError(f"{path}: no column besides the label {listing([name])}")
+        raise DataError(f"{path}: no column besides the label {listing(tasks)}")
     x = _matrix(path, features)
     names = (
         [key] if values.ndim == 1 else [f"{key}[{k}]" for k in range(values.shape[1])]
         for key, values in features.items()
     )
-    return Dataset(x=x, y=y, source=str(path), feature_names=tuple(chain(*names)))
+    return Dataset(
+        x=x,
+        y=_joined(labels),
+        source=str(path),
+        feature_names=tuple(chain(*names)),
+        task_names=tuple(tasks) if len(tasks) > 1 else None,
+    )
 
 
-def label_column(path: Path, names: Iterable[str], options: ReadOptions) -> str | None:
-    """The name of the label column: `options.label`, or the one column that is called like one."""
+def _joined(labels: list[np.ndarray]) -> np.ndarray | None:
+    """Labels (N,) of one column, (N, T) of several: all text if some are; None for none."""
+    if len(labels) < 2:
+        return labels[0] if labels else None
+    text = any(one.dtype.kind == "U" for one in labels)
+    return np.stack([one.astype(str) if text else one for one in labels], axis=1)
+
+
+def label_columns(path: Path, names: Iterable[str], options: ReadOptions) -> list[str]:
+    """The names of the label columns: `options.label`, or the one column that is called like one;
+    none where labels are not needed."""
     names = list(names)
     if options.label is not None:
-        if options.label not in names:
-            raise DataError(f"{path}: no column {options.label!r}; columns: {listing(names)}")
-        return options.label
+        wanted = [options.label] if isinstance(options.label, str) else list(options.label)
+        for name in wanted:
+            if name not in names:
+                raise DataError(f"{path}: no column {name!r}; columns: {listing(names)}")
+        return wanted
     usual = [name for name in names if name.lower() in _LABEL_NAMES]
     if len(usual) > 1:
         raise DataError(
@@ -63,7 +80,7 @@ def label_column(path: Path, names: Iterable[str], options: ReadOptions) -> str 
             f"{path}: which column is the label? Name it ({_LABEL_OPTION}); "
             f"columns: {listing(names)}"
         )
-    return usual[0] if usual else None
+    return usual
 
 
 def _labels(path: Path, name: str, values: np.ndarray, options: ReadOptions) -> np.ndarray:

@@ -83,7 +83,7 @@ def from_torch(dataset: Any, options: ReadOptions) -> Dataset:
     tensors = getattr(dataset, "tensors", None)
     if isinstance(tensors, tuple) and len(tensors) == 2:
         x, y = (_from_tensor(source, one) for one in tensors)
-        return rows_and_labels(x, y, source)
+        return rows_and_labels(x, y, source, several=options.several)
     rows, labels = None, np.empty(0)
     for number in range(len(dataset)):
         item = dataset[number]
@@ -102,7 +102,7 @@ def from_torch(dataset: Any, options: ReadOptions) -> Dataset:
         rows[number], labels[number] = x, y
     if rows is None:
         raise DataError(f"{source}: has no items")
-    return rows_and_labels(rows, labels, source)
+    return rows_and_labels(rows, labels, source, several=options.several)
 
 
 def _safetensors(path: Path, max_memory: int) -> Arrays:
