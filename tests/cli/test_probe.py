@@ -89,7 +89,7 @@ def test_a_probe_goes_on(files):
         (["--val", "nothing.npy"], "nothing.npy: no such file"),
         (["--test", "layer-0.npy,train-y.npy"], "test has 2 features a row, train 5"),
         (["--labels", "train-y.npy"], "--labels is for rows in a .npy file of their own"),
-        (["--metric", "f1"], "metric must be one of accuracy, mean_per_class"),
+        (["--metric", "f1"], "metric must be one of accuracy, mean_per_class, average_precision"),
         (["--hidden", "5"], "--hidden is for --model two-layer only"),
         (["--out", "train.npy"], "is no folder"),
         (["--out", "."], "holds files and no results.json"),

@@ -119,7 +119,7 @@ def test_what_the_user_sets_is_kept():
         ({"C": [1.0], "reg": [1.0]}, "give one of C, reg, learning_rate"),
         ({"C": [0.0]}, "C must be above 0"),
         ({"C": [float("nan")]}, "C must be finite"),
-        ({"metric": "f1"}, "metric must be one of accuracy, mean_per_class"),
+        ({"metric": "f1"}, "metric must be one of accuracy, mean_per_class, average_precision"),
         ({"folds": 1}, "folds must be a whole number, 2 or more"),
         ({"val": 0.0}, "val=0 leaves no rows"),
         ({"val": 0.2, "folds": 3}, "give one of them"),

@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from xclf.estimators import BaseClassifier
-from xclf.probes._parts import Part, Parts, Sources, joined, read
-from xclf.probes._plan import Plan
+from xclf.probes._outcome import Outcome, Settings
+from xclf.probes._parts import Part, Parts, Sources, read
 from xclf.probes._progress import Stages
-from xclf.probes._search import Search, refitted, search
-from xclf.probes._splits import Draws, Split, check_class_counts, folds, hold_out, some_rows
+from xclf.probes._search import refitted, search
+from xclf.probes._splits import Split, all_rows, check_class_counts, folds, hold_out, some_rows
+from xclf.probes._tasks import search_tasks
 
 #: Share of the rows that is held out where no test rows are given or come with the data.
 TEST_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all feature sets of a probe share.
-
-    folds : to judge candidates on, in the place of validation rows
-    metric : what they are judged by;  normalize : rows to Euclidean norm 1
-    draws : of the few-shot curve, or None
-    """
-
-    plan: Plan
-    folds: int | None
-    metric: str
-    normalize: bool
-    seed: int
-    draws: Draws | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A feature set and its probe.
-
-    train : all rows to train on;  rows : numbers of those that candidates are trained on
-    val : rows that judge them, None for folds;  tests : rows that judge the model
-    model : the chosen candidate, refitted where the protocol says so
-    """
-
-    name: str
-    train: Part
-    rows: np.ndarray
-    val: Part | None
-    tests: list[Part]
-    search: Search
-    model: BaseClassifier
-    interrupted: bool
-
-    @property
-    def score(self) -> float:
-        """Of the chosen candidate, by which feature sets are compared."""
-        return float(self.search.mean[self.search.chosen])
 
 
 def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outcome:
@@ -69,15 +25,23 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     train, every, tests = _tested(parts, settings.seed)
     rows, val, splits = _judged(settings, parts, every)
     if settings.draws is not None:
+        if train.tasks is not None:
+            raise ValueError("few-shot curves are of labels of one column")
         most = settings.draws.shots[-1]
         check_class_counts(train.y[rows], most, f"{most} shots")
         if not tests and val is None:
             raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
-    found = search(settings.plan, train, splits, settings.metric, stages, _stage(sources, "search"))
+    plan, names = settings.plan, (_stage(sources, "search"), _stage(sources, "refit"))
+    again = plan.protocol.refit or settings.folds is not None
+    if train.tasks is not None:
+        X, y = all_rows(train, every, parts.val) if again else (None, None)
+        found, choices, model = search_tasks(settings, train, splits, (X, y), stages, names)
+        return Outcome(sources.name, train, rows, val, tests, found, model, False, choices)
+    found = search(plan, train, splits, settings.metric, stages, names[0])
     model, interrupted = found.best, found.interrupted
-    if not interrupted and (settings.plan.protocol.refit or settings.folds):
-        X, y = _all_rows(train, every, parts.val)
-        model, interrupted = refitted(settings.plan, found, X, y, stages, _stage(sources, "refit"))
+    if again and not interrupted:
+        X, y = all_rows(train, every, parts.val)
+        model, interrupted = refitted(plan, found, X, y, stages, names[1])
     return Outcome(sources.name, train, rows, val, tests, found, model, interrupted)
 
 
@@ -112,10 +76,3 @@ def _judged(
         rows, held = hold_out(train.y, every, share, "validation", seed)
         val = some_rows(train, held, "validation", "validation")
     return rows, val, [Split(rows, lambda: val)]
-
-
-def _all_rows(train: Part, every: np.ndarray, val: Any) -> tuple[Any, np.ndarray]:
-    """(X, y) of training and validation rows."""
-    if len(every) < len(train):
-        train = some_rows(train, every, "train", "train")
-    return joined([train, val] if isinstance(val, Part) else [train])

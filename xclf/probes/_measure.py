@@ -50,22 +50,47 @@ def prediction_chunks(model: BaseClassifier, parts: list[Part]) -> Iterator[dict
     data : name of the part;  row : number in it;  label, prediction : true and predicted
     probability, or score : of the prediction;  top2, top2_probability, ... : the next best
     """
-    value = "probability" if is_probabilistic(model) else "score"
     for part in parts:
+        if part.tasks is not None:
+            yield from _task_chunks(model, part)
+            continue
         for start, values in _values(model, part):
-            best = np.argsort(-values, axis=1, kind="stable")[:, :_TOP]
-            sorted_values = np.take_along_axis(values, best, axis=1)
-            table = {
-                "data": np.full(len(values), part.name),
-                "row": np.arange(start, start + len(values)),
+            yield {
+                **_row_columns(part, start, len(values)),
                 "label": part.y[start : start + len(values)],
-                "prediction": model.classes_[best[:, 0]],
-                value: sorted_values[:, 0],
+                **_best(model, values),
             }
-            for rank in range(1, best.shape[1]):
-                table[f"top{rank + 1}"] = model.classes_[best[:, rank]]
-                table[f"top{rank + 1}_{value}"] = sorted_values[:, rank]
-            yield table
+
+
+def _task_chunks(model: BaseClassifier, part: Part) -> Iterator[dict[str, np.ndarray]]:
+    """As `prediction_chunks`, with columns of each task: label_NAME, prediction_NAME, ..."""
+    assert part.tasks is not None
+    names, models = part.tasks, model.estimators_
+    chunks = [_values(one, part.task(t)) for t, one in enumerate(models)]
+    for columns in zip(*chunks, strict=True):
+        start, rows = columns[0][0], len(columns[0][1])
+        table = _row_columns(part, start, rows)
+        for t, (name, (_, values)) in enumerate(zip(names, columns, strict=True)):
+            table[f"label_{name}"] = part.y[start : start + rows, t]
+            own = _best(models[t], values, most=1)
+            table |= {f"{column}_{name}": entries for column, entries in own.items()}
+        yield table
+
+
+def _row_columns(part: Part, start: int, rows: int) -> dict[str, np.ndarray]:
+    return {"data": np.full(rows, part.name), "row": np.arange(start, start + rows)}
+
+
+def _best(model: BaseClassifier, values: np.ndarray, most: int = _TOP) -> dict[str, np.ndarray]:
+    """The best labels of some rows, with their probabilities or scores (n, C)."""
+    value = "probability" if is_probabilistic(model) else "score"
+    best = np.argsort(-values, axis=1, kind="stable")[:, :most]
+    sorted_values = np.take_along_axis(values, best, axis=1)
+    table = {"prediction": model.classes_[best[:, 0]], value: sorted_values[:, 0]}
+    for rank in range(1, best.shape[1]):
+        table[f"top{rank + 1}"] = model.classes_[best[:, rank]]
+        table[f"top{rank + 1}_{value}"] = sorted_values[:, rank]
+    return table
 
 
 def _values(model: BaseClassifier, part: Part) -> Iterator[tuple[int, np.ndarray]]:

@@ -13,7 +13,14 @@ import numpy as np
 
 from xclf import _array_api
 from xclf.data import Dataset, load
-from xclf.estimators import SoftmaxClassifier, check_same_device, check_x, check_y, encode
+from xclf.estimators import (
+    SoftmaxClassifier,
+    check_same_device,
+    check_x,
+    check_y,
+    encode,
+    label_columns,
+)
 
 #: What holds rows and labels: arrays (X, y), a `Dataset`, or what `xclf.data.load` reads.
 Source = Any
@@ -26,8 +33,9 @@ class Part:
     """Rows and labels of one role.
 
     role : "train", "validation" or "test";  name : in messages and among metrics
-    X : (N, D) where the user has it;  y : host labels (N,)
+    X : (N, D) where the user has it;  y : host labels (N,), or (N, T) of T tasks
     source : where they come from, for people
+    tasks : names of the columns of y; None for labels of one column
     """
 
     role: str
@@ -38,9 +46,14 @@ class Part:
     class_names: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: str | None = None
+    tasks: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def task(self, number: int | None) -> Part:
+        """The same rows with the labels of one task."""
+        return self if number is None else replace(self, y=self.y[:, number], tasks=None)
 
     @property
     def label(self) -> str:
@@ -97,12 +110,13 @@ def read(sources: Sources, *, normalize: bool, max_memory: Any = None) -> Parts:
     Raises ValueError for rows that do not fit each other, and for labels that training lacks.
     """
     train, data = _part("train", "train", sources.train, max_memory)
-    classes, _ = encode(train.y)
+    for number in _numbers(train):
+        encode(train.task(number).y, "y" if number is None else f"column {number} of y")
     own = {"n_features": int(train.X.shape[1]), "index_base": getattr(data, "index_base", None)}
     val = sources.val
     if _is_source(val):
         val, _ = _part("validation", "validation", val, max_memory, own)
-        _check_beside(train, val, classes)
+        _check_beside(train, val)
     tests: list[Part] | float | None
     if isinstance(sources.tests, Mapping):
         tests = [_part("test", n, one, max_memory, own)[0] for n, one in sources.tests.items()]
@@ -111,7 +125,7 @@ def read(sources: Sources, *, normalize: bool, max_memory: Any = None) -> Parts:
     else:
         tests = sources.tests
     for part in tests if isinstance(tests, list) else []:
-        _check_beside(train, part, classes)
+        _check_beside(train, part)
     parts = Parts(train, val, tests)
     return _normalized(parts) if normalize else parts
 
@@ -172,7 +186,7 @@ def _part(
     try:
         X = check_x(checked, X, reset=True)
         check_same_device(X, y, "y")
-        y = check_y(checked, X, y)
+        y, tasks = _labels(checked, X, y)
     except (ValueError, TypeError) as error:
         where = name if data is None else data.source
         raise type(error)(f"{where}: {error}") from None
@@ -181,10 +195,29 @@ def _part(
         if data is None
         else {key: getattr(data, key) for key in ("class_names", "image_shape", "pixel_layout")}
     )
-    return Part(role, name, X, y, "arrays" if data is None else data.source, **known), data
+    where = "arrays" if data is None else data.source
+    return Part(role, name, X, y, where, tasks=tasks, **known), data
 
 
-def _check_beside(train: Part, part: Part, classes: np.ndarray) -> None:
+def _labels(model: Any, X: Any, y: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """(host labels, names of their columns, None for one)."""
+    columns = None if y is None else label_columns(y)
+    if columns is None:
+        return check_y(model, X, y), None
+    checked = [check_y(model, X, labels) for _, labels in columns]
+    names = getattr(y, "columns", None)
+    names = [f"task {number}" for number in range(len(columns))] if names is None else names
+    if len({labels.dtype.kind in "biuf" for labels in checked}) > 1:
+        raise ValueError("columns of y must be all numbers or all strings")
+    return np.stack(checked, axis=1), tuple(map(str, names))
+
+
+def _numbers(part: Part) -> list[int | None]:
+    """The tasks of a part by number; [None] for labels of one column."""
+    return [None] if part.tasks is None else list(range(len(part.tasks)))
+
+
+def _check_beside(train: Part, part: Part) -> None:
     """ValueError for rows of another width or place, or with labels that training lacks."""
     if int(part.X.shape[1]) != int(train.X.shape[1]):
         raise ValueError(
@@ -195,6 +228,16 @@ def _check_beside(train: Part, part: Part, classes: np.ndarray) -> None:
             f"train is {_array_api.describe_device(train.X)} but {part.name} is "
             f"{_array_api.describe_device(part.X)}: move one of them"
         )
+    if _numbers(part) != _numbers(train):
+        raise ValueError(
+            f"{part.name} has labels of {len(_numbers(part))} columns, train of "
+            f"{len(_numbers(train))}"
+        )
+    for number in _numbers(train):
+        _check_known(np.unique(train.task(number).y), part.task(number))
+
+
+def _check_known(classes: np.ndarray, part: Part) -> None:
     # Numbers and strings must not meet: NumPy would compare them as strings.
     comparable = (part.y.dtype.kind in "biuf") == (classes.dtype.kind in "biuf")
     unseen = np.setdiff1d(part.y, classes) if comparable else np.unique(part.y)

@@ -14,9 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from xclf._warnings import warn_caller
 from xclf.estimators import BaseClassifier, checkpoint_of, parameters_as_text
-from xclf.probes._feature_set import Outcome, Settings, probe_features
+from xclf.probes._feature_set import probe_features
 from xclf.probes._few_shot import FewShot, check_draws
 from xclf.probes._measure import prediction_chunks
+from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._outputs import check_folder, write_folder
 from xclf.probes._parts import Sources, feature_sets
 from xclf.probes._plan import make_plan
@@ -53,7 +54,8 @@ def probe(
     Parameters
     ----------
     train : (X, y), path, or several
-        Rows (N, D) of any Array API library with labels (N,), or what `xclf.data.load` reads. A
+        Rows (N, D) of any Array API library with labels (N,), or (N, T) of T tasks, which train
+        together and each choose a value of their own; or what `xclf.data.load` reads. A
         dict by name, a list, or 'layers/*.npy,labels.npy' are several feature sets of the same
         rows, layers for example: each is probed, and the best on the validation rows is the result.
     val : as train, or a share
@@ -74,8 +76,9 @@ def probe(
         Few-shot: numbers of training rows of each class.
     tries : int, default=10
         Draws for each of `shots`.
-    metric : {"accuracy", "mean_per_class"}, default="accuracy"
-        What candidates are judged by, and what curves show.
+    metric : {"accuracy", "mean_per_class", "average_precision"}, default="accuracy"
+        What candidates are judged by, and what curves show. Average precision is that of each class
+        against the rest, of two classes that of the second: for multi-label indicators.
     normalize : bool, default=False
         Whether rows are divided by their Euclidean norm. The model then takes such rows.
     seed : int, default=0

@@ -9,24 +9,40 @@ from typing import Any
 import numpy as np
 
 from xclf.estimators import uses_full_batches
-from xclf.probes._feature_set import Outcome, Settings
 from xclf.probes._measure import measured, names_of
-from xclf.report.results import data_facts, history_facts, model_facts, template_facts
+from xclf.probes._outcome import Outcome, Settings
+from xclf.probes._tasks import task_sections
+from xclf.report.results import (
+    data_facts,
+    history_facts,
+    json_parameters,
+    model_facts,
+    template_facts,
+)
 from xclf.report.run import peak_memory, run_facts
 
 
 def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     """All sections of one feature set but few-shot curve, layers and times."""
-    model, tests = outcome.model, outcome.tests
-    names = names_of(model.classes_, outcome.train.class_names)
     protocol = settings.plan.protocol
     results = run_facts("probe", _title(outcome), seed=settings.seed, like=outcome.train.X)
     results |= {
         "data": _data(outcome),
-        "class_names": names,
-        "model": model_facts(model) | {"full_batch": uses_full_batches(model)},
         "protocol": {"name": protocol.name, "text": protocol.text, "source": protocol.source},
         "search": _search(settings, outcome),
+    }
+    several = outcome.train.tasks is not None
+    results |= _of_tasks(settings, outcome) if several else _of_classes(outcome)
+    return {name: plain(section) for name, section in results.items()}
+
+
+def _of_classes(outcome: Outcome) -> dict[str, Any]:
+    """The sections about the one model and its classes."""
+    model, train, tests = outcome.model, outcome.train, outcome.tests
+    names = names_of(model.classes_, train.class_names)
+    results: dict[str, Any] = {
+        "class_names": names,
+        "model": model_facts(model) | {"full_batch": uses_full_batches(model)},
         "history": history_facts(model),
     }
     sections = [measured(model, part, names) for part in tests]
@@ -35,10 +51,24 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     rows = [section.pop("metrics") for section in sections]
     results["metrics"] = rows[len(tests) :] + rows[: len(tests)]
     results |= sections[0] if sections else {}
-    if (shape := outcome.train.image_shape) is not None and shape[2] in (1, 3):
-        channel_first = outcome.train.pixel_layout == "channel_first"
-        results["templates"] = template_facts(model, shape, channel_first)
-    return {name: plain(section) for name, section in results.items()}
+    if (shape := train.image_shape) is not None and shape[2] in (1, 3):
+        results["templates"] = template_facts(model, shape, train.pixel_layout == "channel_first")
+    return results
+
+
+def _of_tasks(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """The sections about the models of several tasks."""
+    model = outcome.model
+    facts = {
+        "estimator": type(model).__name__,
+        "parameters": json_parameters(settings.plan.estimator),
+        "full_batch": uses_full_batches(model),
+        "converged": bool(np.all(model.converged_)),
+        "iterations": int(np.max(model.n_iter_)),
+        "objective": float(np.mean(model.objective_)),
+        "dual_gap": None,
+    }
+    return {"class_names": [], "model": facts} | task_sections(settings, outcome)
 
 
 def plain(value: Any) -> Any:

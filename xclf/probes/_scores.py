@@ -8,6 +8,7 @@ import numpy as np
 
 from xclf.estimators import BaseClassifier, stacked_scores
 from xclf.probes._parts import Part
+from xclf.report.metrics import average_precision
 
 #: Bytes of scores that are on the host at a time.
 BUDGET = 256 << 20
@@ -24,15 +25,29 @@ def mean_per_class(hits: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray((hits[..., there] / rows[there]).mean(axis=-1))
 
 
-#: What candidates are judged by, by name.
-METRICS = {"accuracy": mean_accuracy, "mean_per_class": mean_per_class}
+#: What candidates are judged by, by name; "average_precision" needs scores, others right rows.
+METRICS = {
+    "accuracy": mean_accuracy,
+    "mean_per_class": mean_per_class,
+    "average_precision": None,
+}
 
 
 def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.ndarray:
-    """(K,) the metric of each model on the rows of a part.
+    """(K,) the metric of each model on the rows of a part; of models of several tasks, the mean
+    over the tasks.
 
     models : of the same classes, widths and dtype
     """
+    if part.tasks is not None:
+        own = [
+            scores_on([model.estimators_[t] for model in models], part.task(t), metric)
+            for t in range(len(part.tasks))
+        ]
+        return np.asarray(np.mean(own, axis=0))
+    share = METRICS[metric]
+    if share is None:
+        return np.asarray([_mean_average_precision(model, part) for model in models])
     classes = models[0].classes_
     truth = np.searchsorted(classes, part.y)
     hits = np.zeros((len(models), len(classes)), dtype=np.int64)
@@ -43,8 +58,18 @@ def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.n
         for start in range(0, len(part), size):
             end = min(start + size, len(part))
             best = stacked_scores(some, part.X[start:end, :]).argmax(axis=2)
-            own = truth[start:end]
+            own_rows = truth[start:end]
             for k, column in enumerate(best.T):
-                right = own[column == own]
+                right = own_rows[column == own_rows]
                 hits[first + k] += np.bincount(right, minlength=len(classes))
-    return METRICS[metric](hits, np.bincount(truth, minlength=len(classes)))
+    return share(hits, np.bincount(truth, minlength=len(classes)))
+
+
+def _mean_average_precision(model: BaseClassifier, part: Part) -> float:
+    """The mean over classes that have rows; of two classes that of the second."""
+    scores = stacked_scores([model], part.X)[:, 0, :]
+    truth = np.searchsorted(model.classes_, part.y)
+    precision = average_precision(truth, scores - scores.mean(axis=1, keepdims=True))
+    if len(model.classes_) == 2:
+        return float(np.nan_to_num(precision[1]))
+    return float(np.nanmean(precision))

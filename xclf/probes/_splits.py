@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from xclf.probes._parts import Part
+from xclf.probes._parts import Part, joined
 from xclf.sweep import rows_of
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """train : host numbers of rows to train on;  judge : returns the part to judge by"""
+    """train : host numbers of rows to train on;  judge : returns the part to judge by
+    task : whose labels these are; None for labels of one column
+    """
 
     train: np.ndarray
     judge: Callable[[], Part]
+    task: int | None = None
+
+    def of_task(self, number: int) -> Split:
+        """The same rows with the labels of one task."""
+        return Split(self.train, lambda: self.judge().task(number), number)
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,14 @@ class Draws:
 def hold_out(
     y: np.ndarray, rows: np.ndarray, share: float, role: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out): row numbers `rows`, in order, stratified by their labels y[rows].
+    """(kept, held out): row numbers `rows`, in order, stratified by their labels y[rows] where
+    these are one column.
 
     Raises ValueError where a class has too few rows for that.
     """
+    labels = y[rows] if y.ndim == 1 else None
     try:
-        parts = train_test_split(rows, test_size=share, stratify=y[rows], random_state=seed)
+        parts = train_test_split(rows, test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
         raise ValueError(
             f"cannot hold out {share:g} of {len(rows)} rows for {role}, stratified: {error}"
@@ -58,15 +68,25 @@ def some_rows(part: Part, rows: np.ndarray, role: str, name: str) -> Part:
         part.class_names,
         part.image_shape,
         part.pixel_layout,
+        part.tasks,
     )
 
 
+def all_rows(train: Part, every: np.ndarray, val: Any) -> tuple[Any, np.ndarray]:
+    """(X, y) of training and validation rows."""
+    if len(every) < len(train):
+        train = some_rows(train, every, "train", "train")
+    return joined([train, val] if isinstance(val, Part) else [train])
+
+
 def folds(part: Part, rows: np.ndarray, number: int, seed: int) -> list[Split]:
-    """Stratified folds of the rows of these numbers, shuffled. Raises ValueError where a class has
-    fewer rows."""
+    """Folds of the rows of these numbers, shuffled, and stratified where labels are one column.
+    Raises ValueError where a class has fewer rows."""
     y = part.y[rows]
-    check_class_counts(y, number, f"folds={number}")
-    splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
+    if y.ndim == 1:
+        check_class_counts(y, number, f"folds={number}")
+    kind = StratifiedKFold if y.ndim == 1 else KFold
+    splitter = kind(number, shuffle=True, random_state=seed)
 
     def judge(held: np.ndarray) -> Callable[[], Part]:
         return lambda: some_rows(part, held, "validation", "validation")

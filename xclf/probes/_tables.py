@@ -8,6 +8,7 @@ from typing import Any
 
 _WIDTH = 100
 _MOST_POINTS = 9  # of the search: the chosen one and its neighbours
+_MOST_TASKS = 20
 
 #: Metrics by their names in tables.
 METRICS = {
@@ -58,6 +59,7 @@ def _metrics(results: Mapping[str, Any]) -> Any:
 def _search(results: Mapping[str, Any]) -> Any:
     search = results["search"]
     points, chosen = search["points"], search["chosen"]
+    best = "chosen" if results.get("tasks") is None else "best on average"
     first = max(0, min(chosen - _MOST_POINTS // 2, len(points) - _MOST_POINTS))
     shown = range(first, min(len(points), first + _MOST_POINTS))
     cells = [
@@ -65,7 +67,7 @@ def _search(results: Mapping[str, Any]) -> Any:
             f"{points[k]['value']:.4g}",
             _number(points[k]["score"]),
             *([] if points[k]["std"] is None else [_number(points[k]["std"])]),
-            "chosen" if k == chosen else "" if points[k]["converged"] else "not converged",
+            best if k == chosen else "" if points[k]["converged"] else "not converged",
         ]
         for k in shown
     ]
@@ -90,6 +92,19 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
         title = f"{few['tries']} draws of k rows a class, {few['metric']} on {few['data']}"
         names = ["k", "mean", "95 % interval", results["search"]["parameter"]]
         yield _table(title, names, cells)
+    if (tasks := results.get("tasks")) is not None:
+        columns = [name for name in METRICS if any(name in task["metrics"] for task in tasks)]
+        cells = [
+            [
+                task["name"],
+                f"{task['chosen']:.4g}",
+                *(_number(task["metrics"].get(column)) for column in columns),
+            ]
+            for task in tasks[:_MOST_TASKS]
+        ]
+        title = f"{len(cells)} of {len(tasks)} tasks"
+        names = ["task", results["search"]["parameter"], *(METRICS[name] for name in columns)]
+        yield _table(title, names, cells)
     if (layers := results.get("layers")) is not None:
         cells = [
             [
@@ -112,10 +127,8 @@ def _model(results: Mapping[str, Any]) -> str:
         ended = "epochs"
     seconds = sum(entry["seconds"] for entry in results.get("times", []))
     value = search["points"][search["chosen"]]["value"]
-    return (
-        f"{model['estimator']}, {search['parameter']} {value:.4g}: {model['iterations']} "
-        f"{ended}; {seconds:.1f} s"
-    )
+    which = f", {search['parameter']} {value:.4g}" if results.get("tasks") is None else ""
+    return f"{model['estimator']}{which}: {model['iterations']} {ended}; {seconds:.1f} s"
 
 
 def _table(title: str, names: list[str], cells: list[list[str]], bold: int | None = None) -> Any:

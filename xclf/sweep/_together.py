@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from xclf.estimators import check_targets
 from xclf.sweep._fits import Fit, Fold, last_step
 from xclf.sweep._heads import Context, SweepHead
 from xclf.sweep._progress import NullProgress
@@ -16,7 +19,11 @@ OnProgress = Callable[[float, Event | None], Any]
 
 
 def fit_together(
-    X: Any, fits: Sequence[Fit], folds: Sequence[Fold], progress: OnProgress | None = None
+    X: Any,
+    fits: Sequence[Fit],
+    folds: Sequence[Fold],
+    progress: OnProgress | None = None,
+    tasks: Sequence[int | None] | None = None,
 ) -> None:
     """Fit every estimator to the rows of its fold, in as few passes over X as memory allows.
 
@@ -30,9 +37,12 @@ def fit_together(
     fits : sequence of Fit
         Estimators of this library as their templates, which are fitted in place.
     folds : sequence of Fold
-        By number, as `Fit.split` has it: host row numbers, their labels, parameters of `fit`.
+        By number, as `Fit.split` has it: host row numbers, and their labels (n,).
     progress : callable, default=None
         Called with the number of fits that ended, and the event of the pass that runs.
+    tasks : sequence, default=None
+        Of every fold: equal where the labels of rows that both hold are. Folds of several tasks
+        that have the same array of rows share its weights.
 
     Raises
     ------
@@ -45,8 +55,14 @@ def fit_together(
     context = Context.of(X, last_step(fits[0].template))
     heads: list[SweepHead] = []
     for fit in fits:
-        fold = folds[fit.split]
-        heads += context.heads(fit, fold, fold.train, fold.params)
+        fold, model = folds[fit.split], last_step(fit.template)
+        if fit.split not in context.targets:
+            rows = np.empty((len(fold.train), 0))  # labels are on the host: their number counts
+            context.targets[fit.split] = check_targets(model, rows, fold.y)
+        fit.targets = context.targets[fit.split]
+        (head,) = context.rows.heads(model, fit.targets, None, fold.train, id(fold.train))
+        head.label_key = (None if tasks is None else tasks[fit.split], head.label_key)
+        heads.append(SweepHead(head, fit))
     train_heads(context, heads, _Counted(progress))
     for fit in fits:
         if fit.error is not None:

@@ -1,0 +1,116 @@
+"""Several tasks: columns of labels of the same rows, each with a choice of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from xclf.estimators import BaseClassifier, join_tasks
+from xclf.probes._measure import measured, names_of
+from xclf.probes._outcome import Outcome, Settings
+from xclf.probes._parts import Part
+from xclf.probes._plan import Plan
+from xclf.probes._progress import Stages
+from xclf.probes._search import Search, fit_in_span, search
+from xclf.probes._splits import Split
+from xclf.sweep import Fit, Fold
+
+
+def search_tasks(
+    settings: Settings,
+    train: Part,
+    splits: Sequence[Split],
+    rows: tuple[Any, Any],
+    stages: Stages,
+    names: tuple[str, str],
+) -> tuple[Search, list[int], BaseClassifier]:
+    """(search, chosen value of each task, model of all tasks).
+
+    All candidates of all tasks on all splits are heads that train together; scores are (values,
+    tasks), means over the splits.
+
+    rows : (X, y (N, T)) to fit the chosen candidates to again, or None for neither
+    names : of the stages search and refit
+    Raises KeyboardInterrupt for Ctrl-C, which leaves no model of all tasks.
+    """
+    assert train.tasks is not None
+    plan, tasks = settings.plan, range(len(train.tasks))
+    every = [split.of_task(number) for split in splits for number in tasks]
+    found = search(plan, train, every, settings.metric, stages, names[0])
+    if found.interrupted:
+        raise KeyboardInterrupt
+    scores = found.scores.reshape(len(plan.protocol.values), len(splits), len(tasks)).mean(axis=1)
+    choices = [plan.chosen(scores[:, number]) for number in tasks]
+    models: Sequence[Any] = [found.models[k][number] for number, k in enumerate(choices)]
+    found = Search(found.models, scores, plan.chosen(scores.mean(axis=1)))
+    if rows[0] is not None:
+        models = _refitted(plan, choices, *rows, stages, names[1])
+    model: BaseClassifier = clone(plan.estimator)
+    join_tasks(model, models, indicators=is_indicator(train.y))
+    return found, choices, model
+
+
+def is_indicator(y: np.ndarray) -> bool:
+    """Whether labels (N, T) are a multi-label indicator: 0 and 1 in every column."""
+    return y.dtype.kind in "biuf" and all(np.array_equal(np.unique(own), (0, 1)) for own in y.T)
+
+
+def _refitted(
+    plan: Plan, choices: list[int], X: Any, y: np.ndarray, stages: Stages, stage: str
+) -> list[BaseClassifier]:
+    train, nothing = np.arange(len(y)), np.empty(0, dtype=np.int64)
+    folds = [Fold(train, nothing, own) for own in y.T]
+    fits = [
+        Fit(t, plan.candidate(plan.protocol.values[k], len(y), len(np.unique(y[:, t]))))
+        for t, k in enumerate(choices)
+    ]
+    with stages.stage(stage, len(fits)) as progress:
+        fit_in_span(X, fits, folds, progress, list(range(len(choices))))
+    return [fit.template for fit in fits]
+
+
+def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """The sections `metrics`, of means over tasks, and `tasks` of `results.json`.
+
+    The average precision of a task of two classes is that of the second.
+    """
+    names, models = outcome.train.tasks, outcome.model.estimators_
+    assert names is not None
+    searched = [outcome.search.models[k][t] for t, k in enumerate(outcome.choices)]
+    parts = [(part, models) for part in outcome.tests]
+    if outcome.val is not None:  # by models that have not seen them
+        parts.insert(0, (outcome.val, searched))
+    rows, tasks = [], []
+    for part, own in parts:
+        tasks = [_metrics(model, part.task(t), outcome) for t, model in enumerate(own)]
+        keys = [key for key in tasks[0] if all(key in one for one in tasks) and key != "data"]
+        mean = {key: _mean([one[key] for one in tasks]) for key in keys}
+        rows.append({"data": part.name} | mean)
+    entries = [
+        {
+            "name": name,
+            "classes": names_of(models[t].classes_, None),
+            "chosen": settings.plan.protocol.values[outcome.choices[t]],
+            "metrics": tasks[t] if tasks else {},
+        }
+        for t, name in enumerate(names)
+    ]
+    return {"metrics": rows, "tasks": entries}
+
+
+def _mean(values: list[float]) -> float | None:
+    """Of those that are known: a class without rows has no average precision."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _metrics(model: Any, part: Part, outcome: Outcome) -> dict[str, Any]:
+    sections = measured(model, part, names_of(model.classes_, None))
+    metrics: dict[str, Any] = sections["metrics"]
+    if len(model.classes_) == 2 and "average_precision" in metrics:
+        precision = sections["per_class"][1]["average_precision"]
+        metrics["average_precision"] = np.nan if precision is None else precision
+    return metrics
