@@ -6,6 +6,8 @@
               beside scikit-learn's LogisticRegression (lbfgs, max_iter 1000, tol 1e-4)
     few_shot  5 numbers of shots x 10 draws, every value of C on every draw, beside a loop of
               scikit-learn's fits on the same draws; of which it may run a share (--sklearn-draws)
+    tasks     32 label sets of the same rows, each whether the class is one of some, at one C: one
+              fit, beside a fit for each here and in scikit-learn
 
 The first --rows rows are trained on, as many as --test-rows after them are tested on.
 """
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from bench.common.data import add_data, chosen, synthetic_images
@@ -31,10 +34,10 @@ from bench.common.measuring import (
     thread_words,
     timing,
 )
-from xclf import probe
+from xclf import SoftmaxClassifier, probe
 from xclf.probes import PROTOCOLS, draws, hold_out
 
-PARTS = ("protocol", "few_shot")
+PARTS = ("protocol", "few_shot", "tasks")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     add("--tries", type=int, default=10, help="draws of each")
     add("--sklearn-draws", type=int, help="scikit-learn fits so many of them; all by default")
+    add("--tasks", type=int, default=32, help="label sets")
+    add("--tasks-c", type=float, default=1e-2, help="their C")
     add("--tol", type=float, help="of xclf; its defaults by default")
     add_one_thread(parser)
 
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     train, test = _parts(args)
     values = PROTOCOLS[args.protocol or "dinov2"].values
     if args.quick:
-        values, args.shots, args.tries = values[::11], args.shots[:2], 2
+        values, args.shots, args.tries, args.tasks = values[::11], args.shots[:2], 2, 3
     x, y = train
     shape = f"{len(y)} x {x.shape[1]} x {int(y.max()) + 1} {x.dtype}"
     results: dict[str, Any] = {"shape": shape, "threads": thread_words(args.one_thread)}
@@ -69,6 +74,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             results["protocol"] = _protocol(train, test, values, args, clock)
         if "few_shot" in args.parts:
             results["few_shot"] = _few_shot(train, test, values, args, clock)
+        if "tasks" in args.parts:
+            results["tasks"] = _tasks(train, args, clock)
     return results
 
 
@@ -163,6 +170,64 @@ def _few_shot(
     return results
 
 
+def _tasks(train: Any, args: argparse.Namespace, clock: Call) -> dict[str, Any]:
+    """Seconds of all label sets in one fit, one by one, and in scikit-learn; and their objectives,
+    of which all three are held against the lowest."""
+    x, y = train
+    rng, classes = np.random.default_rng(0), int(y.max()) + 1
+    chosen_classes = [rng.permutation(classes)[: classes // 2] for _ in range(args.tasks)]
+    labels = np.stack([np.isin(y, some).astype(int) for some in chosen_classes], axis=1)
+    reg = 1.0 / (args.tasks_c * len(y))
+    model = SoftmaxClassifier(reg=reg, tol=args.tol)
+    seconds, models = {}, {}
+    progress(f"{args.tasks} label sets: {OURS}, together")
+    start = clock()
+    models["together"] = clone(model).fit(x, labels).estimators_
+    seconds["together"] = float(clock() - start)
+    for name, one in (("one by one", model), ("scikit-learn", _model(args.tasks_c))):
+        progress(f"{args.tasks} label sets: {name}")
+        start = clock()
+        models[name] = [clone(one).fit(x, own) for own in labels.T]
+        seconds[name] = float(clock() - start)
+    reached = {
+        name: np.asarray(
+            [_objective(one, x, own, reg) for one, own in zip(some, labels.T, strict=True)]
+        )
+        for name, some in models.items()
+    }
+    lowest = np.min(list(reached.values()), axis=0)
+    entries = {
+        name: {
+            "seconds": took,
+            "times_together": took / seconds["together"],
+            "largest_relative_excess": float(np.max(reached[name] / lowest - 1.0)),
+        }
+        for name, took in seconds.items()
+    }
+    table(
+        f"{args.tasks} label sets of {len(y)} rows, C {args.tasks_c:g}",
+        ("", "seconds", "times as long", "excess"),
+        [
+            [
+                name,
+                f"{entry['seconds']:.2f}",
+                f"{entry['times_together']:.1f}",
+                f"{entry['largest_relative_excess']:.1e}",
+            ]
+            for name, entry in entries.items()
+        ],
+        "excess: how far the objective of a label set lies above the lowest of the three, at most",
+    )
+    return {"label_sets": args.tasks, "C": args.tasks_c, **entries}
+
+
+def _objective(model: Any, x: np.ndarray, y: np.ndarray, reg: float) -> float:
+    """Of one vector w: the mean loss + reg |w|^2 / 2, in float64."""
+    scores = x @ model.coef_[0].astype(np.float64) + model.intercept_[0]
+    losses = np.logaddexp(0.0, np.where(y == 1, -scores, scores))
+    return float(losses.mean() + 0.5 * reg * np.sum(model.coef_.astype(np.float64) ** 2))
+
+
 def _loop(
     parts: Any, values: tuple[float, ...], shots: int, tries: int, clock: Call
 ) -> tuple[float, float]:
@@ -178,8 +243,12 @@ def _loop(
     return float(clock() - start), mean
 
 
+def _model(C: float) -> Any:
+    return LogisticRegression(C=C, tol=1e-4, max_iter=1000)
+
+
 def _fitted(C: float, x: np.ndarray, y: np.ndarray) -> Any:
-    return LogisticRegression(C=C, tol=1e-4, max_iter=1000).fit(x, y)
+    return _model(C).fit(x, y)
 
 
 def _held_out(y: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

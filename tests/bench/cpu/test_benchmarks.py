@@ -137,3 +137,20 @@ def test_sweep(tmp_path):
     assert minibatch_part["one by one"]["fits_timed"] == 2
     # One fit and the same fit among 52 differ by float32's rounding of some hundred steps.
     assert minibatch_part["largest_relative_difference_to_single_fits"] < 1e-3
+
+
+def test_probe(tmp_path):
+    found = run(tmp_path, "probe", "--quick", "--sklearn-draws", "1")["results"]
+    protocol = found["protocol"]
+    assert found["values"] == 5
+    assert 0.0 <= protocol["largest_difference_of_validation_scores"] <= 1.0
+    assert protocol["xclf"]["accuracy"] > 0.3  # ten classes
+    few_shot = found["few_shot"]
+    assert few_shot["fits"] == 20
+    assert few_shot["scikit_learn_s_is_an_estimate"]
+    assert [point["shots"] for point in few_shot["points"]] == [1, 2]
+    tasks = found["tasks"]
+    assert tasks["label_sets"] == 3
+    # Of 1e-6 promised, and float32 of the model; scikit-learn's tolerance is of another kind.
+    assert tasks["together"]["largest_relative_excess"] < 1e-5
+    assert tasks["one by one"]["largest_relative_excess"] < 1e-5
