@@ -47,7 +47,7 @@ def test_json_and_progress(files):
 
 
 def test_layers(files):
-    given = ["layer-0.npy", "layer-1.npy", "--labels", "train-y.npy", "--folds", "3"]
+    given = ["layer-0.npy", "layer-1.npy", "--y", "train-y.npy", "--folds", "3"]
     text = files.good("probe", *given, *GIVEN)
     for words in ("feature sets", "layer-0", "layer-1", "3 folds"):
         assert words in text
@@ -88,7 +88,7 @@ def test_a_probe_goes_on(files):
         (["--val", "1.5"], "--val must be DATA, or a share in [0, 1)"),
         (["--val", "nothing.npy"], "nothing.npy: no such file"),
         (["--test", "layer-0.npy,train-y.npy"], "test has 2 features a row, train 5"),
-        (["--labels", "train-y.npy"], "--labels is for rows in a .npy file of their own"),
+        (["--y", "train-y.npy"], "--y train-y.npy is for TRAIN without labels"),
         (["--metric", "f1"], "metric must be one of accuracy, mean_per_class, average_precision"),
         (["--hidden", "5"], "--hidden is for --model two-layer only"),
         (["--out", "train.npy"], "is no folder"),
@@ -103,3 +103,21 @@ def test_errors(files, given, words):
 
 def test_rows_without_labels(files):
     assert "labels" in files.fails("probe", "train.npy", *GIVEN)
+
+
+def test_several_tasks_of_a_table(files):
+    pandas = pytest.importorskip("pandas")
+    x, y = TRAIN
+    table = pandas.DataFrame(x, columns=list("abcde")).assign(kind=y, third=(y == 2).astype(int))
+    table.to_csv(files.home / "table.csv", index=False)
+    given = ["table.csv", "--label", "kind", "--label", "third", *GIVEN, "--json"]
+    results = json.loads(files.good("probe", *given))
+    assert [task["name"] for task in results["tasks"]] == ["kind", "third"]
+    want = xclf.probe((x, np.stack([y, y == 2], axis=1).astype(int)), C=GRID)
+    assert [task["chosen"] for task in results["tasks"]] == [t["chosen"] for t in want.tasks]
+
+
+def test_names_in_a_file_of_arrays(files):
+    np.savez(files.home / "all.npz", emb=TRAIN[0], cls=TRAIN[1])
+    found = json.loads(files.good("probe", "all.npz", "--x", "emb", "--y", "cls", *GIVEN, "--json"))
+    assert found["search"] == xclf.probe(TRAIN, C=GRID).search

@@ -21,7 +21,7 @@ from xclf.probes import METRICS, PROTOCOLS, ProbeInterrupted, ProbeResult, print
 _GRID = "Grid in the place of the protocol's: LOW:HIGH:COUNT (log-spaced) or A,B,C"
 _SPLITS = "Rows to judge by: DATA, or a share of the training rows"
 _SHOTS = "Few-shot"
-_FIT = "Fit"
+_DATA: dict[str, Any] = {"rich_help_panel": "Data"}
 
 
 def probe(
@@ -49,10 +49,6 @@ def probe(
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Choose by so many folds.", min=2, rich_help_panel=_SPLITS)
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Labels (.npy) of TRAIN rows in .npy files.", rich_help_panel=_SPLITS),
     ] = None,
     protocol: Annotated[str, typer.Option(help=f"{opt.one_of(tuple(PROTOCOLS))}.")] = "dinov2",
     c: Annotated[
@@ -85,6 +81,17 @@ def probe(
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     json: opt.Json = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Label column of a table; repeated for several tasks.", **_DATA),
+    ] = None,
+    x_name: opt.XName = None,
+    y_name: Annotated[
+        str | None,
+        typer.Option(
+            "--y", help="Name of the labels in a file of arrays, or their file (.npy).", **_DATA
+        ),
+    ] = None,
     max_memory: opt.MaxMemory = None,
     hidden: opt.Hidden = None,
     loss: opt.Loss = None,
@@ -119,9 +126,10 @@ def probe(
     }
     options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
+    options["reading"] = _reading(label, x_name, y_name)
     options["shots"] = None if shots is None else _whole_numbers(shots)
     progress = Console(stderr=True, highlight=False, markup=False)
-    sources = _train(train, labels), _rows(val, "--val"), _rows(test, "--test")
+    sources = _train(train, y_name), _rows(val, "--val"), _rows(test, "--test")
     try:
         with warnings_printed(progress):
             result = run_probe(*sources, **options, console=progress)
@@ -153,13 +161,27 @@ def _estimator(given: dict[str, Any]) -> Any:
     return make_estimator(given["model"], estimator_options(given | dict.fromkeys(absent)))
 
 
-def _train(sources: list[str], labels: str | None) -> Any:
-    if labels is not None:
-        bare = [source for source in sources if not source.endswith(".npy") or ".npy," in source]
-        if bare:
-            raise UserError(f"--labels is for rows in a .npy file of their own, got {bare[0]!r}")
-        sources = [f"{source},{labels}" for source in sources]
+def _train(sources: list[str], y_name: str | None) -> Any:
+    if _is_file(y_name):
+        with_labels = [source for source in sources if "," in source]
+        if with_labels:
+            raise UserError(f"--y {y_name} is for TRAIN without labels, got {with_labels[0]!r}")
+        sources = [f"{source},{y_name}" for source in sources]
     return sources[0] if len(sources) == 1 else sources
+
+
+def _is_file(y_name: str | None) -> bool:
+    return y_name is not None and y_name.endswith(".npy")
+
+
+def _reading(label: list[str] | None, x_name: str | None, y_name: str | None) -> dict[str, Any]:
+    """Options of `load`, those that are given."""
+    given: dict[str, Any] = {
+        "label": label[0] if label and len(label) == 1 else label or None,
+        "x_name": x_name,
+        "y_name": None if _is_file(y_name) else y_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _rows(given: list[str] | None, option: str) -> Any:

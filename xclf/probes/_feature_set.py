@@ -20,8 +20,7 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
 
     Raises KeyboardInterrupt where Ctrl-C came before any model was trained.
     """
-    max_memory = settings.plan.estimator.max_memory
-    parts = read(sources, normalize=settings.normalize, max_memory=max_memory)
+    parts = read(sources, normalize=settings.normalize, reading=settings.reading)
     train, every, tests = _tested(parts, settings.seed)
     rows, val, splits = _judged(settings, parts, every)
     if settings.draws is not None:

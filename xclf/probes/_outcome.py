@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ class Settings:
 
     folds : to judge candidates on, in the place of validation rows
     metric : what they are judged by;  normalize : rows to Euclidean norm 1
-    draws : of the few-shot curve, or None
+    draws : of the few-shot curve, or None;  reading : options of `xclf.data.load`
     """
 
     plan: Plan
@@ -28,6 +30,7 @@ class Settings:
     normalize: bool
     seed: int
     draws: Draws | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

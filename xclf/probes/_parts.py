@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,25 +104,26 @@ def feature_sets(train: Source, val: Any, test: Any) -> list[Sources]:
     ]
 
 
-def read(sources: Sources, *, normalize: bool, max_memory: Any = None) -> Parts:
+def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Parts:
     """The rows of one feature set, checked.
 
-    normalize : whether rows are divided by their Euclidean norm
+    normalize : whether rows are divided by their Euclidean norm;  reading : options of `load`
     Raises ValueError for rows that do not fit each other, and for labels that training lacks.
     """
-    train, data = _part("train", "train", sources.train, max_memory)
+    train, data = _part("train", "train", sources.train, reading)
     for number in _numbers(train):
         encode(train.task(number).y, "y" if number is None else f"column {number} of y")
     own = {"n_features": int(train.X.shape[1]), "index_base": getattr(data, "index_base", None)}
+    own = {**reading, **own}
     val = sources.val
     if _is_source(val):
-        val, _ = _part("validation", "validation", val, max_memory, own)
+        val, _ = _part("validation", "validation", val, own)
         _check_beside(train, val)
     tests: list[Part] | float | None
     if isinstance(sources.tests, Mapping):
-        tests = [_part("test", n, one, max_memory, own)[0] for n, one in sources.tests.items()]
+        tests = [_part("test", n, one, own)[0] for n, one in sources.tests.items()]
     elif sources.tests is None and data is not None and data.test is not None:
-        tests = [_part("test", "test", data.test, max_memory)[0]]
+        tests = [_part("test", "test", data.test, own)[0]]
     else:
         tests = sources.tests
     for part in tests if isinstance(tests, list) else []:
@@ -167,7 +169,7 @@ def _normalized(parts: Parts) -> Parts:
 
 
 def _part(
-    role: str, name: str, source: Source, max_memory: Any, own: Mapping[str, Any] | None = None
+    role: str, name: str, source: Source, reading: Mapping[str, Any]
 ) -> tuple[Part, Dataset | None]:
     """A part, and the data set that it was read from, if it was."""
     data: Dataset | None = None
@@ -176,11 +178,7 @@ def _part(
             raise ValueError(f"{role}: expected (X, y), got a tuple of {len(source)}")
         X, y = source
     else:
-        data = (
-            source
-            if isinstance(source, Dataset)
-            else load(source, max_memory=max_memory, **(own or {}))
-        )
+        data = source if isinstance(source, Dataset) else load(source, several=True, **reading)
         X, y = data.x, data.y
     checked = SoftmaxClassifier()
     try:
@@ -196,6 +194,8 @@ def _part(
         else {key: getattr(data, key) for key in ("class_names", "image_shape", "pixel_layout")}
     )
     where = "arrays" if data is None else data.source
+    if tasks is not None and data is not None:
+        tasks = data.task_names or tasks
     return Part(role, name, X, y, where, tasks=tasks, **known), data
 
 
@@ -310,13 +310,13 @@ def _pattern(source: Source) -> list[str] | None:
     """Files of 'layers/*.npy,labels.npy', rows of each with the same labels; None for others."""
     if not isinstance(source, str | os.PathLike):
         return None
-    rows, comma, labels = os.fspath(source).partition(".npy,")
-    if not comma or not glob.has_magic(rows):
+    pair = re.fullmatch(r"(.*\.(?:npy|pt|safetensors|h5)),([^*?\[]*)", os.fspath(source))
+    if pair is None or not glob.has_magic(pair[1]):
         return None
-    found = sorted(glob.glob(rows + ".npy"))  # noqa: PTH207
+    found = sorted(glob.glob(pair[1]))  # noqa: PTH207
     if not found:
-        raise ValueError(f"{rows}.npy: no file is named so")
-    return [f"{file},{labels}" for file in found]
+        raise ValueError(f"{pair[1]}: no file is named so")
+    return [f"{file},{pair[2]}" for file in found]
 
 
 def _name_of(source: Source, default: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -158,13 +158,19 @@ def run_probe(
     seed: int,
     out: str | PathLike[str] | None,
     console: Any,
+    reading: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> ProbeResult:
-    """`probe` with its progress on a rich console, or None."""
+    """`probe` with its progress on a rich console, or None.
+
+    reading : options of `xclf.data.load`, for rows in files
+    """
     grids: dict[Parameter, Any] = {"C": C, "reg": reg, "learning_rate": learning_rate}
     plan = make_plan(protocol, estimator, grids, seed, parameters)
     _check(val, folds, metric)
-    settings = Settings(plan, folds, metric, normalize, seed, check_draws(shots, tries, seed))
+    read = {"max_memory": plan.estimator.max_memory, **(reading or {})}
+    wanted = check_draws(shots, tries, seed)
+    settings = Settings(plan, folds, metric, normalize, seed, wanted, read)
     sets = feature_sets(train, val, test)
     folder = None if out is None else Path(out)
     if folder is not None:
