@@ -37,8 +37,9 @@ EPS = 2.0**-52
 # Share of the diagonal that is added to it, against directions without curvature.
 _RIDGE = 1e-14
 
-# Operations that could be done in the time that a pass takes beside its arithmetic.
-_PASS_OVERHEAD = 4e7
+# Operations that could be done in the time that a pass, and a Newton step of one head, take beside
+# their arithmetic.
+_PASS_OVERHEAD, _STEP_OVERHEAD = 4e7, 4e7
 
 # Entries of the products of probabilities and features that are in memory at once.
 _MIXED = 1 << 20
@@ -81,7 +82,8 @@ def steps_in_passes(problem: Problem, heads: int) -> float:
     so many heads share a pass."""
     (d, c), n = problem.objective.network.widths, len(problem.rows)
     size = c * (d + 1)
-    return (n * size**2 + size**3) / (4.0 * n * size + _PASS_OVERHEAD / heads)
+    step = n * size**2 + size**3 + _STEP_OVERHEAD
+    return step / (4.0 * n * size + _PASS_OVERHEAD / heads)
 
 
 def is_small(problem: Problem) -> bool:

@@ -54,6 +54,7 @@ def settle(
     monitor: Monitor,
     again: Run,
     curvature_at: CurvatureAt,
+    newton_first: bool = True,
 ) -> list[FitResult]:
     """The results of L-BFGS on K linear heads, with what float64 says of them.
 
@@ -61,46 +62,67 @@ def settle(
     has converged if a bound on its distance to the optimum says so. If none does, Newton's method
     goes on with a small softmax problem, and `again`, L-BFGS in float64, with any other; of that
     its own criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
+
+    newton_first : False where Newton's method, head by head, takes longer than `again` of many
+        heads together: it then goes on with small problems that `again` leaves in doubt
     """
     wide, dtype = widest(problem), problem.rows.dtype
     settled, _ = _certified(wide, results, tol, dtype, curvature_at)
-    small, uncertain = is_small(wide), []
-    for k, result in enumerate(settled):
-        ended = results[k].reason
-        if ended != SLOW and (result.converged or ended not in (CONVERGED, ROUNDING)):
-            continue
-        if small:
-            with method_stage(monitor, "Newton", result.theta) as stage:
-                (settled[k],) = stage.results or stage.finish(
-                    [
-                        _newton(
-                            wide.take_heads(np.asarray([k])), dtype, result, tol, max_iter, monitor
-                        )
-                    ]
-                )
-            if settled[k].reason == STOPPED:
-                break
-        elif problem.rows.precision:  # less is asked of products, and of what they lead to
-            settled[k] = replace(result, converged=results[k].converged, reason=results[k].reason)
-        else:
-            uncertain.append(k)
-    if uncertain:
-        theta = namespace(results[0].theta).stack([settled[k].theta for k in uncertain], axis=0)
-        left = max(max_iter - min(results[k].n_iter for k in uncertain), 1)
-        heads = wide.take_heads(np.asarray(uncertain))
+    small = is_small(wide)
+    doubtful = [
+        k
+        for k, result in enumerate(settled)
+        if results[k].reason == SLOW
+        or (not result.converged and results[k].reason in (CONVERGED, ROUNDING))
+    ]
+    if problem.rows.precision and not small:
+        for k in doubtful:  # less is asked of products, and of what they lead to
+            one = results[k]
+            settled[k] = replace(settled[k], converged=one.converged, reason=one.reason)
+        return settled
+    if doubtful and not (small and newton_first):
+        left = max(max_iter - min(results[k].n_iter for k in doubtful), 1)
+        heads = wide.take_heads(np.asarray(doubtful))
+        theta = namespace(results[0].theta).stack([settled[k].theta for k in doubtful], axis=0)
         more = again(heads, theta, STRICTER * tol, left, monitor)
+        stopped = any(result.interrupted or result.reason == STOPPED for result in more)
         if not any(result.interrupted for result in more):
-            certified, near = _certified(heads, more, tol, dtype, curvature_at)
-            met = [result.converged for result in more]
-            more = [
-                replace(result, converged=True, reason=CONVERGED) if ok and close else result
-                for result, ok, close in zip(certified, met, near, strict=True)
-            ]
-        for k, result in zip(uncertain, more, strict=True):
+            more = _judged(heads, more, tol, dtype, curvature_at)
+        for k, result in zip(doubtful, more, strict=True):
             n_iter = min(results[k].n_iter + result.n_iter, max_iter)
             reason = result.reason.replace(f"max_iter={left}", f"max_iter={max_iter}")
             settled[k] = replace(result, n_iter=n_iter, reason=reason)
+        if stopped:
+            return settled
+        doubtful = [k for k in doubtful if settled[k].reason == ROUNDING]
+    for k in doubtful if small else []:
+        with method_stage(monitor, "Newton", settled[k].theta) as stage:
+            (settled[k],) = stage.results or stage.finish(
+                [
+                    _newton(
+                        wide.take_heads(np.asarray([k])), dtype, settled[k], tol, max_iter, monitor
+                    )
+                ]
+            )
+        if settled[k].reason == STOPPED:
+            break
     return settled
+
+
+def _judged(
+    heads: Problem,
+    results: list[FitResult],
+    tol: float,
+    dtype: object,
+    curvature_at: CurvatureAt,
+) -> list[FitResult]:
+    """The results of L-BFGS in float64: converged where its own criteria are met, and a bound or an
+    estimate says so too."""
+    certified, near = _certified(heads, results, tol, dtype, curvature_at)
+    return [
+        replace(one, converged=True, reason=CONVERGED) if result.converged and close else one
+        for result, one, close in zip(results, certified, near, strict=True)
+    ]
 
 
 def _certified(

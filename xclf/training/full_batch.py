@@ -78,6 +78,10 @@ IDLE = 30
 #: so many of its steps cost, within these bounds.
 NEWTON_STEPS, NEWTON_AT = 5, (10, 300)
 
+#: Iterations that L-BFGS in float64 takes, about, where it settles what is in doubt: of many heads
+#: together it does so before Newton's method, which takes them one by one, if that costs more.
+SETTLING = 150
+
 #: Share of the batch that must have ended before those heads leave it: to leave copies what all the
 #: others keep, to stay costs their share of the passes.
 LEAVING = 0.125
@@ -119,10 +123,11 @@ def fit_certified(
     """`fit_lbfgs` of K objectives of a `Smooth` loss, whose linear heads end with a bound on their
     distance to the optimum."""
     small = problem.linear and is_small(widest(problem))
-    slow_at = math.inf
+    slow_at, newton_first = math.inf, small
     if small:
         passes = NEWTON_STEPS * steps_in_passes(problem, int(theta.shape[0]))
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
+        newton_first = passes <= SETTLING
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
     if not problem.linear or any(result.interrupted for result in results):
         return results
@@ -135,6 +140,7 @@ def fit_certified(
             monitor=monitor,
             again=_run,
             curvature_at=_curvature,
+            newton_first=newton_first,
         )
     except KeyboardInterrupt:
         return [replace(result, interrupted=True, converged=False) for result in results]
