@@ -9,7 +9,7 @@ import pytest
 from backends import required_backends
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[chromium.Chromium]:
     """A headless Chromium; without one the test is skipped, or fails if XCLF_REQUIRE names it."""
     if chromium.program() is None:

@@ -165,8 +165,11 @@ def test_pictures_have_text_alternatives_and_their_numbers(browser, paths):
 def test_the_copy_button_copies_or_selects_the_command(browser, paths):
     page = browser.open(paths["few"], 390)
     page.value("document.querySelector('.copy').click()")
-    page.value("new Promise((done) => setTimeout(done, 50))")
-    said = page.value("document.getElementById('status').textContent")
+    said = page.value("""new Promise((done) => {
+        const status = document.getElementById('status');
+        const look = () => status.textContent ? done(status.textContent) : setTimeout(look, 5);
+        look();
+    })""")
     assert said in ("command copied", "command selected")
     if said == "command selected":
         assert page.value("getSelection().toString()") == f"xclf probe '{HOSTILE[0]}'"

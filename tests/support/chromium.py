@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 
 NAME = "chromium"
 
+_PATIENCE = 60.0  # seconds for an answer
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
@@ -99,6 +101,7 @@ class Chromium:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
+            assert select.select([self.read], [], [], _PATIENCE)[0], "the browser does not answer"
             part = os.read(self.read, 1 << 20)
             assert part, "the browser has ended"
             self.rest += part
