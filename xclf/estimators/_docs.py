@@ -48,7 +48,8 @@ warm_start : bool, default=False
 random_state : int, Generator or RandomState, default=None
     Order of minibatches, held-out rows, and initial weights of the net.
 callbacks : list of callables, default=None
-    They receive an `xclf.Event`; one that returns True stops the fit.
+    They receive an `xclf.Event`; one that returns True stops the fit. An `xclf.Checkpoint` among
+    them keeps the state of the fit in a file, from which it goes on after a kill.
 verbose : int, default=0
     Print a line every `verbose` epochs or iterations.
 device : str or tuple of str, default=None
