@@ -71,6 +71,34 @@ def test_on_every_backend(backend, path, model):
     assert bits(again) == bits(whole)
 
 
+TASKS = np.stack([Y, Y % 2, np.arange(60) % 4], axis=1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(reg=1e-5),
+        SVMClassifier(reg=1e-3),
+        SoftmaxClassifier(solver="adam", max_iter=5, random_state=0),
+        TwoLayerClassifier(hidden=4, max_iter=5, random_state=0),
+    ],
+    ids=["softmax", "hinge", "adam", "net"],
+)
+def test_several_tasks(path, model):
+    """Labels of 3, 2 and 4 classes train in passes of their own, with one checkpoint."""
+    heard = Heard()
+    whole = clone(model).set_params(callbacks=[heard]).fit(X, TASKS)
+    events = len(heard.steps)
+    for number in (3, events // 2):
+        _stopped(model, path, number, y=TASKS)
+    heard.steps.clear()
+    again = clone(model).set_params(callbacks=[heard, Checkpoint(path)]).fit(X, TASKS)
+    assert list(map(bits, again.estimators_)) == list(map(bits, whole.estimators_))
+    assert len(heard.steps) < events
+    with pytest.raises(CheckpointError, match="tasks was 3, is 2"):
+        clone(model).set_params(callbacks=[Checkpoint(path)]).fit(X, TASKS[:, :2])
+
+
 @pytest.mark.parametrize("state", [None, np.random.default_rng(3), np.random.RandomState(5)])
 def test_random_numbers_go_on(path, state):
     """Also those that no seed repeats: what there is of them is in the file."""

@@ -237,6 +237,15 @@ def test_what_has_no_equivalent(estimator, error, says):
         from_sklearn(estimator)
 
 
+@pytest.mark.parametrize("method", ["to_torch", "to_sklearn", "to_onnx"])
+def test_several_tasks_are_several_models(method, tmp_path):
+    model = SoftmaxClassifier().fit(X, np.stack([Y, Y % 2], axis=1))
+    arguments = [tmp_path / "m.onnx"] if method == "to_onnx" else []
+    with pytest.raises(ValueError, match="take each of its estimators_"):
+        getattr(model, method)(*arguments)
+    assert model.estimators_[1].to_sklearn().predict(X).shape == (90,)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_not_fitted_and_several_labels():
     with pytest.raises(NotFittedError):

@@ -17,6 +17,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
+from xclf.estimators._checkpoints import tasks_stage
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -159,7 +160,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             with _array_api.on_device(placed.X):
                 self._go_on(placed.X, heads)
         self._resume = None
-        with GatheredWarnings(len(heads), "tasks"):
+        with GatheredWarnings(len(heads), "tasks"), tasks_stage(self.callbacks, len(heads)):
             results = fit_together(placed, heads)
         if targets.names is not None:
             join_tasks(self, [head.model for head in heads], targets.indicators)

@@ -44,6 +44,16 @@ def fit_stage(
     return checkpoint.stage("fit", _facts(placed, heads))
 
 
+def tasks_stage(
+    callbacks: Iterable[Any] | None, tasks: int
+) -> contextlib.AbstractContextManager[Any]:
+    """The fits of several tasks as a stage of their checkpoint; nothing for a single one."""
+    checkpoint = checkpoint_of(callbacks)
+    if checkpoint is None or tasks < 2:
+        return contextlib.nullcontext()
+    return checkpoint.stage("fit of several tasks", {"tasks": tasks})
+
+
 def ended(
     stage: Stage, like: Array, monitor: Monitor, rng: np.random.Generator
 ) -> list[FitResult] | None:
@@ -63,6 +73,7 @@ def finish(
 ) -> None:
     """Keep the results of a fit that has ended, by itself."""
     if any(result.interrupted or result.reason == STOPPED for result in results):
+        stage.abandon()
         return
     history = {name: np.asarray(curve) for name, curve in monitor.history.items()}
     stage.finish({"history": history, "rng": rng.bit_generator.state, "results": trees_of(results)})
@@ -79,7 +90,7 @@ def _facts(placed: PlacedRows, heads: Sequence[Head]) -> dict[str, Any]:
     parts = {id(head.index): head for head in heads}.values()
     labels = [_digest(h.classes, h.index, h.train) for h in parts]
     weights = {head.weight_key: head.weights for head in heads}
-    start = [] if first.start is None else [a for layer in first.start for a in layer]
+    start = [a for head in heads for layer in head.start or () for a in layer]
     return {
         "estimator": type(first.model).__name__,
         **shared,

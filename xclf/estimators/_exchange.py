@@ -21,7 +21,14 @@ _MOST_BYTES = 2**31 - 2**20
 
 
 def layers_on_host(model: FittedModel) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weights (M, D), biases (M,)) of each layer, with one output a class."""
+    """(weights (M, D), biases (M,)) of each layer, with one output a class.
+
+    Raises ValueError for a model of several tasks.
+    """
+    if model._task_models is not None:
+        raise ValueError(
+            "a model of several tasks is no single module or graph: take each of its estimators_"
+        )
     layers = [tuple(_array_api.to_host(part) for part in layer) for layer in model._layers()]
     return [(np.ascontiguousarray(w), np.ascontiguousarray(b[:, 0])) for w, b in layers]
 
@@ -40,6 +47,7 @@ def torch_weights(model: FittedModel) -> dict[str, np.ndarray]:
 
 def to_torch(model: FittedModel) -> Any:
     """See `FittedModel.to_torch`."""
+    layers = layers_on_host(model)
     try:
         import torch
     except ImportError:
@@ -47,7 +55,7 @@ def to_torch(model: FittedModel) -> Any:
     like = model._layers()[0].w
     place = _array_api.device(like) if isinstance(like, torch.Tensor) else "cpu"
     parts: list[Any] = []
-    for w, b in layers_on_host(model):
+    for w, b in layers:
         layer = torch.nn.utils.skip_init(torch.nn.Linear, w.shape[1], w.shape[0])
         layer.weight.data = torch.from_numpy(w.copy()).to(place)
         layer.bias.data = torch.from_numpy(b.copy()).to(place)
@@ -57,11 +65,11 @@ def to_torch(model: FittedModel) -> Any:
 
 def to_onnx(model: FittedModel, path: Path) -> None:
     """See `FittedModel.to_onnx`."""
+    layers = layers_on_host(model)
     try:
         import onnx
     except ImportError:
         raise ImportError("to_onnx needs onnx: pip install 'xclf[onnx]'") from None
-    layers = layers_on_host(model)
     if sum(w.nbytes + b.nbytes for w, b in layers) > _MOST_BYTES:
         raise ValueError("an ONNX file holds at most 2 GB, which the weights exceed")
     graph = _graph(onnx.helper, layers, _labels(model.classes_), hasattr(model, "predict_proba"))

@@ -41,7 +41,9 @@ class MethodStage:
 
     def finish(self, results: list[FitResult]) -> list[FitResult]:
         """The results, of a run that has ended, unless it was interrupted."""
-        if not any(result.interrupted or result.reason == STOPPED for result in results):
+        if any(result.interrupted or result.reason == STOPPED for result in results):
+            self._stage.abandon()
+        else:
             self._stage.finish(self._with_history(trees_of(results)))
         return results
 

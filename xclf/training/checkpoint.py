@@ -99,7 +99,7 @@ class Checkpoint:
         self.path, self.every = Path(path), float(every)
         self._records: list[_Record] = []
         self._cursor = self._depth = 0
-        self._unrecorded = self._changed = self._broken = False
+        self._unrecorded = self._changed = self._broken = self._abandoned = False
         self._due = math.inf
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ class Checkpoint:
             if not ended and not failed:
                 self._leave(place)
             if self._depth == 0:
-                if ended and self._changed:
+                if ended and self._changed and not self._abandoned:
                     self._write()
                 self._close()
 
@@ -158,7 +158,7 @@ class Checkpoint:
     def _close(self) -> None:
         self._records = []
         self._cursor = self._depth = 0
-        self._unrecorded = self._changed = self._broken = False
+        self._unrecorded = self._changed = self._broken = self._abandoned = False
         self._due = math.inf
 
     def _enter(self, kind: str, facts: dict[str, Any]) -> _Record:
@@ -237,6 +237,11 @@ class Stage:
             self.record.state = _packed(state())
             self.checkpoint._write()
             self.record.state = None
+
+    def abandon(self) -> None:
+        """The stage ends before its end: the file stays as it was last written."""
+        if self.checkpoint is not None:
+            self.checkpoint._abandoned = True
 
     def finish(self, value: Any) -> None:
         """The stage has ended with `value`; the stages inside it are forgotten."""
