@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     target = path.resolve()
     part = temporary_path(target)
     try:
-        _remove_abandoned(target)
+        remove_abandoned(path)
         with part.open("xb") as held:
             _lock(held)
             with contextlib.suppress(FileNotFoundError):
@@ -48,6 +48,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """OSError if `atomic_write` cannot write to `path`."""
+    remove_abandoned(path)
     probe = temporary_path(path.resolve())
     try:
         probe.touch(exist_ok=False)
@@ -66,8 +67,9 @@ def _flush(part: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove the temporary files of `target` that no process holds."""
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` that no process holds."""
+    target = path.resolve()
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.part")
     with contextlib.suppress(OSError):
         for part in target.parent.iterdir():

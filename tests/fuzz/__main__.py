@@ -9,14 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.common.record import machine
-from tests.fuzz import files, fits, kills, report, signals, sweeps
+from tests.fuzz import files, fits, kills, report, resumed, signals, sweeps
 from tests.fuzz.cases import KINDS, Budget, Outcome, Tally
 from tests.fuzz.problems import LOSSES
 
 Case = tuple[int, str, Outcome, float]
 
 #: Share of the time that each kind gets where its number of cases is not given.
-SHARES = {"fits": 0.5, "sweeps": 0.1, "files": 0.2, "kills": 0.1, "disk": 0.05, "signals": 0.05}
+SHARES = {
+    "fits": 0.45,
+    "sweeps": 0.1,
+    "files": 0.2,
+    "kills": 0.1,
+    "disk": 0.05,
+    "signals": 0.05,
+    "resumed": 0.05,
+}
 
 #: Seconds between two lines of progress.
 EVERY = 30.0
@@ -55,6 +63,7 @@ def cases(
         "kills": lambda index: kills.kill(seed, index),
         "disk": lambda index: kills.fill(seed, index),
         "signals": lambda index: signals.interrupt(seed, index),
+        "resumed": lambda index: resumed.resume(seed, index),
     }
 
     def wanted(index: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 #: Kinds of cases, in the order in which they run. The place of a kind is part of its seeds.
-KINDS = ("fits", "sweeps", "files", "kills", "disk", "signals")
+KINDS = ("fits", "sweeps", "files", "kills", "disk", "signals", "resumed")
 
 #: Outcomes that break a promise.
 BROKEN = (

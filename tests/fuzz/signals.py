@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def interrupt(seed: int, index: int) -> tuple[str, Outcome]:
-    """Send a signal to a command: one line and 130 for Ctrl-C, and never a torn model."""
+    """Send a signal to a command: one line and 130 or 143, and never a torn model."""
     r = random.Random(f"{seed} signals {index}")
     name = r.choice(list(COMMANDS))
     number = r.choice((signal.SIGINT, signal.SIGINT, signal.SIGTERM))
@@ -66,11 +66,10 @@ def _judged(number: int, status: int, err: str, files: list[str], where: str) ->
     late = status == 0 and not err and files == ["m"]  # it had ended by then
     if late:
         return Outcome("had ended")
-    if number == signal.SIGTERM:
-        if status != -signal.SIGTERM or "Traceback" in err:
-            return Outcome("wrong exit", where)
-        return Outcome("ended")
-    if status != 130 or err != "xclf: interrupted\n":
+    if number == signal.SIGTERM and status == -signal.SIGTERM and "Traceback" not in err:
+        return Outcome("ended")  # before the command itself, or after it
+    wanted = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}[number]
+    if (status, err) != (wanted[0], f"xclf: {wanted[1]}\n"):
         return Outcome("wrong exit", where)
     return Outcome("stale part", where) if set(files) - {"m"} else Outcome("ended")
 

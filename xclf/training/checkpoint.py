@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array
-from xclf._atomic_write import check_writable
+from xclf._atomic_write import check_writable, remove_abandoned
 from xclf._tensor_file import TensorFileError, read_tensors, write_tensors
 from xclf._version import __version__
 from xclf._warnings import warn_caller
@@ -112,8 +112,9 @@ class Checkpoint:
         return self
 
     def remove(self) -> None:
-        """Delete the file, if there is one."""
+        """Delete the file, if there is one, and parts of it that a killed process has left."""
         self.path.unlink(missing_ok=True)
+        remove_abandoned(self.path)
 
     @contextmanager
     def stage(self, kind: str, facts: dict[str, Any] | None = None) -> Iterator[Stage]:
