@@ -114,6 +114,31 @@ def test_another_search_is_refused(change, says, tmp_path):
     assert not hasattr(search, "cv_results_")
 
 
+class StopAt(Heard):
+    """A callback that stops every pass at its second event."""
+
+    def __call__(self, event):
+        super().__call__(event)
+        return event.step == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("estimator", [SOFTMAX, MOMENTUM], ids=["softmax", "momentum"])
+def test_a_pass_that_a_callback_stops_has_ended(estimator, tmp_path):
+    grid = {"reg": [1e-4, 1e-2], "fit_intercept": [True, False]}
+    stop = StopAt()
+    whole = _search(estimator, grid, stop).fit(X, Y)
+    events = len(stop.steps)
+    for number in (4, events - 4):
+        kept = StopAt(), RaiseAt(number), Checkpoint(tmp_path / "c", every=0)
+        with pytest.raises(KeyboardInterrupt):
+            _search(estimator, grid, *kept).fit(X, Y)
+    stop = StopAt()
+    again = _search(estimator, grid, stop, Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert _all(again) == _all(whole)
+    assert len(stop.steps) < events
+
+
 def _interrupted(estimator, grid, number, **options):
     search = _search(estimator, grid, RaiseAt(number), **options)
     with pytest.raises(KeyboardInterrupt):

@@ -71,8 +71,12 @@ def ended(
 def finish(
     stage: Stage, results: list[FitResult], monitor: Monitor, rng: np.random.Generator
 ) -> None:
-    """Keep the results of a fit that has ended, by itself."""
-    if any(result.interrupted or result.reason == STOPPED for result in results):
+    """Keep the results of a fit that has ended.
+
+    One that a callback has stopped has so within a search; by itself it may be meant to go on.
+    """
+    stopped = stage.outermost and any(result.reason == STOPPED for result in results)
+    if stopped or any(result.interrupted for result in results):
         stage.abandon()
         return
     history = {name: np.asarray(curve) for name, curve in monitor.history.items()}

@@ -14,7 +14,7 @@ from xclf._array_api import Array
 from xclf.training.checkpoint import Stage
 from xclf.training.events import FitResult, Monitor
 
-#: Why a fit ends that a callback stops. It counts as not ended: it can go on from its checkpoint.
+#: Why a fit ends that a callback stops. It can go on from its checkpoint.
 STOPPED = "a callback stopped the fit"
 
 
@@ -40,10 +40,10 @@ class MethodStage:
         self._stage.offer(lambda: self._with_history(state()))
 
     def finish(self, results: list[FitResult]) -> list[FitResult]:
-        """The results, of a run that has ended, unless it was interrupted."""
-        if any(result.interrupted or result.reason == STOPPED for result in results):
+        """The results, kept unless Ctrl-C or a callback ended the run."""
+        if any(result.interrupted for result in results):
             self._stage.abandon()
-        else:
+        elif not any(result.reason == STOPPED for result in results):
             self._stage.finish(self._with_history(trees_of(results)))
         return results
 

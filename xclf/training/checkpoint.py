@@ -124,7 +124,7 @@ class Checkpoint:
 
         Raises CheckpointError if the file has another stage here.
         """
-        if self._unrecorded:
+        if self._unrecorded or self._abandoned:
             yield Stage()
             return
         if self._depth == 0:
@@ -139,13 +139,16 @@ class Checkpoint:
         except Exception:
             record.failed = True  # and so it will again
             raise
+        except BaseException:  # Ctrl-C, after which others may go on with less
+            self._abandoned = True
+            raise
         finally:
             self._unrecorded = False
             self._depth -= 1
             if not ended and not failed:
                 self._leave(place)
             if self._depth == 0:
-                if ended and self._changed and not self._abandoned:
+                if ended and self._changed:
                     self._write()
                 self._close()
 
@@ -185,7 +188,7 @@ class Checkpoint:
 
     def _write(self) -> None:
         start = time.monotonic()
-        if not self._broken:
+        if not (self._broken or self._abandoned):
             try:
                 _write(self.path, self._records)
             except OSError as error:
@@ -239,8 +242,13 @@ class Stage:
             self.checkpoint._write()
             self.record.state = None
 
+    @property
+    def outermost(self) -> bool:
+        """Whether the stage is all of the work."""
+        return self.checkpoint is not None and self.checkpoint._depth == 1
+
     def abandon(self) -> None:
-        """The stage ends before its end: the file stays as it was last written."""
+        """The work ends before its end: the file stays as it was last written."""
         if self.checkpoint is not None:
             self.checkpoint._abandoned = True
 
