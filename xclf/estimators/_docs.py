@@ -94,7 +94,11 @@ grad_norm_ : float
 history_ : dict of lists
     "loss", "val_loss", "val_accuracy" and "seconds" after every epoch or iteration.
 loss_curve_ : list
-    `history_["loss"]`."""
+    `history_["loss"]`.
+estimators_ : list
+    Of labels of T columns only: the fitted model of each. The attributes above are then lists with
+    an entry for each task, or arrays (T,) of numbers; `classes_` of multi-label indicators is the
+    numbers of the columns."""
 
 T = TypeVar("T")
 

@@ -145,8 +145,9 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         ----------
         X : array (N, D)
             As the estimators take them.
-        y : array (N,)
-            Labels, where X is, or in host memory, of any library.
+        y : array (N,) or (N, T)
+            Labels, where X is, or in host memory, of any library. Of T columns one candidate is
+            chosen for all of them, by the scores of predictions (N, T).
         **params
             For `fit`, the splitter (`groups`) and the scorers, as `GridSearchCV` routes them; those
             with a value for each row are split with the rows.
