@@ -26,9 +26,9 @@ from xclf.estimators._labels import (
 )
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._settings import check_parameters, uses_full_batches
-from xclf.estimators._shared_rows import SharedRows, fit_candidates
+from xclf.estimators._shared_rows import SharedRows
 from xclf.estimators._tasks import exact_match, join_tasks
-from xclf.estimators._together import fit_together, in_passes
+from xclf.estimators._together import in_passes
 from xclf.estimators._two_layer import TwoLayerClassifier
 
 __all__ = [
@@ -53,9 +53,7 @@ __all__ = [
     "checkpoint_of",
     "encode",
     "exact_match",
-    "fit_candidates",
     "fit_heads",
-    "fit_together",
     "fitted_shape",
     "from_sklearn",
     "heads_at_once",

@@ -17,7 +17,6 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
-from xclf.estimators._checkpoints import tasks_stage
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -36,7 +35,7 @@ from xclf.estimators._printer import Printer
 from xclf.estimators._resume import Resume
 from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
-from xclf.estimators._together import fit_together
+from xclf.estimators._together import fit_in_passes
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.training import Callback, FitResult, FitSpec
@@ -160,8 +159,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             with _array_api.on_device(placed.X):
                 self._go_on(placed.X, heads)
         self._resume = None
-        with GatheredWarnings(len(heads), "tasks"), tasks_stage(self.callbacks, len(heads)):
-            results = fit_together(placed, heads)
+        with GatheredWarnings(len(heads), "tasks"):
+            results = fit_in_passes(placed, heads)
         if targets.names is not None:
             join_tasks(self, [head.model for head in heads], targets.indicators)
         if any(result.interrupted for result in results):

@@ -44,16 +44,6 @@ def fit_stage(
     return checkpoint.stage("fit", _facts(placed, heads))
 
 
-def tasks_stage(
-    callbacks: Iterable[Any] | None, tasks: int
-) -> contextlib.AbstractContextManager[Any]:
-    """The fits of several tasks as a stage of their checkpoint; nothing for a single one."""
-    checkpoint = checkpoint_of(callbacks)
-    if checkpoint is None or tasks < 2:
-        return contextlib.nullcontext()
-    return checkpoint.stage("fit of several tasks", {"tasks": tasks})
-
-
 def ended(
     stage: Stage, like: Array, monitor: Monitor, rng: np.random.Generator
 ) -> list[FitResult] | None:

@@ -39,15 +39,6 @@ class Targets(NamedTuple):
         """Bytes of all tasks' indices, where there are several."""
         return 0 if self.names is None else sum(index.nbytes for _, index in self.tasks)
 
-    def of_rows(self, rows: np.ndarray) -> Targets:
-        """The labels of the rows that host integers name, with the classes that they hold."""
-        tasks = []
-        for number, (classes, index) in enumerate(self.tasks):
-            name = "y" if self.names is None else self.names[number]
-            own = encode(classes[index[rows]], f"{name}, of a part of the rows,")
-            tasks.append(own)
-        return Targets(tasks, self.names)
-
 
 def check_targets(est: Any, X: Array, y: Any) -> Targets:
     """y (N,), or (N, T) with T tasks, for the rows of X."""

@@ -7,19 +7,19 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from xclf.estimators._checkpoints import checkpoint_of
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._head import Head
-from xclf.training import Callback, FitResult
+from xclf.training import FitResult
 
 # Columns past which a product runs no faster per column.
 _FULL_WIDTH = 256
 
 
-def fit_together(
-    placed: PlacedRows, heads: Sequence[Head], callbacks: Sequence[Callback] = ()
-) -> list[FitResult]:
+def fit_in_passes(placed: PlacedRows, heads: Sequence[Head]) -> list[FitResult]:
     """Train the models of `heads`, whichever of them share a pass; the results, in their order.
+    Several are one stage of the checkpoint that their models may have.
 
     Raises KeyboardInterrupt where Ctrl-C ends the training before all heads have begun.
     """
@@ -28,10 +28,15 @@ def fit_together(
     def train(some: list[Head]) -> None:
         if any(result.interrupted for result in results.values()):
             raise KeyboardInterrupt
-        fitted = fit_heads(placed, some, callbacks=callbacks)
+        fitted = fit_heads(placed, some)
         results.update(zip(map(id, some), fitted, strict=True))
 
-    in_passes(placed, heads, train)
+    checkpoint = checkpoint_of(heads[0].model.callbacks)
+    if checkpoint is None or len(heads) == 1:
+        in_passes(placed, heads, train)
+    else:
+        with checkpoint.stage("tasks", {"tasks": len(heads)}):
+            in_passes(placed, heads, train)
     return [results[id(head)] for head in heads]
 
 
