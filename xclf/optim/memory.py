@@ -63,7 +63,7 @@ class Memory:
         y = xp.where(keep, xp.astype(y, self.dtype, copy=False), 0.0)
         wide = self._inverse.dtype
         size = xp.astype(dots(s, y), wide)
-        good = good & (size > 0.0)
+        good = good & (size >= xp.finfo(wide).smallest_normal)  # below, 1 / size overflows
         size = xp.where(good, size, 0.0)
         inverse = xp.where(good, 1.0 / xp.where(good, size, 1.0), 0.0)
         self._inverse[:, slot, :] = 0.0

@@ -13,6 +13,7 @@ from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._precision import widest
+from xclf.training._row_space import row_space
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, settle
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -121,7 +122,21 @@ def fit_certified(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     """`fit_lbfgs` of K objectives of a `Smooth` loss, whose linear heads end with a bound on their
-    distance to the optimum."""
+    distance to the optimum.
+
+    Of fewer rows than features they are fitted in the space of the rows, then held against the
+    features as they are."""
+    space = row_space(problem, int(theta.shape[0]))
+    if space is not None:
+        results = _fit_certified(space.inner, space.inside(theta), tol, max_iter, monitor)
+        results = [replace(one, theta=space.outside(one.theta)) for one in results]
+        return _settled(problem, results, tol, max_iter, monitor)
+    return _fit_certified(problem, theta, tol, max_iter, monitor)
+
+
+def _fit_certified(
+    problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
     small = problem.linear and is_small(widest(problem))
     slow_at, newton_first = math.inf, small
     if small:
@@ -129,6 +144,12 @@ def fit_certified(
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
         newton_first = passes <= SETTLING
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
+    return _settled(problem, results, tol, max_iter, monitor)
+
+
+def _settled(
+    problem: Problem, results: list[FitResult], tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
     if not problem.linear or any(result.interrupted for result in results):
         return results
     try:
