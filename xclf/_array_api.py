@@ -214,7 +214,7 @@ def eigh(matrix: Array) -> tuple[Array, Array]:
     more than 1024 rows is overwritten.
     """
     xp, size = namespace(matrix), matrix.shape[-1]
-    if not _has_linalg(xp) or (matrix.ndim > 2 and size <= _STACK_ON_HOST):
+    if not has_linalg(xp) or (matrix.ndim > 2 and size <= _STACK_ON_HOST):
         values, vectors = np.linalg.eigh(to_host(matrix))
         return from_host(values, matrix), from_host(vectors, matrix)
     if matrix.ndim > 2:  # CuPy's batched solver is made for a few dozen rows
@@ -234,7 +234,7 @@ def eigh(matrix: Array) -> tuple[Array, Array]:
     return values, vectors
 
 
-def _has_linalg(xp: Namespace) -> bool:
+def has_linalg(xp: Namespace) -> bool:
     try:
         return callable(xp.linalg.eigh)
     except (AttributeError, RuntimeError):  # array-api-strict raises for an extension switched off

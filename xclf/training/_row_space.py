@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xclf._array_api import Array, accumulator, device, namespace, to_host
+from xclf._array_api import Array, accumulator, device, from_host, has_linalg, namespace, to_host
 from xclf.objectives import Layer
 from xclf.rows import Streamed
 from xclf.training.problem import Problem
@@ -64,7 +64,17 @@ def row_space(problem: Problem, heads: int) -> RowSpace | None:
     u = network.shifted(xp.astype(rows.x, wide))
     if network.scale is not None:
         u = u / xp.astype(network.scale, wide)
-    q, r = xp.linalg.qr(xp.matrix_transpose(u))
+    q, r = _qr(xp.matrix_transpose(u))
     inside = replace(network, widths=(n, network.widths[-1]), shift=None, scale=None)
     inner = replace(rows.widened(wide), x=xp.matrix_transpose(r), precision=None)
     return RowSpace(problem, Problem(replace(problem.objective, network=inside), inner), q)
+
+
+def _qr(matrix: Array) -> tuple[Array, Array]:
+    """Q and R of (D, N), on the host for a namespace without the extension `linalg`."""
+    xp = namespace(matrix)
+    if has_linalg(xp):
+        q, r = xp.linalg.qr(matrix)
+        return q, r
+    q, r = np.linalg.qr(to_host(matrix))
+    return from_host(q, matrix), from_host(r, matrix)

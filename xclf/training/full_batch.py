@@ -144,11 +144,16 @@ def _fit_certified(
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
         newton_first = passes <= SETTLING
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
-    return _settled(problem, results, tol, max_iter, monitor)
+    return _settled(problem, results, tol, max_iter, monitor, newton_first)
 
 
 def _settled(
-    problem: Problem, results: list[FitResult], tol: float, max_iter: int, monitor: Monitor
+    problem: Problem,
+    results: list[FitResult],
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    newton_first: bool = True,
 ) -> list[FitResult]:
     if not problem.linear or any(result.interrupted for result in results):
         return results
