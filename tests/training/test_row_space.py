@@ -43,22 +43,22 @@ def _both(monkeypatch, make, *data):
 
 
 @pairwise(
-    backend=list(Backend),
+    where=list(Backend),
     dtype=["float32", "float64", "uint8"],
     options=[{}, {"standardize": True}, {"fit_intercept": False}, {"class_weight": "balanced"}],
 )
-def test_the_optimum_is_that_of_the_features(spaces, monkeypatch, backend, dtype, options):
+def test_the_optimum_is_that_of_the_features(spaces, monkeypatch, where, dtype, options):
     """Both are within 1e-6 of it, as `converged_` says; weights within what that allows."""
-    if why_missing(backend):
-        pytest.skip(why_missing(backend))
-    x = backend.asarray(np.clip(X, 0, 255).astype(dtype) if dtype == "uint8" else X.astype(dtype))
+    if why_missing(where):
+        pytest.skip(why_missing(where))
+    x = where.asarray(np.clip(X, 0, 255).astype(dtype) if dtype == "uint8" else X.astype(dtype))
     one, other = _both(monkeypatch, lambda: SoftmaxClassifier(reg=1e-2, **options), x, Y, WEIGHTS)
     assert spaces[0].inner.objective.network.widths == (N, C)
     assert one.converged_
     assert other.converged_
     assert abs(one.objective_ - other.objective_) <= 2e-6 * other.objective_
     # reg |V - V*|^2 <= P - P* in standardised features as in raw ones, whose scale is 1 or more.
-    apart = backend.to_host(one.coef_).astype(float) - backend.to_host(other.coef_)
+    apart = where.to_host(one.coef_).astype(float) - where.to_host(other.coef_)
     assert np.sum(apart**2) <= 4 * 1e-6 * other.objective_ / 1e-2
     assert one.dual_gap_ <= 1e-6 * one.objective_
 
