@@ -17,6 +17,7 @@ import xclf
 from xclf.cli import sweep as sweep_command
 from xclf.cli import train as train_command
 from xclf.cli._grid import SWEPT, describe_grid, parse_values
+from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import Progress
 from xclf.training import Event
@@ -272,7 +273,7 @@ def test_heads_that_have_ended_count():
     ledger = FitLedger(None, [0, 1], [{}] * 8, [None], None)
     ledger.fits = [None] * 8
     shown = Progress(ledger, Console(file=text, width=100))
-    hear = shown.begin([None] * 8)
+    hear = shown.begin([SweepHead(None, None)] * 8)
     hear(Event(1, 50, "iteration", 1.0, 8, time.perf_counter()))
     hear(Event(9, 50, "iteration", 1.0, 3, time.perf_counter()))
     assert text.getvalue().splitlines()[-1].startswith("fits 5/8  iteration 9  ")

@@ -12,7 +12,7 @@ import pytest
 from kill_cases import FEW, Heard, KillAt, RaiseAt, bits, child, ended
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y
@@ -189,6 +189,27 @@ def test_ctrl_c_during_the_refit():
     )
     assert search.best_params_ == whole.best_params_
     assert search.best_estimator_.n_iter_ == 2 < whole.best_estimator_.n_iter_
+
+
+@pytest.mark.parametrize("number", [6, 20, 30])
+def test_ctrl_c_with_several_tasks(number, tmp_path):
+    """A fit has ended once all its tasks have: here tasks of 3 and 2 classes, in turn."""
+    tasks = np.stack([Y, Y % 2], axis=1)
+    options = {"cv": KFold(3)}
+    whole = _search(MOMENTUM, GRID, **options).fit(X, tasks)
+    kept = RaiseAt(number), Checkpoint(tmp_path / "c", every=0)
+    search = _search(MOMENTUM, GRID, *kept, **options)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, tasks)
+    # 3 folds of 4 epochs for one task, and again for the other; then the refit.
+    assert hasattr(search, "best_estimator_") is (number > 20)
+    if number > 20:
+        assert search.predict(X).shape == tasks.shape
+    again = _search(MOMENTUM, GRID, Checkpoint(tmp_path / "c"), **options).fit(X, tasks)
+    for one, other in zip(
+        again.best_estimator_.estimators_, whole.best_estimator_.estimators_, strict=True
+    ):
+        assert bits(one) == bits(other)
 
 
 @pytest.mark.parametrize("refit", [False, "accuracy"])

@@ -21,11 +21,16 @@ from xclf.sweep._fits import Fit, Fold, last_step
 
 @dataclass(eq=False)
 class SweepHead:
-    """A head, the fit of the search that it is part of, and its share of that."""
+    """A head, the fit of the search that it is part of, and its share of that.
+
+    trained, ended : whether it has parameters, and whether they are the final ones
+    """
 
     head: Head
     fit: Fit
     share: float = 1.0
+    trained: bool = False
+    ended: bool = False
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from xclf.estimators import Head, TooManyHeadsError, fit_heads, in_passes, join_tasks
 from xclf.sweep._fits import last_step
@@ -19,13 +18,24 @@ def train_heads(context: Context, heads: list[SweepHead], watch: NullProgress) -
     def train(some: list[Head]) -> None:
         _train(context, [known[id(head)] for head in some], watch)
 
-    in_passes(context.rows.placed, [one.head for one in heads], train)
-    models: dict[int, list[Any]] = {}
-    for one in heads:
-        models.setdefault(id(one.fit), []).append(one.head.model)
-    for fit in {id(one.fit): one.fit for one in heads}.values():
-        if fit.error is None and fit.targets is not None and fit.several_tasks:
-            join_tasks(last_step(fit.template), models[id(fit)], fit.targets.indicators)
+    try:
+        in_passes(context.rows.placed, [one.head for one in heads], train)
+    finally:  # also after Ctrl-C, for what was trained until then
+        parts: dict[int, list[SweepHead]] = {}
+        for one in heads:
+            parts.setdefault(id(one.fit), []).append(one)
+        for own in parts.values():
+            _join(own)
+
+
+def _join(heads: list[SweepHead]) -> None:
+    """Complete the fit of these heads, one for each of its tasks."""
+    fit = heads[0].fit
+    fit.trained = all(one.trained for one in heads)
+    fit.ended = all(one.ended for one in heads)
+    if fit.trained and fit.error is None and fit.targets is not None and fit.several_tasks:
+        models = [one.head.model for one in heads]
+        join_tasks(last_step(fit.template), models, fit.targets.indicators)
 
 
 def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> None:
@@ -34,7 +44,7 @@ def _train(context: Context, heads: list[SweepHead], watch: NullProgress) -> Non
         together = [one.head for one in heads]
         results = fit_heads(context.rows.placed, together, callbacks=[watch.begin(heads)])
         for one, result in zip(heads, results, strict=True):
-            one.fit.trained, one.fit.ended = True, not result.interrupted
+            one.trained, one.ended = True, not result.interrupted
         if any(result.interrupted for result in results):
             raise KeyboardInterrupt
     except (TooManyHeadsError, CheckpointError):
