@@ -22,6 +22,8 @@ _RNG = np.random.default_rng(0)
 _X = _RNG.normal(size=(2600, 12))
 #: More rows than Newton's method takes, of classes that overlap.
 MANY = _X, np.argmax(_X @ _RNG.normal(size=(12, 5)) + 2.0 * _RNG.normal(size=(2600, 5)), axis=1)
+#: Fewer rows than features, which are fitted in the space of the rows.
+WIDE = _RNG.normal(size=(60, 500)), np.arange(60) % 4
 NARROW = MANY[0].astype(np.float32), MANY[1]
 
 Case = tuple[Callable[[], Any], tuple[np.ndarray, np.ndarray]]
@@ -29,6 +31,7 @@ Case = tuple[Callable[[], Any], tuple[np.ndarray, np.ndarray]]
 #: Every full-batch method, and every minibatch solver, by name: how to make the model, and rows.
 CASES: dict[str, Case] = {
     "softmax": (lambda: SoftmaxClassifier(reg=1e-4), FEW),
+    "softmax, wide": (lambda: SoftmaxClassifier(reg=1e-5), WIDE),
     "softmax, float32": (lambda: SoftmaxClassifier(reg=1e-6, standardize=True), NARROW),
     "hinge": (lambda: SVMClassifier(reg=1e-2), MANY),
     "hinge, float32": (lambda: SVMClassifier(reg=1e-2), NARROW),

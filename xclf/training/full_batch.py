@@ -138,11 +138,10 @@ def _fit_certified(
     problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     small = problem.linear and is_small(widest(problem))
-    slow_at, newton_first = math.inf, small
+    slow_at = math.inf
     if small:
         passes = NEWTON_STEPS * steps_in_passes(problem, int(theta.shape[0]))
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
-        newton_first = passes <= SETTLING
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
     return _settled(problem, results, tol, max_iter, monitor, newton_first)
 
@@ -157,6 +156,8 @@ def _settled(
 ) -> list[FitResult]:
     if not problem.linear or any(result.interrupted for result in results):
         return results
+    small = is_small(widest(problem))
+    newton_first = small and NEWTON_STEPS * steps_in_passes(problem, len(results)) <= SETTLING
     try:
         return settle(
             problem,
