@@ -174,6 +174,7 @@ def test_docstrings_are_numpydoc(cls):
     assert {p.name for p in doc["Parameters"]} == set(inspect.signature(cls).parameters)
     documented = {name for p in doc["Attributes"] for name in p.name.split(", ")}
     extra = {"feature_names_in_", "n_features_in_", "classes_", "dual_gap_", "loss_curve_"}
+    extra.add("estimators_")  # of labels of several columns
     fitted = {name for name in vars(model) if name.endswith("_") and name[0] != "_"}
     assert documented - extra == fitted - extra
     assert all(doc[section] for section in ("Summary", "Extended Summary", "Notes", "Examples"))
