@@ -137,27 +137,26 @@ def fit_certified(
 def _fit_certified(
     problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
-    small = problem.linear and is_small(widest(problem))
     slow_at = math.inf
-    if small:
-        passes = NEWTON_STEPS * steps_in_passes(problem, int(theta.shape[0]))
+    if problem.linear and is_small(widest(problem)):
+        passes = _newton_in_passes(problem, int(theta.shape[0]))
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
     results = _run(problem, theta, tol, max_iter, monitor, slow_at)
-    return _settled(problem, results, tol, max_iter, monitor, newton_first)
+    return _settled(problem, results, tol, max_iter, monitor)
+
+
+def _newton_in_passes(problem: Problem, heads: int) -> float:
+    """What Newton's method costs for one of so many heads, in passes of L-BFGS."""
+    return NEWTON_STEPS * steps_in_passes(problem, heads)
 
 
 def _settled(
-    problem: Problem,
-    results: list[FitResult],
-    tol: float,
-    max_iter: int,
-    monitor: Monitor,
-    newton_first: bool = True,
+    problem: Problem, results: list[FitResult], tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     if not problem.linear or any(result.interrupted for result in results):
         return results
     small = is_small(widest(problem))
-    newton_first = small and NEWTON_STEPS * steps_in_passes(problem, len(results)) <= SETTLING
+    newton_first = small and _newton_in_passes(problem, len(results)) <= SETTLING
     try:
         return settle(
             problem,
