@@ -9,12 +9,20 @@ import pytest
 from sklearn.datasets import load_digits
 
 from xclf import SoftmaxClassifier
-from xclf.estimators import fit_candidates
+from xclf.sweep import Fit, Fold, fit_together
 from xclf.training import _settle, full_batch
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[Y < 5][:100].astype(np.float32), Y[Y < 5][:100]
 REGS = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-2]
+
+
+def together_fitted():
+    """The models of all penalties, heads of one fit."""
+    rows = np.arange(len(Y))
+    fits = [Fit(0, SoftmaxClassifier(reg=reg)) for reg in REGS]
+    fit_together(X, fits, [Fold(rows, rows, Y)])
+    return [fit.template for fit in fits]
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def newton_fits(monkeypatch):
 @pytest.mark.parametrize("together", [False, True])
 def test_heads_end_where_single_fits_do(together, newton_fits, monkeypatch):
     monkeypatch.setattr(full_batch, "SETTLING", 0 if together else 1e9)
-    ((*heads,),) = fit_candidates(SoftmaxClassifier(), X, Y, [{"reg": reg} for reg in REGS])
+    heads = together_fitted()
     taken = len(newton_fits)
     singles = [SoftmaxClassifier(reg=reg).fit(X, Y) for reg in REGS]
     for head, single in zip(heads, singles, strict=True):
@@ -63,7 +71,7 @@ def test_what_stays_in_doubt_goes_to_newton(newton_fits, monkeypatch):
         return settled, near
 
     monkeypatch.setattr(_settle, "_certified", doubtful)
-    ((*heads,),) = fit_candidates(SoftmaxClassifier(), X, Y, [{"reg": reg} for reg in REGS])
+    heads = together_fitted()
     assert len(calls) == 2
     assert len(newton_fits) == calls[1] > 0
     for head in heads:
