@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from probe_cases import GRID, WIDE, clouds
+from probe_cases import GRID, WIDE
 from scipy.stats import t
 
 import xclf
-from xclf.probes import _span
 from xclf.probes._few_shot import interval
 from xclf.probes._splits import draws
 
@@ -21,7 +20,7 @@ def loop(features, shots, tries, seed=0):
     rows = draws(y, shots, tries, seed)
     models = [
         [
-            xclf.SoftmaxClassifier(reg=1.0 / (2.0 * C * len(r)), tol=1e-3).fit(x[r], y[r])
+            xclf.SoftmaxClassifier(reg=1.0 / (2.0 * C * len(r)), tol=1e-8).fit(x[r], y[r])
             for r in rows
         ]
         for C in GRID
@@ -31,18 +30,18 @@ def loop(features, shots, tries, seed=0):
     return [model.score(xt, yt) for model in models[best]], GRID[best]
 
 
-# More features than rows of a draw, where fits are in coordinates of its span; and fewer.
+# More features than rows of a draw, whose fits are then in the space of the rows; and fewer.
 @pytest.mark.parametrize("features", [40, 5])
 def test_the_curve_is_a_loop_of_fits(features):
     parts = [(a[:, :features], b) for a, b in (TRAIN, VAL, TEST)]
-    result = xclf.probe(*parts, C=GRID, shots=[4, 1], tries=3)
+    result = xclf.probe(*parts, C=GRID, shots=[4, 1], tries=3, tol=1e-8)
     points = result.few_shot["points"]
     assert [point["shots"] for point in points] == [1, 4]
     assert result.few_shot["tries"] == 3
     for point in points:
         scores, chosen = loop(features, point["shots"], 3)
         assert point["chosen"] == chosen
-        # Fits end within 1e-3 of the optimum in either way: a borderline row may differ.
+        # Fits end within 1e-6 of the optimum in either way: a borderline row may differ.
         np.testing.assert_allclose(point["scores"], scores, atol=1.0 / 60 + 1e-12)
         assert point["mean"] == np.mean(point["scores"])
         assert point["low"] < point["mean"] < point["high"]
@@ -66,35 +65,3 @@ def test_the_interval_is_students():
     spread = scores.std(ddof=1) / 2.0
     np.testing.assert_allclose((low, high), t.interval(0.95, 3, mean, spread), rtol=1e-12)
     assert interval(scores[:1]) == (0.5, None, None)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
-@pytest.mark.parametrize("model", [xclf.SoftmaxClassifier, xclf.SVMClassifier])
-def test_a_fit_in_the_span_is_the_fit(dtype, model):
-    x, y = clouds(12, 40, 3)
-    x = (16.0 * (x - x.min())).astype(dtype)
-    direct = model(reg=1.0).fit(x, y)
-    span = _span.Span(x)
-    assert span.Z.shape == (12, 12)
-    narrow = model(reg=1.0).fit(span.Z, y)
-    span.widen(narrow)
-    assert narrow.coef_.shape == direct.coef_.shape
-    assert narrow.coef_.dtype == direct.coef_.dtype
-    # Of strong convexity 2 reg = 2: |dW|^2 <= (gap + gap) / reg, gaps of at most 1e-4 F.
-    bound = 2.0 * np.sqrt(1e-4 * direct.objective_)
-    assert np.linalg.norm(narrow.coef_ - direct.coef_) <= bound
-    assert narrow.predict(x).tolist() == direct.predict(x).tolist()
-
-
-@pytest.mark.parametrize(
-    "model, rows, there",
-    [
-        (xclf.SoftmaxClassifier(), 9, True),
-        (xclf.SoftmaxClassifier(), 10, False),
-        (xclf.SoftmaxClassifier(standardize=True), 9, False),
-        (xclf.SoftmaxClassifier(solver="adam"), 9, False),
-        (xclf.TwoLayerClassifier(solver="lbfgs"), 9, False),
-    ],
-)
-def test_what_has_a_span(model, rows, there):
-    assert _span.has_span(model, rows, 10) is there

@@ -14,9 +14,8 @@ from xclf.probes._parts import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
-from xclf.probes._span import Span, has_span
 from xclf.probes._splits import Split
-from xclf.sweep import Fit, Fold, OnProgress, fit_together, rows_of
+from xclf.sweep import Fit, Fold, fit_together
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -89,50 +88,14 @@ def _trained(
     interrupted = False
     with stages.stage(stage, len(fits)) as progress:
         try:
-            fit_in_span(part.X, fits, folds, progress, [split.task for split in splits])
+            tasks = [split.task for split in splits]
+            fit_together(part.X, fits, folds, progress, tasks)
         except KeyboardInterrupt:
             interrupted = True
     trained = (fit.template if hasattr(fit.template, "n_iter_") else None for fit in fits)
     by_split = iter(trained)
     models = [[next(by_split) for _ in column] for column in columns]
     return [list(row) for row in zip(*models, strict=True)], interrupted
-
-
-def fit_in_span(
-    X: Any,
-    fits: list[Fit],
-    folds: list[Fold],
-    progress: OnProgress,
-    tasks: Sequence[int | None],
-) -> None:
-    """`fit_together`, with folds of fewer rows than features by themselves, in few coordinates:
-    4 to 6 times as fast with 1,024 features."""
-    features, done = int(X.shape[1]), 0
-    alike: dict[int, list[Fit]] = {}
-    for fit in fits:
-        alike.setdefault(id(folds[fit.split].train), []).append(fit)
-    others: list[Fit] = []
-    for own in alike.values():
-        train = folds[own[0].split].train
-        if not has_span(own[0].template, len(train), features):
-            others += own
-            continue
-        span, every = Span(rows_of(X, train)), np.arange(len(train))
-        inner = [Fold(every, fold.test, fold.y) for fold in folds]
-        try:
-            counted = _counted_from(done, progress)
-            fit_together(span.Z, [Fit(f.split, f.template) for f in own], inner, counted, tasks)
-        finally:
-            for fit in own:
-                if hasattr(fit.template, "n_iter_"):
-                    span.widen(fit.template)
-        done += len(own)
-    if others:
-        fit_together(X, others, folds, _counted_from(done, progress), tasks)
-
-
-def _counted_from(first: int, progress: OnProgress) -> OnProgress:
-    return lambda done, event: progress(first + done, event)
 
 
 def refitted(

@@ -14,9 +14,9 @@ from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._parts import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
-from xclf.probes._search import Search, fit_in_span, search
+from xclf.probes._search import Search, search
 from xclf.probes._splits import Split
-from xclf.sweep import Fit, Fold
+from xclf.sweep import Fit, Fold, fit_together
 
 
 def search_tasks(
@@ -68,7 +68,7 @@ def _refitted(
         for t, k in enumerate(choices)
     ]
     with stages.stage(stage, len(fits)) as progress:
-        fit_in_span(X, fits, folds, progress, list(range(len(choices))))
+        fit_together(X, fits, folds, progress, list(range(len(choices))))
     return [fit.template for fit in fits]
 
 
