@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from tests.fuzz.interior_point import InteriorPoint
 from tests.fuzz.problems import LOSSES, Problem, curvature, excess, hessian, softmax
@@ -119,7 +120,10 @@ def newton(task: Problem) -> float:
             scaled = matrix * unit[:, None] * unit
         if not np.isfinite(scaled).all():
             break  # what there is, is a bound from above
-        spectrum, basis = np.linalg.eigh(scaled)
+        try:
+            spectrum, basis = np.linalg.eigh(scaled)
+        except np.linalg.LinAlgError:  # divide and conquer may fail where QR iterations do not
+            spectrum, basis = scipy.linalg.eigh(scaled, driver="ev")
         along = basis.T @ (unit * gradient)
         while damping < 1e10:
             step = unit * (basis @ (along / (np.maximum(spectrum, 0) + damping)))
