@@ -297,39 +297,6 @@ def test_weights_may_leave_a_task_with_one_class():
             np.testing.assert_array_equal(model.predict(X)[:, k], single.predict(X))
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "momentum"])
-def test_a_checkpoint_holds_every_pass(tmp_path, solver):
-    """Of two passes the second is cut; what goes on ends bit by bit where no break was."""
-    options = {"solver": solver, "random_state": 0}
-    options |= {"max_iter": 3, "batch_size": 16} if solver == "momentum" else {}
-    want = SVMClassifier(**options).fit(X, NUMBERS)
-    path, passes = tmp_path / "run.checkpoint", []
-
-    def cut(event):
-        passes.append(event.step)
-        if event.step == 2 and passes.count(2) == 2:
-            raise ArithmeticError
-
-    kept = [xclf.Checkpoint(path, every=0.0)]
-    with pytest.raises(ArithmeticError):
-        SVMClassifier(**options, callbacks=[*kept, cut]).fit(X, NUMBERS)
-    assert path.exists()
-    for _ in range(2):  # goes on; and has ended
-        got = SVMClassifier(**options, callbacks=kept).fit(X, NUMBERS)
-        for one, other in zip(got.coef_, want.coef_, strict=True):
-            np.testing.assert_array_equal(one, other)
-    other = np.roll(NUMBERS, 1, axis=0)
-    with pytest.raises(xclf.CheckpointError, match="y differs"):
-        SVMClassifier(**options, callbacks=kept).fit(X, other)
-
-
-@pytest.mark.parametrize("name", ["to_torch", "to_sklearn", "to_onnx"])
-def test_other_libraries_take_one_task(tmp_path, name):
-    model = SoftmaxClassifier(reg=1e-2).fit(X, NUMBERS)
-    with pytest.raises(ValueError, match=rf"has 3: model.estimators_\[k\].{name}"):
-        getattr(model, name)(*([tmp_path / "model.onnx"] if name == "to_onnx" else []))
-
-
 def test_tags():
     for cls in CLASSES:
         tags = get_tags(cls())

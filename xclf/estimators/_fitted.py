@@ -223,15 +223,6 @@ class FittedModel:
 
     # In other libraries.
 
-    def _check_one_task(self, method: str) -> None:
-        """ValueError for a model of several tasks, of which other libraries take one at a time."""
-        check_is_fitted(self)
-        if self._task_models is not None:
-            raise ValueError(
-                f"{method} takes a model of one task, and this has {len(self._task_models)}: "
-                f"model.estimators_[k].{method}(...)"
-            )
-
     def to_torch(self) -> Any:
         """The model as a module of torch, whose outputs are the scores (N, C), to rounding.
 
@@ -250,7 +241,7 @@ class FittedModel:
         """
         from xclf.estimators._exchange import to_torch
 
-        self._check_one_task("to_torch")
+        check_is_fitted(self)
         return to_torch(self)
 
     def to_onnx(self, path: str | Path) -> None:
@@ -272,7 +263,7 @@ class FittedModel:
         """
         from xclf.estimators._exchange import to_onnx
 
-        self._check_one_task("to_onnx")
+        check_is_fitted(self)
         to_onnx(self, Path(path))
 
     def to_sklearn(self, *, rows: float | None = None) -> Any:
@@ -295,7 +286,7 @@ class FittedModel:
         """
         from xclf.estimators._exchange_sklearn import to_sklearn
 
-        self._check_one_task("to_sklearn")
+        check_is_fitted(self)
         return to_sklearn(self, rows)  # type: ignore[arg-type]
 
 
