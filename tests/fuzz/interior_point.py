@@ -51,7 +51,9 @@ class InteriorPoint:
             if step is None or idle >= IDLE or mean <= 1e-16 * max(best, 1e-300):
                 break
             length = 0.995 * self._length(step)
-            self.at = _moved(self.at, step, length)
+            at = _moved(self.at, step, length)
+            # Biases that all classes have in common change nothing, and would grow.
+            self.at = at._replace(theta=at.theta - at.theta.mean(axis=0))
             new = self.task.value(self.at.theta)
             idle = 0 if new < best * (1 - 1e-12) else idle + 1
             best = min(best, new)
