@@ -16,13 +16,12 @@ from estimator_cases import (
     one_torch_thread,  # noqa: F401
     with_loss,
 )
-from safetensors.numpy import save_file
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, load
-from xclf.estimators._files import _digest, _read
+from xclf._tensor_file import read_tensors, write_tensors
 from xclf.objectives import LOSSES
 from xclf.optim import SOLVERS
 
@@ -145,11 +144,10 @@ def test_a_file_from_before_the_loss_was_a_parameter(tmp_path):
     path = tmp_path / "model"
     model = SVMClassifier(1e-2, margin=2.0).fit(X, Y)
     model.save(path)
-    metadata, arrays = _read(path)
-    description = json.loads(metadata["xclf"])
+    body, arrays = read_tensors(path, "xclf-model", "model")
+    description = json.loads(body)
     del description["parameters"]["loss"]
-    body = json.dumps(description, sort_keys=True)
-    save_file(arrays, path, metadata | {"xclf": body, "sha256": _digest(body, arrays)})
+    write_tensors(path, "xclf-model", json.dumps(description, sort_keys=True), arrays)
     other = load(path)
     assert (other.loss, other.margin) == ("hinge", 2.0)
     np.testing.assert_array_equal(other.predict(X), model.predict(X))
