@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from backends import Backend, why_missing
 from pairwise import pairwise
 
 from xclf import SoftmaxClassifier, SweepCV
+from xclf.rows import parse_bytes
 from xclf.training import full_batch
 
 N, D, C = 24, 80, 3
@@ -95,8 +97,15 @@ def test_where_it_is_not_worth_it(spaces):
         warnings.simplefilter("ignore")  # of classes that can be separated, without a penalty
         SoftmaxClassifier(reg=0.0, max_iter=5).fit(X, Y)  # weights across the rows cost nothing
         SoftmaxClassifier(max_iter=5).fit(np.tile(X, (2, 1)), np.tile(Y, 2))  # rows enough
-        SoftmaxClassifier(max_iter=5, max_memory="110KB").fit(X.astype(np.float32), Y)
+        SoftmaxClassifier(max_iter=5, max_memory=_least_memory() + 10_000).fit(X, Y)
     assert spaces == [None] * 3
+
+
+def _least_memory():
+    """Bytes that the fit takes in any case, with as many threads as there are."""
+    with pytest.raises(ValueError, match="at least") as caught:
+        SoftmaxClassifier(max_memory=1).fit(X, Y)
+    return parse_bytes(re.search(r"least (.*) bey", str(caught.value))[1].replace(" bytes", ""))
 
 
 def test_devices_without_float64_keep_their_features(spaces, monkeypatch):
