@@ -16,7 +16,7 @@ from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._outputs import check_output
 from xclf.cli._source import check_finite, read_for_model, reading_options
-from xclf.cli._table import TABLE_SUFFIXES, Columns, write_table
+from xclf.report.table_files import TABLE_SUFFIXES, write_table
 
 # Rows predicted and written at once.
 _ROWS = 1 << 14
@@ -60,7 +60,7 @@ def predict(
         )
     console = out()
 
-    def predicted(start: int) -> Columns:
+    def predicted(start: int) -> dict[str, np.ndarray]:
         rows = x[start : start + _ROWS]
         check_finite(rows, data, start)
         return columns(fitted, chosen.put(rows), proba=proba, top_k=top_k)
@@ -68,16 +68,16 @@ def predict(
     starts = track(
         range(0, len(x), _ROWS), "predicting", console=console, disable=not console.is_terminal
     )
-    write_table(out_path, len(x), map(predicted, starts))
+    write_table(out_path, map(predicted, starts), len(x))
     console.print(f"wrote {len(x)} predictions to {out_path} ({chosen.text})")
 
 
-def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> Columns:
+def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndarray]:
     """Named columns for some rows: label; probability of each class; the k best and their scores.
 
     Scores of top-k are probabilities where the model has them, else decision values.
     """
-    table: Columns = {"label": _array_api.to_host(model.predict(x))}
+    table: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}
     if not (proba or top_k):
         return table
     if hasattr(model, "predict_proba"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 from xclf._atomic_write import atomic_write, check_writable
 from xclf.estimators import BaseClassifier
 from xclf.report.page import write_page
+from xclf.report.table_files import write_table
 
 RESULTS, MODEL, PAGE = "results.json", "model.safetensors", "report.html"
 
@@ -47,8 +47,7 @@ def write_folder(
     (path / RESULTS).unlink(missing_ok=True)
     model.save(path / MODEL)
     table = path / f"predictions.{'parquet' if _has_pyarrow() else 'csv'}"
-    with atomic_write(table) as part:
-        (_write_parquet if table.suffix == ".parquet" else _write_csv)(part, predictions)
+    write_table(table, predictions)
     write_page(dict(results), path / PAGE)
     with atomic_write(path / RESULTS) as part:
         part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -57,28 +56,3 @@ def write_folder(
 
 def _has_pyarrow() -> bool:
     return importlib.util.find_spec("pyarrow") is not None
-
-
-def _write_parquet(path: Path, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    writer: Any = None
-    try:
-        for columns in chunks:
-            arrays = {name: pyarrow.array(column.tolist()) for name, column in columns.items()}
-            table = pyarrow.table(arrays)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _write_csv(path: Path, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        for number, columns in enumerate(chunks):
-            if number == 0:
-                lines.writerow(columns)
-            lines.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from xclf._atomic_write import atomic_write
-from xclf.cli._console import UserError
 
 #: Columns of some rows, by name.
-Columns: TypeAlias = dict[str, np.ndarray]
+Columns: TypeAlias = Mapping[str, np.ndarray]
 
 
-def write_table(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
-    """Write chunks of columns, `rows` rows in all, to `path`, whole or not at all.
+def write_table(path: Path, chunks: Iterable[Columns], rows: int = 0) -> None:
+    """Write chunks of columns to `path`, whole or not at all.
 
-    .npy is a plain array of labels where that is the only column, else a structured array; .csv has
+    .npy, which needs the number of `rows` beforehand, is a plain array of labels where that is the
+    only column, else a structured array; .csv has
     a header line; .parquet needs pyarrow.
     """
     with atomic_write(path) as part:
@@ -55,7 +55,9 @@ def _write_npy(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
 
 def _fixed_size(column: np.ndarray) -> np.dtype[Any]:
     if column.dtype.kind in "OT":
-        raise UserError("labels of variable length cannot be written to .npy: use .csv or .parquet")
+        raise ValueError(
+            "labels of variable length cannot be written to .npy: use .csv or .parquet"
+        )
     return column.dtype
 
 
@@ -64,7 +66,7 @@ def _write_parquet(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise UserError(
+        raise ImportError(
             "writing .parquet needs pyarrow: pip install pyarrow, or choose .csv or .npy"
         ) from None
     writer: Any = None
