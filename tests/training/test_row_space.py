@@ -65,6 +65,18 @@ def test_the_optimum_is_that_of_the_features(spaces, monkeypatch, where, dtype, 
     assert one.dual_gap_ <= 1e-6 * one.objective_
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_both_problems_have_the_same_objective(spaces, standardize):
+    """Of any V: two products of N and D terms in float64. (A wrong one would only cost passes: what
+    the rows' space leaves in doubt is settled in the features.)"""
+    SoftmaxClassifier(reg=1e-2, standardize=standardize).fit(X, Y, WEIGHTS)
+    space = spaces[0]
+    v = RNG.standard_normal((1, C * (N + 1)))
+    theta = space.outside(v[0])[None, :]
+    np.testing.assert_allclose(space.inner.value(v), space.whole.value(theta), rtol=1e-11)
+    np.testing.assert_allclose(space.inside(theta), v, atol=1e-11)
+
+
 def test_a_start_across_the_rows_is_left(spaces):
     x = X.astype(np.float32)
     model = SoftmaxClassifier(reg=1e-2, warm_start=True).fit(x, Y)
