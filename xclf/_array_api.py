@@ -46,8 +46,12 @@ def is_array(value: object) -> bool:
 
 
 def is_host(value: object) -> bool:
-    """Whether `value` is NumPy's; lists and data frames, which become NumPy arrays, count too."""
-    return isinstance(value, np.ndarray | np.generic) or not is_array(value)
+    """Whether `value` is NumPy's; lists and data frames, which become NumPy arrays, count too, and
+    sparse matrices of NumPy arrays."""
+    if hasattr(value, "tocsr"):
+        return is_host(getattr(value, "data", None))
+    host = isinstance(value, np.ndarray | np.generic) or not is_array(value)
+    return host or bool(getattr(value, "in_host_memory", False))
 
 
 def is_lazy(value: object) -> bool:

@@ -102,15 +102,6 @@ def test_dtypes_that_only_devices_have(monkeypatch):
 
 
 @classes_
-def test_sparse_rows(cls):
-    sparse = pytest.importorskip("scipy.sparse")
-    for kind in (sparse.csr_matrix, sparse.coo_array):
-        with pytest.raises(TypeError, match=r"[Ss]parse") as caught:
-            quick(cls).fit(kind(X), Y)
-        assert "\n" not in str(caught.value)
-
-
-@classes_
 @pytest.mark.parametrize("features", [3, 5])
 def test_another_number_of_features(backend, cls, features):
     model = quick(cls).fit(backend.asarray(X), Y)

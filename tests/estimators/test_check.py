@@ -65,7 +65,8 @@ def _expected(estimator):
         reason = "ranks of scores and of probabilities differ where two of these are 1.0"
         return {"check_classifier_multioutput": reason}
     reason = "a repeated row falls into other minibatches than a weighted one"
-    return {"check_sample_weight_equivalence_on_dense_data": reason}
+    kinds = ("dense", "sparse")
+    return {f"check_sample_weight_equivalence_on_{kind}_data": reason for kind in kinds}
 
 
 # check_array_api_input skips itself without SCIPY_ARRAY_API; some checks fit one row or constant

@@ -7,6 +7,7 @@ FLOORS = {
     "_interrupt": 0,
     "_warnings": 0,
     "_heads": 1,
+    "_sparse": 1,
     "_tensor_file": 1,
     "kernels": 1,
     "gradcheck": 1,

@@ -105,6 +105,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         tags.classifier_tags.multi_label = True
         return tags
@@ -116,8 +117,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
         Parameters
         ----------
-        X : array (N, D)
+        X : array or sparse matrix (N, D)
             Of any Array API library, or a list or data frame (which count as NumPy); real numbers.
+            Sparse matrices are those of `scipy.sparse`, in any format.
             The fit runs where X is, in float64 for float64 data and float32 for the rest; integers
             are widened a chunk at a time.
         y : array (N,) or (N, T)

@@ -13,6 +13,8 @@ from sklearn.utils.validation import validate_data
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix, is_sparse
+from xclf.estimators._sparse_input import canonical, check_sparse_finite
 
 # Values in which NaN and infinity are searched for at a time: what a cache holds, and on a device,
 # where each search ends in a copy to the host, as many as give it something to do.
@@ -20,9 +22,15 @@ _FINITE_HOST, _FINITE_DEVICE = 1 << 18, 1 << 26
 
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
-    """X as a 2-D real array where it lives; sets or compares `n_features_in_` and feature names."""
+    """X as a 2-D real array where it lives, or a `SparseMatrix`; sets or compares `n_features_in_`
+    and feature names."""
     check_passed(est, X=X)
-    if _array_api.is_host(X):
+    if is_sparse(X):
+        X = canonical(X)
+    if isinstance(X, SparseMatrix):
+        _check_size(est, X)
+        validate_data(est, X.matrix, reset=reset, skip_check_array=True)
+    elif _array_api.is_host(X):
         _check_host_dtype(X)
         check_nothing_masked(X, "X")
         if isinstance(X, np.ndarray) and X.ndim != 2:
@@ -76,12 +84,8 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
         raise ValueError(f"Complex data not supported: X has dtype {X.dtype}")
     if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
         raise ValueError(f"X must be numeric, got dtype {X.dtype}")
-    rows, features = (int(n) for n in X.shape)
-    if rows < 1 or features < 1:
-        raise ValueError(
-            f"Found array with {rows} sample(s) and {features} feature(s) (shape={tuple(X.shape)}) "
-            f"while a minimum of 1 of each is required by {name}."
-        )
+    _check_size(est, X)
+    features = int(X.shape[1])
     if reset:
         est.n_features_in_ = features
         est.__dict__.pop("feature_names_in_", None)
@@ -89,6 +93,15 @@ def _check_device_x(est: Any, X: Array, *, reset: bool) -> None:
         raise ValueError(
             f"X has {features} features, but {name} is expecting {est.n_features_in_} features "
             "as input."
+        )
+
+
+def _check_size(est: Any, X: Array) -> None:
+    rows, features = (int(n) for n in X.shape)
+    if rows < 1 or features < 1:
+        raise ValueError(
+            f"Found array with {rows} sample(s) and {features} feature(s) (shape={tuple(X.shape)}) "
+            f"while a minimum of 1 of each is required by {type(est).__name__}."
         )
 
 
@@ -121,6 +134,9 @@ def check_nothing_masked(values: Any, name: str) -> None:
 
 def check_finite(X: Array) -> None:
     """ValueError naming row and column of the first NaN or infinity in X."""
+    if isinstance(X, SparseMatrix):
+        check_sparse_finite(X)
+        return
     xp = _array_api.namespace(X)
     if not xp.isdtype(X.dtype, "real floating"):
         return

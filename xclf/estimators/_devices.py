@@ -9,9 +9,10 @@ from typing import Any
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix
 from xclf._warnings import warn_caller
 from xclf.estimators._settings import uses_full_batches
-from xclf.rows import Sharded, Streamed, fingerprint, parse_bytes, shard_rows
+from xclf.rows import Sharded, Streamed, fingerprint, parse_bytes, sent_sparse, shard_rows
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
@@ -76,6 +77,9 @@ def place_rows(
     there = _array_api.resolve_devices(device)
     if there[0].xp is None:
         return PlacedRows(X)
+    if isinstance(X, SparseMatrix):
+        own = sent_sparse(X, there[0].xp, there[0].device)
+        return PlacedRows(own, own.nbytes)
     several = shares_rows(model) if several is None else several
     if len(there) == 1 or not several:
         if len(there) > 1 and warn:
@@ -108,13 +112,15 @@ def _sent(rows: Streamed, most: int | None) -> tuple[Array, int]:
     return rows, 0
 
 
-def to_model_device(X: Array, model_array: Array, device: Any) -> Array:
+def to_model_device(X: Any, model_array: Array, device: Any) -> Array:
     """X for a model that `device` has put elsewhere: rows in host memory are sent to it, and so
     many that it is worth it to the other devices too."""
     if device is None or not _array_api.is_host(X) or _array_api.is_host(model_array):
         return X
     xp, home = _array_api.namespace(model_array), _array_api.device(model_array)
-    share = X.nbytes // _SHARE
+    if isinstance(X, SparseMatrix):
+        return sent_sparse(X, xp, home)
+    share: int = X.nbytes // _SHARE
     if share > 1 and _several(device):
         others = [each.device for each in _array_api.resolve_devices(device) if each.xp is xp]
         if home in others:

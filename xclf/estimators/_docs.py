@@ -10,7 +10,8 @@ fit_intercept : bool, default=True
     Whether to fit biases.
 standardize : bool, default=False
     Fit in coordinates with mean 0 and deviation 1 (X is not copied), and fold both into the fitted
-    weights: the model takes raw rows. Without biases, scale only.
+    weights: the model takes raw rows. Without biases, scale only; sparse rows are scaled by the
+    deviation about the mean, and never centred.
 solver : {"auto", "lbfgs", "sgd", "momentum", "nesterov", "rmsprop", "adam"}, default="auto"
     "lbfgs" uses all rows in every step, the others minibatches. "auto" is lbfgs for the linear
     models and adam for the net, and adam in `partial_fit`.
@@ -59,7 +60,7 @@ device : str or tuple of str, default=None
     of what is free there and half of max_memory, and else sent chunk by chunk in every pass, in
     their own dtype. Fitted arrays live on the device, the first of several; predictions for NumPy
     rows come back as NumPy. Several GPUs share the rows of full-batch fits, and of predictions of
-    many; minibatches run on the first, with a warning.
+    many; minibatches run on the first, with a warning. Sparse rows are moved once, to one GPU.
 precision : {"tf32"}, default=None
     "tf32": products of float32 data with 11 significant bits of each operand, added up in float32,
     on GPUs that can; objectives then end about 1e-6 to 1e-3 above the optimum, relative. While the
@@ -67,8 +68,9 @@ precision : {"tf32"}, default=None
 max_memory : int or str, default=None
     Bytes that a fit may take beyond X, or a size such as "500MB" (units are powers of 1024);
     chunks, curvature pairs and the preconditioner keep to it, at the cost of passes. With None a
-    fit on the CPU keeps to 200 MB and a tenth of X, as far as the parameters themselves allow. On a
-    device a chunk that finds no memory is halved, with a warning."""
+    fit on the CPU keeps to 200 MB and a tenth of X, of sparse X three times its bytes, as far as
+    the parameters themselves allow. On a device a chunk that finds no memory is halved, with a
+    warning."""
 
 COEFFICIENTS = """\
 coef_ : array (C, D)

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix
 from xclf.estimators import _border as border
 from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels, label_columns
@@ -327,17 +328,19 @@ def _scores_of(
     first = layers[0][0].w
     X = to_model_device(X, first, models[0].device)
     border.check_same_as_model(first, X)
-    network = Network(fitted_widths(layers[0]))
+    network = Network(fitted_widths(layers[0]), sparse=isinstance(X, SparseMatrix))
     budget = MemoryBudget(parse_bytes(models[0].max_memory))
     with _array_api.on_device(X):
         thetas = [network.flatten([(w, b) for w, b in own]) for own in layers]
         theta = _array_api.namespace(first).stack(thetas) if stack else thetas[0]
-        scores = partial(_scores, network, theta, finish)
+        scores = partial(_scores, network, network.prepared(theta, theta.dtype), finish)
         return map_rows(scores, X, theta.dtype, len(models) * max(network.widths[1:]), budget)
 
 
-def _scores(network: Network, theta: Array, finish: Callable[[Array], Array], x: Array) -> Array:
-    return finish(network.forward(theta, x)[0])
+def _scores(
+    network: Network, layers: list[Layer], finish: Callable[[Array], Array], x: Array
+) -> Array:
+    return finish(network.apply(layers, x)[0])
 
 
 def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:

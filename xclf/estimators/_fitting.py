@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf._heads import is_per_head, per_head
+from xclf._sparse import SparseMatrix
 from xclf.estimators._checkpoints import checkpoint_of, ended, finish, fit_stage
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._head import Head
@@ -73,7 +74,9 @@ def fit_heads(
         total = 1 if one_epoch else first.settings.max_iter
         history = empty_history() if history is None else history
         monitor = Monitor(own, unit, total, history, checkpoint=checkpoint)
-        network = Network(first.widths, bias=bool(model.fit_intercept))
+        network = Network(
+            first.widths, bias=bool(model.fit_intercept), sparse=isinstance(X, SparseMatrix)
+        )
         inits = _initial(network, heads, rng)
         rows = _rows(placed, heads, network)
         if model.standardize:
@@ -171,8 +174,9 @@ def _worth_a_copy(head: Head, X: Array, rows: int) -> bool:
         return False
     every, features = (int(size) for size in X.shape)
     itemsize = getattr(X.dtype, "itemsize", 8)
+    each = X.nbytes / every if isinstance(X, SparseMatrix) else features * itemsize
     most = parse_bytes(head.model.max_memory) or TOGETHER
-    return rows <= 0.95 * every and 4 * rows * features * itemsize <= most
+    return rows <= 0.95 * every and 4 * rows * each <= most
 
 
 def _budget(
@@ -197,7 +201,8 @@ def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
     """`network` in coordinates with (weighted) mean 0 and deviation 1; constant features keep
     theirs.
 
-    Without biases nothing can absorb a shift, and features are only scaled.
+    Without biases nothing can absorb a shift, and features are only scaled; so are those of sparse
+    rows, which a shift would fill.
     """
     xp = _array_api.namespace(rows.x)
     mean, variance = column_moments(rows)
@@ -208,7 +213,7 @@ def standardized(network: Network, rows: Rows, dtype: Any) -> Network:
     sums = math.sqrt(len(rows)) * xp.finfo(mean.dtype).eps
     tiny = ((10.0 * xp.finfo(rows.dtype).eps + sums) * xp.abs(mean)) ** 2
     scale = xp.where(variance > tiny, xp.sqrt(variance), 1.0)
-    shift = xp.astype(mean, dtype) if network.bias else None
+    shift = xp.astype(mean, dtype) if network.bias and not network.sparse else None
     return replace(network, shift=shift, scale=xp.astype(scale, dtype))
 
 

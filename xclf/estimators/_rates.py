@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xclf._array_api import to_host
+from xclf._array_api import namespace, to_host
+from xclf._sparse import SparseMatrix
 from xclf.objectives import Network
 from xclf.rows import Rows
 
@@ -52,9 +53,14 @@ def _largest_moment(network: Network, rows: Rows, train: np.ndarray | None) -> f
     numbers = np.arange(len(rows)) if train is None else train
     most = max(1, min(_ROWS, _ENTRIES // network.widths[0]))
     some = rows.only(numbers[:: -(-len(numbers) // most)])
-    x = np.concatenate([to_host(chunk.x) for chunk in some.chunks(len(some))]).astype(np.float64)
-    if network.scale is not None:
-        x = x if network.shift is None else x - to_host(network.shift)
-        x = x / to_host(network.scale)
     with np.errstate(over="ignore"):
+        if isinstance(some.x, SparseMatrix):
+            own = some.x.astype(namespace(some.x).float64).scaled(network.scale)
+            gram = to_host(own.gram())
+            return float(np.linalg.norm(gram)) / len(gram)
+        parts = [to_host(chunk.x) for chunk in some.chunks(len(some))]
+        x = np.concatenate(parts).astype(np.float64)
+        if network.scale is not None:
+            x = x if network.shift is None else x - to_host(network.shift)
+            x = x / to_host(network.scale)
         return float(np.linalg.norm(x @ x.T)) / len(x)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from xclf._array_api import Array, device, namespace
+from xclf._sparse import SparseMatrix, by_feature
 from xclf.kernels import affine, affine_grad, l2
 from xclf.objectives._operations import FORMULAS, Operations
 
@@ -19,7 +20,8 @@ class Layer(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` keeps for `backward`: each layer, and what went into it, features first."""
+    """What `forward` keeps for `backward`: each layer, and what went into it, features first;
+    sparse rows as they are."""
 
     layers: list[Layer]
     inputs: list[Array]
@@ -32,6 +34,7 @@ class Network:
     Parameters are one vector theta (*heads, P), P = `size`: per layer the weights (M, D) row-major,
     then the biases (M,) unless bias is False. Rows of weights are rows of `coef_`.
 
+    sparse : whether rows are: prepared weights then lie in memory as products with them read them
     shift, scale : (D,) or None. With them the first layer sees (x - shift) / scale, without a copy
     of x: its weights are mapped to raw coordinates, and gradients back. Without biases only the
     scale applies, since a shift needs one.
@@ -42,6 +45,7 @@ class Network:
     shift: Array | None = None
     scale: Array | None = None
     operations: Operations = FORMULAS
+    sparse: bool = False
 
     @property
     def size(self) -> int:
@@ -103,7 +107,8 @@ class Network:
         layers = self.layers(theta)
         if self.scale is not None:
             layers = [Layer(layers[0].w / self.scale, layers[0].b), *layers[1:]]
-        return [Layer(cast(w, dtype), cast(b, dtype)) for w, b in layers]
+        layers = [Layer(cast(w, dtype), cast(b, dtype)) for w, b in layers]
+        return [Layer(by_feature(layers[0].w), layers[0].b), *layers[1:]] if self.sparse else layers
 
     def shifted(self, x: Array) -> Array:
         """Rows less the shift: in cache, and not folded into the bias, where two large products
@@ -123,16 +128,18 @@ class Network:
         if not bias:
             layers = [*layers[:-1], layers[-1]._replace(b=None)]
         x = self.shifted(x)
-        inputs = [xp.matrix_transpose(x)]
+        inputs = [x if isinstance(x, SparseMatrix) else xp.matrix_transpose(x)]
         # All heads read the same rows: their first layers are one product.
         w, b = stacked(xp, *layers[0])
         if len(layers) == 1:
-            return _unstacked(xp, affine(inputs[0], w, b, axis=-2), layers[0].w), Tape(
-                layers, inputs
-            )
-        # Rows first, seen from the other side: OpenBLAS shares that out better among threads.
+            out = _affine(inputs[0], w, b)
+            return _unstacked(xp, out, layers[0].w), Tape(layers, inputs)
         hidden = self.operations.hidden
-        out = xp.matrix_transpose(affine(x, xp.matrix_transpose(w), None))
+        if isinstance(x, SparseMatrix):
+            out = x.scores(w)
+        else:
+            # Rows first, seen from the other side: OpenBLAS shares that out better among threads.
+            out = xp.matrix_transpose(affine(x, xp.matrix_transpose(w), None))
         inputs.append(_unstacked(xp, hidden(out, b), layers[0].w))
         for layer in layers[1:-1]:
             inputs.append(hidden(affine(inputs[-1], layer.w, None, axis=-2), layer.b))
@@ -153,6 +160,9 @@ class Network:
             gradients.append((dw, db))
             dout = self.operations.hidden_grad(dx, x)
         w = tape.layers[0].w
+        if isinstance(tape.inputs[0], SparseMatrix):
+            gradients.append((tape.inputs[0].pull(dout), xp.sum(dout, axis=-1)))
+            return gradients[::-1]
         flat = dout if w.ndim == 2 else xp.reshape(dout, (-1, dout.shape[-1]))
         _, dw, db = affine_grad(flat, tape.inputs[0], w, need_dx=False, axis=-2)
         if w.ndim > 2:
@@ -197,6 +207,14 @@ def stacked(xp: Any, w: Array, b: Array | None) -> tuple[Array, Array | None]:
         xp.reshape(w, (rows, w.shape[-1])),
         None if b is None else xp.reshape(b, (rows, 1)),
     )
+
+
+def _affine(x: Array, w: Array, b: Array | None) -> Array:
+    """w x + b, of features first, or of sparse rows."""
+    if not isinstance(x, SparseMatrix):
+        return affine(x, w, b, axis=-2)
+    out = x.scores(w)
+    return out if b is None else out + b
 
 
 def _unstacked(xp: Any, out: Array, w: Array) -> Array:

@@ -78,10 +78,13 @@ class Objective:
         """The objective of the heads that host integers `kept` name."""
         return Objective(self.network, take_heads(self.loss, kept), take_heads(self.reg, kept))
 
-    def loss_sum(self, theta: Array, chunk: RowChunk) -> Array:
-        """sum_i w_i L_i (*heads,), without the gradient's way back."""
+    def loss_sum(self, theta: Array, chunk: RowChunk, layers: list[Layer] | None = None) -> Array:
+        """sum_i w_i L_i (*heads,), without the gradient's way back.
+
+        layers : `Network.prepared` at theta, where that is done once for many chunks
+        """
         network = self.network
-        layers = network.prepared(theta, chunk.x.dtype)
+        layers = layers or network.prepared(theta, chunk.x.dtype)
         losses, _, _ = network.operations.score(
             network, layers, self.loss, chunk, weights=chunk.weights
         )
@@ -96,9 +99,13 @@ class Objective:
         gradient += dpenalty  # in place: it may be as large as X
         return sums[0] / total + penalty, gradient
 
-    def curvature_sum(self, theta: Array, chunk: RowChunk) -> Array | None:
-        """The loss's `curvature_sum` (*heads, C, C) at theta, over a chunk."""
-        scores, _ = self.network.forward(theta, chunk.x)
+    def curvature_sum(
+        self, theta: Array, chunk: RowChunk, layers: list[Layer] | None = None
+    ) -> Array | None:
+        """The loss's `curvature_sum` (*heads, C, C) at theta, over a chunk; layers as `loss_sum`
+        takes them."""
+        network = self.network
+        scores, _ = network.apply(layers or network.prepared(theta, chunk.x.dtype), chunk.x)
         return self.loss.curvature_sum(scores, chunk)
 
     def penalty_mask(self, theta: Array) -> Array:

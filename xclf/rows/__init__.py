@@ -5,10 +5,12 @@ from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
 from xclf.rows._shards import PerRow
-from xclf.rows._stream import Sharded, Streamed, shard_rows
+from xclf.rows._stream import Sharded, Streamed, sent_sparse, shard_rows
+from xclf.rows._sums import BLOCK
 from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
 __all__ = [
+    "BLOCK",
     "MASK_CLASSES",
     "PRECISIONS",
     "Chunk",
@@ -27,6 +29,7 @@ __all__ = [
     "own_threads",
     "parse_bytes",
     "product_precision",
+    "sent_sparse",
     "shard_rows",
     "sum_over_rows",
 ]

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from xclf._array_api import Array, to_host
+from xclf._sparse import SparseMatrix
 from xclf.rows._stream import Streamed, slices
 from xclf.rows._threads import in_threads
 
@@ -20,6 +21,10 @@ def fingerprint(x: Array) -> str:
     The same rows give the same text wherever they are: those of a device come to the host part by
     part; of streamed rows those on the host are read.
     """
+    if isinstance(x, SparseMatrix):
+        own = [fingerprint(part) for part in (x.values, x.matrix.indices, x.matrix.indptr)]
+        text = f"{x.shape}{own}"
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     x = x.host if isinstance(x, Streamed) else x
     sample = to_host(x[:1, ...])
     each = max(1, sample.nbytes)

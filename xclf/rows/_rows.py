@@ -22,10 +22,13 @@ from xclf._array_api import (
     out_of_memory,
     to_host,
 )
+from xclf._sparse import SparseMatrix, as_dtype, take_rows
 from xclf.rows import _transfer
 from xclf.rows._memory_budget import MemoryBudget
 from xclf.rows._shards import PerRow, add_up, copy_to_shard, is_copyable, on_each_device
 from xclf.rows._stream import Sharded, Streamed, slices
+from xclf.rows._sums import sparse_sums
+from xclf.rows._sums import total as _total
 from xclf.rows._threads import blas_width, in_threads
 
 #: Up to this many classes the labels are a boolean mask, computed once (C bytes a row); for more
@@ -68,7 +71,7 @@ class Chunk:
     def x(self) -> Array:
         """(n, D) in the computing dtype, converted once."""
         if self.raw.dtype != self.dtype:
-            self.raw = namespace(self.raw).astype(self.raw, self.dtype)
+            self.raw = as_dtype(self.raw, self.dtype)
         return self.raw
 
 
@@ -76,8 +79,8 @@ class Chunk:
 class Rows:
     """All rows of a fit.
 
-    x : (N, D), any real dtype, converted to `dtype` one chunk at a time; or `Streamed` from host
-        memory. Labels and weights are on the device of x.
+    x : (N, D), any real dtype, converted to `dtype` one chunk at a time; `Streamed` from host
+        memory, or a `SparseMatrix`. Labels and weights are on the device of x.
     labels : (C, N) boolean or (N,) integer; of T label sets (T, N) integer
     weights : None, (N,), or (G, N), in `dtype`
     dtype : float32 or float64 of the namespace, in which the products run
@@ -176,7 +179,7 @@ class Rows:
         """The rows numbered by `index` (n,), of `numbers`: a minibatch, one array call a part."""
         if isinstance(self.x, Streamed):
             return self._picked(self.x.take(index), from_host(index, self.x))
-        return self._picked(namespace(self.x).take(self.x, index, axis=0), index)
+        return self._picked(take_rows(self.x, index), index)
 
     def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
         """`take` of each index in turn. Streamed rows are gathered and sent while those before are
@@ -199,7 +202,7 @@ class Rows:
         there = from_host(index, self.x)
         if isinstance(self.x, Streamed):
             return self._with_rows(self.x.at(index), there)
-        return self._with_rows(namespace(self.x).take(self.x, there, axis=0), there)
+        return self._with_rows(take_rows(self.x, there), there)
 
     def every(self, stride: int) -> Rows:
         """Every `stride`-th row."""
@@ -253,7 +256,8 @@ def bytes_per_row(x: Array, dtype: Any, width: int) -> int:
     """Bytes for one row of a chunk and its intermediate arrays in a pass."""
     # Half a dozen temporaries of the scores' shape are alive at once in a loss kernel.
     itemsize = 8 if dtype == namespace(x).float64 else 4
-    size = itemsize * (int(x.shape[1]) + 6 * width)
+    values = 3 * x.row_values if isinstance(x, SparseMatrix) else int(x.shape[1])
+    size = itemsize * (values + 6 * width)
     return size + x.bytes_under_way if isinstance(x, Streamed) else size
 
 
@@ -291,7 +295,10 @@ def map_rows(
     rows = Rows(x, labels, None, dtype, budget=budget or MemoryBudget())
 
     def apply(f: Callable[[Array], Array], rows: Rows) -> list[Array]:
-        results = _results(lambda chunk: f(chunk.x), rows, rows.chunk_rows(width), width)
+        size = rows.chunk_rows(width)
+        if isinstance(rows.x, SparseMatrix) and is_host(rows.x):
+            return list(in_threads(lambda w: f(rows.chunk(w).x), slices(len(rows), size)))
+        results = _results(lambda chunk: f(chunk.x), rows, size, width)
         return [to_host(part) if streamed else part for part in results]
 
     if rows.shards and is_copyable(f):
@@ -337,6 +344,8 @@ def sum_over_rows(
 
         return add_up(on_each_device(sums, f, rows.shards), rows.x)
     size = size or rows.chunk_rows(width)
+    if isinstance(rows.x, SparseMatrix) and is_host(rows.x):
+        return tuple(sparse_sums(f, rows, size))
     pieces = slices(len(rows), size)
     if serial or len(pieces) == 1 or not is_host(rows.x):
         return tuple(_total(_results(f, rows, size, width)))
@@ -379,20 +388,3 @@ def _results(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> It
             chunk = result = None  # they hold memory too
             size = min(size, len(rows) - done)
             size = rows.budget.halve(size, bytes_per_row(rows.x, rows.dtype, width), failure)
-
-
-def _total(sums: Iterator[tuple[Array, ...]]) -> list[Array]:
-    """Tuples of arrays added up, one after the other, in the widest dtype."""
-    totals: list[Array] = []
-    for parts in sums:
-        if not totals:
-            xp = namespace(*parts)
-            wide = accumulator(xp, device(parts[0]))
-            # A copy: it is added to in place, and f may return an array that it keeps.
-            totals = [xp.astype(part, wide, copy=True) for part in parts]
-        else:
-            for k, part in enumerate(parts):
-                totals[k] += part
-            del part
-        del parts  # before the next is computed: sums may be large
-    return totals

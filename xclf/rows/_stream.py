@@ -15,12 +15,15 @@ from xclf._array_api import (
     Namespace,
     asarray,
     finish,
+    free_memory,
     from_host,
     library,
     namespace,
     on_device,
 )
+from xclf._sparse import SparseMatrix
 from xclf.rows import _transfer
+from xclf.rows._memory_budget import in_words
 from xclf.rows._transfer import Transfer, WriteRows, begin_copy, open_transfer
 
 
@@ -144,6 +147,29 @@ class Sharded(Streamed):
             if len(own):
                 shards.append((slice(int(first), int(last)), _take(x, own)))
         return Sharded(self.host, self.xp, self.device, shards, whole.index, self.transfer)
+
+
+def sent_sparse(x: SparseMatrix, xp: Namespace, device: Any) -> SparseMatrix:
+    """Sparse rows in host memory as those of CuPy on a device, all at once.
+
+    Raises ValueError for another library, and for rows that do not fit there.
+    """
+    if library(xp) != "cupy":
+        raise ValueError(
+            f"sparse X is computed on the CPU or on CuPy's devices, not with {library(xp)}: leave "
+            "device at None, or make X dense"
+        )
+    free = free_memory(xp, device)
+    if free is not None and x.nbytes > free:
+        raise ValueError(
+            f"sparse X takes {in_words(x.nbytes)}, and {in_words(free)} are free on {device}: it "
+            "is not streamed; leave device at None"
+        )
+    import cupy
+    import cupyx.scipy.sparse
+
+    with cupy.cuda.Device(device.id):
+        return SparseMatrix(cupyx.scipy.sparse.csr_matrix(x.matrix))
 
 
 def shard_rows(

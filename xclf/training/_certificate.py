@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
+from xclf._sparse import SparseMatrix
 from xclf.kernels import proximal_hinge
 from xclf.objectives import Layer, Network, class_flows, true_mask
 from xclf.rows import Chunk, PerRow, sum_over_rows
@@ -186,10 +187,7 @@ def _terms(
     hinge = xp.maximum(m, 0.0)
     counts = ((m > -1e-6 * margin) | (a > 0.0)) & ~mask
     active = xp.sum(xp.astype(counts, a.dtype), axis=-2)
-    x = xp.matrix_transpose(tape.inputs[0])
-    scale = multipliers.network.scale
-    x = x if scale is None else x / xp.astype(scale, x.dtype)
-    squares = xp.sum(x * x, axis=-1)
+    squares = _row_squares(tape.inputs[0], multipliers.network.scale)
     terms = [xp.sum(term, axis=-2) for term in (hinge, hinge - a * m, a)]
     terms += [squares + xp.zeros_like(active), active, active * xp.sqrt(squares)]
     weights = 1.0 if chunk.weights is None else chunk.weights
@@ -197,6 +195,18 @@ def _terms(
     a = a if chunk.weights is None else a * chunk.weights[..., None, :]
     gradient = xp.where(mask, -xp.sum(a, axis=-2, keepdims=True), a)
     return (*sums, *multipliers.network.gradients(gradient, tape)[0])
+
+
+def _row_squares(x: Array, scale: Array | None) -> Array:
+    """(n,): squared norms of rows in fitting coordinates, of features first (D, n) or sparse."""
+    xp = namespace(x)
+    if scale is not None:
+        scale = xp.astype(scale, x.dtype)
+    if isinstance(x, SparseMatrix):
+        return x.scaled(scale).row_squares()
+    x = xp.matrix_transpose(x)
+    x = x if scale is None else x / scale
+    return xp.sum(x * x, axis=-1)
 
 
 def _repaired(a: Array, labels: Array, inner: Array, outer: Array) -> Array:

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from xclf._array_api import namespace, to_host
+from xclf._sparse import SparseMatrix
 from xclf.kernels import cross_entropy
 from xclf.objectives import Softmax, true_index
 from xclf.training.problem import Problem
@@ -282,7 +283,8 @@ def on_host(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
         weights = np.asarray(weights, dtype=float).reshape(-1)
         kept = weights > 0.0
-        x = np.array(to_host(chunk.x), dtype=float)
+        dense = chunk.x.dense() if isinstance(chunk.x, SparseMatrix) else chunk.x
+        x = np.array(to_host(dense), dtype=float)
         labels = to_host(true_index(chunk.labels)).reshape(-1)
         parts.append((x[kept], labels[kept], weights[kept]))
     x, y, weights = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xclf._array_api import Array, accumulator, device, from_host, has_linalg, namespace, to_host
+from xclf._sparse import SparseMatrix
 from xclf.objectives import Layer
 from xclf.rows import Streamed
 from xclf.training.problem import Problem
@@ -52,7 +53,7 @@ def row_space(problem: Problem, heads: int) -> RowSpace | None:
     wide = accumulator(xp, device(rows.x))
     if (
         not problem.linear
-        or isinstance(rows.x, Streamed)
+        or isinstance(rows.x, Streamed | SparseMatrix)
         or rows.shards
         or n > _FEW * features
         or n > _PASSES * heads * network.widths[-1] * (1.0 - n / features)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix
 from xclf.accelerate import Request, select
 from xclf.objectives import Hinge, Loss, Network, Objective, Softmax, SquaredHinge
 from xclf.optim import Solver, State
@@ -92,6 +93,8 @@ class FitSpec:
         widths = self.network.widths
         rows = len(self.rows)
         size = self.rows.chunk_rows(max(widths[1:])) if self.plan is None else self.plan.batch_size
+        if isinstance(self.rows.x, SparseMatrix):
+            widths = (self.rows.x.row_values, *widths[1:])
         return min(rows, size) * max(d * m for d, m in pairwise(widths))
 
     def request(self) -> Request:

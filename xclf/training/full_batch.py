@@ -10,6 +10,7 @@ import numpy as np
 
 from xclf._array_api import Array, device, free_memory, namespace, to_host
 from xclf._heads import take_heads
+from xclf._sparse import SparseMatrix
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._precision import widest
@@ -359,7 +360,8 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     heads, size = int(theta.shape[0]), int(theta.shape[1])
     rows = problem.rows
     itemsize = 8 if rows.dtype == namespace(rows.x).float64 else 4
-    budget = PAIRS_FREE + len(rows) * int(rows.x.shape[1]) * itemsize // 20
+    values = rows.x.row_values if isinstance(rows.x, SparseMatrix) else int(rows.x.shape[1])
+    budget = PAIRS_FREE + len(rows) * values * itemsize // 20
     free = free_memory(namespace(rows.x), device(rows.x))
     if free is not None:  # a device's own: a quarter of it
         budget = max(budget, free // 4)

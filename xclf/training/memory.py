@@ -9,9 +9,11 @@ from typing import Any
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix
 from xclf.objectives import Network
 from xclf.optim import LEAST_PAIRS
 from xclf.rows import (
+    BLOCK,
     MASK_CLASSES,
     MemoryBudget,
     Streamed,
@@ -25,6 +27,8 @@ from xclf.training.minibatch import probe_rows
 
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
 FREE, SHARE = 200_000_000, 10
+#: Sparse X, which takes little itself: so many times its bytes.
+COPIES = 3
 
 # Vectors of the parameters' size that are alive at once, in float64: parameters, gradients,
 # directions, temporaries.
@@ -86,19 +90,21 @@ class FitShape:
             # Parameters, gradients and an update rule's state, in the dtype of the rows.
             needed += size * (8 + _VECTORS * itemsize)
             needed += 0 if _array_api.is_host(x) else n_rows * _ORDER
-            needed += self._copies() * (
-                widths[0] * _itemsize(x) + labels + self.weight_vectors * itemsize
-            )
+            needed += self._copies() * (row_bytes(x) + labels + self.weight_vectors * itemsize)
             # A minibatch, or a pass, the last of which is in float64: the buffers of one serve the
             # other.
             batch, labelled = self._row_of_batch(width), self._labels_of(heads)
-            wide = 0 if itemsize == 8 else 8 * (2 * widths[0] + 6 * width)
+            wide = 0 if itemsize == 8 else 8 * (2 * _values(x) + 6 * width)
             batch, each = batch + labelled, max(batch, wide) + labelled
             passed = workers * min(_ROWS, n_rows) * each
             return needed + max(min(self.batch, n_rows) * batch, passed)
         needed += size * (8 * _VECTORS + 2 * LEAST_PAIRS * itemsize)
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
-        needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
+        if isinstance(x, SparseMatrix):
+            # Weights by feature, the sum, and gradients in the scores of a block of rows.
+            needed += size * (8 + itemsize) + 2 * min(BLOCK, n_rows) * width * itemsize
+        else:
+            needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
         each = bytes_per_row(x, self.dtype, width) + self._labels_of(heads)
         if self.multipliers:
             # Multipliers, and again while heads that float32 cannot finish go on in float64, which
@@ -106,7 +112,7 @@ class FitShape:
             needed += 8 * n_rows * (heads * widths[-1] + self.weight_vectors)
             needed += n_rows * heads * widths[-1] * (itemsize if itemsize == 4 else 8)
         if self.widens:  # a certificate is computed in float64, from rows and two copies
-            each = 3 * 8 * widths[0] + 2 * each
+            each = 3 * 8 * _values(x) + 2 * each
         return needed + workers * min(_ROWS, n_rows) * each
 
     def needed_before(self) -> int:
@@ -138,6 +144,8 @@ class FitShape:
         """Bytes of one row of a minibatch: as gathered, widened and centred, all at once."""
         x, features = self.x, self.network.widths[0]
         each = bytes_per_row(x, self.dtype, width)  # with one copy of them
+        if isinstance(x, SparseMatrix):
+            return each + row_bytes(x)
         if x.dtype != self.dtype and not isinstance(x, Streamed):
             each += features * _itemsize(x)
         return each + (features * self.itemsize if self.standardize and self.network.bias else 0)
@@ -182,6 +190,8 @@ def memory_budget(
         return MemoryBudget()
     needed = shape.needed(heads) + taken
     if most is None:
+        if isinstance(x, SparseMatrix):
+            return MemoryBudget(max(_LEAST, FREE - needed) + COPIES * x.nbytes)
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return MemoryBudget(max(_LEAST, size - needed))
     least = max(needed, shape.needed_before() + taken)
@@ -191,6 +201,18 @@ def memory_budget(
             f"{in_words(least)} beyond X"
         )
     return MemoryBudget(most - needed)
+
+
+def row_bytes(x: Array) -> int:
+    """Bytes of a row as X has it."""
+    if isinstance(x, SparseMatrix):
+        return -(-x.nbytes // max(1, len(x)))
+    return int(x.shape[1]) * _itemsize(x)
+
+
+def _values(x: Array) -> int:
+    """Numbers of a row, with their columns where rows are sparse."""
+    return 3 * x.row_values if isinstance(x, SparseMatrix) else int(x.shape[1])
 
 
 def _itemsize(x: Array) -> int:

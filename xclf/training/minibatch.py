@@ -281,8 +281,9 @@ def accuracy(objective: Objective, rows: Rows, theta: Array) -> np.ndarray:
     xp = namespace(rows.x)
     right: Any = 0.0
     heads = 1 if theta.ndim == 1 else int(theta.shape[0])
+    layers = objective.network.prepared(theta, rows.dtype)
     for chunk in rows.chunks(rows.chunk_rows(heads * max(objective.network.widths[1:]))):
-        scores, _ = objective.network.forward(theta, chunk.x)
+        scores, _ = objective.network.apply(layers, chunk.x)
         guess = xp.argmax(scores, axis=-2)
         hit = xp.astype(guess == true_index(chunk.labels), rows.dtype)
         right = right + xp.sum(hit, axis=-1, dtype=accumulator(xp, device(rows.x)))

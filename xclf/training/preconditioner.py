@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclf._array_api import Array, eigh, from_host, namespace, to_host
+from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, true_index
 from xclf.optim import SpectralPreconditioner
 from xclf.rows import Chunk, Rows, sum_over_rows
@@ -40,6 +41,9 @@ _RARE = 32
 AT_ONCE, _SMALL = 100, 256
 # Fewer rows than features: the basis comes from the rows' Gram matrix, with a centred copy of X.
 _MOST_COPIED = 256 << 20
+# Entries, zeros included, of sparse rows that are made dense, and what an entry of a sparse product
+# takes beside one of a dense product.
+_DENSE, _SPARSE_COST = 1 << 20, 10
 
 
 class Spectrum(NamedTuple):
@@ -58,6 +62,10 @@ def passes_for_a_full_basis(rows: Rows, network: Network, heads: int) -> float:
     n_rows, (n_features, n_classes) = len(rows), network.widths
     size = min(n_rows, n_features)
     wide = n_rows < n_features
+    if isinstance(rows.x, SparseMatrix):
+        if wide and not _may_be_dense(rows):
+            return float("inf")
+        n_features = min(n_features, _SPARSE_COST * rows.x.row_values)
     copied = 8 * n_rows * n_features if wide else 0
     if size > MAX_BASIS or copied > _MOST_COPIED:
         return float("inf")
@@ -119,10 +127,17 @@ def spectral_preconditioner(
 def _rank(rows: Rows, n_features: int) -> int:
     """Leading directions for which there is budget, at most RANK."""
     budget = rows.budget.for_basis()
+    spare = len(rows) - _SPARE - 1
     rank = int(min(RANK, budget / (_LEADING_BYTES * n_features) - _SPARE))
-    if 16 * len(rows) * n_features > budget:  # none for the copy that few rows would ask for
-        rank = min(rank, len(rows) - _SPARE - 1)
+    # None for the copy that few rows would ask for.
+    if 16 * len(rows) * n_features > budget or not _may_be_dense(rows):
+        rank = min(rank, spare)
     return rank
+
+
+def _may_be_dense(rows: Rows) -> bool:
+    """Whether rows are dense, or so few that they may be made so."""
+    return not isinstance(rows.x, SparseMatrix) or len(rows) * rows.x.shape[1] <= _DENSE
 
 
 def _full(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
@@ -173,11 +188,22 @@ def _leading(rows: Rows, centre: Array, scale: Array | None, second: Array, rank
 
 def _moment(middle: Array, inside: Array, chunk: Chunk) -> tuple[Array]:
     """(X - middle)^T diag(w) (X - middle) times inside (D, r), over a chunk."""
+    if isinstance(chunk.x, SparseMatrix):
+        return _sparse_moment(middle, inside, chunk)
     centred, xp = chunk.x - middle, namespace(chunk.x)
     scores = xp.matmul(centred, inside)
     if chunk.weights is not None:
         scores = scores * chunk.weights[:, None]
     return (xp.matmul(xp.matrix_transpose(centred), scores),)
+
+
+def _sparse_moment(middle: Array, inside: Array, chunk: Chunk) -> tuple[Array]:
+    x, xp = chunk.x, namespace(inside)
+    scores = x.dot(inside) - xp.matmul(middle, inside)
+    if chunk.weights is not None:
+        scores = scores * chunk.weights[:, None]
+    product = x.with_values(x.values).pull(xp.matrix_transpose(scores))
+    return (xp.matrix_transpose(product) - middle[:, None] * xp.sum(scores, axis=0),)
 
 
 def _thin(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
@@ -187,7 +213,8 @@ def _thin(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
     the eigenvectors A^T U / sqrt(lam).
     """
     xp = namespace(rows.x)
-    a = xp.astype(rows.x[:, :], centre.dtype, copy=False) - centre
+    x = rows.x.dense() if isinstance(rows.x, SparseMatrix) else rows.x[:, :]
+    a = xp.astype(x, centre.dtype, copy=False) - centre
     if scale is not None:
         a = a / scale
     share = xp.ones_like(a[:, 0]) if rows.weights is None else rows.weights

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xclf._array_api import Array, device, namespace, out_of_memory
+from xclf._sparse import SparseMatrix
 from xclf.accelerate._registry import Accelerated, Accelerator, Request
 from xclf.accelerate.cuda._support import missing, on_cupy, switch_off
 from xclf.accelerate.cuda.graphs import record
@@ -183,7 +184,7 @@ class GraphSteps:
 def accelerate(chosen: Accelerated, request: Request) -> Accelerated:
     """Graphs of minibatch steps with whatever computes them so far, for rows in the memory of one
     GPU, which nobody has bounded: a graph keeps the memory that it was recorded with."""
-    resident = on_cupy(request) and not isinstance(request.x, Streamed)
+    resident = on_cupy(request) and not isinstance(request.x, Streamed | SparseMatrix)
     if request.label_sets:  # no graph can hold the gathering that integer labels take
         return chosen
     if not resident or request.bounded or request.rule is None or request.steps < WORTH:
