@@ -6,6 +6,7 @@ of whatever library the matrix belongs to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,20 @@ class SparseMatrix:
         """The same rows, each column divided by its entry of `scale` (D,)."""
         return self if scale is None else self.with_values(self.values / self.at_entries(scale))
 
+    def unit_rows(self) -> SparseMatrix:
+        """The rows divided by their Euclidean norms; rows of zeros stay."""
+        xp, host = namespace(self.values), self.matrix
+        largest = abs(host).max(axis=1)
+        largest = largest.toarray() if is_sparse(largest) else largest
+        rows = self._divided(xp.reshape(largest, (-1,)))  # squares overflow and underflow
+        return rows._divided(xp.sqrt(rows.row_squares()))
+
+    def _divided(self, by: Array) -> SparseMatrix:
+        xp = namespace(by)
+        by = xp.where(by > 0.0, by, xp.ones_like(by))
+        counts = self.matrix.indptr[1:] - self.matrix.indptr[:-1]
+        return self.with_values(self.values / xp.repeat(by, counts))
+
     def row_squares(self) -> Array:
         """Squared norms of the rows (n,)."""
         xp = namespace(self.values)
@@ -171,6 +186,22 @@ def as_dtype(x: Array, dtype: Any) -> Array:
 def take_rows(x: Array, index: Array) -> Array:
     """The rows of x, dense or sparse, that integers on its device number: a copy."""
     return x.take(index) if isinstance(x, SparseMatrix) else namespace(x).take(x, index, axis=0)
+
+
+def stacked_rows(parts: Sequence[Array]) -> Array:
+    """The rows of several parts, dense or all sparse, one after the other."""
+    if not isinstance(parts[0], SparseMatrix):
+        return namespace(*parts).concat(list(parts), axis=0)
+    xp, starts, shift = namespace(parts[0]), [parts[0].matrix.indptr[:1]], 0
+    for part in parts:
+        starts.append(part.matrix.indptr[1:] + shift)
+        shift += int(part.matrix.nnz)
+    values, columns = (
+        xp.concat([getattr(part.matrix, name) for part in parts]) for name in ("data", "indices")
+    )
+    shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
+    kind = type(parts[0].matrix)
+    return SparseMatrix(kind((values, columns, xp.concat(starts)), shape=shape))
 
 
 def by_feature(w: Array) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import scipy.sparse
 from cli_cases import NAMES, ROWS, blobs, write_csv, write_npz
 from pairwise import pairwise
 
@@ -255,6 +256,28 @@ def test_svmlight_files_have_the_columns_of_the_training_file(shell):
     again = shell.good("train", "b.svm", "--start", "m", "--test", "narrow.svm", "--out", "m2")
     assert "test accuracy 1.0000" in again
     assert xclf.load("m2")._index_base == 0
+
+
+def test_sparse_rows_in_every_command(shell):
+    x, y = blobs()
+    scipy.sparse.save_npz("x.npz", scipy.sparse.csr_array(x))
+    np.save("y.npy", y)
+    np.savez("dense.npz", X=x, y=y)
+    text = shell.good("train", "x.npz,y.npy", "--out", "m", "--seed", "1", "--report", "r.json")
+    assert "96 rows x 4, 384 entries, float64" in text
+    assert json.loads(Path("r.json").read_text())["data"][0]["features"] == x.shape[1]
+    sparse, dense = (shell.good("evaluate", "m", name) for name in ("x.npz,y.npy", "dense.npz"))
+    assert sparse.splitlines()[-1] == dense.splitlines()[-1]
+    for source in ("x.npz", "dense.npz"):
+        shell.good("predict", "m", source, "--out", f"{source}.npy")
+    assert np.array_equal(np.load("x.npz.npy"), np.load("dense.npz.npy"))
+    shell.good("sweep", "x.npz,y.npy", "--reg", "1e-3,1e-2", "--out", "s")
+    shell.good("probe", "x.npz,y.npy", "--reg", "1e-3,1e-2", "--out", "probe")
+    broken = scipy.sparse.csr_array(x)
+    broken.data[7] = np.nan  # row 1, column 3
+    scipy.sparse.save_npz("nan.npz", broken)
+    for command in (["train", "nan.npz,y.npy"], ["predict", "m", "nan.npz", "--out", "q.npy"]):
+        assert "NaN at row 1, column 3" in shell.fails(*command)
 
 
 def test_columns_that_count_from_one(shell):

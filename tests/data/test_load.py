@@ -171,7 +171,7 @@ def test_svmlight(tmp_path, name):
     path = tmp_path / name
     path.write_text(SVMLIGHT)
     data = load(path)
-    np.testing.assert_array_equal(data.x, [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
+    np.testing.assert_array_equal(data.x.toarray(), [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
     assert data.x.dtype == np.float64
     np.testing.assert_array_equal(data.y, [1, -1, 1])
     assert data.y.dtype == np.int64
@@ -181,21 +181,23 @@ def test_svmlight_columns(tmp_path):
     path = tmp_path / "a.svm"
     path.write_text(SVMLIGHT)
     data = load(path, n_features=5)
-    np.testing.assert_array_equal(data.x[:, 3:], 0)
+    assert not data.x[:, 3:].nnz
     assert data.x.shape == (3, 5)
     refused(path, "has 3 columns, more than the 2 expected", n_features=2)
     path.write_text("1 0:1 2:5\n2 1:3\n")
-    np.testing.assert_array_equal(load(path).x, [[1, 0, 5], [0, 3, 0]])
+    np.testing.assert_array_equal(load(path).x.toarray(), [[1, 0, 5], [0, 3, 0]])
 
 
-def test_svmlight_dense_only_if_it_fits(tmp_path):
+def test_svmlight_stays_sparse(tmp_path):
     path = tmp_path / "a.svm"
     path.write_text("1 1:1\n2 2000000000:1\n")
-    text = refused(path, "2 rows of 2,000,000,000 columns, dense: 29.8 GiB in memory")
+    text = refused(path, "weights of 2,000,000,000 columns: 14.9 GiB in memory")
     assert "more than max_memory = 4.0 GiB" in text
+    path.write_text("1 1:1\n2 200000000:1\n")
+    assert load(path).x.nnz == 2
     path.write_text(SVMLIGHT)
-    assert load(path, max_memory=72).x.nbytes == 72
-    refused(path, re.escape("72 bytes in memory, more than max_memory = 71 bytes"), max_memory=71)
+    assert load(path, max_memory=60).x.nnz == 4  # 12 bytes a colon
+    refused(path, re.escape("60 bytes in memory, more than max_memory = 59 bytes"), max_memory=59)
 
 
 @pytest.mark.parametrize(
@@ -229,15 +231,17 @@ def test_svmlight_files_that_belong_together(tmp_path):
     assert data.index_base == 0
     own = load(test)
     assert own.index_base == 1
-    np.testing.assert_array_equal(own.x, [[1]])
+    np.testing.assert_array_equal(own.x.toarray(), [[1]])
     together = load(test, n_features=3, index_base=data.index_base)
-    np.testing.assert_array_equal(together.x, [[0, 1, 0]])
+    np.testing.assert_array_equal(together.x.toarray(), [[0, 1, 0]])
     assert "write both files with the same first index" in refused(
         train, "has the index 0, but the columns of the training data count from 1", index_base=1
     )
     refused(test, "index_base must be 0 or 1, got 2", index_base=2)
     test.write_text("1\n0\n")
-    np.testing.assert_array_equal(load(test, n_features=3, index_base=0).x, np.zeros((2, 3)))
+    empty = load(test, n_features=3, index_base=0).x
+    assert empty.shape == (2, 3)
+    assert not empty.nnz
 
 
 @pytest.mark.parametrize(
@@ -258,11 +262,11 @@ def test_svmlight_files_that_belong_together(tmp_path):
 def test_svmlight_by_other_names_and_packed(tmp_path, name, start, pack):
     (tmp_path / name).write_bytes(pack(start + SVMLIGHT.encode()))
     data = load(tmp_path / name)
-    np.testing.assert_array_equal(data.x, [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
+    np.testing.assert_array_equal(data.x.toarray(), [[0.5, 0, 2], [0, 1, 0], [1e-3, 0, 0]])
     np.testing.assert_array_equal(data.y, [1, -1, 1])
 
 
 def test_packed_svmlight_stops_at_the_memory_that_it_may_take(tmp_path):
     path = tmp_path / "a.svm.gz"
     path.write_bytes(gzip.compress(b"1 1:1 2:1\n" * 1000 + b"what comes later is not read\n"))
-    refused(path, "its first 51 rows: 816 bytes in memory, more than max_memory", max_memory=800)
+    refused(path, "its first 34 rows: 816 bytes in memory, more than max_memory", max_memory=800)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 import xclf
 from tests.fuzz.cases import Outcome
@@ -106,9 +107,12 @@ def _data(data: Any) -> Outcome:
         return Outcome("unsound data", f"x of shape {data.x.shape}, {data.x.dtype}")
     if not kinds <= set("biufUO"):
         return Outcome("unsound data", f"dtypes {kinds}")
-    if data.x.nbytes > MAX_MEMORY and not isinstance(data.x, np.memmap):
-        return Outcome("memory", f"{data.x.nbytes} bytes")
-    data.x.sum(dtype=np.float64)
+    held = data.x.data if scipy.sparse.issparse(data.x) else data.x
+    if held.nbytes > MAX_MEMORY and not isinstance(held, np.memmap):
+        return Outcome("memory", f"{held.nbytes} bytes")
+    held.sum(dtype=np.float64)
+    if scipy.sparse.issparse(data.x):
+        data.x.check_format(full_check=True)
     return Outcome("loaded")
 
 

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 import xclf
 
@@ -99,6 +100,10 @@ def _numpy(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> list[Source]:
         one("npz", "t.npz", _bytes_of(np.savez, X=x, y=names)),
         one("npz", "t.npz", _bytes_of(np.savez_compressed, X=x, y=y, X_test=x, y_test=y)),
         one("npz", "t.npz", _bytes_of(np.savez, X=x, y=hostile, allow_pickle=True)),
+        *(
+            one("npz", "t.npz", _bytes_of(scipy.sparse.save_npz, matrix), need_labels=False)
+            for matrix in (scipy.sparse.csr_array(x), scipy.sparse.coo_array(x))
+        ),
         one("npy", "t.npy", whole, need_labels=False),
         one("npy", "t.npy", _bytes_of(np.save, x.T.copy().T.astype(">f8")), need_labels=False),
         one("npy", "t.npy", _bytes_of(np.save, hostile[:, None]), need_labels=False),

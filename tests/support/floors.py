@@ -11,6 +11,7 @@ FLOORS = {
     "_tensor_file": 1,
     "kernels": 1,
     "gradcheck": 1,
+    "_sparse_input": 2,
     "objectives": 2,
     "rows": 2,
     "optim": 2,

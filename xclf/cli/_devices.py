@@ -11,7 +11,10 @@ import numpy as np
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import is_sparse
+from xclf._sparse_input import canonical
 from xclf.cli._console import UserError
+from xclf.rows import sent_sparse
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,11 @@ class ChosenDevice:
 
     def put(self, x: np.ndarray) -> Array:
         """x (host) on this device, in its own dtype."""
-        return x if self.xp is None else _array_api.asarray(self.xp, x, device=self.device)
+        if self.xp is None:
+            return x
+        if is_sparse(x):
+            return sent_sparse(canonical(x), self.xp, self.device)
+        return _array_api.asarray(self.xp, x, device=self.device)
 
     def put_model(self, model: Any) -> Any:
         """A fitted model on this device."""

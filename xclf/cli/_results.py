@@ -30,8 +30,8 @@ def evaluate_rows(
     probabilistic = hasattr(model, "predict_proba")
     score = model.predict_proba if probabilistic else model.decision_function
     labels = np.searchsorted(model.classes_, y)
-    evaluated = Evaluation(names, probabilistic=probabilistic, rows=len(x))
-    for start in range(0, len(x), _ROWS):
+    evaluated = Evaluation(names, probabilistic=probabilistic, rows=x.shape[0])
+    for start in range(0, x.shape[0], _ROWS):
         part = slice(start, start + _ROWS)
         evaluated.add(labels[part], score(device.put(x[part])))
     return evaluated.results()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from xclf._sparse import is_sparse
+from xclf._sparse_input import canonical, check_sparse_finite
 from xclf.cli._console import UserError
 from xclf.data import Dataset, Split, load
 
@@ -128,6 +130,12 @@ def check_finite(x: np.ndarray, source: str, first: int = 0) -> None:
 
     The estimators check too, but they see rows that were split and chunked, and number those.
     """
+    if is_sparse(x):
+        try:
+            check_sparse_finite(canonical(x), first)
+        except ValueError as error:
+            raise UserError(f"{source}: {error}") from None
+        return
     if x.dtype.kind != "f":
         return
     for start in range(0, len(x), _CHECKED_ROWS):

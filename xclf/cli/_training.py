@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from sklearn.exceptions import ConvergenceWarning
 
+from xclf._sparse import is_sparse
 from xclf.cli._checkpoint import make_checkpoint
 from xclf.cli._console import FitProgress, UserError, out, print_facts
 from xclf.cli._devices import choose
@@ -23,6 +24,12 @@ from xclf.cli._source import check_model_columns, read_split, reading_options
 from xclf.data import Dataset
 from xclf.estimators import uses_full_batches
 from xclf.report.results import json_parameters
+
+
+def _shape(x: Any) -> str:
+    """'1797 rows x 64'; of sparse rows with the entries that they have."""
+    rows, features = x.shape
+    return f"{rows} rows x {features}" + (f", {x.nnz} entries" if is_sparse(x) else "")
 
 
 @contextmanager
@@ -64,8 +71,8 @@ class Training:
         """Print the rows to train on, the test rows, the model and the device."""
         print_facts(
             self.console,
-            ("data", f"{rows.source}: {len(rows.x)} rows x {rows.x.shape[1]}, {rows.x.dtype}"),
-            ("test", f"{len(self.split.test.x)} rows, {self.split.origin}"),
+            ("data", f"{rows.source}: {_shape(rows.x)}, {rows.x.dtype}"),
+            ("test", f"{self.split.test.x.shape[0]} rows, {self.split.origin}"),
             ("model", " ".join(f"{self.model}".split())),
             ("backend", self.device.text),
             *self._about_checkpoint(),
@@ -100,7 +107,7 @@ class Training:
                 self._keep_interrupted(getattr(self.model, "history_", None) is not before)
                 raise
             # At once: whatever happens on the test rows or to our output, the model is kept.
-            self.adopt(self.model, len(rows.x), time.perf_counter() - start)
+            self.adopt(self.model, rows.x.shape[0], time.perf_counter() - start)
 
     def adopt(self, model: Any, rows: int, seconds: float) -> None:
         """Take a model that was fitted on so many rows, and save it."""

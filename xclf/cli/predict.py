@@ -66,10 +66,10 @@ def predict(
         return columns(fitted, chosen.put(rows), proba=proba, top_k=top_k)
 
     starts = track(
-        range(0, len(x), _ROWS), "predicting", console=console, disable=not console.is_terminal
+        range(0, x.shape[0], _ROWS), "predicting", console=console, disable=not console.is_terminal
     )
-    write_table(out_path, map(predicted, starts), len(x))
-    console.print(f"wrote {len(x)} predictions to {out_path} ({chosen.text})")
+    write_table(out_path, map(predicted, starts), x.shape[0])
+    console.print(f"wrote {x.shape[0]} predictions to {out_path} ({chosen.text})")
 
 
 def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndarray]:

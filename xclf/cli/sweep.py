@@ -167,7 +167,7 @@ def _fit(search: SweepCV, training: Training) -> float:
                 f"--scoring {search.scoring} cannot be computed for this model and data: {error}"
             ) from None
         seconds = time.perf_counter() - start
-        training.adopt(search.best_estimator_, len(rows.x), search.refit_time_)
+        training.adopt(search.best_estimator_, rows.x.shape[0], search.refit_time_)
     return seconds
 
 

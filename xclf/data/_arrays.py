@@ -10,6 +10,7 @@ from typing import IO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
+import scipy.sparse
 from numpy.lib import format as npy
 
 from xclf._array_api import native
@@ -18,11 +19,13 @@ from xclf.data._dataset import (
     Dataset,
     PixelLayout,
     ReadOptions,
+    SparseArray,
     check_memory,
     listing,
     reading,
     size,
 )
+from xclf.data._sparse_files import is_sparse_archive, sparse_rows
 
 _CHANNELS = (1, 3, 4)
 
@@ -47,6 +50,8 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
             for info in archive.infolist()
             if info.filename.endswith(".npy")
         }
+        if is_sparse_archive(members):
+            return _sparse(path, archive, members, options)
         options = options_for(members, options)
         require(path, members, options)
         return by_name(
@@ -55,6 +60,36 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
             lambda name: _member(path, archive, members[name], options.max_memory),
             options,
         )
+
+
+def read_sparse_rows(path: Path, options: ReadOptions) -> SparseArray:
+    """The matrix of an .npz that `scipy.sparse.save_npz` wrote, or the one array of another."""
+    with reading(path), ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+
+        def member(name: str) -> np.ndarray:
+            return _member(path, archive, members[name], options.max_memory)
+
+        if is_sparse_archive(members):
+            return sparse_rows(path, members, member)
+        if len(members) != 1:
+            raise DataError(f"{path}: holds {len(members)} arrays; one of a pair holds one")
+        return member(next(iter(members)))
+
+
+def _sparse(
+    path: Path, archive: ZipFile, members: dict[str, ZipInfo], options: ReadOptions
+) -> Dataset:
+    """A sparse matrix, with labels if the archive has them beside it."""
+
+    def member(name: str) -> np.ndarray:
+        return _member(path, archive, members[name], options.max_memory)
+
+    y = member(options.y_name) if options.y_name in members else None
+    if y is None and options.need_labels:
+        raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
+    rows = sparse_rows(path, members, member)
+    return rows_and_labels(rows, y, str(path), several=options.several)
 
 
 def options_for(names: Collection[str], options: ReadOptions) -> ReadOptions:
@@ -125,7 +160,7 @@ def by_name(
 
 
 def rows_and_labels(
-    x: np.ndarray,
+    x: np.ndarray | SparseArray,
     y: np.ndarray | None,
     source: str,
     test: Dataset | None = None,
@@ -148,14 +183,16 @@ def rows_and_labels(
 
 
 def _as_rows(
-    x: np.ndarray, source: str
-) -> tuple[np.ndarray, tuple[int, int, int] | None, PixelLayout | None]:
+    x: np.ndarray | SparseArray, source: str
+) -> tuple[np.ndarray | SparseArray, tuple[int, int, int] | None, PixelLayout | None]:
     """(rows (N, D), image shape, layout) of a saved array.
 
     x : a table (N, D), or images (N, H, W), (N, H, W, C) or (N, C, H, W) with C one of 1, 3, 4
 
     Booleans become uint8; other dtypes stay, in native byte order. DataError for other dtypes.
     """
+    if scipy.sparse.issparse(x):
+        return x, None, None
     if x.dtype.kind not in "biuf":
         raise DataError(f"{source}: rows must be numbers, but the array has dtype {x.dtype}")
     x = native(x.astype(np.uint8) if x.dtype.kind == "b" else x)

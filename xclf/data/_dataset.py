@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 BytesFile: TypeAlias = IO[bytes] | gzip.GzipFile | bz2.BZ2File
+SparseArray: TypeAlias = Any  # scipy.sparse.csr_array, whose entries have no type of their own
 PixelLayout: TypeAlias = Literal["channel_first", "channel_last"]
 
 DEFAULT_MEMORY = 4 * 2**30  # bytes of one dense array
@@ -35,9 +36,10 @@ class Dataset:
 
     Parameters
     ----------
-    x : ndarray of shape (N, D)
+    x : ndarray or scipy.sparse.csr_array of shape (N, D)
         Numbers in native byte order, N and D at least 1; uint8 for images; may be a read-only
-        memory map. NOT checked for NaN, which would read a mapped file whole: the estimators do it.
+        memory map. Sparse if the source is. NOT checked for NaN, which would read a mapped file
+        whole: the estimators do it.
     y : ndarray of shape (N,) or (N, T), or None
         int64 or str; None if the source holds no labels. Column t has the labels of task t.
     source : str
@@ -63,7 +65,7 @@ class Dataset:
         If these shapes do not fit each other.
     """
 
-    x: np.ndarray
+    x: np.ndarray | SparseArray
     y: np.ndarray | None
     source: str
     class_names: tuple[str, ...] | None = None

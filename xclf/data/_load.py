@@ -21,6 +21,7 @@ from xclf.data._arrays import (
     read_npy,
     read_npy_folder,
     read_npz,
+    read_sparse_rows,
     rows_and_labels,
 )
 from xclf.data._arrow import read_feather, read_json_lines, read_parquet, read_shards
@@ -69,7 +70,9 @@ def load(
         decides how it is read:
 
         - "digits": scikit-learn's 1,797 digits of 8 x 8, uint8 in 0..16
-        - .npz: arrays `x_name`, `y_name`; held-out X_test, y_test if both are there
+        - .npz: arrays `x_name`, `y_name`; held-out X_test, y_test if both are there; or a sparse
+          matrix, as `scipy.sparse.save_npz` writes it, its labels in a file beside it:
+          "x.npz,y.npy"
         - .npy: rows alone; "x.npy,y.npy" rows and labels, of .npy, .pt, .safetensors and .h5, also
           as patterns, "x_*.npy,y_*.npy"; or a folder that holds X.npy and y.npy (`x_name`,
           `y_name`), and X_test.npy, y_test.npy
@@ -83,7 +86,7 @@ def load(
         - a folder of such files, or a pattern such as "data/*.parquet": their rows in the order of
           the names; if some are called train* and some test*, the latter are the held-out part
         - .svmlight, .libsvm, .svm, or lines `label index:value ...` under a name of no other kind,
-          compressed (.gz, .bz2) or not: made dense
+          compressed (.gz, .bz2) or not: rows are sparse
     label : str or sequence of str, optional
         Label column of a table; by default the one called label, target, y or class. Names of
         several columns, one for each task, give labels (N, T).
@@ -171,9 +174,11 @@ def _read_two(x: Path, y: Path, options: ReadOptions) -> Dataset:
     return rows_and_labels(rows, labels, f"{x},{y}", several=options.several)
 
 
-def _single(path: Path, options: ReadOptions) -> np.ndarray:
+def _single(path: Path, options: ReadOptions) -> Any:
     if path.suffix == ".npy":
         return mapped(path, options.max_memory)
+    if path.suffix == ".npz":
+        return read_sparse_rows(path, options)
     return read_single(path, options)
 
 
@@ -252,7 +257,7 @@ _READERS: dict[tuple[str, ...], Reader] = {
     (".jsonl", ".ndjson"): read_json_lines,
 }
 # Of files that hold a single array, of which two are a pair.
-_SINGLE = (".npy", ".pt", ".pth", ".safetensors", ".h5", ".hdf5")
+_SINGLE = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5")
 
 
 def _digits() -> Dataset:

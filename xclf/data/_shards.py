@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 
 from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count
 
@@ -29,6 +30,8 @@ def joined(
     memory once, and once more those of one part that is not mapped.
     """
     first = reads[0]()
+    if scipy.sparse.issparse(first.x):
+        return _stacked(source, reads)
     rows, columns, dtype = 0, first.x.shape[1], first.x.dtype
     for read in reads:
         part = read()
@@ -48,6 +51,19 @@ def joined(
         start += len(part.x)
         labels.append(part.y)
     return replace(first, x=x, y=_labels(source, labels), source=str(source), test=None)
+
+
+def _stacked(source: str | Path, reads: Sequence[Callable[[], Dataset]]) -> Dataset:
+    """The sparse rows of all parts, whose columns are those of the widest."""
+    parts = [read() for read in reads]
+    columns = max(part.x.shape[1] for part in parts)
+    for part in parts:
+        part.x.resize(part.x.shape[0], columns)
+    labels = [part.y for part in parts]
+    if len({part is None for part in labels}) > 1:
+        raise DataError(f"{source}: some files have labels, others none")
+    x = scipy.sparse.vstack([part.x for part in parts], format="csr")
+    return replace(parts[0], x=x, y=_labels(source, labels), source=str(source), test=None)
 
 
 def _labels(source: str | Path, parts: list[np.ndarray | None]) -> np.ndarray | None:

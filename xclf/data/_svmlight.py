@@ -1,4 +1,4 @@
-"""svmlight / libsvm text files, as dense rows."""
+"""svmlight / libsvm text files, as sparse rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 from sklearn.datasets import load_svmlight_file
 
+from xclf._sparse_input import canonical
 from xclf.data._arrays import as_labels
 from xclf.data._dataset import (
     BOM,
@@ -22,11 +24,12 @@ from xclf.data._dataset import (
     reading,
 )
 
+_ENTRY = 12  # bytes of an entry: a float64, and its column
 _LINE = re.compile(rb"[-+0-9.eE]+(\s+qid:\d+)?(\s+\d+:[-+0-9.eEnaif]+)+\s*(#.*)?")
 
 
 def read_svmlight(path: Path, options: ReadOptions) -> Dataset:
-    """Rows (N, D) float64 and labels from a text file of lines `label index:value ...`.
+    """Sparse rows (N, D) in float64 and labels from a text file of lines `label index:value ...`.
 
     The first column has the index `index_base`: without that option 0 if the file uses 0, else 1.
     D is `n_features`, or what the largest index needs. The file may be compressed (gzip, bzip2).
@@ -49,11 +52,11 @@ def read_svmlight(path: Path, options: ReadOptions) -> Dataset:
             raise DataError(
                 f"{path}: has {count(used, 'column')}, more than the {columns:,} expected"
             )
-        dense = f"{path}: {count(rows, 'row')} of {count(columns, 'column')}, dense"
-        check_memory(dense, rows * columns * 8, options.max_memory, "use fewer rows")
+        weights = f"{path}: weights of {count(columns, 'column')}"
+        check_memory(weights, columns * 8, options.max_memory, "use smaller indices")
         sparse.indices -= base
         sparse.resize(rows, columns)
-        x = sparse.toarray()
+        x = canonical(scipy.sparse.csr_array(sparse)).matrix
         return Dataset(x=x, y=as_labels(y, str(path)), source=str(path), index_base=base)
 
 
@@ -76,7 +79,7 @@ class _Lines:
         values = 0
         for number, line in enumerate(self.file):
             values += max(1, line.count(b":"))
-            if values * 8 > self.max_memory:
+            if values * _ENTRY > self.max_memory:
                 least = f"{self.path}: its first {count(number + 1, 'row')}"
-                check_memory(least, values * 8, self.max_memory, "use fewer rows")
+                check_memory(least, values * _ENTRY, self.max_memory, "use fewer rows")
             yield line if number else line.removeprefix(BOM)

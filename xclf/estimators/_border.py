@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse
-from xclf.estimators._sparse_input import canonical, check_sparse_finite
+from xclf._sparse_input import canonical, check_sparse_finite
 
 # Values in which NaN and infinity are searched for at a time: what a cache holds, and on a device,
 # where each search ends in a copy to the host, as many as give it something to do.

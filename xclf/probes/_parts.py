@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
+from xclf._sparse import SparseMatrix, stacked_rows
 from xclf.data import Dataset, load
 from xclf.estimators import (
     SoftmaxClassifier,
@@ -135,6 +136,8 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
 def unit_rows(X: Any) -> Any:
     """A copy of X (N, D) with rows of Euclidean norm 1, in its floating dtype, or float32; rows of
     zeros stay."""
+    if isinstance(X, SparseMatrix):
+        return X.unit_rows()
     xp = _array_api.namespace(X)
     parts = []
     with _array_api.on_device(X):
@@ -156,7 +159,7 @@ def joined(parts: Sequence[Part]) -> tuple[Any, np.ndarray]:
         return parts[0].X, parts[0].y
     X = [part.X for part in parts]
     with _array_api.on_device(X[0]):
-        return _array_api.namespace(*X).concat(X, axis=0), np.concatenate([p.y for p in parts])
+        return stacked_rows(X), np.concatenate([p.y for p in parts])
 
 
 def _normalized(parts: Parts) -> Parts:

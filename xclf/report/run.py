@@ -17,6 +17,8 @@ import numpy as np
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import SparseMatrix, is_sparse
+from xclf._sparse_input import canonical
 from xclf._version import __version__
 
 # Bytes of an array that are hashed at once: a file that is mapped may be larger than memory, and
@@ -65,6 +67,11 @@ def fingerprint(x: Array, y: Any = None) -> str:
     does the width of its dtype.
     """
     state = hashlib.sha256()
+    if is_sparse(x) or isinstance(x, SparseMatrix):
+        x = x if isinstance(x, SparseMatrix) else canonical(x)
+        own = (x.values, x.matrix.indices, x.matrix.indptr)
+        state.update(repr((x.shape, [fingerprint(part) for part in own])).encode())
+        x = np.zeros(0)
     for array in (x,) if y is None else (x, y):
         values = array if _array_api.is_array(array) else np.asarray(array)
         if isinstance(values, np.ndarray) and values.dtype.kind in "OUST":

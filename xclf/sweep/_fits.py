@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 
 from xclf import _array_api
+from xclf._sparse import SparseMatrix
 from xclf.estimators import Targets
 
 
@@ -55,6 +56,8 @@ class Fit:
 
 def rows_of(X: Any, rows: np.ndarray) -> Any:
     """The rows of X that host integers name, in the kind of X."""
+    if isinstance(X, SparseMatrix):
+        return X.take(_array_api.from_host(rows, X))
     if _array_api.is_host(X):
         return _safe_indexing(X, rows)
     return _array_api.namespace(X).take(X, _array_api.from_host(rows, X), axis=0)

@@ -42,8 +42,9 @@ def canonical(X: Any) -> SparseMatrix:
     return SparseMatrix(X)
 
 
-def check_sparse_finite(X: SparseMatrix) -> None:
-    """ValueError naming row and column of the first NaN or infinity in X."""
+def check_sparse_finite(X: SparseMatrix, first: int = 0) -> None:
+    """ValueError naming row and column of the first NaN or infinity in X, whose rows begin at row
+    `first`."""
     values, xp = X.values, _array_api.namespace(X)
     if bool(xp.all(xp.isfinite(values))):
         return
@@ -53,7 +54,7 @@ def check_sparse_finite(X: SparseMatrix) -> None:
     row = int(np.searchsorted(starts, place, side="right")) - 1
     value = "NaN" if np.isnan(host[place]) else "infinity (inf)"
     raise ValueError(
-        f"Input X contains {value} at row {row}, column {int(X.matrix.indices[place])}: "
+        f"Input X contains {value} at row {first + row}, column {int(X.matrix.indices[place])}: "
         "every value must be finite"
     )
 
