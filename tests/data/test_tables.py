@@ -254,3 +254,57 @@ def test_broken_parquet(tmp_path):
     refused(path, "no rows; columns: a, label")
     pq.write_table(pa.table({}), path)
     refused(path, "no rows; columns: none")
+
+
+IDS = "id,width,species\n" + "".join(f"0{k},{k % 7}.5,{'ab'[k % 2]}\n" for k in range(12))
+
+
+def test_columns_that_are_no_features(tmp_path, engine):
+    path = write(tmp_path, IDS)
+    data = load(path, label="species", id="id")
+    assert data.feature_names == ("width",)
+    assert data.ids.tolist() == [f"0{k}" for k in range(12)]  # as written
+    dropped = load(path, label="species", drop="id")
+    assert (dropped.feature_names, dropped.ids) == (("width",), None)
+    assert load(path, label="id", drop=["species"]).feature_names == ("width",)
+    refused(path, "no column 'ID'; columns: id, width, species", label="species", id="ID")
+    refused(path, "no column besides the label", label="species", drop=["id", "width"])
+    refused(path, "drop them .*in the shell --drop", label="id")
+    np.save(tmp_path / "x.npy", np.ones((2, 2)))
+    refused(tmp_path / "x.npy", "its columns have no names", need_labels=False, drop="id")
+
+
+def test_columns_that_a_table_may_lack(tmp_path, engine):
+    path = write(tmp_path, IDS)
+    options = {"label": "kind", "drop": ["species", "other"], "id": "key", "missing_ok": True}
+    data = load(path, need_labels=False, **options)
+    assert (data.feature_names, data.y, data.ids) == (("id", "width"), None, None)
+    refused(path, "no column 'kind'", **options)
+
+
+def test_ids_of_several_files(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path, IDS, name)
+    data = load(tmp_path / "*.csv", label="species", id="id")
+    assert data.ids.tolist() == 2 * [f"0{k}" for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "looks"),
+    [
+        ("id", [3, 1, 7, 2, 9, 8, 20, 21, 22, 40], True),
+        ("customerId", [3, 1, 7, 2, 9, 8, 20, 21, 22, 40], True),
+        ("grid", [3, 1, 7, 2, 9, 8, 20, 21, 22, 40], False),
+        ("width", range(100, 110), True),  # it counts rows
+        ("width", range(10, 0, -1), True),
+        ("width", [1.5 + k for k in range(10)], True),
+        ("id", [1, 1, 2, 3, 4, 5, 6, 7, 9, 11], False),
+        ("id", [0.5, 1, 7, 2, 9, 8, 20, 21, 22, 40], False),
+        ("id", range(9), False),  # by chance, perhaps
+        ("width", range(0, 20, 2), False),
+    ],
+)
+def test_columns_that_look_like_ids(tmp_path, engine, name, values, looks):
+    lines = "".join(f"{value},{k % 3},{k % 2}\n" for k, value in enumerate(values))
+    data = load(write(tmp_path, f"{name},b,label\n{lines}"))
+    assert data.id_like == ((name,) if looks else ())

@@ -26,7 +26,7 @@ from xclf.data._dataset import (
     open_bytes,
     reading,
 )
-from xclf.data._tables import Columns, label_columns, table_dataset
+from xclf.data._tables import Columns, columns_apart, label_columns, table_dataset
 
 # Missing values in CSV text, whichever library reads it.
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
@@ -54,7 +54,8 @@ def read_csv(path: Path, options: ReadOptions) -> Dataset:
         about = f"{path}: {count(rows, 'row')} of {count(len(names), 'column')}"
         check_memory(about, dense, options.max_memory, "use fewer rows, or Parquet or .npy")
         labels = label_columns(path, filter(None, names), options)
-        text = [names.index(label) for label in labels]
+        apart = columns_apart(path, filter(None, names), options)
+        text = sorted({names.index(name) for name in (*labels, *apart)})
         with open_bytes(path) as file:
             arrays = _read(path, file, separator, names, text)
         columns: Columns = {}

@@ -53,6 +53,10 @@ class Dataset:
         (height, width, channels).
     feature_names, task_names : tuple of str, optional
         One name per column of x, and of y (N, T), if the format has names.
+    ids : ndarray of shape (N,), optional
+        Of a table read with `id`: that column, which is no feature.
+    id_like : tuple of str
+        Features of a table that look like numbers of rows rather than measurements.
     index_base : int, optional
         The index of the first column in an svmlight file, 0 or 1: pass it, and `n_features`, to
         `load` for other files of the same set.
@@ -75,6 +79,8 @@ class Dataset:
     task_names: tuple[str, ...] | None = None
     index_base: int | None = None
     test: Dataset | None = None
+    ids: np.ndarray | None = None
+    id_like: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or 0 in self.x.shape:
@@ -125,7 +131,13 @@ class Dataset:
         if self.pixel_layout == "channel_first":
             flipped = flipped.transpose(0, 3, 1, 2)
         x = np.concatenate([self.x, flipped.reshape(self.x.shape)])
-        return replace(self, x=x, y=None if self.y is None else np.concatenate([self.y, self.y]))
+        y, ids = (None if a is None else np.concatenate([a, a]) for a in (self.y, self.ids))
+        return replace(self, x=x, y=y, ids=ids)
+
+    def take(self, rows: np.ndarray) -> Dataset:
+        """The rows of these numbers, in their order, without the held-out part."""
+        y, ids = (None if a is None else a[rows] for a in (self.y, self.ids))
+        return replace(self, x=self.x[rows], y=y, ids=ids, test=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +165,11 @@ class Split:
         ValueError
             If a class has too few rows for that.
         """
-        x, x_test, y, y_test = train_test_split(
-            data.x, data.y, test_size=test_size, stratify=data.y, random_state=seed
+        rows, held = train_test_split(
+            np.arange(len(data.x)), test_size=test_size, stratify=data.y, random_state=seed
         )
         origin = f"{test_size:.0%} held out, stratified, seed {seed}"
-        return cls(replace(data, x=x, y=y), replace(data, x=x_test, y=y_test, test=None), origin)
+        return cls(data.take(rows), data.take(held), origin)
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,9 @@ class ReadOptions:
     n_features: int | None = None
     index_base: int | None = None
     several: bool = False
+    drop: tuple[str, ...] = ()
+    id: str | None = None
+    missing_ok: bool = False
 
 
 def count(number: int, noun: str) -> str:

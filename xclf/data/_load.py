@@ -60,6 +60,9 @@ def load(
     n_features: int | None = None,
     index_base: int | None = None,
     several: bool = False,
+    drop: str | Sequence[str] | None = None,
+    id: str | None = None,
+    missing_ok: bool = False,
 ) -> Dataset:
     """Read rows (N, D), labels (N,) and names from a data source.
 
@@ -104,6 +107,13 @@ def load(
         belong together need the same: pass the `index_base` of the training data.
     several : bool
         Whether arrays of labels may be (N, T), of T tasks.
+    drop : str or sequence of str, optional
+        Columns of a table that are no features.
+    id : str, optional
+        A column of a table that names its rows: no feature; it is in `ids`.
+    missing_ok : bool
+        Whether a table may lack the columns of `drop` and `id` and, without `need_labels`, of
+        `label`.
 
     Returns
     -------
@@ -127,7 +137,15 @@ def load(
         raise DataError(f"index_base must be 0 or 1, got {index_base!r}")
     names = label if label is None or isinstance(label, str) else tuple(label)
     given = (names, x_name, y_name, limit, need_labels, n_features, index_base, several)
-    options = ReadOptions(*given)
+    dropped = (drop,) if isinstance(drop, str) else tuple(drop or ())
+    options = ReadOptions(*given, drop=dropped, id=id, missing_ok=missing_ok)
+    data = _read(source, options)
+    if (dropped or id is not None) and data.feature_names is None and not missing_ok:
+        raise DataError(f"{data.source}: its columns have no names, by which to drop some")
+    return data
+
+
+def _read(source: Any, options: ReadOptions) -> Dataset:
     if not isinstance(source, str | PathLike):
         if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
             return from_torch(source, options)

@@ -44,13 +44,17 @@ def joined(
             raise DataError(f"{part.source}: of {source} some files have labels, others none")
         rows, dtype = rows + len(part.x), np.result_type(dtype, part.x.dtype)
     check_memory(str(source), rows * columns * dtype.itemsize, options.max_memory, _ADVICE)
-    x, labels, start = np.empty((rows, columns), dtype), [], 0
+    x, labels, ids, start = np.empty((rows, columns), dtype), [], [], 0
     for read in reads:
         part = read()
         x[start : start + len(part.x)] = part.x
         start += len(part.x)
         labels.append(part.y)
-    return replace(first, x=x, y=_labels(source, labels), source=str(source), test=None)
+        ids.append(part.ids)
+    known = [one for one in ids if one is not None]
+    names = np.concatenate(known) if len(known) == len(reads) else None
+    y = _labels(source, labels)
+    return replace(first, x=x, y=y, source=str(source), test=None, ids=names)
 
 
 def _stacked(source: str | Path, reads: Sequence[Callable[[], Dataset]]) -> Dataset:

@@ -5,6 +5,7 @@ Whatever library reads a file gives its columns as NumPy arrays, to which the ru
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,10 @@ Columns: TypeAlias = dict[str, np.ndarray]
 _LABEL_NAMES = ("label", "target", "y", "class")
 _LABEL_OPTION = "label=, in the shell --label"
 
+# A column of fewer rows may count up by chance.
+_FEWEST_ROWS = 10
+_ID_NAME = re.compile(r"(?i:(^|[^a-z])(id|ids|idx|index|key|row|nr|no|number)$)|[a-z]I[dD]$")
+
 
 def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset:
     """Labels from the column `options.label`, numbers from all others.
@@ -35,9 +40,11 @@ def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset
         raise DataError(f"{path}: no rows; columns: {listing(columns)}")
     tasks = label_columns(path, columns, options)
     labels = [_labels(path, name, columns[name], options) for name in tasks]
-    features = {key: values for key, values in columns.items() if key not in tasks}
+    apart = columns_apart(path, columns, options)
+    features = {key: values for key, values in columns.items() if key not in (*tasks, *apart)}
     if not features:
-        raise DataError(f"{path}: no column besides the label {listing(tasks)}")
+        dropped = f", and {listing(apart)} that are dropped" if apart else ""
+        raise DataError(f"{path}: no column besides the label {listing(tasks)}{dropped}")
     x = _matrix(path, features)
     names = (
         [key] if values.ndim == 1 else [f"{key}[{k}]" for k in range(values.shape[1])]
@@ -49,7 +56,31 @@ def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset
         source=str(path),
         feature_names=tuple(chain(*names)),
         task_names=tuple(tasks) if len(tasks) > 1 else None,
+        ids=None if options.id is None else columns.get(options.id),
+        id_like=tuple(name for name, values in features.items() if _looks_like_id(name, values)),
     )
+
+
+def columns_apart(path: Path, names: Iterable[str], options: ReadOptions) -> list[str]:
+    """The columns that are neither features nor labels: those to drop, and that of the ids."""
+    names = list(names)
+    wanted = [*options.drop, *(() if options.id is None else (options.id,))]
+    missing = [name for name in wanted if name not in names]
+    if missing and not options.missing_ok:
+        raise DataError(f"{path}: no column {missing[0]!r}; columns: {listing(names)}")
+    return [name for name in wanted if name in names]
+
+
+def _looks_like_id(name: str, values: np.ndarray) -> bool:
+    """Whether a column of numbers, all different and whole, is called an id or counts its rows."""
+    if values.ndim > 1 or len(values) < _FEWEST_ROWS or values.dtype.kind not in "iuf":
+        return False
+    first, second = values[:-1], values[1:]
+    if np.array_equal(second, first + 1) or np.array_equal(first, second + 1):
+        return True
+    if not _ID_NAME.search(name) or np.any(values != np.floor(values)):
+        return False
+    return len(np.unique(values)) == len(values)
 
 
 def _joined(labels: list[np.ndarray]) -> np.ndarray | None:
@@ -66,6 +97,8 @@ def label_columns(path: Path, names: Iterable[str], options: ReadOptions) -> lis
     names = list(names)
     if options.label is not None:
         wanted = [options.label] if isinstance(options.label, str) else list(options.label)
+        if options.missing_ok and not options.need_labels:
+            wanted = [name for name in wanted if name in names]
         for name in wanted:
             if name not in names:
                 raise DataError(f"{path}: no column {name!r}; columns: {listing(names)}")
@@ -120,8 +153,8 @@ def _matrix(path: Path, columns: Columns) -> np.ndarray:
     text = [name for name, values in columns.items() if _is_text(values)]
     if text:
         raise DataError(
-            f"{path}: these columns are not numbers: {listing(text)}; remove them, turn them into "
-            f"numbers, or name one as the label ({_LABEL_OPTION})"
+            f"{path}: these columns are not numbers: {listing(text)}; drop them (drop=, in the "
+            f"shell --drop), turn them into numbers, or name one as the label ({_LABEL_OPTION})"
         )
     incomplete = [name for name, values in columns.items() if _missing(values).any()]
     if incomplete:
