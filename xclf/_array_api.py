@@ -55,7 +55,7 @@ def is_host(value: object) -> bool:
 
 
 def is_lazy(value: object) -> bool:
-    """Whether `value` is evaluated lazily (Dask): such arrays cannot be trained on directly."""
+    """Whether `value` is evaluated lazily: such arrays cannot be trained on directly."""
     return bool(compat.is_lazy_array(value))
 
 

@@ -10,7 +10,6 @@ from backends import Backend, usable_or_required, why_missing
 from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, quick, small  # noqa: F401
 from helpers import assert_same_kind
 
-import xclf
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api
 
 X, Y = blobs(40, 4, 3)
@@ -310,14 +309,6 @@ def test_going_on_in_another_place(cls, other):
     moved.partial_fit(other.asarray(X), Y)
     moved.fit(other.asarray(X), Y)
     assert_same_kind(_arrays(moved)[0], other.asarray(X))
-
-
-def test_lazy_arrays_are_refused():
-    dask = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="X must be an array in memory, got a lazy"):
-        xclf.SoftmaxClassifier().fit(dask.from_array(X), Y)
-    with pytest.raises(TypeError, match="y must be an array in memory, got a lazy"):
-        xclf.SoftmaxClassifier().fit(X, dask.from_array(Y))
 
 
 def test_lazy_arrays_are_refused_by_name(monkeypatch):

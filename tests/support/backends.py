@@ -13,8 +13,8 @@ import pytest
 
 from xclf import _array_api
 
-#: What XCLF_REQUIRE may name besides: programs that some tests need.
-PROGRAMS = {"chromium"}
+#: What XCLF_REQUIRE may name besides: programs and packages that some tests need.
+PROGRAMS = {"chromium", "dask"}
 
 
 class Backend(enum.Enum):

@@ -5,7 +5,6 @@ from xclf.estimators._border import (
     check_passed,
     check_same_device,
     check_x,
-    host_values,
 )
 from xclf.estimators._checkpoints import checkpoint_of, parameters_as_text
 from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
@@ -30,6 +29,7 @@ from xclf.estimators._shared_rows import SharedRows
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._two_layer import TwoLayerClassifier
+from xclf.estimators._values import host_values, is_collection
 
 __all__ = [
     "BaseClassifier",
@@ -60,6 +60,7 @@ __all__ = [
     "host_labels",
     "host_values",
     "in_passes",
+    "is_collection",
     "join_tasks",
     "label_columns",
     "load",

@@ -36,6 +36,7 @@ from xclf.estimators._resume import Resume
 from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
+from xclf.estimators._values import computed
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.training import Callback, FitResult, FitSpec
@@ -152,6 +153,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
         placed = place_rows(self, border.check_x(self, X, reset=True))
+        y, sample_weight = computed(y), computed(sample_weight)
         with _array_api.on_device(placed.X):
             targets = check_targets(self, placed.X, y)
             weights = check_sample_weight(placed.X, sample_weight)

@@ -15,16 +15,19 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse
 from xclf._sparse_input import canonical, check_sparse_finite
-
-# Values in which NaN and infinity are searched for at a time: what a cache holds, and on a device,
-# where each search ends in a copy to the host, as many as give it something to do.
-_FINITE_HOST, _FINITE_DEVICE = 1 << 18, 1 << 26
+from xclf.estimators._collections import open_rows
+from xclf.estimators._values import first_not_finite, is_collection, not_finite
+from xclf.rows import Blocks
 
 
 def check_x(est: Any, X: Any, *, reset: bool) -> Array:
-    """X as a 2-D real array where it lives, or a `SparseMatrix`; sets or compares `n_features_in_`
-    and feature names."""
+    """X as a 2-D real array where it lives, a `SparseMatrix`, or in blocks that are checked; sets
+    or compares `n_features_in_` and feature names."""
     check_passed(est, X=X)
+    if is_collection(X):
+        X = open_rows(est, X, reset=reset)
+        if isinstance(X, Blocks):
+            return X
     if is_sparse(X):
         X = canonical(X)
     if isinstance(X, SparseMatrix):
@@ -108,8 +111,8 @@ def _check_size(est: Any, X: Array) -> None:
 def _check_in_memory(values: Array, name: str) -> None:
     if _array_api.is_lazy(values):
         raise TypeError(
-            f"{name} must be an array in memory, got a lazy {type(values).__name__}: "
-            "compute it first"
+            f"{name} must be an array in memory or a collection of Dask, got a lazy "
+            f"{type(values).__name__}: compute it first"
         )
 
 
@@ -137,30 +140,16 @@ def check_finite(X: Array) -> None:
     if isinstance(X, SparseMatrix):
         check_sparse_finite(X)
         return
-    xp = _array_api.namespace(X)
-    if not xp.isdtype(X.dtype, "real floating"):
-        return
-    rows = int(X.shape[0])
-    values = _FINITE_HOST if _array_api.is_host(X) else _FINITE_DEVICE
-    size = max(1, values // int(X.shape[1]))
-    for start in range(0, rows, size):
-        part = X[start : min(start + size, rows), :]
-        if bool(xp.all(xp.isfinite(part))):
-            continue
-        host = host_values(part)
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(host))[0])
-        value = "NaN" if np.isnan(host[row, column]) else "infinity (inf)"
-        raise ValueError(
-            f"Input X contains {value} at row {start + row}, column {column}: "
-            "every value must be finite"
-        )
+    bad = first_not_finite(X)
+    if bad is not None:
+        raise ValueError(not_finite(*bad))
 
 
 def check_same_device(X: Any, other: Any, name: str) -> None:
     """`other` may be in host memory, of any library, whatever X is; on a device it must be where X
     is."""
     check_nothing_masked(other, name)
-    if _array_api.is_host(other):
+    if _array_api.is_host(other) or is_collection(other):
         return
     _check_in_memory(other, name)
     # The CPU by any name: 'cpu' in torch, 'CPU_DEVICE' in array-api-strict.
@@ -185,18 +174,3 @@ def check_same_as_model(model_array: Array, X: Array) -> None:
             f"{_array_api.describe_device(X)}: move X there, or "
             "move the model with model = model.to_namespace(xp, device)"
         )
-
-
-def host_values(values: Any) -> np.ndarray:
-    """Labels, weights or rows on the host; data frame columns and lists too."""
-    if not _array_api.is_array(values):
-        try:
-            return np.asarray(values)
-        except ValueError as error:  # ragged lists
-            raise ValueError(f"y and sample_weight must be 1-D: {error}") from None
-    if not _array_api.is_host(values):
-        xp = _array_api.namespace(values)
-        known = (xp.float32, xp.float64)
-        if xp.isdtype(values.dtype, "real floating") and values.dtype not in known:
-            values = xp.astype(values, xp.float32)  # NumPy has no bfloat16
-    return _array_api.to_host(values)

@@ -12,7 +12,15 @@ from xclf._array_api import Array
 from xclf._sparse import SparseMatrix
 from xclf._warnings import warn_caller
 from xclf.estimators._settings import uses_full_batches
-from xclf.rows import Sharded, Streamed, fingerprint, parse_bytes, sent_sparse, shard_rows
+from xclf.rows import (
+    Blocks,
+    Sharded,
+    Streamed,
+    fingerprint,
+    parse_bytes,
+    sent_sparse,
+    shard_rows,
+)
 
 # X is moved to a device once if it takes no more than this share of what is free there, or of
 # max_memory; else its rows are sent in every pass.
@@ -38,6 +46,11 @@ class PlacedRows:
         """In which products run: float64 for float64 data, float32 for all else."""
         xp = _array_api.namespace(self.X)
         return xp.float64 if self.X.dtype == xp.float64 else xp.float32
+
+    @property
+    def counted(self) -> Array:
+        """X as memory is planned for it: of rows in blocks the share of one process."""
+        return self.X.counted if isinstance(self.X, Blocks) else self.X
 
     @cached_property
     def fingerprint(self) -> str:

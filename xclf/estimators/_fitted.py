@@ -17,10 +17,12 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix
 from xclf.estimators import _border as border
+from xclf.estimators._collections import map_lazily
 from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels, label_columns
 from xclf.estimators._resume import Resume
 from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
+from xclf.estimators._values import computed, host_values, is_collection
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
 from xclf.rows import MemoryBudget, map_rows, parse_bytes
@@ -77,6 +79,11 @@ class FittedModel:
 
     def _by_class(self, X: Any, finish: Callable[[Array], Array]) -> Any:
         """`_map_scores` with an entry for each class; of indicators, (N, T) of the second class."""
+        if is_collection(X):
+            check_is_fitted(self)
+            if self._task_models is not None and not self._indicators:
+                return [own._by_class(X, finish) for own in self._task_models]
+            return map_lazily(self, X, lambda model, rows: model._by_class(rows, finish))
         values = self._map_scores(X, finish)
         if not isinstance(values, list) or isinstance(self.classes_, list):
             return values
@@ -112,6 +119,9 @@ class FittedModel:
         array (N,), where X is; strings as a NumPy array. Of several tasks (N, T), of multi-label
         indicators integers 0 and 1; strings beside numbers are objects.
         """
+        if is_collection(X):
+            check_is_fitted(self)
+            return map_lazily(self, X, lambda model, rows: model.predict(rows))
         best = self._map_scores(X, _best)
         if isinstance(best, list):
             assert self._task_models is not None
@@ -145,7 +155,8 @@ class FittedModel:
         border.check_passed(self, y=y)
         border.check_same_device(X, y, "y")
         border.check_same_device(X, sample_weight, "sample_weight")
-        weights = None if sample_weight is None else border.host_values(sample_weight)
+        y, sample_weight = computed(y), computed(sample_weight)
+        weights = None if sample_weight is None else host_values(sample_weight)
         if self._task_models is not None:
             columns = label_columns(y)
             if columns is None or len(columns) != len(self._task_models):
@@ -153,10 +164,10 @@ class FittedModel:
                 raise ValueError(
                     f"the model has {len(self._task_models)} tasks, y {given} columns of labels"
                 )
-            guess = _array_api.to_host(self.predict(X))
+            guess = _array_api.to_host(computed(self.predict(X)))
             return exact_match([labels for _, labels in columns], guess, weights)
         labels = host_labels(y)
-        guess = _array_api.to_host(self.predict(X))
+        guess = _array_api.to_host(computed(self.predict(X)))
         return float(accuracy_score(labels, guess, sample_weight=weights))
 
     @property

@@ -22,7 +22,16 @@ from xclf.estimators._rates import learning_rates
 from xclf.kernels import one_hot
 from xclf.objectives import Layer, Network, loss_named
 from xclf.optim import State
-from xclf.rows import MASK_CLASSES, MemoryBudget, Rows, parse_bytes, product_precision
+from xclf.rows import (
+    GATHERED,
+    MASK_CLASSES,
+    BlockRows,
+    Blocks,
+    MemoryBudget,
+    Rows,
+    parse_bytes,
+    product_precision,
+)
 from xclf.training import (
     Callback,
     Event,
@@ -105,7 +114,7 @@ def heads_at_once(placed: PlacedRows, head: Head, label_sets: int = 1) -> int:
     label_sets : among which the labels of the heads are
     """
     network = Network(head.widths, bias=bool(head.model.fit_intercept))
-    shape = head.shape(network, placed.X, placed.dtype, 1, label_sets)
+    shape = head.shape(network, placed.counted, placed.dtype, 1, label_sets)
     bound = parse_bytes(head.model.max_memory)
     most = shape.needed(0) + TOGETHER if bound is None else bound - placed.taken
     return shape.heads_within(most)
@@ -115,6 +124,9 @@ def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
     """X with labels and weights of all heads beside it, and the memory budget of the fit."""
     first, X = heads[0], placed.X
     labels, tasks = _label_sets(placed, heads)
+    if isinstance(X, Blocks):
+        rows = _block_rows(placed, heads, labels, tasks)
+        return replace(rows, budget=_budget(placed, heads, network, rows))
     rows = Rows(X, labels, None, placed.dtype, tasks=tasks, precision=first.model.precision)
     vectors = {head.weight_key: head.weights for head in heads}
     if any(weights is not None for weights in vectors.values()):
@@ -124,6 +136,37 @@ def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
             rows, weights = rows.only(drawn), weights[:, drawn]
         rows = _weighted(rows, weights, [list(vectors).index(head.weight_key) for head in heads])
     return replace(rows, budget=_budget(placed, heads, network, rows))
+
+
+def _block_rows(
+    placed: PlacedRows, heads: Sequence[Head], labels: np.ndarray, tasks: np.ndarray | None
+) -> Rows:
+    """`_rows` of X in blocks; rows with weight that are few come to this process."""
+    first, X = heads[0], placed.X
+    vectors = {head.weight_key: head.weights for head in heads}
+    more: dict[str, Any] = {"tasks": tasks, "precision": first.model.precision}
+    weights = None
+    if any(w is not None for w in vectors.values()) and not all(map(_weights_are_implied, heads)):
+        weights = np.stack([np.ones(len(labels.T)) if w is None else w for w in vectors.values()])
+        which = [list(vectors).index(head.weight_key) for head in heads]
+        drawn = np.flatnonzero(weights.any(axis=0))
+        few = len(drawn) * X.shape[1] * X.dtype.itemsize <= GATHERED
+        if first.train is not None and first.full_batch and few:
+            mask = _masked(labels[..., drawn], first.widths[-1])
+            rows = Rows(X.take(drawn), mask, None, placed.dtype, **more)
+            return _weighted(rows, weights[:, drawn], which)
+        if len(weights) > 1:
+            more["heads"] = np.asarray(which)
+        else:
+            weights = None if (weights == 1.0).all() else weights[0]
+    return BlockRows.of(X, labels, weights, placed.dtype, first.widths[-1], **more)
+
+
+def _masked(labels: Array, classes: int) -> Array:
+    """Labels of all heads as a mask where there are few classes, as `Rows` has them."""
+    if labels.ndim > 1 or classes > MASK_CLASSES:
+        return labels
+    return one_hot(_array_api.namespace(labels), labels, classes)
 
 
 def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array | None]:
@@ -145,9 +188,7 @@ def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array
         return _array_api.from_host(labels, X), _array_api.from_host(tasks, X)
     (index,) = sets.values()
     labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
-    if classes <= MASK_CLASSES:
-        labels = one_hot(_array_api.namespace(X), labels, classes)
-    return labels, None
+    return labels if isinstance(X, Blocks) else _masked(labels, classes), None
 
 
 def _weights_are_implied(head: Head) -> bool:
@@ -184,11 +225,14 @@ def _budget(
 ) -> MemoryBudget:
     first, many = heads[0], len(heads) > 1
     most = first.model.max_memory
+    if most is None and isinstance(rows, BlockRows):
+        return MemoryBudget()
     if most is None and many and _array_api.is_host(placed.X):
         most = TOGETHER
     weights = None if all(map(_weights_are_implied, heads)) else rows.weights
     sets = count_label_sets(rows.labels, rows.tasks)
-    shape = first.shape(network, rows.x, rows.dtype, count_weight_vectors(weights), sets)
+    x = placed.counted if isinstance(rows, BlockRows) else rows.x
+    shape = first.shape(network, x, rows.dtype, count_weight_vectors(weights), sets)
     try:
         return memory_budget(shape, most, taken=placed.taken, heads=len(heads))
     except ValueError as error:

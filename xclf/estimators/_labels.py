@@ -11,7 +11,8 @@ from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from xclf._array_api import Array
-from xclf.estimators._border import check_passed, check_same_device, host_values
+from xclf.estimators._border import check_passed, check_same_device
+from xclf.estimators._values import host_values
 
 
 class Targets(NamedTuple):

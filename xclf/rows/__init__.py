@@ -1,9 +1,14 @@
 """Where rows come from, and the one loop over them."""
 
+from xclf.rows._block_tasks import join_blocks
+from xclf.rows._blocks import FEW, GATHERED, BlockRows, Blocks, Engine, group_blocks
+from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
+from xclf.rows._local_blocks import LocalEngine, Source
+from xclf.rows._map_rows import map_rows
 from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
-from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, map_rows, sum_over_rows
+from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, sum_over_rows
 from xclf.rows._shards import PerRow
 from xclf.rows._stream import Sharded, Streamed, sent_sparse, shard_rows
 from xclf.rows._sums import BLOCK
@@ -11,20 +16,30 @@ from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
 __all__ = [
     "BLOCK",
+    "FEW",
+    "GATHERED",
     "MASK_CLASSES",
     "PRECISIONS",
+    "BlockRows",
+    "Blocks",
     "Chunk",
+    "ClusterEngine",
+    "Engine",
+    "LocalEngine",
     "MemoryBudget",
     "PerRow",
     "Rows",
     "Sharded",
+    "Source",
     "Streamed",
     "blas_threads",
     "blas_width",
     "bytes_per_row",
     "fingerprint",
+    "group_blocks",
     "in_threads",
     "in_words",
+    "join_blocks",
     "map_rows",
     "own_threads",
     "parse_bytes",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
+from xclf.rows._blocks import Blocks
 from xclf.rows._stream import Streamed, slices
 from xclf.rows._threads import in_threads
 
@@ -19,12 +21,16 @@ def fingerprint(x: Array) -> str:
     """SHA-256 of the dtype, the shape and the entries of x (N, ...), in parts, in threads.
 
     The same rows give the same text wherever they are: those of a device come to the host part by
-    part; of streamed rows those on the host are read.
+    part; of streamed rows those on the host are read. Of rows in blocks it depends on the blocks
+    too, as the last bits of a fit do.
     """
     if isinstance(x, SparseMatrix):
         own = [fingerprint(part) for part in (x.values, x.matrix.indices, x.matrix.indptr)]
         text = f"{x.shape}{own}"
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    if isinstance(x, Blocks):
+        digests = x.engine.collect(_digest_group, None, [(group,) for group in x.groups])
+        return f"sha256:{hashlib.sha256(repr((x.shape, list(digests))).encode()).hexdigest()}"
     x = x.host if isinstance(x, Streamed) else x
     sample = to_host(x[:1, ...])
     each = max(1, sample.nbytes)
@@ -37,3 +43,8 @@ def fingerprint(x: Array) -> str:
     for part in in_threads(digest, parts):
         sha.update(part)
     return f"sha256:{sha.hexdigest()}"
+
+
+def _digest_group(_: None, blocks: Sequence[Array]) -> str:
+    """That of all blocks of a group."""
+    return repr([fingerprint(block) for block in blocks])

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from xclf._array_api import (
     namespace,
     on_device,
     out_of_memory,
-    to_host,
 )
 from xclf._sparse import SparseMatrix, as_dtype, take_rows
 from xclf.rows import _transfer
@@ -162,6 +161,10 @@ class Rows:
             rows.__dict__["shards"] = shards  # as cached_property keeps them
         return rows
 
+    #: Whether X is in blocks elsewhere: then sums over rows are `sums`, and there are no others.
+    in_blocks: ClassVar[bool] = False
+    sums: ClassVar[Callable[..., tuple[Array, ...]]]
+
     @property
     def devices(self) -> list[Rows]:
         """The rows of each device: themselves, on a single one."""
@@ -170,6 +173,10 @@ class Rows:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
         """(*shape, N) zeros, on the devices of the rows."""
         return PerRow.zeros(self.devices, shape, dtype)
+
+    def per_row(self, parts: Sequence[np.ndarray]) -> PerRow:
+        """Numbers on the host, a part for each device, on the devices of the rows."""
+        return PerRow.from_host(parts, self.devices)
 
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that number rows, as an index for `take`: where rows are gathered."""
@@ -273,41 +280,10 @@ def _chunk_rows(x: Array, dtype: Any, width: int, budget: MemoryBudget) -> int:
     if isinstance(x, Streamed):
         rows = min(rows, max(_MIN_ROWS, _transfer.CHUNK // x.bytes_per_row))
     if budget.size is not None:
-        share = budget.for_chunks(blas_width() if is_host(x) else 1)
+        workers = blas_width() if is_host(x) else getattr(x, "workers", 1)
+        share = budget.for_chunks(workers)
         rows = min(rows, max(_MIN_ROWS, share // each))
     return rows if budget.chunk is None else min(rows, max(1, budget.chunk // each))
-
-
-def map_rows(
-    f: Callable[[Array], Array],
-    x: Array,
-    dtype: Any,
-    width: int,
-    budget: MemoryBudget | None = None,
-) -> Array:
-    """f of every chunk of x (N, D), converted to `dtype`, joined along the first axis.
-
-    Results of `Streamed` rows are on the host, as the rows are. For rows on several devices f is
-    copied to each as in `sum_over_rows`.
-    """
-    xp, streamed = namespace(x), isinstance(x, Streamed)
-    labels = xp.zeros((int(x.shape[0]),), dtype=xp.int8, device=device(x))
-    rows = Rows(x, labels, None, dtype, budget=budget or MemoryBudget())
-
-    def apply(f: Callable[[Array], Array], rows: Rows) -> list[Array]:
-        size = rows.chunk_rows(width)
-        if isinstance(rows.x, SparseMatrix) and is_host(rows.x):
-            return list(in_threads(lambda w: f(rows.chunk(w).x), slices(len(rows), size)))
-        results = _results(lambda chunk: f(chunk.x), rows, size, width)
-        return [to_host(part) if streamed else part for part in results]
-
-    if rows.shards and is_copyable(f):
-        parts = [part for shard in on_each_device(apply, f, rows.shards) for part in shard]
-    else:
-        parts = apply(f, rows)
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if streamed else xp.concat(parts, axis=0)
 
 
 def sum_over_rows(
@@ -317,6 +293,7 @@ def sum_over_rows(
     size: int | None = None,
     *,
     serial: bool = False,
+    writes: PerRow | None = None,
 ) -> tuple[Array, ...]:
     """Sum of f over chunks of rows, array by array, in float64 where the device has it.
 
@@ -330,6 +307,7 @@ def sum_over_rows(
     size : rows of a chunk, instead of the size for `width`
     serial : one chunk at a time, and BLAS with all its threads: for sums so large that one in each
         thread would take much memory
+    writes : the numbers of rows that f writes to, which rows in blocks have to know
 
     Chunks are added up in a fixed order, whatever thread was first: the same input, in chunks of
     the same size, gives the same bits. A small memory budget shared by many threads makes chunks
@@ -337,10 +315,12 @@ def sum_over_rows(
     """
     if not len(rows):
         raise ValueError("there are no rows to sum over")
+    if rows.in_blocks:
+        return rows.sums(f, width, size, serial, writes)
     if rows.shards and is_copyable(f):
 
         def sums(f: Any, shard: Rows) -> list[Array]:
-            return _total(_results(f, shard, size or shard.chunk_rows(width), width))
+            return _total(chunk_results(f, shard, size or shard.chunk_rows(width), width))
 
         return add_up(on_each_device(sums, f, rows.shards), rows.x)
     size = size or rows.chunk_rows(width)
@@ -348,7 +328,7 @@ def sum_over_rows(
         return tuple(sparse_sums(f, rows, size))
     pieces = slices(len(rows), size)
     if serial or len(pieces) == 1 or not is_host(rows.x):
-        return tuple(_total(_results(f, rows, size, width)))
+        return tuple(_total(chunk_results(f, rows, size, width)))
 
     def run_sum(run: list[slice]) -> list[Array]:
         return _total(f(rows.chunk(where)) for where in run)
@@ -365,7 +345,7 @@ def sum_over_rows(
     return tuple(totals)
 
 
-def _results(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iterator[Any]:
+def chunk_results(f: Callable[[Chunk], Any], rows: Rows, size: int, width: int) -> Iterator[Any]:
     """f of one chunk after the other. A chunk that does not fit into memory is halved, and so are
     those after it."""
     done = 0

@@ -97,11 +97,26 @@ def copy_to_shard(value: Any, like: Array, shard: int) -> Any:
     Tuples, lists, dicts, partials and dataclasses are searched to any depth. Everything else is
     shared, as are arrays on the host.
     """
-    copy = functools.partial(copy_to_shard, like=like, shard=shard)
-    if isinstance(value, PerRow):
-        return PerRow([value.parts[shard]])
-    if is_array(value):
-        return value if is_host(value) else to_device(value, like)
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, PerRow):
+            return PerRow([part.parts[shard]])
+        if is_array(part):
+            return part if is_host(part) else to_device(part, like)
+        return None
+
+    return rebuilt(value, moved)
+
+
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with change(part) in the place of every part of it for which that is not None.
+
+    Tuples, lists, dicts, partials and dataclasses are searched to any depth.
+    """
+    changed = change(value)
+    if changed is not None:
+        return changed
+    copy = functools.partial(rebuilt, change=change)
     if isinstance(value, functools.partial):
         return functools.partial(copy(value.func), *copy(value.args), **copy(value.keywords))
     if is_dataclass(value) and not isinstance(value, type):

@@ -71,7 +71,7 @@ class SmoothedHinge:
                     part[k, c, :] = namespace(part).astype(own[c, :], part.dtype)
                 return part
 
-            inner.anchor.map(write, anchors.pop(0))
+            inner.anchor = inner.anchor.map(write, anchors.pop(0))
         return inner
 
     def state(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class SmoothedHinge:
     @classmethod
     def from_state(cls, problem: Problem, state: dict[str, Any]) -> SmoothedHinge:
         """The one whose `state` this was, for the problem of its heads."""
-        anchor = PerRow.from_host(state["anchor"], problem.rows.devices)
+        anchor = problem.rows.per_row(state["anchor"])
         inner = cls(problem, state["margin"], state["smoothing"], anchor)
         if state["precondition"] is not None:
             inner.precondition = SpectralPreconditioner.from_state(state["precondition"])
@@ -156,7 +156,12 @@ class SmoothedHinge:
         rows, total, network = self.problem.rows, self.problem.total, self.network
         layers = network.prepared(theta, rows.dtype)
         step = ProximalSums(network, layers, self._margin, self._smoothing, self.anchor, self._move)
-        sums = sum_over_rows(partial(_in_place, step), rows, self.problem.width(theta))
+        sums = sum_over_rows(
+            partial(_in_place, step),
+            rows,
+            self.problem.width(theta),
+            writes=None if self._move is None else self.anchor,
+        )
         loss, slack, plain = sums[:3]
         more: tuple[Array, ...] = ()
         if self._move is not None and self._move.measure:

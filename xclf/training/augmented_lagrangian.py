@@ -156,8 +156,8 @@ class _AugmentedLagrangianFit:
         self.given = reg, margin, state["first_norm"]
         self.heads = HingeHeads(**state["heads"])
         self.results = results_of(state["results"])
-        there = self.whole.rows.devices
-        self.waiting = [(*one[:3], PerRow.from_host(one[3], there)) for one in state["waiting"]]
+        per_row = self.whole.rows.per_row
+        self.waiting = [(*one[:3], per_row(one[3])) for one in state["waiting"]]
         self.steps, self.passes, self.evaluations = state["counts"]
         problem, number = self.whole, self.heads.number
         if state["wide"] or len(number) < len(self.results):

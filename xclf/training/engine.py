@@ -15,7 +15,7 @@ from xclf._sparse import SparseMatrix
 from xclf.accelerate import Request, select
 from xclf.objectives import Hinge, Loss, Network, Objective, Softmax, SquaredHinge
 from xclf.optim import Solver, State
-from xclf.rows import Rows, blas_threads, own_threads
+from xclf.rows import BlockRows, Rows, blas_threads, own_threads
 from xclf.training.events import FitResult, Monitor
 from xclf.training.full_batch import fit_certified, fit_lbfgs
 from xclf.training.hinge import fit_hinge, fit_squared_hinge
@@ -104,7 +104,7 @@ class FitSpec:
             trained = n_rows if self.train is None else len(self.train)
             steps = self.plan.epochs * (trained // self.plan.batch_size)
         return Request(
-            x=self.rows.x,
+            x=self.rows.x.kind if isinstance(self.rows, BlockRows) else self.rows.x,
             dtype=self.rows.dtype,
             network=self.network,
             loss=self.loss,

@@ -12,7 +12,7 @@ from xclf._array_api import Array, eigh, from_host, namespace, to_host
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, true_index
 from xclf.optim import SpectralPreconditioner
-from xclf.rows import Chunk, Rows, sum_over_rows
+from xclf.rows import BlockRows, Chunk, Rows, sum_over_rows
 from xclf.training.problem import column_moments, covariance
 
 #: Past these sizes a full eigenbasis, of features or of classes, is not worth its memory.
@@ -257,6 +257,8 @@ def _check_overflow(matrix: Array) -> None:
 
 def shared_weights(rows: Rows) -> Rows:
     """Rows with one weight each, for all heads: the mean of what the heads give them."""
+    if isinstance(rows, BlockRows):
+        return rows.shared_weights()
     if rows.weights is None or rows.weights.ndim == 1:
         return rows
     xp = namespace(rows.x)
@@ -275,6 +277,8 @@ def sample(rows: Rows, most: int) -> Rows:
     """Every k-th row, so that at least `most` remain, and fewer than twice as many where weights
     and labels allow: rows that are left out, or those of a class, may come every k-th too, and a
     sample without them tells nothing."""
+    if isinstance(rows, BlockRows):
+        return rows.sample(most)
     # Kept with the rows: labels and weights come to the host once, not at every refresh.
     strides: dict[int, int] = rows.__dict__.setdefault("strides", {})
     if most not in strides:

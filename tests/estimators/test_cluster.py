@@ -1,0 +1,142 @@
+"""Fits on a cluster of processes: the bits of blocks in one, and a right end of every trouble."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+
+import dask_cases
+import numpy as np
+import pytest
+from dask_cases import arrays
+from estimator_cases import blobs
+from sklearn.base import clone
+
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+
+dask_cases.need("dask.array", "distributed")
+import dask.array as da  # noqa: E402
+
+N, D, C = 240, 5, 3
+X, Y = blobs(N, D, C)
+WEIGHTS = np.random.default_rng(1).uniform(0.5, 2.0, N)
+SOFTMAX = SoftmaxClassifier(reg=1e-1, tol=1e-2)
+HINGE = SVMClassifier(reg=1e-1, tol=1e-1)
+CASES = [
+    (SoftmaxClassifier(reg=1e-1, tol=1e-2, class_weight="balanced", standardize=True), "float32"),
+    (HINGE, "float64"),
+    (TwoLayerClassifier(hidden=4, solver="lbfgs", max_iter=3, random_state=0), "float16"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with dask_cases.cluster() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def in_blocks(monkeypatch, every_problem_is_large):
+    dask_cases.small_groups(monkeypatch)
+
+
+def lazy(x=X, rows=80):
+    return da.from_array(x, chunks=(rows, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*max_iter")
+@pytest.mark.parametrize(("model", "dtype"), CASES, ids=[type(m).__name__ for m, _ in CASES])
+def test_the_same_bits_as_in_one_process(shared, model, dtype, monkeypatch):
+    array = lazy(X.astype(dtype))
+    there = clone(model).fit(array, da.from_array(Y, chunks=50), WEIGHTS)
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.estimators._collections.client", lambda: None)
+        here = clone(model).fit(array, Y, WEIGHTS)
+    for one, other in zip(arrays(there), arrays(here), strict=True):
+        np.testing.assert_array_equal(one, other)
+    guess = there.predict(array)
+    np.testing.assert_array_equal(guess.compute(), here.predict(X.astype(dtype)))
+
+
+def test_rows_that_are_on_the_workers_already(shared):
+    array = lazy().rechunk((60, D))
+    there = clone(SOFTMAX).fit(array.persist(), Y)
+    np.testing.assert_array_equal(there.coef_, clone(SOFTMAX).fit(array, Y).coef_)
+
+
+def test_nothing_is_left_on_the_workers(shared):
+    clone(SOFTMAX).fit(lazy(), Y)
+    for _ in range(300):  # a busy machine takes its time
+        gc.collect()
+        held = [key for keys in shared.has_what().values() for key in keys]
+        if not held:
+            return
+        time.sleep(0.1)
+    raise AssertionError(held)
+
+
+def test_a_block_that_cannot_be_loaded_is_named(shared):
+    def load(block, block_info=None):
+        if block_info and block_info[0]["chunk-location"][0] == 1:
+            raise OSError("disk on fire")
+        return block
+
+    array = lazy().map_blocks(load, dtype=float)
+    with pytest.raises(RuntimeError, match=r"rows 80 to 159 of X cannot .* OSError: disk on fire"):
+        clone(SOFTMAX).fit(array, Y)
+    x = X.copy()
+    x[200, 4] = np.nan
+    with pytest.raises(ValueError, match="X contains NaN at row 200, column 4"):
+        clone(SOFTMAX).fit(lazy(x), Y)
+
+
+class After:
+    """A callback that does something once, at the third iteration."""
+
+    def __init__(self, act):
+        self.act, self.seen = act, 0
+
+    def __call__(self, event):
+        self.seen += 1
+        if self.seen == 3:
+            self.act()
+
+
+@pytest.mark.parametrize("model", [SOFTMAX, HINGE], ids=["lbfgs", "hinge"])
+def test_a_worker_is_killed_and_another_joins(shared, model):
+    """What it held, multipliers too, is computed again: the bits are the same."""
+    want = clone(model).fit(lazy(), Y)
+
+    def kill():
+        os.kill(next(iter(shared.run(os.getpid).values())), signal.SIGKILL)
+
+    hit = After(kill)
+    got = clone(model).set_params(callbacks=[hit]).fit(lazy(), Y)
+    assert hit.seen >= 3
+    np.testing.assert_array_equal(got.coef_, want.coef_)
+    shared.wait_for_workers(2, timeout=30)  # its nanny has started another
+
+
+def test_no_worker_is_left(monkeypatch):
+    monkeypatch.setattr("xclf.rows._cluster.PATIENCE", 0.5)
+    monkeypatch.setattr("xclf.rows._cluster._LOOK", 0.2)
+    with dask_cases.cluster(1, processes=False) as client:
+        hit = After(lambda: client.cluster.scale(0))
+        with pytest.raises(RuntimeError, match="has had no worker for"):
+            clone(SOFTMAX).set_params(callbacks=[hit]).fit(lazy(), Y)
+
+
+def test_the_client_is_closed():
+    with dask_cases.cluster(1, processes=False) as client:
+        hit = After(client.close)
+        with pytest.raises(RuntimeError, match="the Dask client was closed: the fit ends here"):
+            clone(SOFTMAX).set_params(callbacks=[hit]).fit(lazy(), Y)
+
+
+def test_the_scheduler_goes_away():
+    with dask_cases.cluster(1, processes=False) as client:
+        hit = After(lambda: client.cluster.close(timeout=5))
+        with pytest.raises(RuntimeError, match="the fit ends here"):
+            clone(SOFTMAX).set_params(callbacks=[hit]).fit(lazy(), Y)

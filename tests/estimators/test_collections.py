@@ -1,0 +1,207 @@
+"""Fits and predictions of Dask's collections, loaded by this process: those of arrays in memory."""
+
+from __future__ import annotations
+
+import dask_cases
+import numpy as np
+import pytest
+from dask_cases import within_gaps
+from estimator_cases import blobs
+from pairwise import pairwise
+from sklearn.base import clone
+
+from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+
+dask_cases.need("dask.array")
+import dask  # noqa: E402
+import dask.array as da  # noqa: E402
+
+N, D, C = 400, 6, 3
+X, Y = blobs(N, D, C)
+WEIGHTS = np.random.default_rng(1).uniform(0.0, 2.0, N)
+SOFTMAX = SoftmaxClassifier(reg=1e-2)
+CONVEX = (
+    SOFTMAX,
+    SVMClassifier(reg=5e-2, tol=1e-3),
+    SVMClassifier(reg=5e-2, loss="squared_hinge"),
+)
+CHUNKS = ((N, D), (97, D), (50, 4), ((1, 150, 149, 100), (1, 5)))
+
+
+@pytest.fixture(autouse=True)
+def in_blocks(monkeypatch, every_problem_is_large):
+    dask_cases.small_groups(monkeypatch)
+
+
+def name_of(model):
+    return f"{type(model).__name__}-{getattr(model, 'loss', 'softmax')}"
+
+
+@pairwise(
+    model=CONVEX,
+    chunks=CHUNKS,
+    dtype=["float64", "float32", "float16", "uint8"],
+    weights=[None, WEIGHTS],
+    options=[{}, {"class_weight": "balanced"}, {"standardize": True}, {"fit_intercept": False}],
+)
+def test_a_fit_is_that_of_rows_in_memory(model, chunks, dtype, weights, options):
+    x = (X - X.min() if dtype == "uint8" else X).astype(dtype)
+    model = clone(model).set_params(**options)
+    lazy = clone(model).fit(da.from_array(x, chunks=chunks), da.from_array(Y, chunks=90), weights)
+    within_gaps(lazy, model.fit(x, Y, weights))
+    assert lazy.coef_.dtype == model.coef_.dtype
+    assert lazy.n_features_in_ == D
+
+
+def test_a_net_takes_the_same_steps():
+    """Ten iterations from the same start: sums of 400 rows in another order differ by 1e-14, and a
+    step multiplies that by the condition of a few curvature pairs."""
+    net = TwoLayerClassifier(hidden=5, solver="lbfgs", max_iter=10, random_state=0, tol=0.0)
+    with pytest.warns(Warning, match="max_iter"):
+        lazy = clone(net).fit(da.from_array(X, chunks=(97, D)), Y)
+    with pytest.warns(Warning, match="max_iter"):
+        net.fit(X, Y)
+    assert lazy.objective_ == pytest.approx(net.objective_, rel=1e-9)
+
+
+def test_the_same_blocks_give_the_same_bits():
+    fits = [clone(SOFTMAX).fit(da.from_array(X, chunks=(97, D)), Y) for _ in range(2)]
+    np.testing.assert_array_equal(fits[0].coef_, fits[1].coef_)
+
+
+def test_chunks_of_unknown_size():
+    array = da.from_array(X, chunks=(97, D))
+    unknown = array[da.from_array(np.ones(N, bool), chunks=97)]
+    assert np.isnan(unknown.shape[0])
+    lazy = clone(SOFTMAX).fit(unknown, Y)
+    known = clone(SOFTMAX).fit(array, Y)
+    np.testing.assert_array_equal(lazy.coef_, known.coef_)
+    guess = lazy.predict(unknown)
+    assert np.isnan(guess.shape[0])
+    np.testing.assert_array_equal(guess.compute(), known.predict(X))
+
+
+def test_empty_blocks():
+    parts = [X[:100], X[:0], X[100:]]
+    array = da.concatenate([da.from_array(part, chunks=(100, D)) for part in parts])
+    lazy = clone(SOFTMAX).fit(array, Y)
+    np.testing.assert_array_equal(lazy.predict(array).compute(), lazy.predict(X))
+
+
+def test_several_columns_of_labels():
+    y = np.stack([Y, Y % 2, np.where(X[:, 0] > 0, 5, 7)], axis=1)
+    lazy = clone(SOFTMAX).fit(da.from_array(X, chunks=(97, D)), da.from_array(y, chunks=(80, 2)))
+    memory = clone(SOFTMAX).fit(X, y)
+    for one, other in zip(lazy.estimators_, memory.estimators_, strict=True):
+        within_gaps(one, other)
+    array = da.from_array(X, chunks=(97, D))
+    np.testing.assert_array_equal(lazy.predict(array).compute(), lazy.predict(X))
+    for one, other in zip(lazy.predict_proba(array), lazy.predict_proba(X), strict=True):
+        np.testing.assert_array_equal(one.compute(), other)
+    assert lazy.score(array, y) == lazy.score(X, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("labels", [np.arange(3), np.array(["a", "bb", "c"])], ids=["int", "str"])
+def test_predictions_are_lazy_arrays_in_the_chunks_of_x(classes, labels):
+    y = labels[Y % classes]
+    array = da.from_array(X.astype(np.float32), chunks=((150, 250), 4))
+    model = clone(SOFTMAX).fit(array, y)
+    x = X.astype(np.float32)
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        lazy, want = getattr(model, method)(array), getattr(model, method)(x)
+        assert dask.is_dask_collection(lazy)
+        assert (lazy.shape, lazy.dtype) == (want.shape, want.dtype), method
+        assert lazy.chunks[0] == (150, 250)
+        assert (type(lazy._meta), lazy._meta.dtype) == (np.ndarray, want.dtype)
+        np.testing.assert_array_equal(lazy.compute(), want)
+    assert model.score(array, da.from_array(y, chunks=30)) == model.score(x, y)
+
+
+def test_data_frames(monkeypatch):
+    dask_cases.need("dask.dataframe", "pandas")
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = pd.DataFrame(X, columns=[f"f{k}" for k in range(D)])
+    frame["f0"] = frame["f0"].round().astype("int32")
+    labels = pd.Series(np.array(["lo", "mid", "hi"])[Y]).astype("category")
+    lazy_frame, lazy_labels = (dd.from_pandas(part, npartitions=4) for part in (frame, labels))
+    lazy = clone(SOFTMAX).fit(lazy_frame, lazy_labels)
+    memory = clone(SOFTMAX).fit(frame, labels)
+    within_gaps(lazy, memory)
+    assert lazy.feature_names_in_.tolist() == list(frame.columns)
+    assert lazy.classes_.tolist() == ["hi", "lo", "mid"]
+    guess = lazy.predict(lazy_frame)
+    assert guess.npartitions == 4
+    np.testing.assert_array_equal(guess.compute(), lazy.predict(frame))
+    assert lazy.score(lazy_frame, lazy_labels) == lazy.score(frame, labels)
+    with pytest.raises(ValueError, match="feature names"):
+        lazy.predict(lazy_frame.rename(columns={"f1": "other"}))
+    with pytest.raises(ValueError, match="X must be numeric, got column 'f1' of dtype"):
+        clone(SOFTMAX).fit(lazy_frame.assign(f1="text"), lazy_labels)
+
+
+def test_few_rows_come_to_this_process(monkeypatch):
+    monkeypatch.setattr("xclf.estimators._collections.FEW", N * D)
+    lazy = clone(SOFTMAX).fit(da.from_array(X, chunks=(97, 4)), Y)
+    np.testing.assert_array_equal(lazy.coef_, clone(SOFTMAX).fit(X, Y).coef_)
+
+
+BAD = [
+    (lambda x: x.astype(complex), "Complex data not supported"),
+    (lambda x: x.astype(str), "X must be numeric, got dtype"),
+    (lambda x: x[:, 0], "Expected 2D array, got 1D"),
+    (lambda x: da.where(np.arange(D) == 4, np.nan, x), "X contains NaN at row 0, column 4"),
+    (lambda x: da.concatenate([x, x / 0.0]), r"X contains .* at row 400, column 0"),
+    (lambda x: x[:5], "X has 5 rows but y has 400 labels"),
+    (lambda x: x.map_blocks(lambda b: b.astype("float32"), dtype=float), "blocks of X have dtype"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message[:20] for _, message in BAD])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_bad_collections(change, message):
+    array = change(da.from_array(X, chunks=(97, D)))
+    with pytest.raises(ValueError, match=message):
+        clone(SOFTMAX).fit(array, Y)
+
+
+def test_other_collections_are_refused():
+    import dask.bag as db
+
+    with pytest.raises(TypeError, match="X must be an array or a data frame of Dask, got its Bag"):
+        clone(SOFTMAX).fit(db.from_sequence([1, 2]), Y)
+
+
+def test_what_is_not_finite_is_named_by_row_in_the_whole_of_x():
+    x = X.copy()
+    x[333, 2] = np.inf
+    with pytest.raises(ValueError, match=r"X contains infinity \(inf\) at row 333, column 2"):
+        clone(SOFTMAX).fit(da.from_array(x, chunks=(50, 4)), Y)
+
+
+def test_a_block_that_fails_is_named_and_the_model_stays_as_it_was():
+    def load(block, block_info=None):
+        if block_info and block_info[0]["chunk-location"][0] == 2:
+            raise OSError("disk on fire")
+        return block
+
+    array = da.from_array(X, chunks=(100, D)).map_blocks(load, dtype=float)
+    model = clone(SOFTMAX).fit(X, Y)
+    before = model.coef_
+    with pytest.raises(
+        RuntimeError, match=r"rows 2\d\d to \d+ of X cannot be loaded: disk on fire"
+    ):
+        model.fit(array, Y)
+    assert model.coef_ is before
+
+
+def test_max_memory_bounds_what_is_loaded():
+    array = da.from_array(X, chunks=(N, D))
+    with pytest.raises(ValueError, match=r"cannot be kept: blocks of X take up to .* X.rechunk"):
+        clone(SOFTMAX).set_params(max_memory=X.nbytes).fit(array, Y)
+    within_gaps(
+        clone(SOFTMAX).set_params(max_memory="2MB").fit(array.rechunk((50, D)), Y),
+        clone(SOFTMAX).fit(X, Y),
+    )

@@ -1,0 +1,208 @@
+"""Work on a group of blocks: pure functions, which run where the blocks are.
+
+A group is a list of blocks, consecutive rows each. What belongs to its rows lies beside it
+(`Beside`), whatever differs from call to call is in a `Call`, and arrays go back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclf._array_api import Array, from_host, is_array, is_host, namespace, on_device, to_host
+from xclf.kernels import one_hot
+from xclf.rows._memory_budget import MemoryBudget
+from xclf.rows._rows import MASK_CLASSES, Rows, sum_over_rows
+from xclf.rows._shards import PerRow, rebuilt
+
+Sums = tuple[np.ndarray, ...]
+
+# Bytes up to which consecutive blocks are joined.
+_JOINED = 4 << 20
+
+
+class Slot(NamedTuple):
+    """The place of the numbers of a group's rows (a `PerRow`) in a function that travels."""
+
+    number: int
+
+
+class Beside(NamedTuple):
+    """Labels and weights of a group's rows, on the host: masks (C, n), integers (n,) or (T, n);
+    None, (n,) or (G, n)."""
+
+    labels: np.ndarray
+    weights: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """What all groups of one pass share.
+
+    f : of a chunk, with a `Slot` for each `PerRow`
+    dtype : name of the dtype in which products run
+    heads, tasks, precision : as `Rows` has them
+    size : rows of a chunk;  writes : the slot that f writes to, or None
+    """
+
+    f: Any
+    dtype: str
+    heads: np.ndarray | None
+    tasks: np.ndarray | None
+    precision: str | None
+    size: int
+    writes: int | None = None
+    serial: bool = False
+
+
+def join_blocks(_: None, *blocks: Array) -> list[Array]:
+    """A group of these blocks, those of a few rows joined: a product is to have something to do."""
+    joined: list[list[Array]] = []
+    size = _JOINED
+    for block in blocks:
+        size += _bytes_of(block)
+        if size > _JOINED or not isinstance(block, np.ndarray):
+            joined.append([])
+            size = _bytes_of(block)
+        joined[-1].append(block)
+    return [part[0] if len(part) == 1 else np.concatenate(part) for part in joined]
+
+
+def _bytes_of(block: Array) -> int:
+    return int(block.shape[0]) * int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
+
+
+def set_beside(classes: int, labels: np.ndarray, weights: np.ndarray | None) -> Beside:
+    """What belongs to the rows of a group, in the form in which passes read it.
+
+    classes : of a mask, where all heads have the same few classes; else 0
+    """
+    index = labels.astype(np.int64, copy=False)
+    if 0 < classes <= MASK_CLASSES:
+        return Beside(one_hot(namespace(index), index, classes), weights)
+    return Beside(index, weights)
+
+
+def sum_group(call: Call, blocks: Sequence[Array], beside: Beside, *states: np.ndarray) -> Any:
+    """Sums of `call.f` over the rows of a group, in float64; with the new numbers of the rows where
+    `call.writes` says that f writes to them."""
+    held = list(states)
+    if call.writes is not None:  # those before may be needed again, if this work is lost
+        held[call.writes] = held[call.writes].copy()
+    totals: list[np.ndarray] = []
+    for x, where in zip(blocks, _places(blocks), strict=True):
+        rows = _rows_of(x, call, beside, where)
+        views = [numbers[..., where] for numbers in held]
+        with on_device(x):
+            f = _beside_block(call.f, x, views)
+            parts = sum_over_rows(f, rows, size=call.size, serial=call.serial)
+            if call.writes is not None and not is_host(x):
+                views[call.writes][...] = to_host(_written(f, call.writes))
+            _add(totals, [to_host(part) for part in parts])
+    sums = tuple(totals)
+    return sums if call.writes is None else (sums, held[call.writes])
+
+
+def map_numbers(f: Any, *numbers: np.ndarray) -> np.ndarray:
+    """f of the numbers of a group's rows, which it may overwrite, and of others of the same."""
+    return np.array(f(numbers[0].copy(), *numbers[1:]))
+
+
+def take_rows(_: None, blocks: Sequence[Array], index: np.ndarray) -> np.ndarray:
+    """The rows of a group that integers name, in the order of the integers, on the host."""
+    if not len(index):
+        return to_host(blocks[0][:0, ...])
+    parts, order = [], np.argsort(index, kind="stable")
+    ranks = index[order]
+    for x, where in zip(blocks, _places(blocks), strict=True):
+        first, last = np.searchsorted(ranks, (where.start, where.stop))
+        if first < last:
+            own = ranks[first:last] - where.start
+            parts.append(to_host(namespace(x).take(x, from_host(own, x), axis=0)))
+    rows = np.empty((len(index), *parts[0].shape[1:]), parts[0].dtype)
+    rows[order] = np.concatenate(parts)
+    return rows
+
+
+def take_beside(_: None, beside: Beside, index: np.ndarray) -> Beside:
+    """Labels and weights of the rows of a group that integers name; labels as integers."""
+    labels = beside.labels
+    labels = labels.argmax(axis=0) if labels.dtype == np.bool_ else labels
+    weights = beside.weights
+    return Beside(labels[..., index], None if weights is None else weights[..., index])
+
+
+def as_is(value: Any) -> Any:
+    return value
+
+
+def add_sums(*parts: Sums) -> Sums:
+    """Sums of several groups, one after the other."""
+    totals: list[np.ndarray] = []
+    for part in parts:
+        _add(totals, part)
+    return tuple(totals)
+
+
+def _add(totals: list[np.ndarray], parts: Sequence[np.ndarray]) -> None:
+    if not totals:
+        totals.extend(np.array(part, dtype=np.float64) for part in parts)
+        return
+    for k, part in enumerate(parts):
+        totals[k] += part
+
+
+def _places(blocks: Sequence[Array]) -> list[slice]:
+    ends = np.cumsum([0, *(int(x.shape[0]) for x in blocks)]).tolist()
+    return [slice(*pair) for pair in pairwise(ends)]
+
+
+def _rows_of(x: Array, call: Call, beside: Beside, where: slice) -> Rows:
+    """One block with what lies beside it, there where it is."""
+    xp = namespace(x)
+    dtype = getattr(xp, call.dtype)
+    weights = None if beside.weights is None else beside.weights[..., where]
+    return Rows(
+        x,
+        from_host(beside.labels[..., where], x),
+        None if weights is None else from_host(weights, x, dtype),
+        dtype,
+        None if call.heads is None else from_host(call.heads, x),
+        None if call.tasks is None else from_host(call.tasks, x),
+        MemoryBudget(),
+        call.precision,
+    )
+
+
+def _beside_block(f: Any, x: Array, views: Sequence[np.ndarray]) -> Any:
+    """f with the numbers of a block's rows in their slots, and its arrays where the block is."""
+    host, xp = is_host(x), namespace(x)
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, Slot):
+            view = views[part.number]
+            return PerRow([view if host else from_host(view, x)])
+        if host:
+            return None
+        if isinstance(part, np.dtype) or (isinstance(part, type) and issubclass(part, np.generic)):
+            return getattr(xp, np.dtype(part).name)
+        return from_host(part, x) if is_array(part) else None
+
+    return rebuilt(f, moved)
+
+
+def _written(f: Any, slot: int) -> Array:
+    """The numbers that f, of `_beside_block`, has in the slot now."""
+    found: list[PerRow] = []
+
+    def look(part: Any) -> Any:
+        if isinstance(part, PerRow):
+            found.append(part)
+        return None
+
+    rebuilt(f, look)
+    return found[slot].parts[0]
