@@ -22,7 +22,7 @@ def need(*modules: str) -> None:
         except ImportError as error:
             if NAME in required_backends():
                 pytest.fail(f"XCLF_REQUIRE names dask, and {module} is missing: {error}")
-            pytest.skip(f"{module} is not installed")
+            pytest.skip(f"{module} is not installed", allow_module_level=True)
 
 
 def small_groups(monkeypatch: pytest.MonkeyPatch, size: int = 1 << 12) -> None:
