@@ -11,7 +11,7 @@ from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
 from xclf.estimators._exchange import torch_weights
 from xclf.estimators._exchange_sklearn import from_sklearn
 from xclf.estimators._files import ModelFileError, check_model_path, load
-from xclf.estimators._fitted import fitted_shape, stacked_scores
+from xclf.estimators._fitted import fitted_shape
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._head import Head, make_heads
 from xclf.estimators._labels import (
@@ -26,10 +26,11 @@ from xclf.estimators._labels import (
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._settings import check_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
+from xclf.estimators._stacked import stacked_best, stacked_scores
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._two_layer import TwoLayerClassifier
-from xclf.estimators._values import host_values, is_collection
+from xclf.estimators._values import computed, host_values, is_collection
 
 __all__ = [
     "BaseClassifier",
@@ -51,6 +52,7 @@ __all__ = [
     "check_x",
     "check_y",
     "checkpoint_of",
+    "computed",
     "encode",
     "exact_match",
     "fit_heads",
@@ -68,6 +70,7 @@ __all__ = [
     "parameters_as_text",
     "place_rows",
     "shares_rows",
+    "stacked_best",
     "stacked_scores",
     "torch_weights",
     "uses_full_batches",

@@ -24,6 +24,9 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
     """X as a 2-D real array where it lives, a `SparseMatrix`, or in blocks that are checked; sets
     or compares `n_features_in_` and feature names."""
     check_passed(est, X=X)
+    if isinstance(X, Blocks):  # checked before
+        validate_data(est, X=X.named, reset=reset, skip_check_array=True)
+        return X
     if is_collection(X):
         X = open_rows(est, X, reset=reset)
         if isinstance(X, Blocks):

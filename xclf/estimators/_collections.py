@@ -107,10 +107,10 @@ def open_rows(est: Any, X: Any, *, reset: bool) -> Array:
     array = lazy_rows(est, X, reset=reset)
     if array.size <= FEW:  # of unknown chunk sizes the product is NaN
         return array.compute()
-    there = client()
+    there, named = client(), X._meta if hasattr(X, "columns") else None
     if there is None:
-        return _open_here(array, parse_bytes(est.max_memory))
-    return _open_on_cluster(array, ClusterEngine(there))
+        return _open_here(array, parse_bytes(est.max_memory), named)
+    return _open_on_cluster(array, ClusterEngine(there), named)
 
 
 def _sizes(array: Any, lengths: Sequence[int]) -> list[int]:
@@ -123,7 +123,7 @@ def _known(array: Any) -> list[int] | None:
     return None if any(map(math.isnan, lengths)) else [int(length) for length in lengths]
 
 
-def _open_here(array: Any, most: int | None) -> Array:
+def _open_here(array: Any, most: int | None, named: Any) -> Array:
     """Blocks for this process: their lengths and values are checked in a first pass."""
     import dask
 
@@ -148,10 +148,10 @@ def _open_here(array: Any, most: int | None) -> Array:
         return Source(lambda: join_blocks(None, *dask.compute(*own)), what)
 
     engine = LocalEngine(ahead=most is None or 3 * largest <= most)
-    return _checked(array, engine, [source(where) for where in groups], 1.0)
+    return _checked(array, engine, [source(where) for where in groups], 1.0, named)
 
 
-def _open_on_cluster(array: Any, engine: ClusterEngine) -> Array:
+def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
     """Blocks that the cluster's workers hold from now on, each group on one of them."""
     import dask
     import distributed
@@ -169,7 +169,7 @@ def _open_on_cluster(array: Any, engine: ClusterEngine) -> Array:
     futures = engine.place(groups, spread=spread)
     ends = np.cumsum([0, *lengths]).tolist()
     engine.wait(futures, lambda g: f"rows {ends[where[g].start]} to {ends[where[g].stop] - 1} of X")
-    return _checked(array, engine, futures, 1.0 / engine.processes)
+    return _checked(array, engine, futures, 1.0 / engine.processes, named)
 
 
 def _length(_: None, block: Any) -> int:
@@ -202,7 +202,7 @@ def _name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
-def _checked(array: Any, engine: Engine, groups: Sequence[Any], share: float) -> Array:
+def _checked(array: Any, engine: Engine, groups: Sequence[Any], share: float, named: Any) -> Array:
     """Blocks of these groups; ValueError for values that are not finite, by row and column, and for
     blocks that are not what the collection says."""
     looks: list[_Group] = []
@@ -219,7 +219,8 @@ def _checked(array: Any, engine: Engine, groups: Sequence[Any], share: float) ->
         looks.append(look)
     features, dtype = int(array.shape[1]), np.dtype(array.dtype.name)
     kind: Any = np.empty((0, features), dtype)
-    blocks = Blocks(engine, groups, [look.rows for look in looks], features, dtype, kind, share)
+    counts = [look.rows for look in looks]
+    blocks = Blocks(engine, groups, counts, features, dtype, kind, share, named)
     if rows * features <= FEW:
         return blocks.take(np.arange(rows))
     return blocks

@@ -62,13 +62,13 @@ class FittedModel:
         check_is_fitted(self)
         X, models = border.check_x(self, X, reset=False), self._task_models
         if models is None:
-            return _scores_of([self], X, finish, stack=False)
+            return map_scores([self], X, finish, stack=False)
         alike: dict[Any, list[int]] = {}
         for number, model in enumerate(models):
             alike.setdefault(fitted_shape(model), []).append(number)
         parts: dict[int, Array] = {}
         for numbers in alike.values():
-            together = _scores_of([models[k] for k in numbers], X, finish, stack=True)
+            together = map_scores([models[k] for k in numbers], X, finish, stack=True)
             parts |= {k: together[:, place, ...] for place, k in enumerate(numbers)}
         return [parts[k] for k in range(len(models))]
 
@@ -122,7 +122,7 @@ class FittedModel:
         if is_collection(X):
             check_is_fitted(self)
             return map_lazily(self, X, lambda model, rows: model.predict(rows))
-        best = self._map_scores(X, _best)
+        best = self._map_scores(X, best_class)
         if isinstance(best, list):
             assert self._task_models is not None
             own = [model.classes_ for model in self._task_models]
@@ -319,33 +319,43 @@ class ProbabilityMixin:
 
 
 def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
-    """(widths, dtype) of a fitted model: `stacked_scores` takes models that share both."""
+    """(widths, dtype) of a fitted model: `map_scores` stacks models that share both."""
     layers = model._layers()
     return fitted_widths(layers), layers[0].w.dtype
 
 
-def stacked_scores(models: Sequence[FittedModel], X: Any) -> np.ndarray:
-    """Scores (n, K, C) of models of the same widths, on the host: one first product for all."""
-    X = border.check_x(models[0], X, reset=False)
-    return _array_api.to_host(_scores_of(models, X, _rows_first, stack=True))
-
-
-def _scores_of(
+def map_scores(
     models: Sequence[FittedModel], X: Array, finish: Callable[[Array], Array], *, stack: bool
 ) -> Array:
     """`finish` of the scores of models of the same widths, whose axis of heads one model alone has
     if `stack`."""
-    layers = [model._layers() for model in models]
-    first = layers[0][0].w
+    first = models[0]._layers()[0].w
     X = to_model_device(X, first, models[0].device)
     border.check_same_as_model(first, X)
-    network = Network(fitted_widths(layers[0]), sparse=isinstance(X, SparseMatrix))
+    sparse = isinstance(X, SparseMatrix)
     budget = MemoryBudget(parse_bytes(models[0].max_memory))
     with _array_api.on_device(X):
-        thetas = [network.flatten([(w, b) for w, b in own]) for own in layers]
-        theta = _array_api.namespace(first).stack(thetas) if stack else thetas[0]
-        scores = partial(_scores, network, network.prepared(theta, theta.dtype), finish)
-        return map_rows(scores, X, theta.dtype, len(models) * max(network.widths[1:]), budget)
+        scores, width = scores_function(models, finish, stack=stack, sparse=sparse)
+        return map_rows(scores, X, first.dtype, width, budget)
+
+
+def scores_function(
+    models: Sequence[FittedModel],
+    finish: Callable[[Array], Array],
+    *,
+    stack: bool,
+    sparse: bool = False,
+) -> tuple[Callable[[Array], Array], int]:
+    """(`map_scores` as a function of rows, outputs of the widest layer of all models).
+
+    sparse : whether the rows are a `SparseMatrix`
+    """
+    layers = [model._layers() for model in models]
+    network = Network(fitted_widths(layers[0]), sparse=sparse)
+    thetas = [network.flatten([(w, b) for w, b in own]) for own in layers]
+    theta = _array_api.namespace(thetas[0]).stack(thetas) if stack else thetas[0]
+    scores = partial(_scores, network, network.prepared(theta, theta.dtype), finish)
+    return scores, len(models) * max(network.widths[1:])
 
 
 def _scores(
@@ -359,20 +369,20 @@ def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
     return (int(layers[0].w.shape[1]), *(int(layer.w.shape[0]) for layer in layers))
 
 
-def _rows_first(values: Array) -> Array:
+def rows_first(values: Array) -> Array:
     """(*heads, C, n) as (n, *heads, C)."""
     axes = (values.ndim - 1, *range(values.ndim - 1))
     return _array_api.namespace(values).permute_dims(values, axes)
 
 
-def _best(scores: Array) -> Array:
-    return _rows_first(_array_api.namespace(scores).argmax(scores, axis=-2))
+def best_class(scores: Array) -> Array:
+    return rows_first(_array_api.namespace(scores).argmax(scores, axis=-2))
 
 
 def _decision(scores: Array) -> Array:
     two = scores.shape[-2] == 2
-    return _rows_first(scores[..., 1, :] - scores[..., 0, :] if two else scores)
+    return rows_first(scores[..., 1, :] - scores[..., 0, :] if two else scores)
 
 
 def _log_p(scores: Array) -> Array:
-    return _rows_first(log_softmax(scores, axis=-2))
+    return rows_first(log_softmax(scores, axis=-2))

@@ -23,6 +23,7 @@ from xclf.estimators import (
     encode,
     label_columns,
 )
+from xclf.rows import Blocks
 
 #: What holds rows and labels: arrays (X, y), a `Dataset`, or what `xclf.data.load` reads.
 Source = Any
@@ -138,6 +139,9 @@ def unit_rows(X: Any) -> Any:
     zeros stay."""
     if isinstance(X, SparseMatrix):
         return X.unit_rows()
+    if isinstance(X, Blocks):
+        wide = X.dtype if X.dtype in (np.float32, np.float64) else np.float32
+        return X.mapped(unit_rows, wide)
     xp = _array_api.namespace(X)
     parts = []
     with _array_api.on_device(X):
@@ -158,6 +162,8 @@ def joined(parts: Sequence[Part]) -> tuple[Any, np.ndarray]:
     if len(parts) == 1:
         return parts[0].X, parts[0].y
     X = [part.X for part in parts]
+    if isinstance(X[0], Blocks):
+        return X[0].joined(X[1:]), np.concatenate([part.y for part in parts])
     with _array_api.on_device(X[0]):
         return stacked_rows(X), np.concatenate([p.y for p in parts])
 

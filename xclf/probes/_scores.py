@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xclf.estimators import BaseClassifier, stacked_scores
+from xclf.estimators import BaseClassifier, stacked_best, stacked_scores
 from xclf.probes._parts import Part
 from xclf.report.metrics import average_precision
 
@@ -55,10 +55,8 @@ def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.n
     for first in range(0, len(models), together):
         some = models[first : first + together]
         size = max(1, BUDGET // (8 * len(some) * len(classes)))
-        for start in range(0, len(part), size):
-            end = min(start + size, len(part))
-            best = stacked_scores(some, part.X[start:end, :]).argmax(axis=2)
-            own_rows = truth[start:end]
+        for start, best in stacked_best(some, part.X, size):
+            own_rows = truth[start : start + len(best)]
             for k, column in enumerate(best.T):
                 right = own_rows[column == own_rows]
                 hits[first + k] += np.bincount(right, minlength=len(classes))

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from xclf import _array_api
+from xclf import _array_api, rows
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse
 from xclf._sparse_input import canonical
 from xclf._version import __version__
+from xclf.rows import Blocks
 
 # Bytes of an array that are hashed at once: a file that is mapped may be larger than memory, and
 # an array of a device is copied in parts.
@@ -108,12 +109,15 @@ def command_line(arguments: Sequence[str] | None = None) -> str | None:
 
 
 def _hash_numbers(state: Any, array: Any) -> None:
-    rows = array.shape[0]
+    if isinstance(array, Blocks):  # by the blocks, where these are
+        state.update(rows.fingerprint(array).encode())
+        return
+    count = array.shape[0]
     first = _little_endian(_array_api.to_host(array[:1, ...]))
     state.update(f"{first.dtype.str}{tuple(array.shape)}".encode())
     step = max(1, _CHUNK // max(1, first.nbytes))
-    for start in range(0, rows, step):
-        part = _array_api.to_host(array[start : min(start + step, rows), ...])
+    for start in range(0, count, step):
+        part = _array_api.to_host(array[start : min(start + step, count), ...])
         state.update(np.ascontiguousarray(_little_endian(part)).data.cast("B"))
 
 

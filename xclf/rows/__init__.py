@@ -1,7 +1,8 @@
 """Where rows come from, and the one loop over them."""
 
+from xclf.rows._block_rows import BlockRows
 from xclf.rows._block_tasks import join_blocks
-from xclf.rows._blocks import FEW, GATHERED, BlockRows, Blocks, Engine, group_blocks
+from xclf.rows._blocks import FEW, GATHERED, Blocks, Engine, group_blocks
 from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
 from xclf.rows._local_blocks import LocalEngine, Source

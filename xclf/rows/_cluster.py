@@ -85,6 +85,9 @@ class ClusterEngine(Engine):
         self.wait(futures)
         return futures
 
+    def derive(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return self.keep(function, shared, per_group)
+
     def collect(
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
     ) -> Iterator[Any]:

@@ -63,6 +63,12 @@ class LocalEngine(Engine):
                 del loaded  # before the next but one is loaded
                 yield result
 
+    def derive(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
+        def source(args: tuple[Any, ...]) -> Source:
+            return Source(lambda: function(shared, *_loaded(args)), "a group of rows of X")
+
+        return [source(args) for args in per_group]
+
     def keep(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
         return list(self.collect(function, shared, per_group))
 

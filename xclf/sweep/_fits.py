@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing
 from xclf import _array_api
 from xclf._sparse import SparseMatrix
 from xclf.estimators import Targets
+from xclf.rows import Blocks
 
 
 @dataclass
@@ -55,7 +56,9 @@ class Fit:
 
 
 def rows_of(X: Any, rows: np.ndarray) -> Any:
-    """The rows of X that host integers name, in the kind of X."""
+    """The rows of X that host integers name, in the kind of X; of X in blocks in order alone."""
+    if isinstance(X, Blocks):
+        return X.at(rows)
     if isinstance(X, SparseMatrix):
         return X.take(_array_api.from_host(rows, X))
     if _array_api.is_host(X):

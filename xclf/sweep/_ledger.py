@@ -23,7 +23,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
 from xclf import _array_api
-from xclf.estimators import exact_match, label_columns
+from xclf.estimators import computed, exact_match, label_columns
+from xclf.rows import Blocks
 from xclf.sweep._fits import Fit, Fold, rows_of
 from xclf.sweep._scores import Scores
 
@@ -169,7 +170,9 @@ class OnRows:
         self.__signature__ = inspect.signature(scorer)  # where the search finds `sample_weight`
 
     def __call__(self, model: RecordingEstimator, X: np.ndarray, *args: Any, **params: Any) -> Any:
-        return self.scorer(model.template, rows_of(self.ledger.X, X[:, 0]), *args, **params)
+        own, numbers = self.ledger.X, X[:, 0]
+        rows = own.take(numbers) if isinstance(own, Blocks) else rows_of(own, numbers)
+        return self.scorer(model.template, rows, *args, **params)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("scorer", "ledger"):
@@ -211,7 +214,7 @@ class OnHost:
 
         @functools.wraps(value)  # scorers read a method's name
         def on_host(X: Any) -> np.ndarray:
-            return _array_api.to_host(value(X))
+            return _array_api.to_host(computed(value(X)))
 
         return on_host
 

@@ -10,6 +10,7 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import process_routing
 
 from xclf.estimators import BaseClassifier, shares_rows
+from xclf.rows import Blocks
 from xclf.sweep._fits import Fit, Fold, first_steps, last_step, rows_of
 from xclf.sweep._heads import Context, SweepHead
 from xclf.sweep._ledger import FitLedger
@@ -55,6 +56,11 @@ def _train_behind_steps(X: Any, fits: list[Fit], split: Fold, watch: NullProgres
     """Fit the first steps once, and train all last steps on what they give."""
     steps = fits[0].template[:-1]
     try:
+        if isinstance(X, Blocks):
+            raise TypeError(
+                "the first steps of a Pipeline take rows in memory, and X is in blocks: transform "
+                "X first (map_blocks), or search over the classifier alone"
+            )
         rows = rows_of(X, split.train)
         moved = steps.fit_transform(rows, split.y, **_first_params(fits[0], split))
         context = _context(moved, fits)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf.estimators import fitted_shape, stacked_scores
+from xclf.estimators import fitted_shape, stacked_best, stacked_scores
 from xclf.kernels import log_softmax
+from xclf.rows import Blocks
 from xclf.sweep._fits import Fit, Fold, first_steps, last_step, rows_of, transformed
 
 #: Bytes of scores that are kept on the host at a time.
@@ -41,7 +42,9 @@ class Scores:
             end = number + len(splits) * self._window(fit)
             fits = [f for f in self.fits[number : end : len(splits)] if f.error is None]
             split = splits[fit.split]
-            self._computed[key] = _scores(fits, self.X, split.train if train else split.test)
+            rows = split.train if train else split.test
+            of = _best if isinstance(self.X, Blocks) else _scores
+            self._computed[key] = of(fits, self.X, rows)
             done += fits
         return done
 
@@ -55,10 +58,28 @@ class Scores:
         split = self.splits[fit.split]
         for train, own in ((False, split.test), (True, split.train)):
             scores = self._computed.get((fit.split, train), {}).get(id(fit))
-            if scores is not None and np.array_equal(rows, own):
-                return _finish(scores, method, fit.template.classes_)
+            if scores is None or not np.array_equal(rows, own):
+                continue
+            if scores.ndim == 1 and method == "predict":
+                return np.asarray(fit.template.classes_[scores])
+            if scores.ndim == 1:  # of X in blocks: a pass for those who need more
+                scores = _scores([fit], self.X, rows)[id(fit)]
+            return _finish(scores, method, fit.template.classes_)
         # Scores that could not be computed with the others': the model itself raises the reason.
-        return _array_api.to_host(getattr(fit.template, method)(rows_of(self.X, rows)))
+        own_rows = self.X.take(rows) if isinstance(self.X, Blocks) else rows_of(self.X, rows)
+        return _array_api.to_host(getattr(fit.template, method)(own_rows))
+
+
+def _best(fits: list[Fit], X: Blocks, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """id(fit) -> indices (n,) of the largest scores; as `_scores`."""
+    best: dict[int, np.ndarray] = {}
+    picked = X.at(rows)
+    for some in _alike(fits).values():
+        models = [last_step(fit.template) for fit in some]
+        parts = [part.astype(np.int32) for _, part in stacked_best(models, picked, len(rows))]
+        together = np.concatenate(parts)
+        best |= {id(fit): together[:, k] for k, fit in enumerate(some)}
+    return best
 
 
 def scores_of(
@@ -76,15 +97,9 @@ def scores_of(
 def _scores(fits: list[Fit], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
     """id(fit) -> scores; without those whose rows cannot be scored, and those of several tasks,
     whose models predict all of these at once."""
-    alike: dict[Any, list[Fit]] = {}
-    for fit in fits:
-        if fit.several_tasks:
-            continue
-        steps = tuple(id(step) for _, step in first_steps(fit.template))
-        alike.setdefault((steps, fitted_shape(last_step(fit.template))), []).append(fit)
     plain = rows_of(X, rows)
     scores_by_fit: dict[int, np.ndarray] = {}
-    for some in alike.values():
+    for some in _alike(fits).values():
         try:
             moved = transformed(some[0].template, plain)
             scores = stacked_scores([last_step(fit.template) for fit in some], moved)
@@ -92,6 +107,17 @@ def _scores(fits: list[Fit], X: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
             continue
         scores_by_fit |= {id(fit): scores[:, k, :] for k, fit in enumerate(some)}
     return scores_by_fit
+
+
+def _alike(fits: list[Fit]) -> dict[Any, list[Fit]]:
+    """Fits of one column of labels by what they must share to be scored together."""
+    alike: dict[Any, list[Fit]] = {}
+    for fit in fits:
+        if fit.several_tasks:
+            continue
+        steps = tuple(id(step) for _, step in first_steps(fit.template))
+        alike.setdefault((steps, fitted_shape(last_step(fit.template))), []).append(fit)
+    return alike
 
 
 def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:

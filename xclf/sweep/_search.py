@@ -20,10 +20,14 @@ from xclf.estimators import (
     BaseClassifier,
     check_passed,
     check_same_device,
+    check_x,
+    computed,
     host_labels,
     host_values,
+    is_collection,
     label_columns,
 )
+from xclf.rows import Blocks
 from xclf.sweep._checkpoints import search_stage
 from xclf.sweep._fits import Fold, last_step
 from xclf.sweep._interrupted import (
@@ -67,7 +71,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
     refit : bool, str or callable, default=True
         As in `GridSearchCV`.
     cv : int, splitter or iterable, default=None
-        As in `GridSearchCV`. Splitters see X.
+        As in `GridSearchCV`. Splitters see X; of a collection of Dask row numbers (N, 1).
     verbose : int, default=0
         1 shows a line of progress: fits finished, the best accuracy so far, time left. The
         estimator's own callbacks get the events of whole passes, whose models an event's `heads`
@@ -144,7 +148,9 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         Parameters
         ----------
         X : array (N, D)
-            As the estimators take them.
+            As the estimators take them. Of a collection of Dask labels and folds (row numbers, and
+            weights of each fold) are in this process, rows are not; scorers that need more than
+            predictions take a pass for each fit, and callables that see rows get those of a fold.
         y : array (N,) or (N, T)
             Labels, where X is, or in host memory, of any library. Of T columns one candidate is
             chosen for all of them, by the scores of predictions (N, T).
@@ -171,15 +177,19 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         self._validate_params()
         self._get_scorers()
         check_passed(self.estimator, X=X, y=y)
-        y = _host_labels(y)
+        y = _host_labels(computed(y))
+        if is_collection(X):
+            options = {"max_memory": last_step(self.estimator).max_memory}
+            X = check_x(type(last_step(self.estimator))(**options), X, reset=True)
         if _array_api.is_host(X):
             X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
         rows = np.arange(_num_samples(X) if _array_api.is_host(X) else int(X.shape[0]))
+        seen = rows[:, None] if isinstance(X, Blocks) else X
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
-            Fold(rows[train], rows[test]) for train, test in splitter.split(X, y, **for_split)
+            Fold(rows[train], rows[test]) for train, test in splitter.split(seen, y, **for_split)
         ]
         candidates = list(ParameterGrid(self.param_grid))
         ledger = FitLedger(X, y, candidates, splits, refit_if_uninterrupted)
@@ -223,6 +233,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         """The best model's score on X, y, by `scoring` (accuracy without)."""
         _check_places(X, {"y": y} | params)
         params = {name: _on_host(value) for name, value in params.items()}
+        y = computed(y)
         scorer = getattr(self, "scorer_", None)
         if isinstance(scorer, dict):
             scorer = scorer.get(self.refit)
@@ -230,7 +241,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
             return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
         check_passed(self.estimator, X=X, y=y)
         shadow = copy.copy(self)
-        if not _array_api.is_host(X):
+        if not _array_api.is_host(X) or is_collection(X):
             shadow.best_estimator_ = OnHost(self.best_estimator_)
         return super(SweepCV, shadow).score(X, _host_labels(y), **params)  # type: ignore[no-any-return]
 

@@ -1,0 +1,212 @@
+"""The rows of a fit whose X is in blocks, with labels and weights beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from xclf._array_api import Array
+from xclf.rows._block_tasks import Beside, Call, Slot, Sums, set_beside, sum_group, take_beside
+from xclf.rows._blocks import GATHERED, Blocks, BlockState, plain
+from xclf.rows._rows import Chunk, Rows
+from xclf.rows._shards import PerRow, is_copyable, rebuilt
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The shape of labels or weights that are beside their blocks."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class BlockRows(Rows):
+    """Rows of a fit whose X is `Blocks`.
+
+    labels, weights : their shapes, `Elsewhere`
+    beside : handles of `Beside` of each group
+    totals : sums (G,) of the weights (G, N), or (1,) of (N,); None without weights
+    drawn : rows with weight of each group
+    samples : rows that were gathered before, by their number
+    one_weight : whether samples have one weight a row, the mean of what the heads give it
+    """
+
+    x: Blocks
+    beside: list[Any] = field(default_factory=list)
+    totals: np.ndarray | None = None
+    drawn: np.ndarray | None = None
+    samples: dict[int, Rows] = field(default_factory=dict)
+    one_weight: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        x: Blocks,
+        labels: np.ndarray,
+        weights: np.ndarray | None,
+        dtype: Any,
+        classes: int,
+        **more: Any,
+    ) -> BlockRows:
+        """Rows with labels (N,) or (T, N) and weights (N,), (G, N) or None on the host, which are
+        sent to the blocks that they belong to."""
+        parts: list[tuple[np.ndarray, Any]] = [(labels[..., where], None) for where in x.places]
+        totals = drawn = shape = None
+        if weights is not None:
+            own = [weights[..., where].astype(dtype) for where in x.places]
+            parts = [(part[0], w) for part, w in zip(parts, own, strict=True)]
+            sums = [np.sum(np.atleast_2d(w), axis=-1, dtype=np.float64) for w in own]
+            totals = np.sum(sums, axis=0)
+            drawn = np.asarray([int(np.any(np.atleast_2d(w), axis=0).sum()) for w in own])
+            shape = Elsewhere(weights.shape)
+        beside = x.engine.keep(set_beside, classes if labels.ndim == 1 else 0, parts)
+        there = Elsewhere(labels.shape)
+        return cls(x, there, shape, dtype, beside=beside, totals=totals, drawn=drawn, **more)
+
+    def shared_weights(self) -> Rows:
+        """The same rows, whose samples have one weight a row."""
+        return replace(self, one_weight=True)
+
+    @property
+    def shards(self) -> list[Any]:
+        """The groups: nothing that needs all rows in one place is for these."""
+        return self.x.groups
+
+    in_blocks = True
+
+    def sums(
+        self, f: Any, width: int, size: int | None, serial: bool, writes: PerRow | None
+    ) -> Sums:
+        """`sum_over_rows`."""
+        if not is_copyable(f):
+            raise TypeError(f"a function of blocks is a dataclass or a partial, got {f!r}")
+        states: list[BlockState] = []
+
+        def leave(part: Any) -> Any:
+            if not isinstance(part, BlockState):
+                return None
+            states.append(part)
+            return Slot(len(states) - 1)
+
+        travelling = rebuilt(f, leave)
+        slot = next((k for k, state in enumerate(states) if state is writes), None)
+        call = self._call(travelling, size or self.chunk_rows(width), slot, serial)
+        engine = self.x.engine
+        parts = zip(self.x.groups, self.beside, *(state.parts for state in states), strict=True)
+        if slot is None:
+            return engine.sums(sum_group, call, list(parts))
+        sums, states[slot].parts = engine.sums_and_keep(sum_group, call, list(parts))
+        return sums
+
+    def _call(self, f: Any, size: int, writes: int | None, serial: bool) -> Call:
+        name = np.dtype(self.dtype).name
+        return Call(f, name, self.heads, self.tasks, self.precision, size, writes, serial)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
+        counts = [(int(where.stop - where.start),) for where in self.x.places]
+        made = (shape, np.dtype(dtype).name)
+        return BlockState(self.x.engine, self.x.engine.keep(_zeros, made, counts))
+
+    def per_row(self, parts: Sequence[np.ndarray]) -> PerRow:
+        kept = self.x.engine.keep(plain, None, [(part,) for part in parts])
+        return BlockState(self.x.engine, kept)
+
+    def take_heads(self, kept: np.ndarray) -> Rows:
+        names = [name for name in ("heads", "tasks") if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
+
+    def widened(self, dtype: Any) -> Rows:
+        return self if dtype == self.dtype else replace(self, dtype=dtype)
+
+    def total_weight(self) -> Array:
+        if self.totals is None:
+            return np.asarray(float(len(self)))
+        if self.heads is None:
+            return np.asarray(self.totals[0])
+        return self.totals[self.heads]
+
+    def only(self, index: np.ndarray) -> Rows:
+        """The rows numbered by host integers, in this process."""
+        order, split = self.x.split(index)
+        besides = [(self.beside[g], own) for g, own in split]
+        parts = list(self.x.engine.collect(take_beside, None, besides))
+        back = np.argsort(order, kind="stable")
+        labels = np.concatenate([part.labels for part in parts], axis=-1)[..., back]
+        weights = None
+        if self.weights is not None:
+            weights = np.concatenate([part.weights for part in parts], axis=-1)[..., back]
+        x = self.x.take(index)
+        own = (self.dtype, self.heads, self.tasks, self.budget, self.precision)
+        return Rows(x, labels, weights, *own)
+
+    def every(self, stride: int) -> Rows:
+        return self.only(np.arange(0, len(self), stride))
+
+    def sample(self, most: int) -> Rows:
+        """At least `most` rows of those with weight, if so many may be gathered, spread over all
+        groups and drawn at random within strata of them. In this process."""
+        each = self.x.shape[1] * self.x.dtype.itemsize
+        most = max(1, min(most, len(self), GATHERED // each))
+        if most not in self.samples:
+            self.samples[most] = self.only(self._spread(most))
+        own = replace(self.samples[most], heads=self.heads, tasks=self.tasks, budget=self.budget)
+        own = _shared(own, self.totals) if self.one_weight else own
+        return own.widened(self.dtype)
+
+    def _spread(self, most: int) -> np.ndarray:
+        """Row numbers, in order."""
+        rng = np.random.default_rng(0)
+        total = len(self) if self.drawn is None else int(self.drawn.sum())
+        most = min(most, total)
+        # One of each stratum of the rows with weight: a period of the rows may not matter.
+        edges = np.linspace(0, total, most + 1)
+        picked = (edges[:-1] + rng.random(most) * np.diff(edges)).astype(np.int64)
+        if self.drawn is None:
+            return picked
+        ends = np.cumsum([0, *self.drawn])
+        owner = np.searchsorted(ends, picked, side="right") - 1
+        counts = np.bincount(owner, minlength=len(self.drawn))
+        parts, done = [], 0
+        for g, count in enumerate(counts.tolist()):
+            parts.append((self.beside[g], picked[done : done + count] - ends[g]))
+            done += count
+        found = list(self.x.engine.collect(_weighted_rows, None, parts))
+        return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
+
+    def chunks(self, size: int, start: int = 0) -> Any:
+        """Consecutive chunks, whose rows come to this process a group at a time."""
+        assert start == 0, "blocks are read from their first row on"
+        for where in self.x.places:
+            yield from self._group(where).chunks(size)
+
+    def _group(self, where: slice) -> Rows:
+        return self.only(np.arange(where.start, where.stop))
+
+    def chunk(self, where: slice) -> Chunk:
+        raise TypeError("rows in blocks are read by `sum_over_rows`")
+
+
+def _shared(rows: Rows, totals: np.ndarray | None) -> Rows:
+    """Rows with one weight each: the mean of what heads with weights (G, n) give them."""
+    if rows.weights is None or rows.weights.ndim == 1 or totals is None:
+        return rows
+    mean = np.mean(rows.weights / totals[:, None], axis=0)
+    return replace(rows, weights=(mean / mean.mean()).astype(rows.weights.dtype), heads=None)
+
+
+def _weighted_rows(_: None, beside: Beside, index: np.ndarray) -> np.ndarray:
+    """The numbers of those rows of a group that have weight, the index-th of them."""
+    assert beside.weights is not None
+    numbers: np.ndarray = np.flatnonzero(np.atleast_2d(beside.weights).any(axis=0))[index]
+    return numbers
+
+
+def _zeros(made: tuple[tuple[int, ...], str], count: int) -> np.ndarray:
+    return np.zeros((*made[0], count), made[1])
