@@ -203,3 +203,22 @@ def test_small_blocks_are_joined():
 def test_fingerprints_of_blocks():
     assert fingerprint(blocks()) == fingerprint(blocks())
     assert fingerprint(blocks()) != fingerprint(blocks(X + 1.0))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["none", "two"])
+def test_minibatches_come_group_by_group(weights):
+    """Every row once, in the order of the epoch, with its label and weights."""
+    more = {} if weights is None else {"heads": np.array([1, 0])}
+    rows, memory = in_blocks(weights, **more), in_memory(weights, **more)
+    train = np.flatnonzero(np.arange(N) % 5)
+    order = rows.order(train, np.random.default_rng(3))
+    assert sorted(order) == train.tolist()
+    owner = np.searchsorted(CUTS, order, side="right")
+    assert np.count_nonzero(np.diff(owner)) == len(np.unique(owner)) - 1
+    assert not np.array_equal(order, train)
+    indices = [order[start : start + 16] for start in range(0, len(order), 16)]
+    got, want = list(rows.batches(indices)), list(memory.batches(indices))
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.weights, other.weights)

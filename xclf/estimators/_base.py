@@ -210,6 +210,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
+        y = computed(y)
         if self._task_models is not None or (y is not None and label_columns(y) is not None):
             raise ValueError(
                 "partial_fit takes labels of one column: train a model for each column of y"
@@ -223,7 +224,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             self._check_resumable(placed.X)
         with _array_api.on_device(placed.X):
             index = encode_known(check_y(self, placed.X, y), known)
-            given = check_sample_weight(placed.X, sample_weight)
+            given = check_sample_weight(placed.X, computed(sample_weight))
         weights = row_weights(index, known, self.class_weight, given)
         head = Head(self, settings, loss_of(self), known, index, weights=weights)
         head.start = None if first else self._layers()

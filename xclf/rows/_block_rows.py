@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from xclf._array_api import Array
-from xclf.rows._block_tasks import Beside, Call, Slot, Sums, set_beside, sum_group, take_beside
+from xclf.rows._block_tasks import (
+    Beside,
+    Call,
+    Slot,
+    Sums,
+    set_beside,
+    sum_group,
+    take_beside,
+    whole_group,
+)
 from xclf.rows._blocks import GATHERED, Blocks, BlockState, plain
 from xclf.rows._rows import Chunk, Rows
 from xclf.rows._shards import PerRow, is_copyable, rebuilt
+
+# Groups on their way to this process while minibatches are taken of one.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,54 @@ class BlockRows(Rows):
         found = list(self.x.engine.collect(_weighted_rows, None, parts))
         return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
 
+    def order(self, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Group by group: the groups in random order, and the rows of each."""
+        _, split = self.x.split(train)
+        parts = [split[k] for k in rng.permutation(len(split)).tolist()]
+        return np.concatenate([self.x.ends[g] + rng.permutation(own) for g, own in parts])
+
+    def numbers(self, order: np.ndarray) -> Array:
+        return order
+
+    @property
+    def most_gathered(self) -> int:
+        """Rows that may come to this process."""
+        return max(1, GATHERED // (self.x.shape[1] * self.x.dtype.itemsize))
+
+    def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
+        """Minibatches of `order`: a group comes to this process, and the next ones are on their
+        way while it is in use."""
+        if not indices:
+            return
+        every = np.concatenate(indices)
+        owner = np.searchsorted(self.x.ends, every, side="right") - 1
+        first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+        runs = iter(zip(first.tolist(), [*first[1:].tolist(), len(every)], strict=True))
+        groups = [(self.x.groups[g], self.beside[g]) for g in owner[first].tolist()]
+        with closing(self.x.engine.collect(whole_group, None, groups, ahead=_AHEAD)) as loaded:
+            parts: list[Chunk] = []
+            held = 0
+            for batch in indices:
+                while held < len(batch):
+                    start, stop = next(runs)
+                    own = every[start:stop] - self.x.ends[owner[start]]
+                    x, beside = next(loaded)
+                    parts.append(self._taken(x, beside, own))
+                    held += stop - start
+                yield self._of_heads(_cut(parts, len(batch)))
+                held -= len(batch)
+
+    def _taken(self, x: np.ndarray, beside: Beside, index: np.ndarray) -> Chunk:
+        weights = None if beside.weights is None else beside.weights[..., index]
+        labels = beside.labels[..., index]
+        return Chunk(x[index], labels, weights, slice(0, 0), self.dtype, self.tasks)
+
+    def _of_heads(self, chunk: Chunk) -> Chunk:
+        if chunk.weights is not None:
+            own = chunk.weights if self.heads is None else chunk.weights[self.heads]
+            chunk.weights = own.astype(self.dtype, copy=False)
+        return chunk
+
     def chunks(self, size: int, start: int = 0) -> Any:
         """Consecutive chunks, whose rows come to this process a group at a time."""
         assert start == 0, "blocks are read from their first row on"
@@ -191,6 +252,36 @@ class BlockRows(Rows):
 
     def chunk(self, where: slice) -> Chunk:
         raise TypeError("rows in blocks are read by `sum_over_rows`")
+
+
+def _cut(parts: list[Chunk], count: int) -> Chunk:
+    """The first `count` rows of `parts`, which keeps the others."""
+    taken: list[Chunk] = []
+    while count:
+        part = parts.pop(0)
+        size = len(part.raw)
+        if size > count:
+            parts.insert(0, _rows_of(part, slice(count, size)))
+            part, size = _rows_of(part, slice(0, count)), count
+        taken.append(part)
+        count -= size
+    if len(taken) == 1:
+        return taken[0]
+    weights = None
+    if taken[0].weights is not None:
+        weights = np.concatenate([part.weights for part in taken], axis=-1)
+    return replace(
+        taken[0],
+        raw=np.concatenate([part.raw for part in taken]),
+        label_sets=np.concatenate([part.label_sets for part in taken], axis=-1),
+        weights=weights,
+    )
+
+
+def _rows_of(chunk: Chunk, where: slice) -> Chunk:
+    weights = None if chunk.weights is None else chunk.weights[..., where]
+    labels = chunk.label_sets[..., where]
+    return replace(chunk, raw=chunk.raw[where], label_sets=labels, weights=weights)
 
 
 def _shared(rows: Rows, totals: np.ndarray | None) -> Rows:

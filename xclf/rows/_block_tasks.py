@@ -136,6 +136,12 @@ def take_beside(_: None, beside: Beside, index: np.ndarray) -> Beside:
     return Beside(labels[..., index], None if weights is None else weights[..., index])
 
 
+def whole_group(_: None, blocks: Sequence[Array], beside: Beside) -> tuple[np.ndarray, Beside]:
+    """All rows of a group on the host, and what lies beside them."""
+    parts = [to_host(block) for block in blocks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), beside
+
+
 def as_is(value: Any) -> Any:
     return value
 

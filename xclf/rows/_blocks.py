@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -69,9 +69,17 @@ class Engine(ABC):
 
     @abstractmethod
     def collect(
-        self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
-    ) -> Iterator[Any]:
-        """The functions' results on the host, one after the other."""
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        ahead: int | None = None,
+    ) -> Generator[Any]:
+        """The functions' results on the host, one after the other.
+
+        ahead : those that may be under way beside the one in use; by default as many as keep all
+            workers busy
+        """
 
     @abstractmethod
     def describe(self) -> str:

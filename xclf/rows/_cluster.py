@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from xclf.rows._block_tasks import Sums, add_sums, as_is
-from xclf.rows._blocks import FAN, Engine
+from xclf.rows._blocks import FAN, Engine, plain
 
 #: Seconds without a single worker, or without a scheduler, after which a fit ends with an error.
 PATIENCE = 60.0
@@ -89,16 +90,27 @@ class ClusterEngine(Engine):
         return self.keep(function, shared, per_group)
 
     def collect(
-        self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
-    ) -> Iterator[Any]:
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        ahead: int | None = None,
+    ) -> Generator[Any]:
         if not per_group:
             return
-        graph, keys = _leaves(function, shared, per_group)
-        futures = self._submit(graph, keys)
-        for k, future in enumerate(futures):
-            (value,) = self._results([future])
-            futures[k] = None  # the worker may forget it
-            del future
+        if ahead is None:
+            ahead = 2 * sum(self.client.nthreads().values())
+        common = self.keep(plain, None, [(_Held(shared),)])[0]
+        coming: deque[Any] = deque()
+        waiting = iter(per_group)
+        while True:
+            while len(coming) <= ahead and (args := next(waiting, None)) is not None:
+                key = _key(function)
+                coming += self._submit({key: (_call, function, common, *args)}, [key])
+            if not coming:
+                return
+            (value,) = self._results([coming[0]])
+            coming.popleft()  # the worker may forget it
             yield value
 
     def _submit(self, graph: dict[str, Any], keys: list[str]) -> list[Any]:
@@ -188,14 +200,18 @@ def _leaves(
     function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
 ) -> tuple[dict[str, Any], list[str]]:
     """(graph, keys) of a task for each group; `shared` is a task of its own."""
-    run = uuid.uuid4().hex
-    common = f"xclf-shared-{run}"
+    run = _key(function)
+    common = f"{run}-shared"
     graph: dict[str, Any] = {common: (as_is, _Held(shared))}
-    name = getattr(function, "__name__", "task").replace("_", "-")
-    keys = [f"xclf-{name}-{run}-{g}" for g in range(len(per_group))]
+    keys = [f"{run}-{g}" for g in range(len(per_group))]
     for key, args in zip(keys, per_group, strict=True):
         graph[key] = (_call, function, common, *args)
     return graph, keys
+
+
+def _key(function: Any) -> str:
+    name = getattr(function, "__name__", "task").strip("_").replace("_", "-")
+    return f"xclf-{name}-{uuid.uuid4().hex}"
 
 
 class _Held:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +47,12 @@ class LocalEngine(Engine):
         return "blocks loaded by this process"
 
     def collect(
-        self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
-    ) -> Iterator[Any]:
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        ahead: int | None = None,
+    ) -> Generator[Any]:
         if not any(isinstance(value, Source) for args in per_group for value in args):
             yield from (function(shared, *args) for args in per_group)
             return

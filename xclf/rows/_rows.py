@@ -178,6 +178,10 @@ class Rows:
         """Numbers on the host, a part for each device, on the devices of the rows."""
         return PerRow.from_host(parts, self.devices)
 
+    def order(self, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The row numbers `train` in the order in which an epoch takes them."""
+        return train[rng.permutation(len(train))]
+
     def numbers(self, order: np.ndarray) -> Array:
         """Host integers that number rows, as an index for `take`: where rows are gathered."""
         return order if isinstance(self.x, Streamed) else from_host(order, self.x)

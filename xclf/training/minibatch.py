@@ -13,7 +13,7 @@ from xclf._array_api import Array, accumulator, device, from_host, is_host, name
 from xclf._heads import is_per_head, take_heads
 from xclf.objectives import Objective, true_index
 from xclf.optim import State
-from xclf.rows import Rows, blas_width, in_threads
+from xclf.rows import BlockRows, Rows, blas_width, in_threads
 from xclf.training._precision import at_stored
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -143,7 +143,7 @@ def _run_epochs(
     plan = run.heads.plan
     try:
         for epoch in range(run.done, plan.epochs):
-            run.advance(train[rng.permutation(len(train))], epoch)
+            run.advance(run.whole.rows.order(train, rng), epoch)
             run.end(DIVERGED, ~np.isfinite(run.heads.loss))
             if len(run.heads.number) and run.record(monitor, epoch + 1):
                 run.end(STOPPED)
@@ -205,7 +205,7 @@ class _Run:
         Their products are shared out well by BLAS itself, all that is elementwise only so.
         """
         count, theta = len(self.heads.number), self.heads.theta
-        if theta.ndim == 1 or not is_host(theta):
+        if theta.ndim == 1 or not is_host(theta) or self.whole.rows.in_blocks:
             return [None]
         columns = count * self.whole.objective.network.widths[1]
         shares = max(1, min(blas_width(), count, columns // _COLUMNS))
@@ -296,6 +296,9 @@ def probe_rows(count: int) -> int:
 
 
 def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
+    if isinstance(rows, BlockRows):  # rows without weight are not among those to train on
+        most = min(probe_rows(len(train)), rows.most_gathered)
+        return subset(rows, np.sort(rng.choice(train, most, replace=False)))
     if rows.weights is not None and rows.weights.ndim == 1:
         # A sample of rows without weight alone has no objective.
         train = train[to_host(rows.weights)[train] > 0.0]
@@ -307,7 +310,12 @@ def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
 
 
 def subset(rows: Rows, index: np.ndarray) -> Rows:
-    """A copy of the rows that host integers name."""
+    """A copy of the rows that host integers name, of rows in blocks in this process."""
+    if isinstance(rows, BlockRows) and len(index) > rows.most_gathered:
+        raise ValueError(
+            f"early stopping would hold out {len(index)} rows in the process that trains, which "
+            f"may gather {rows.most_gathered}: a smaller validation_fraction, or no early_stopping"
+        )
     return rows.only(index)
 
 
