@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +22,7 @@ from xclf.rows import (
     join_blocks,
     sum_over_rows,
 )
-from xclf.rows._local_blocks import add_along_tree
+from xclf.rows._sum_tree import merged, sum_of
 
 N, D, C = 90, 4, 3
 RNG = np.random.default_rng(0)
@@ -117,18 +118,33 @@ def test_a_closure_cannot_travel():
         sum_over_rows(lambda chunk: (chunk.x,), in_blocks())
 
 
-def test_the_tree_is_fixed_by_the_order_of_the_groups():
-    """Level by level, sixteen neighbours at a time: written out for 40 groups of one number."""
-    parts = np.random.default_rng(1).normal(size=40)
-    level = [_in_order(parts[k : k + 16]) for k in range(0, 40, 16)]
-    assert add_along_tree(iter([(p,) for p in parts]))[0] == _in_order(level)
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 13])
+def test_the_tree_is_fixed_by_the_order_of_the_groups(count):
+    """Whatever parts the groups are summed in: the sum of the halves of the tree, by recursion."""
+    rng = np.random.default_rng(count)
+    parts = [(rng.normal(size=2),) for _ in range(count)]
+    size = 1 << (count - 1).bit_length()
 
+    def node(first, width):
+        if width == 1:
+            return parts[first][0]
+        left = node(first, width // 2)
+        middle = first + width // 2
+        return left + node(middle, width // 2) if middle < count else left
 
-def _in_order(values):
-    total = 0.0
-    for value in values:
-        total += value
-    return total
+    want = node(0, size)
+    got = sum_of([(part[0].copy(),) for part in parts], count)
+    np.testing.assert_array_equal(got[0], want)
+    for _ in range(5):
+        cuts = np.unique(rng.integers(0, count + 1, 3))
+        ends = np.unique([0, *cuts, count])
+        some = [
+            merged(count, *({(0, g): parts[g]} for g in range(first, last)))
+            for first, last in itertools.pairwise(ends)
+        ]
+        rng.shuffle(some)
+        (got,) = merged(count, *some).values()
+        np.testing.assert_array_equal(got[0], want)
 
 
 @pytest.mark.parametrize("ahead", [True, False])
@@ -142,7 +158,7 @@ def test_one_group_after_the_other_is_loaded(ahead):
 
     def work(_, part, number):
         most.append(len(held) - number)
-        return (part[0].sum(),)
+        return (np.asarray(part[0].sum()),)
 
     engine = LocalEngine(ahead)
     sources = [(Source(partial(load, k), f"part {k}"), k) for k in range(9)]

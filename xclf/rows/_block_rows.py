@@ -14,7 +14,6 @@ from xclf.rows._block_tasks import (
     Beside,
     Call,
     Slot,
-    Sums,
     set_beside,
     sum_group,
     take_beside,
@@ -23,6 +22,7 @@ from xclf.rows._block_tasks import (
 from xclf.rows._blocks import GATHERED, Blocks, BlockState, plain
 from xclf.rows._rows import Chunk, Rows
 from xclf.rows._shards import PerRow, is_copyable, rebuilt
+from xclf.rows._sum_tree import Sums
 
 # Groups on their way to this process while minibatches are taken of one.
 _AHEAD = 2
@@ -79,7 +79,7 @@ class BlockRows(Rows):
             totals = np.sum(sums, axis=0)
             drawn = np.asarray([int(np.any(np.atleast_2d(w), axis=0).sum()) for w in own])
             shape = Elsewhere(weights.shape)
-        beside = x.engine.keep(set_beside, classes if labels.ndim == 1 else 0, parts)
+        beside = x.engine.keep(set_beside, classes if labels.ndim == 1 else 0, parts, x.groups)
         there = Elsewhere(labels.shape)
         return cls(x, there, shape, dtype, beside=beside, totals=totals, drawn=drawn, **more)
 
@@ -125,10 +125,10 @@ class BlockRows(Rows):
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
         counts = [(int(where.stop - where.start),) for where in self.x.places]
         made = (shape, np.dtype(dtype).name)
-        return BlockState(self.x.engine, self.x.engine.keep(_zeros, made, counts))
+        return BlockState(self.x.engine, self.x.engine.keep(_zeros, made, counts, self.x.groups))
 
     def per_row(self, parts: Sequence[np.ndarray]) -> PerRow:
-        kept = self.x.engine.keep(plain, None, [(part,) for part in parts])
+        kept = self.x.engine.keep(plain, None, [(part,) for part in parts], self.x.groups)
         return BlockState(self.x.engine, kept)
 
     def take_heads(self, kept: np.ndarray) -> Rows:

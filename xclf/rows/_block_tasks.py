@@ -19,8 +19,6 @@ from xclf.rows._memory_budget import MemoryBudget
 from xclf.rows._rows import MASK_CLASSES, Rows, sum_over_rows
 from xclf.rows._shards import PerRow, rebuilt
 
-Sums = tuple[np.ndarray, ...]
-
 # Bytes up to which consecutive blocks are joined.
 _JOINED = 4 << 20
 
@@ -140,18 +138,6 @@ def whole_group(_: None, blocks: Sequence[Array], beside: Beside) -> tuple[np.nd
     """All rows of a group on the host, and what lies beside them."""
     parts = [to_host(block) for block in blocks]
     return parts[0] if len(parts) == 1 else np.concatenate(parts), beside
-
-
-def as_is(value: Any) -> Any:
-    return value
-
-
-def add_sums(*parts: Sums) -> Sums:
-    """Sums of several groups, one after the other."""
-    totals: list[np.ndarray] = []
-    for part in parts:
-        _add(totals, part)
-    return tuple(totals)
 
 
 def _add(totals: list[np.ndarray], parts: Sequence[np.ndarray]) -> None:

@@ -18,15 +18,12 @@ import numpy as np
 
 from xclf._array_api import Array, Namespace, compat_namespace
 from xclf.rows._block_tasks import (
-    Sums,
     join_blocks,
     map_numbers,
     take_rows,
 )
 from xclf.rows._shards import PerRow
-
-#: Groups whose sums are added up at a time, on their way along the tree.
-FAN = 16
+from xclf.rows._sum_tree import Sums
 
 # Bytes of a group: what a task is worth, or more, so that there are no more groups than a scheduler
 # likes to have; less for little data, which several workers are to share all the same.
@@ -60,8 +57,17 @@ class Engine(ABC):
         """Of functions that return (sums, something): the sums, and something, which stays."""
 
     @abstractmethod
-    def keep(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The functions' results, which stay where the groups are."""
+    def keep(
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        near: Sequence[Any] | None = None,
+    ) -> list[Any]:
+        """The functions' results, which stay.
+
+        near : groups beside which they are to be, where no argument is one
+        """
 
     @abstractmethod
     def derive(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:

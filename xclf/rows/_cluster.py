@@ -6,17 +6,21 @@ import time
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from xclf.rows._block_tasks import Sums, add_sums, as_is
-from xclf.rows._blocks import FAN, Engine, plain
+from xclf.rows._blocks import Engine, plain
+from xclf.rows._sum_tree import Forest, Sums, merged
 
 #: Seconds without a single worker, or without a scheduler, after which a fit ends with an error.
 PATIENCE = 60.0
+
+#: Results that one task merges.
+FAN = 8
 
 # Seconds between looks at the cluster while work is under way.
 _LOOK = 2.0
@@ -25,15 +29,17 @@ _LOOK = 2.0
 class ClusterEngine(Engine):
     """Groups of blocks on the workers of a `distributed.Client`.
 
-    A pass is one graph: what all tasks share travels once to every worker that needs it; one task a
-    group, on a worker that holds it; sums are added up along a tree. The scheduler computes again
-    what a lost worker held.
+    A pass is one graph: what all tasks share travels once to every worker that needs it; there is a
+    task for each thread of a worker, over the groups that it holds, and a tree of tasks that merge
+    what these return. The scheduler computes again what a lost worker held.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        threads = list(client.nthreads().values())
-        self.workers = max(threads, default=1)
+        self._threads: dict[str, int] = dict(client.nthreads())
+        self._holders: dict[Any, str] = {}
+        self._looked = time.monotonic()
+        self.workers = max(self._threads.values(), default=1)
 
     def describe(self) -> str:
         return f"the Dask cluster at {self.client.scheduler.address}"
@@ -61,27 +67,78 @@ class ClusterEngine(Engine):
         return futures
 
     def sums(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> Sums:
-        graph, keys = _leaves(function, shared, per_group)
-        root = _add_tree(graph, keys)
-        (sums,) = self._results(self._submit(graph, [root]))
-        return sums  # type: ignore[no-any-return]
+        graph, keys = self._batches(function, shared, per_group, keep=False)
+        (nodes,) = self._results(self._submit(graph, [_merge(graph, keys, len(per_group))]))
+        return Forest(len(per_group), nodes).root()
 
     def sums_and_keep(
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
     ) -> tuple[Sums, list[Any]]:
-        graph, keys = _leaves(function, shared, per_group)
-        kept = [f"{key}-kept" for key in keys]
-        graph |= {new: (_second, key) for new, key in zip(kept, keys, strict=True)}
-        first = [f"{key}-sums" for key in keys]
-        graph |= {new: (_first, key) for new, key in zip(first, keys, strict=True)}
-        root = _add_tree(graph, first)
+        graph, keys = self._batches(function, shared, per_group, keep=True)
+        kept = []
+        for key, batch in list(keys.items()):
+            for number in range(batch.stop - batch.start):
+                kept.append(f"{key}-kept-{number}")
+                graph[kept[-1]] = (_pick, key, 1, number)
+            graph[f"{key}-sums"] = (_pick, key, 0)
+        root = _merge(graph, {f"{key}-sums": batch for key, batch in keys.items()}, len(per_group))
         futures = self._submit(graph, [root, *kept])
-        (sums,) = self._results(futures[:1])
-        self.wait(futures[1:])
-        return sums, futures[1:]
+        self.wait(futures)
+        (nodes,) = self._results(futures[:1])
+        return Forest(len(per_group), nodes).root(), futures[1:]
 
-    def keep(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
-        graph, keys = _leaves(function, shared, per_group)
+    def _batches(
+        self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]], *, keep: bool
+    ) -> tuple[dict[str, Any], dict[str, slice]]:
+        """(graph, groups by key) of a task for each run of groups that one worker holds."""
+        run, count = _key(function), len(per_group)
+        common = f"{run}-shared"
+        graph: dict[str, Any] = {common: (_same, _Held(shared))}
+        keys: dict[str, slice] = {}
+        for batch in self._runs([args[0] for args in per_group]):
+            key = f"{run}-{batch.start}"
+            keys[key] = batch
+            flat = [value for args in per_group[batch] for value in args]
+            about = _Batch(function, count, batch.start, len(per_group[0]), keep)
+            graph[key] = (_work, about, common, *flat)
+        return graph, keys
+
+    def _runs(self, groups: Sequence[Any]) -> list[slice]:
+        """Consecutive groups that one worker holds, for each of its threads."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK:
+            workers = self.client.nthreads()
+            if workers != self._threads:
+                self._threads = dict(workers)
+                self._holders.clear()
+            self._looked = now
+        unknown = [group for group in groups if group.key not in self._holders]
+        if unknown:
+            for key, holders in self.client.who_has(unknown).items():
+                self._holders[key] = min(holders, default="")
+        holders = [self._holders.get(group.key, "") for group in groups]
+        ends = [k for k in range(1, len(groups)) if holders[k] != holders[k - 1]]
+        runs = []
+        for start, stop in pairwise([0, *ends, len(groups)]):
+            parts = min(stop - start, self._threads.get(holders[start], 1))
+            cuts = [start + (stop - start) * k // parts for k in range(parts + 1)]
+            runs += [slice(*pair) for pair in pairwise(cuts)]
+        return runs
+
+    def keep(
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        near: Sequence[Any] | None = None,
+    ) -> list[Any]:
+        run = _key(function)
+        common = f"{run}-shared"
+        graph: dict[str, Any] = {common: (_same, _Held(shared))}
+        keys = [f"{run}-{g}" for g in range(len(per_group))]
+        beside = near or [None] * len(keys)
+        for key, args, group in zip(keys, per_group, beside, strict=True):
+            graph[key] = (_call_near, function, common, group, *args)
         futures = self._submit(graph, keys)
         self.wait(futures)
         return futures
@@ -196,19 +253,6 @@ def _error_of(future: Any) -> BaseException:
     return error if isinstance(error, BaseException) else RuntimeError(future.status)
 
 
-def _leaves(
-    function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
-) -> tuple[dict[str, Any], list[str]]:
-    """(graph, keys) of a task for each group; `shared` is a task of its own."""
-    run = _key(function)
-    common = f"{run}-shared"
-    graph: dict[str, Any] = {common: (as_is, _Held(shared))}
-    keys = [f"{run}-{g}" for g in range(len(per_group))]
-    for key, args in zip(keys, per_group, strict=True):
-        graph[key] = (_call, function, common, *args)
-    return graph, keys
-
-
 def _key(function: Any) -> str:
     name = getattr(function, "__name__", "task").strip("_").replace("_", "-")
     return f"xclf-{name}-{uuid.uuid4().hex}"
@@ -221,25 +265,57 @@ class _Held:
         self.value = value
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 def _call(function: Any, shared: _Held, *args: Any) -> Any:
     return function(shared.value, *args)
 
 
-def _add_tree(graph: dict[str, Any], keys: list[str]) -> str:
-    """The key of the sums of `keys`, whose tree is added to the graph."""
-    level = 0
-    while len(keys) > 1:
+def _call_near(function: Any, shared: _Held, _: Any, *args: Any) -> Any:
+    return function(shared.value, *args)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A run of groups: the first of `count`, and how many arguments each has.
+
+    keep : whether the function returns (sums, something) for each, and something is to stay
+    """
+
+    function: Any
+    count: int
+    first: int
+    arguments: int
+    keep: bool
+
+
+def _work(batch: _Batch, shared: _Held, *flat: Any) -> Any:
+    """The nodes of the tree that a run of groups gives, and what it keeps."""
+    forest, kept, size = Forest(batch.count), [], batch.arguments
+    for number in range(len(flat) // size):
+        args = flat[number * size : (number + 1) * size]
+        result = batch.function(shared.value, *args)
+        if batch.keep:
+            result, state = result
+            kept.append(state)
+        forest.add((0, batch.first + number), result, own=True)
+    return (forest.nodes, kept) if batch.keep else forest.nodes
+
+
+def _merge(graph: dict[str, Any], keys: Iterable[str], count: int) -> str:
+    """The key of the merged nodes of `keys`, which the graph then has."""
+    level, left = 0, list(keys)
+    while len(left) > 1:
         level += 1
-        parts = [keys[k : k + FAN] for k in range(0, len(keys), FAN)]
-        names = [f"{part[0]}-add-{level}" for part in parts]
-        graph |= {name: (add_sums, *part) for name, part in zip(names, parts, strict=True)}
-        keys = names
-    return keys[0]
+        parts = [left[k : k + FAN] for k in range(0, len(left), FAN)]
+        left = [f"{part[0]}-merged-{level}" for part in parts]
+        graph |= {name: (merged, count, *part) for name, part in zip(left, parts, strict=True)}
+    return left[0]
 
 
-def _first(pair: tuple[Any, Any]) -> Any:
-    return pair[0]
-
-
-def _second(pair: tuple[Any, Any]) -> Any:
-    return pair[1]
+def _pick(results: Any, *place: int) -> Any:
+    for number in place:
+        results = results[number]
+    return results

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from xclf.rows._block_tasks import Sums, add_sums
-from xclf.rows._blocks import FAN, Engine
+from xclf.rows._blocks import Engine
+from xclf.rows._sum_tree import Sums, sum_of
 from xclf.rows._threads import blas_width
 
 
@@ -73,11 +73,17 @@ class LocalEngine(Engine):
 
         return [source(args) for args in per_group]
 
-    def keep(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def keep(
+        self,
+        function: Any,
+        shared: Any,
+        per_group: Sequence[tuple[Any, ...]],
+        near: Sequence[Any] | None = None,
+    ) -> list[Any]:
         return list(self.collect(function, shared, per_group))
 
     def sums(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> Sums:
-        return add_along_tree(self.collect(function, shared, per_group))
+        return sum_of(self.collect(function, shared, per_group), len(per_group))
 
     def sums_and_keep(
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
@@ -89,31 +95,8 @@ class LocalEngine(Engine):
                 kept.append(state)
                 yield own
 
-        return add_along_tree(sums()), kept
+        return sum_of(sums(), len(per_group)), kept
 
 
 def _loaded(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.blocks() if isinstance(value, Source) else value for value in args)
-
-
-def add_along_tree(sums: Iterator[Sums]) -> Sums:
-    """Sums added up as on a cluster: FAN neighbours at a time, level by level."""
-    levels: list[list[Sums]] = [[]]
-
-    def push(level: int, part: Sums) -> None:
-        if level == len(levels):
-            levels.append([])
-        levels[level].append(part)
-        if len(levels[level]) == FAN:
-            full, levels[level] = levels[level], []
-            push(level + 1, add_sums(*full))
-
-    for part in sums:
-        push(0, part)
-    level = 0
-    while level < len(levels) - 1 or len(levels[level]) > 1:
-        rest, levels[level] = levels[level], []
-        if rest:
-            push(level + 1, add_sums(*rest))
-        level += 1
-    return levels[level][0]
