@@ -20,7 +20,7 @@ from bench.common.measuring import optional
 def versions() -> dict[str, str]:
     """Python and the libraries that matter here; those that are missing are left out."""
     results = {"python": platform.python_version()}
-    names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat")
+    names = ("numpy", "scipy", "scikit-learn", "torch", "array-api-compat", "dask", "distributed")
     for name in (*names, "cupy-cuda12x", "cupy-cuda13x"):
         with suppress(metadata.PackageNotFoundError):
             results[name] = metadata.version(name)

@@ -1,0 +1,279 @@
+"""Fits on a cluster of Dask beside the same fits in one process.
+
+    python -m bench dask --json FILE
+
+    throughput  iterations of a softmax fit: workers of one thread each, beside one process with as
+                many threads, and beside scikit-learn's lbfgs in it, on the same rows
+    overhead    a pass over blocks that hold next to nothing
+    large       a pass over 1,281,167 x 1024 float16 rows of 1000 classes, and what a whole fit
+                would take (an estimate, and marked as one)
+    scaling     tasks, bytes and depth of a pass on 16, 64 and 256 workers, counted on the graphs
+                that such a cluster would be sent; nothing is timed
+
+Blocks are made on the workers, by seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench.common.measuring import BenchError, optional, progress, table
+from bench.cpu.cluster_counts import counted
+from xclf import SoftmaxClassifier
+from xclf.estimators import SharedRows
+from xclf.rows import BlockRows, Blocks, ClusterEngine, join_blocks, sum_over_rows
+
+PARTS = ("throughput", "overhead", "large", "scaling")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    add("--workers", type=int, default=2, help="processes of one thread each")
+    add("--rows", type=int, default=400_000, help="of the part throughput, of 512 features")
+    add("--large-rows", type=int, default=1_281_167, help="of the part large")
+    add("--iterations", type=int, default=12, help="of the fits")
+    add("--rounds", type=int, default=3, help="of the part throughput, taking turns")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Prints the tables; returns an entry for each part."""
+    if optional("distributed") is None:
+        raise BenchError("needs Dask: pip install 'dask[array,distributed]'")
+    results: dict[str, Any] = {"workers": args.workers, "threads_per_worker": 1}
+    if "throughput" in args.parts:
+        results["throughput"] = _throughput(args)
+    if {"overhead", "large"} & set(args.parts):
+        with _cluster(args.workers) as client:
+            if "overhead" in args.parts:
+                results["overhead"] = _overhead(client, (2, 4) if args.quick else (4, 25, 100, 400))
+            if "large" in args.parts:
+                results["large"] = _large(args)
+    if "scaling" in args.parts:
+        results["scaling"] = counted((16, 64, 256))
+    return results
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[Any]:
+    import distributed
+
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    with (
+        distributed.LocalCluster(n_workers=workers, **options) as own,
+        distributed.Client(own) as client,
+    ):
+        yield client
+
+
+def _rows(n: int, features: int, classes: int, blocks: int, dtype: str) -> tuple[Any, np.ndarray]:
+    """(X, y): overlapping clouds, X as an array of Dask whose blocks are made by their seeds."""
+    import dask
+    import dask.array as da
+
+    y = np.arange(n) % classes
+    ends = [n * k // blocks for k in range(blocks + 1)]
+    parts = []
+    for k in range(blocks):
+        made = dask.delayed(_block)(k, ends[k], ends[k + 1] - ends[k], features, classes, dtype)
+        shape = (ends[k + 1] - ends[k], features)
+        parts.append(da.from_delayed(made, shape, np.dtype(dtype)))
+    return da.concatenate(parts), y
+
+
+def _block(seed: int, first: int, n: int, features: int, classes: int, dtype: str) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(-1 % 2**32).standard_normal((classes, features), np.float32)
+    x = rng.standard_normal((n, features), np.float32)
+    x += 0.1 * centres[np.arange(first, first + n) % classes]
+    return x.astype(dtype, copy=False)
+
+
+class Clock:
+    """A callback with the time of every iteration."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, event: Any) -> None:
+        self.times.append(time.perf_counter())
+
+    def seconds(self) -> float:
+        """The median of the steps after the second, which set up what later ones use."""
+        return statistics.median(np.diff(self.times[1:]).tolist())
+
+
+def _fit(x: Any, y: np.ndarray, iterations: int) -> tuple[float, float]:
+    """(seconds of an iteration, of the whole fit)."""
+    clock, start = Clock(), time.perf_counter()
+    model = SoftmaxClassifier(1e-4, max_iter=iterations, tol=0.0, callbacks=[clock])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is not to converge
+        model.fit(x, y)
+    return clock.seconds(), time.perf_counter() - start
+
+
+def _throughput(args: argparse.Namespace) -> dict[str, Any]:
+    n, blocks = (6000, 6) if args.quick else (args.rows, 100)
+    lazy, y = _rows(n, 512, 10, blocks, "float32")
+    x = lazy.compute(scheduler="threads")
+    several, one = [], []
+    args.rounds = 1 if args.quick else args.rounds
+    with _cluster(args.workers), threadpool_limits(args.workers):
+        for turn in range(args.rounds):
+            progress(f"throughput, round {turn + 1} of {args.rounds}")
+            several.append(_fit(lazy, y, args.iterations))
+            one.append(_fit(x, y, args.iterations))
+    with threadpool_limits(args.workers):
+        peer = _sklearn(x, y, args.iterations)
+    pairs = [own[0] / there[0] for own, there in zip(one, several, strict=True)]
+    result = {
+        "rows": n,
+        "features": 512,
+        "classes": 10,
+        "blocks": blocks,
+        "iteration_on_workers_s": [seconds for seconds, _ in several],
+        "iteration_in_one_process_s": [seconds for seconds, _ in one],
+        "fit_on_workers_s": [seconds for _, seconds in several],
+        "fit_in_one_process_s": [seconds for _, seconds in one],
+        "share_of_throughput": statistics.median(pairs),
+        "sklearn_iteration_s": peer,
+    }
+    title = f"a softmax iteration, {n} x 512 x 10 float32, {blocks} blocks"
+    table(
+        title,
+        ["", "median s", "of one process"],
+        [
+            (f"{args.workers} workers", *_cells(several, result["share_of_throughput"])),
+            (f"one process, {args.workers} threads", *_cells(one, 1.0)),
+            ("scikit-learn's lbfgs", f"{peer:.3f}", ""),
+        ],
+    )
+    return result
+
+
+def _cells(times: list[tuple[float, float]], share: float) -> tuple[str, str]:
+    return f"{statistics.median(seconds for seconds, _ in times):.3f}", f"{share:.0%}"
+
+
+def _sklearn(x: np.ndarray, y: np.ndarray, iterations: int) -> float:
+    """Seconds of an iteration of scikit-learn's lbfgs, line searches included."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1.0 / (2e-4 * len(x)), max_iter=iterations, tol=0.0)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x, y)
+    return (time.perf_counter() - start) / max(1, int(model.n_iter_[0]))
+
+
+def _overhead(client: Any, counts: tuple[int, ...]) -> list[dict[str, Any]]:
+    """A pass over groups of one row of 8 features."""
+    import dask
+
+    engine, x, results = ClusterEngine(client), np.ones((1, 8)), []
+    for groups in counts:
+        progress(f"overhead, {groups} groups")
+        delayed = [dask.delayed(join_blocks, pure=False)(None, x) for _ in range(groups)]
+        held = engine.place(delayed, spread=True)
+        engine.wait(held)
+        blocks = Blocks(engine, held, [1] * groups, 8, x.dtype, x[:0])
+        rows = BlockRows.of(blocks, np.zeros(groups, np.int64), None, np.float64, 2)
+        f: Callable[..., Any] = partial(_first, np.zeros(5120, np.float32))
+        seconds = []
+        for _ in range(30):
+            start = time.perf_counter()
+            sum_over_rows(f, rows)
+            seconds.append(time.perf_counter() - start)
+        graph, keys = engine._batches(_first, None, [(group,) for group in held], keep=False)
+        tasks = len(graph) + _merges(len(keys))
+        quartiles = [float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75))]
+        results.append({"groups": groups, "tasks": tasks, "quartiles_s": quartiles})
+    table(
+        "a pass over next to nothing",
+        ["groups", "tasks", "median ms", "5 ms + 0.3 ms a task"],
+        [
+            (
+                str(row["groups"]),
+                str(row["tasks"]),
+                f"{1e3 * row['quartiles_s'][1]:.1f}",
+                f"{5 + 0.3 * row['tasks']:.1f}",
+            )
+            for row in results
+        ],
+    )
+    return results
+
+
+def _merges(leaves: int) -> int:
+    from xclf.rows._cluster import FAN
+
+    count = 0
+    while leaves > 1:
+        leaves = -(-leaves // FAN)
+        count += leaves
+    return count
+
+
+def _first(theta: np.ndarray, chunk: Any) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(chunk.x[:, 0].sum()), theta.astype(np.float64)
+
+
+def _large(args: argparse.Namespace) -> dict[str, Any]:
+    """One evaluation of loss and gradient by the fit itself; the iterations of a fit are those that
+    the default tolerance took on ImageNet-like features of this shape."""
+    n, features, classes = (60_000, 64, 20) if args.quick else (args.large_rows, 1024, 1000)
+    blocks = max(args.workers, n * features * 2 // (32 << 20))
+    progress(f"large: {n} x {features} float16, {classes} classes, {blocks} blocks")
+    lazy, y = _rows(n, features, classes, blocks, "float16")
+    start = time.perf_counter()
+    rows = SharedRows.of(lazy, SoftmaxClassifier())
+    loaded = time.perf_counter() - start
+    x = rows.placed.X
+    seconds = [_pass(x, y, classes, scale) for scale in (0.0, 1e-3)]
+    best = min(seconds)
+    iterations = 100
+    result = {
+        "rows": n,
+        "features": features,
+        "classes": classes,
+        "bytes": int(n * features * 2),
+        "made_and_checked_s": loaded,
+        "pass_s": seconds,
+        "gflop_per_s": 4e-9 * n * features * classes / best,
+        "fit_of_100_iterations_s": iterations * best,
+        "fit_is": "an estimate: 100 times the faster pass",
+    }
+    table(
+        f"a pass over {n} x {features} float16 x {classes} classes on {args.workers} workers",
+        ["pass s", "GFLOP/s", "100 iterations (estimate)"],
+        [(f"{best:.1f}", f"{result['gflop_per_s']:.0f}", f"{iterations * best / 60:.0f} min")],
+    )
+    return result
+
+
+def _pass(x: Blocks, y: np.ndarray, classes: int, scale: float) -> float:
+    from xclf.accelerate.cpu import softmax_row_sums
+    from xclf.objectives import FORMULAS, Network, Objective, loss_named
+    from xclf.training import Problem
+
+    rows = BlockRows.of(x, y, None, np.float32, classes)
+    operations = FORMULAS.__class__(**{**vars(FORMULAS), "row_sums": softmax_row_sums})
+    network = Network((x.shape[1], classes), operations=operations)
+    problem = Problem(Objective(network, loss_named("softmax"), 1e-4), rows)
+    theta = scale * np.random.default_rng(0).standard_normal(network.size)
+    start = time.perf_counter()
+    problem.value_and_grad(theta)
+    return time.perf_counter() - start
