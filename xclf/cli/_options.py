@@ -75,6 +75,14 @@ Reg: TypeAlias = Annotated[
     float | None, typer.Option(help="Penalty on the squared weights.", show_default="1e-4")
 ]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
+Dask: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--dask", help="Address of a Dask scheduler, whose workers read DATA in blocks."),
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Start a Dask cluster of so many processes here."),
+]
 Out: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Save the model here (.safetensors).")
 ]

@@ -31,12 +31,13 @@ def read_split(
     """
 
     def read(name: str, **columns: Any) -> Dataset:
-        return load(name, **options, **columns)
+        return load(name, **{**options, **columns})
 
     data = read(source, **columns_of(like))
     held_out = data.test
     if test is not None:
-        held_out = read(test, n_features=data.x.shape[1], index_base=data.index_base)
+        columns = {"n_features": data.x.shape[1], "index_base": data.index_base}
+        held_out = read(test, **columns, blocks=False)
         held_out = held_out.test or held_out
         if held_out.x.shape[1] != data.x.shape[1]:
             raise UserError(
@@ -70,7 +71,8 @@ def read_split(
 def reading_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `load` among a command's arguments."""
     named = {name: given[name] for name in ("x_name", "y_name") if given[name] is not None}
-    return {"label": given["label"], "max_memory": given["max_memory"], **named}
+    blocks = given.get("blocks", False)
+    return {"label": given["label"], "max_memory": given["max_memory"], "blocks": blocks, **named}
 
 
 def columns_of(model: Any) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def check_finite(x: np.ndarray, source: str, first: int = 0) -> None:
         except ValueError as error:
             raise UserError(f"{source}: {error}") from None
         return
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" or not isinstance(x, np.ndarray):  # blocks are checked by the fit
         return
     for start in range(0, len(x), _CHECKED_ROWS):
         part = np.asarray(x[start : start + _CHECKED_ROWS])

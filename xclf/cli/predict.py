@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from rich.progress import track
 
 from xclf import _array_api
 from xclf.cli import _options as opt
+from xclf.cli._cluster import describe, in_order, on_cluster
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
@@ -37,6 +40,8 @@ def predict(
     x_name: opt.XName = None,
     device: opt.Device = "auto",
     max_memory: opt.DenseMemory = None,
+    dask: opt.Dask = None,
+    workers: opt.Workers = None,
 ) -> None:
     """Write predictions for every row of DATA, in row order; streamed, and whole or not at all.
 
@@ -44,11 +49,19 @@ def predict(
 
     xclf predict model.safetensors new.parquet --out new.npy --proba --top-k 3
     """
+    given = dict(locals())
+    with on_cluster(dask, workers) as client:
+        _predict(given | {"y_name": None, "blocks": client is not None}, client)
+
+
+def _predict(given: dict[str, Any], client: Any) -> None:
+    model, data, out_path = given["model"], given["data"], given["out_path"]
+    proba, top_k = given["proba"], given["top_k"]
     check_output("--out", out_path, TABLE_SUFFIXES, model, data)
-    chosen = choose(device)
-    fitted = load_fitted(model, chosen, max_memory)
-    options = reading_options({**locals(), "y_name": None})
-    x = read_for_model(fitted, data, train_part=train_part, need_labels=False, **options).x
+    chosen = choose("cpu" if client is not None else given["device"])
+    fitted = load_fitted(model, chosen, given["max_memory"])
+    options = reading_options(given) | {"train_part": given["train_part"]}
+    x = read_for_model(fitted, data, need_labels=False, **options).x
     if proba and not hasattr(fitted, "predict_proba"):
         raise UserError(
             f"--proba: a {type(fitted).__name__} with the hinge has no probabilities; "
@@ -68,8 +81,20 @@ def predict(
     starts = track(
         range(0, x.shape[0], _ROWS), "predicting", console=console, disable=not console.is_terminal
     )
-    write_table(out_path, map(predicted, starts), x.shape[0])
-    console.print(f"wrote {x.shape[0]} predictions to {out_path} ({chosen.text})")
+    tables: Iterable[dict[str, np.ndarray]] = map(predicted, starts)
+    if client is not None:
+        work = partial(_block_columns, data, proba, top_k)
+        tables = in_order(client, work, fitted, x)
+    write_table(out_path, tables, x.shape[0])
+    where = chosen.text if client is None else describe(client)
+    console.print(f"wrote {x.shape[0]} predictions to {out_path} ({where})")
+
+
+def _block_columns(
+    source: str, proba: bool, top_k: int, model: Any, rows: np.ndarray, first: int
+) -> dict[str, np.ndarray]:
+    check_finite(rows, source, first)
+    return columns(model, rows, proba=proba, top_k=top_k)
 
 
 def columns(model: Any, x: Any, *, proba: bool, top_k: int) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from xclf.cli import _options as opt
 from xclf.cli._checkpoint import make_checkpoint
+from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, out
 from xclf.cli._devices import choose
 from xclf.cli._estimator import estimator_options, make_estimator
@@ -103,6 +104,8 @@ def probe(
     checkpoint_path: opt.CheckpointPath = None,
     checkpoint_every: opt.CheckpointEvery = 60.0,
     resume: opt.Resume = False,
+    dask: opt.Dask = None,
+    workers: opt.Workers = None,
 ) -> None:
     """Linear probe of frozen features: choose the penalty, refit, test, and write a page.
 
@@ -113,13 +116,21 @@ def probe(
     xclf probe 'layers/*.npy,labels.npy' --folds 5 --c 1e-4:1e2:13
     """
     given = dict(locals())
-    chosen = choose(device)
+    with on_cluster(dask, workers) as client:
+        _probe(given | {"blocks": client is not None})
+
+
+def _probe(given: dict[str, Any]) -> None:
+    train, val, test, out_path = (given[name] for name in ("train", "val", "test", "out_path"))
+    label, x_name, y_name, shots = (given[name] for name in ("label", "x_name", "y_name", "shots"))
+    json, seed = given["json"], given["seed"]
+    chosen = choose(given["device"])
     estimator = _estimator(given)
     checkpoint = make_checkpoint(given | {"data": train[0]})
     callbacks = None if checkpoint is None else [checkpoint]
     estimator.set_params(device=chosen.name, callbacks=callbacks)
     console = out(json=json)
-    grids = {"C": c, "reg": reg, "learning_rate": learning_rate}
+    grids = {"C": given["c"], "reg": given["reg"], "learning_rate": given["learning_rate"]}
     options: dict[str, Any] = {
         name: None if text is None else parse_values(name.lower(), text)
         for name, text in grids.items()
@@ -127,6 +138,7 @@ def probe(
     options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
     options["reading"] = _reading(label, x_name, y_name)
+    options["reading"] |= {"blocks": True} if given["blocks"] else {}
     options["shots"] = None if shots is None else _whole_numbers(shots)
     progress = Console(stderr=True, highlight=False, markup=False)
     sources = _train(train, y_name), _rows(val, "--val"), _rows(test, "--test")

@@ -16,6 +16,7 @@ from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from xclf.cli import _options as opt
+from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, print_facts
 from xclf.cli._estimator import check_options, estimator_options, make_estimator
 from xclf.cli._grid import SWEPT, describe_grid, parse_values, print_scores
@@ -89,6 +90,8 @@ def sweep(
     checkpoint_path: opt.CheckpointPath = None,
     checkpoint_every: opt.CheckpointEvery = 60.0,
     resume: opt.Resume = False,
+    dask: opt.Dask = None,
+    workers: opt.Workers = None,
 ) -> None:
     """Train a grid of models on DATA together, and keep the best.
 
@@ -99,13 +102,20 @@ def sweep(
     xclf sweep faces.npz --model two-layer --hidden 50,100,200 --standardize
     """
     given = dict(locals())
+    with on_cluster(dask, workers) as client:
+        _sweep(given | {"blocks": client is not None})
+
+
+def _sweep(given: dict[str, Any]) -> None:
+    model, data, scoring, cv = (given[name] for name in ("model", "data", "scoring", "cv"))
+    out_path, plot_path, test_size = given["out_path"], given["plot_path"], given["test_size"]
     grid = {name: parse_values(name, given[name]) for name in SWEPT if given[name] is not None}
     for name, values in grid.items():
         for value in values:
             check_options(model, {name: value})
     estimator = make_estimator(model, estimator_options(given, swept=grid))
     _check_outputs(data, out_path, plot_path, scoring)
-    check_report(report_path, data)
+    check_report(given["report_path"], data)
     training = Training(given, estimator)
     holdout = StratifiedShuffleSplit(1, test_size=test_size, random_state=estimator.random_state)
     search = SweepCV(estimator, grid, cv=cv or holdout, scoring=scoring, error_score="raise")
@@ -130,7 +140,7 @@ def sweep(
         ("sweep", f"{candidates} candidates in {seconds:.2f} s"),
         *([] if plot_path is None else [("drawn", str(plot_path))]),
     )
-    if json:
+    if given["json"]:
         print(json_format.dumps(result, allow_nan=False))
 
 

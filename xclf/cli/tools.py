@@ -15,6 +15,7 @@ from xclf import _array_api
 from xclf._version import __version__
 from xclf.accelerate import AcceleratorState, accelerators
 from xclf.cli import _options as opt
+from xclf.cli._cluster import describe, on_cluster
 from xclf.cli._console import CheckError, UserError, out
 from xclf.cli._devices import choose
 from xclf.gradcheck import check_gradient
@@ -29,14 +30,16 @@ _LIBRARIES = (
     ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "trains and predicts on CUDA"),
     ("torch", ("torch",), "trains and predicts; tested on the CPU"),
     ("array_api_strict", ("array-api-strict",), "the standard's strict reading; tested"),
-    ("dask", ("dask",), "kernels only, on chunks of rows; tested"),
+    ("dask", ("dask",), "trains and predicts on rows in blocks, also on a cluster; tested"),
 )
 
 
-def backends() -> None:
+def backends(dask: opt.Dask = None) -> None:
     """Print the array libraries and accelerators, their state, and what --device auto would use.
 
     xclf backends
+
+    xclf backends --dask tcp://scheduler:8786
     """
     console = out()
     console.print(_library_table())
@@ -50,6 +53,9 @@ def backends() -> None:
             "to use a GPU: a CUDA driver, and pip install 'xclf[cuda12]' or 'xclf[cuda13]'"
         )
     console.print(f"--device auto would use {choose('auto').text}")
+    with on_cluster(dask, None) as client:
+        if client is not None:
+            console.print(describe(client))
 
 
 def _library_table() -> Table:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json as json_format
+from typing import Any
 
 from xclf.cli import _options as opt
+from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError
 from xclf.cli._estimator import estimator_options, make_estimator
 from xclf.cli._outputs import check_model_output
@@ -48,6 +50,8 @@ def train(
     checkpoint_path: opt.CheckpointPath = None,
     checkpoint_every: opt.CheckpointEvery = 60.0,
     resume: opt.Resume = False,
+    dask: opt.Dask = None,
+    workers: opt.Workers = None,
 ) -> None:
     """Fit a model on DATA and measure it on test rows.
 
@@ -60,16 +64,24 @@ def train(
     xclf train flowers.csv --label species --model svm --report flowers.html
     """
     given = dict(locals())
-    estimator = make_estimator(model, estimator_options(given), start)
-    check_model_output(out_path, data)
+    with on_cluster(dask, workers) as client:
+        _train(given | {"blocks": client is not None})
+
+
+def _train(given: dict[str, Any]) -> None:
+    model, data, report_path = given["model"], given["data"], given["report_path"]
+    estimator = make_estimator(model, estimator_options(given), given["start"])
+    check_model_output(given["out_path"], data)
     check_report(report_path, data)
     training = Training(given, estimator)
     rows = training.split.train
-    if mirror:
+    if given["mirror"]:
+        if given["blocks"]:
+            raise UserError("--mirror needs rows in memory: not with --dask or --workers")
         if rows.image_shape is None:
             raise UserError(f"--mirror needs image data; {rows.source} is not")
         rows = rows.mirrored()
     training.fit(rows)
     result = training.report("train")
-    if json:
+    if given["json"]:
         print(json_format.dumps(result, allow_nan=False))

@@ -38,8 +38,8 @@ class Dataset:
     ----------
     x : ndarray or scipy.sparse.csr_array of shape (N, D)
         Numbers in native byte order, N and D at least 1; uint8 for images; may be a read-only
-        memory map. Sparse if the source is. NOT checked for NaN, which would read a mapped file
-        whole: the estimators do it.
+        memory map, or of `load(blocks=True)` an array of Dask. Sparse if the source is. NOT checked
+        for NaN, which would read a mapped file whole: the estimators do it.
     y : ndarray of shape (N,) or (N, T), or None
         int64 or str; None if the source holds no labels. Column t has the labels of task t.
     source : str
@@ -165,11 +165,17 @@ class Split:
         ValueError
             If a class has too few rows for that.
         """
+        count = int(data.x.shape[0])
         rows, held = train_test_split(
-            np.arange(len(data.x)), test_size=test_size, stratify=data.y, random_state=seed
+            np.arange(count), test_size=test_size, stratify=data.y, random_state=seed
         )
         origin = f"{test_size:.0%} held out, stratified, seed {seed}"
-        return cls(data.take(rows), data.take(held), origin)
+        if not hasattr(data.x, "to_delayed"):
+            return cls(data.take(rows), data.take(held), origin)
+        # Blocks are taken in their order; rows to test on are in memory.
+        test = data.take(np.sort(held))
+        values: Any = test.x
+        return cls(data.take(np.sort(rows)), replace(test, x=values.compute()), origin)
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,7 @@ class ReadOptions:
     drop: tuple[str, ...] = ()
     id: str | None = None
     missing_ok: bool = False
+    blocks: bool = False
 
 
 def count(number: int, noun: str) -> str:

@@ -25,6 +25,7 @@ from xclf.data._arrays import (
     rows_and_labels,
 )
 from xclf.data._arrow import read_feather, read_json_lines, read_parquet, read_shards
+from xclf.data._blocks import in_blocks
 from xclf.data._cifar import (
     is_cifar10_folder,
     is_cifar100_folder,
@@ -63,6 +64,7 @@ def load(
     drop: str | Sequence[str] | None = None,
     id: str | None = None,
     missing_ok: bool = False,
+    blocks: bool = False,
 ) -> Dataset:
     """Read rows (N, D), labels (N,) and names from a data source.
 
@@ -114,6 +116,10 @@ def load(
     missing_ok : bool
         Whether a table may lack the columns of `drop` and `id` and, without `need_labels`, of
         `label`.
+    blocks : bool
+        Whether x is to be an array of Dask, which reads a file of several, or a part of a mapped
+        one, where and when its rows are needed: estimators take it (guide, "Rows on a cluster").
+        Labels, and test rows that come with the data, are in memory.
 
     Returns
     -------
@@ -138,7 +144,7 @@ def load(
     names = label if label is None or isinstance(label, str) else tuple(label)
     given = (names, x_name, y_name, limit, need_labels, n_features, index_base, several)
     dropped = (drop,) if isinstance(drop, str) else tuple(drop or ())
-    options = ReadOptions(*given, drop=dropped, id=id, missing_ok=missing_ok)
+    options = ReadOptions(*given, drop=dropped, id=id, missing_ok=missing_ok, blocks=blocks)
     data = _read(source, options)
     if (dropped or id is not None) and data.feature_names is None and not missing_ok:
         raise DataError(f"{data.source}: its columns have no names, by which to drop some")
@@ -152,7 +158,15 @@ def _read(source: Any, options: ReadOptions) -> Dataset:
         raise DataError(
             f"DATA is {_SOURCES}, or a data set of PyTorch, got {type(source).__name__}"
         )
-    path, name = Path(source), os.fspath(source)
+    data = _read_named(os.fspath(source), options)
+    if options.blocks and not hasattr(data.x, "to_delayed"):  # a single file
+        read = partial(_read_named, os.fspath(source), replace(options, blocks=False))
+        return in_blocks(data, [(read, data)])
+    return data
+
+
+def _read_named(name: str, options: ReadOptions) -> Dataset:
+    path = Path(name)
     if name == "digits":
         return _digits()
     if path.is_dir():
@@ -183,7 +197,8 @@ def _read_pair(x_name: str, y_name: str, options: ReadOptions) -> Dataset:
             f"{x_name},{y_name}: needs as many files of labels as of rows, found {len(xs)} of rows "
             f"and {len(ys)} of labels"
         )
-    parts = [lambda x=x, y=y: _read_two(x, y, options) for x, y in zip(xs, ys, strict=True)]
+    each = replace(options, blocks=False)
+    parts = [partial(_read_two, x, y, each) for x, y in zip(xs, ys, strict=True)]
     return parts[0]() if len(parts) == 1 else joined(f"{x_name},{y_name}", parts, options)
 
 
@@ -208,13 +223,14 @@ def _read_many(source: Path, paths: list[Path], options: ReadOptions) -> Dataset
     """The rows of several files, in the order of their names."""
     if len(paths) == 1:
         return _read_file(paths[0], options)
-    if all(path.suffix == ".parquet" for path in paths):
+    if all(path.suffix == ".parquet" for path in paths) and not options.blocks:
         return read_shards(source, paths, options)  # of strings one dictionary, checked at once
     train, test = parts_of(paths)
-    data = joined(source, [partial(_read_file, path, options) for path in train], options)
+    each = replace(options, blocks=False)
+    data = joined(source, [partial(_read_file, path, each) for path in train], options)
     if not test:
         return data
-    need = replace(options, need_labels=True)
+    need = replace(each, need_labels=True)
     name = f"{source} ({test[0].name} ...)"
     return replace(data, test=joined(name, [partial(_read_file, p, need) for p in test], need))
 

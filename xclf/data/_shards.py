@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
+from xclf.data._blocks import in_blocks
 from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count
 
 _ADVICE = "use fewer files"
@@ -43,6 +44,10 @@ def joined(
         if (part.y is None) != (first.y is None):
             raise DataError(f"{part.source}: of {source} some files have labels, others none")
         rows, dtype = rows + len(part.x), np.result_type(dtype, part.x.dtype)
+    if options.blocks:
+        parts = [(read, read()) for read in reads]
+        y = _labels(source, [part.y for _, part in parts])
+        return in_blocks(first, parts, y=y, source=str(source), test=None)
     check_memory(str(source), rows * columns * dtype.itemsize, options.max_memory, _ADVICE)
     x, labels, ids, start = np.empty((rows, columns), dtype), [], [], 0
     for read in reads:
