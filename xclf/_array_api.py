@@ -55,7 +55,7 @@ def is_host(value: object) -> bool:
 
 
 def is_lazy(value: object) -> bool:
-    """Whether `value` is evaluated lazily: such arrays cannot be trained on directly."""
+    """Whether `value` is evaluated lazily."""
     return bool(compat.is_lazy_array(value))
 
 
@@ -66,9 +66,8 @@ def device(array: Array) -> Any:
 
 def same_device(a: Array, b: Array) -> bool:
     """Whether two arrays share namespace and device, so that one operation may use both."""
-    host = [is_host(each) or library(namespace(each)) == "numpy" for each in (a, b)]
-    if any(host):  # rows in blocks count as the NumPy arrays that they are read as
-        return all(host)
+    if any(host := [is_host(each) or library(namespace(each)) == "numpy" for each in (a, b)]):
+        return all(host)  # rows in blocks count as NumPy's
     try:
         namespace(a, b)
     except TypeError:
@@ -242,7 +241,7 @@ def eigh(matrix: Array) -> tuple[Array, Array]:
 def has_linalg(xp: Namespace) -> bool:
     try:
         return callable(xp.linalg.eigh)
-    except (AttributeError, RuntimeError):  # array-api-strict raises for an extension switched off
+    except (AttributeError, RuntimeError):  # array-api-strict raises for one that is switched off
         return False
 
 

@@ -3,7 +3,9 @@
     python -m bench dask --json FILE
 
     throughput  iterations of a softmax fit: workers of one thread each, beside one process with as
-                many threads, and beside scikit-learn's lbfgs in it, on the same rows
+                many threads, and beside scikit-learn's lbfgs in it, on the same rows; by the
+                clock, and by the processor time of all processes, which a busy machine disturbs
+                less
     overhead    a pass over blocks that hold next to nothing
     large       a pass over 1,281,167 x 1024 float16 rows of 1000 classes, and what a whole fit
                 would take (an estimate, and marked as one)
@@ -101,27 +103,36 @@ def _block(seed: int, first: int, n: int, features: int, classes: int, dtype: st
 
 
 class Clock:
-    """A callback with the time of every iteration."""
+    """A callback with the time of every iteration, and the processor time of all processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Any) -> None:
+        self.client = client
         self.times: list[float] = []
+        self.processor: list[float] = []
 
     def __call__(self, event: Any) -> None:
         self.times.append(time.perf_counter())
+        own = [time.process_time()]
+        if self.client is not None:
+            own += self.client.run(time.process_time).values()
+        self.processor.append(sum(own))
 
-    def seconds(self) -> float:
-        """The median of the steps after the second, which set up what later ones use."""
-        return statistics.median(np.diff(self.times[1:]).tolist())
+    def seconds(self) -> tuple[float, float]:
+        """Of an iteration, the median of those after the second, which set up what later ones use;
+        and of the processors, their mean."""
+        steps = len(self.times) - 2
+        processor = (self.processor[-1] - self.processor[1]) / steps
+        return statistics.median(np.diff(self.times[1:]).tolist()), processor
 
 
-def _fit(x: Any, y: np.ndarray, iterations: int) -> tuple[float, float]:
-    """(seconds of an iteration, of the whole fit)."""
-    clock, start = Clock(), time.perf_counter()
+def _fit(x: Any, y: np.ndarray, iterations: int, client: Any) -> tuple[float, float, float]:
+    """(seconds of an iteration, of processors in it, of the whole fit)."""
+    clock, start = Clock(client), time.perf_counter()
     model = SoftmaxClassifier(1e-4, max_iter=iterations, tol=0.0, callbacks=[clock])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is not to converge
         model.fit(x, y)
-    return clock.seconds(), time.perf_counter() - start
+    return *clock.seconds(), time.perf_counter() - start
 
 
 def _throughput(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,11 +141,11 @@ def _throughput(args: argparse.Namespace) -> dict[str, Any]:
     x = lazy.compute(scheduler="threads")
     several, one = [], []
     args.rounds = 1 if args.quick else args.rounds
-    with _cluster(args.workers), threadpool_limits(args.workers):
+    with _cluster(args.workers) as client, threadpool_limits(args.workers):
         for turn in range(args.rounds):
             progress(f"throughput, round {turn + 1} of {args.rounds}")
-            several.append(_fit(lazy, y, args.iterations))
-            one.append(_fit(x, y, args.iterations))
+            several.append(_fit(lazy, y, args.iterations, client))
+            one.append(_fit(x, y, args.iterations, None))
     with threadpool_limits(args.workers):
         peer = _sklearn(x, y, args.iterations)
     pairs = [own[0] / there[0] for own, there in zip(one, several, strict=True)]
@@ -143,28 +154,42 @@ def _throughput(args: argparse.Namespace) -> dict[str, Any]:
         "features": 512,
         "classes": 10,
         "blocks": blocks,
-        "iteration_on_workers_s": [seconds for seconds, _ in several],
-        "iteration_in_one_process_s": [seconds for seconds, _ in one],
-        "fit_on_workers_s": [seconds for _, seconds in several],
-        "fit_in_one_process_s": [seconds for _, seconds in one],
+        "iteration_on_workers_s": [own[0] for own in several],
+        "iteration_in_one_process_s": [own[0] for own in one],
+        "processor_on_workers_s": [own[1] for own in several],
+        "processor_in_one_process_s": [own[1] for own in one],
+        "fit_on_workers_s": [own[2] for own in several],
+        "fit_in_one_process_s": [own[2] for own in one],
         "share_of_throughput": statistics.median(pairs),
+        "share_by_processor_time": statistics.median(
+            own[1] / there[1] for own, there in zip(one, several, strict=True)
+        ),
         "sklearn_iteration_s": peer,
     }
     title = f"a softmax iteration, {n} x 512 x 10 float32, {blocks} blocks"
     table(
         title,
-        ["", "median s", "of one process"],
+        ["", "median s", "throughput", "processor s", "by processor time"],
         [
-            (f"{args.workers} workers", *_cells(several, result["share_of_throughput"])),
-            (f"one process, {args.workers} threads", *_cells(one, 1.0)),
-            ("scikit-learn's lbfgs", f"{peer:.3f}", ""),
+            (
+                f"{args.workers} workers",
+                f"{_median(several, 0):.3f}",
+                f"{result['share_of_throughput']:.0%}",
+                f"{_median(several, 1):.3f}",
+                f"{result['share_by_processor_time']:.0%}",
+            ),
+            (
+                f"one process, {args.workers} threads",
+                *(f"{_median(one, 0):.3f}", "100%", f"{_median(one, 1):.3f}", "100%"),
+            ),
+            ("scikit-learn's lbfgs", f"{peer:.3f}", "", "", ""),
         ],
     )
     return result
 
 
-def _cells(times: list[tuple[float, float]], share: float) -> tuple[str, str]:
-    return f"{statistics.median(seconds for seconds, _ in times):.3f}", f"{share:.0%}"
+def _median(times: list[tuple[float, float, float]], place: int) -> float:
+    return statistics.median(own[place] for own in times)
 
 
 def _sklearn(x: np.ndarray, y: np.ndarray, iterations: int) -> float:

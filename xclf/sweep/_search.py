@@ -186,11 +186,14 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         params = {name: _on_host(value) for name, value in params.items()}
         for_fit, for_search, for_split = self._routed(params)
         rows = np.arange(_num_samples(X) if _array_api.is_host(X) else int(X.shape[0]))
-        seen = rows[:, None] if isinstance(X, Blocks) else X
+        in_blocks = isinstance(X, Blocks)
+        seen = rows[:, None] if in_blocks else X
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = [
             Fold(rows[train], rows[test]) for train, test in splitter.split(seen, y, **for_split)
         ]
+        if in_blocks:  # whose rows are picked in their order
+            splits = [Fold(np.sort(fold.train), np.sort(fold.test)) for fold in splits]
         candidates = list(ParameterGrid(self.param_grid))
         ledger = FitLedger(X, y, candidates, splits, refit_if_uninterrupted)
         record = self._search(ledger, scoring=_no_score, refit=False, error_score="raise")

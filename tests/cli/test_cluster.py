@@ -1,0 +1,65 @@
+"""--dask and --workers: DATA in blocks, with the results of DATA in memory."""
+
+from __future__ import annotations
+
+import json
+
+import dask_cases
+import numpy as np
+import pytest
+from estimator_cases import blobs
+
+dask_cases.need("dask.array", "distributed")
+import distributed  # noqa: E402
+
+X, Y = blobs(240, 5, 3)
+
+
+@pytest.fixture(scope="module")
+def address():
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    dask_cases.small_groups(monkeypatch)
+    for k in range(3):
+        np.savez(tmp_path / f"part{k}.npz", X=X[k::3], y=Y[k::3])
+    return f"{tmp_path}/*.npz"
+
+
+def test_train_and_predict(shell, shards, address, tmp_path):
+    model, words = tmp_path / "m.safetensors", ("train", shards, "--reg", "1e-1", "--json")
+    there = json.loads(shell.good(*words, "--out", model, "--dask", address))
+    here = json.loads(shell.good(*words))
+    assert there["objective"] == pytest.approx(here["objective"], rel=0.2)  # others are held out
+    assert there["train_rows"] == here["train_rows"]
+    words = ("predict", model, shards, "--proba", "--out")
+    for name, more in (("a.csv", ("--dask", address)), ("b.csv", ())):
+        shell.good(*words, tmp_path / name, *more)
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+def test_sweep_and_probe(shell, shards, address):
+    grid = ("--reg", "1e-2,1e-1", "--json", "--dask", address)
+    sweep = json.loads(shell.good("sweep", shards, *grid))
+    assert [row["parameters"]["reg"] for row in sweep["search"]["candidates"]] == [1e-2, 1e-1]
+    probe = json.loads(shell.good("probe", shards, *grid))
+    assert len(probe["search"]["points"]) == 2
+
+
+def test_backends_names_the_cluster(shell, address):
+    said = shell.good("backends", "--dask", address)
+    assert f"Dask cluster at {address}: 1 workers, 1 threads" in said
+
+
+def test_wrong_clusters_are_one_line(shell, shards, address, monkeypatch):
+    monkeypatch.setattr("xclf.cli._cluster._PATIENCE", 0.3)
+    for words, message in (
+        (("--dask", address, "--workers", "2"), "give one of them"),
+        (("--dask", "tcp://127.0.0.1:1"), "--dask tcp://127.0.0.1:1: no scheduler answers there"),
+        (("--dask", address, "--mirror"), "--mirror needs rows in memory"),
+    ):
+        assert message in shell.fails("train", shards, *words)
