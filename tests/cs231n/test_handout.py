@@ -12,9 +12,10 @@ import pytest
 import xclf.cs231n
 
 SUBMODULES = (
-    *("classifiers", "classifiers.linear_classifier", "classifiers.linear_svm"),
-    *("classifiers.softmax", "classifiers.neural_net", "classifiers.fc_net"),
-    *("layers", "layer_utils", "optim", "solver", "gradient_check", "data_utils", "vis_utils"),
+    *("classifiers", "classifiers.k_nearest_neighbor", "classifiers.linear_classifier"),
+    *("classifiers.linear_svm", "classifiers.softmax", "classifiers.neural_net"),
+    *("classifiers.fc_net", "layers", "layer_utils", "optim", "solver", "gradient_check"),
+    *("data_utils", "vis_utils"),
 )
 
 

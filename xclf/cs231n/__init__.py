@@ -24,6 +24,7 @@ from xclf.cs231n import (
     solver,
     vis_utils,
 )
+from xclf.cs231n._uncovered import add_finder
 
 __all__ = [
     "classifiers",
@@ -41,8 +42,10 @@ __all__ = [
 def install() -> None:
     """Make `import cs231n`, and its submodules listed here, find this package.
 
-    It replaces any package of that name imported before; calling it again changes nothing.
+    It replaces any package of that name imported before; calling it again changes nothing. Modules
+    that are not here, such as `features`, are found in a folder cs231n beside the notebook.
     """
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(f"{__name__}."):
             sys.modules[f"cs231n{name.removeprefix(__name__)}"] = module
+    add_finder()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xclf._array_api import Array
+from xclf.cs231n._uncovered import missing
 from xclf.cs231n.layers import affine_backward, affine_forward, relu_backward, relu_forward
 
 __all__ = ["affine_relu_backward", "affine_relu_forward"]
@@ -21,3 +22,7 @@ def affine_relu_backward(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     """(dx, dw, db): the gradients through `affine_relu_forward`."""
     affine_cache, relu_cache = cache
     return affine_backward(relu_backward(dout, relu_cache), affine_cache)
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name)

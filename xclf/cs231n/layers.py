@@ -14,6 +14,7 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace
 from xclf.cs231n._arrays import as_scalar, beside, labels_beside
+from xclf.cs231n._uncovered import missing
 from xclf.kernels import affine, affine_grad, cross_entropy, hinge, relu, relu_grad
 
 __all__ = [
@@ -205,3 +206,7 @@ def _standardized_grad(dz: Array, z: Array, scale: Array, axis: int | None) -> A
     xp = namespace(dz)
     centred = dz - xp.mean(dz, axis=axis, keepdims=True)
     return scale * (centred - z * xp.mean(dz * z, axis=axis, keepdims=True))
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name)
