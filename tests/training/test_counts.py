@@ -134,6 +134,7 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     from xclf.training import _settle, full_batch
 
     monkeypatch.setattr(full_batch, "NEWTON_AT", (1000, 1000))  # which goes on with host arrays
+    monkeypatch.setattr("xclf.training.newton_cg.ROTATION", 0)  # the next test
     seen, solved = _evaluations(monkeypatch, Problem), _eigenproblems(monkeypatch)
     proofs, certify = [], _settle.certify
     monkeypatch.setattr(_settle, "certify", lambda *args: proofs.append(1) or certify(*args))
@@ -146,6 +147,26 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     assert len(proofs) == (cls is SoftmaxClassifier)
     assert len(solved) <= 6  # the start, and iterations 5, 10, 20, 40, 80
     assert len(seen) <= 1.5 * model.n_iter_ + 5
+
+
+def test_newton_cg_reads_once_a_product(monkeypatch):
+    """And five times a step: objective, gradient's norms, class curvature, its end, its slope."""
+    from xclf.training import full_batch, newton_cg
+
+    monkeypatch.setattr(full_batch, "NEWTON_AT", (1000, 1000))
+    taken, descend = [], newton_cg.descend
+
+    def watched(*args):
+        step, products = descend(*args)
+        taken.append(int(products.max()))
+        return step, products
+
+    monkeypatch.setattr(newton_cg, "descend", watched)
+    model = small(SoftmaxClassifier, max_iter=100)
+    tally = _fit_tally(model)
+    assert len(taken) == model.n_iter_ >= 5
+    # 12: X finite? rotation, start, certificate, and the like.
+    assert tally.reads <= 5 * len(taken) + sum(taken) + 12, tally
 
 
 def test_a_full_batch_svm_reads_once_an_evaluation(monkeypatch):

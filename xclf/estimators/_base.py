@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -77,6 +78,13 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     device: Any = None
     precision: str | None = None
     max_memory: Any = None
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        """scikit-learn's, once a class: it reads signatures, which takes as long as a small fit."""
+        names: list[str] = super()._get_param_names()
+        return names
 
     # What a subclass defines.
 

@@ -104,7 +104,22 @@ class Loss(ABC):
 
 
 class Smooth(ABC):
-    """How large the gradient of a continuously differentiable loss is, which certificates need."""
+    """How large the gradient of a continuously differentiable loss is, which certificates need, and
+    its Hessian in the scores, which Newton's method needs: it is computed once from the gradient
+    `dscores` (*heads, C, n) of each row's own loss, and used for many products."""
+
+    @abstractmethod
+    def curvature(self, dscores: Array, mask: Array) -> Array:
+        """Numbers (*heads, C, n) that stand for the Hessians H_i, generalised ones at a kink of the
+        gradient; mask : True at the true class, (C, n) or (K, C, n)."""
+
+    @abstractmethod
+    def curvature_product(self, curvature: Array, mask: Array, v: Array) -> Array:
+        """H_i v_i of every row, (*heads, C, n) as v."""
+
+    @abstractmethod
+    def curvature_total(self, curvature: Array, mask: Array, weights: Array | None) -> Array:
+        """sum_i w_i H_i, (*heads, C, C); weights (n,), (K, n) or None."""
 
     @abstractmethod
     def gradient_bound(self, loss: Any, classes: int) -> Any:

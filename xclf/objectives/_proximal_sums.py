@@ -8,7 +8,7 @@ from typing import Any
 from xclf._array_api import Array, namespace
 from xclf.objectives._loss import RowChunk
 from xclf.objectives._network import Layer, Network
-from xclf.objectives._true_class import pair_laplacian
+from xclf.objectives._true_class import pair_laplacian, true_mask
 
 # The weight of a pair of classes whose multiplier is at a bound, beside 1 for one within: an empty
 # active set must leave something to divide by.
@@ -68,4 +68,5 @@ class ProximalSums:
             return ()
         xp = namespace(a)
         active = xp.maximum(xp.astype((a > 0.0) & (a < 1.0), a.dtype), _INACTIVE)
-        return (pair_laplacian(active, chunk) / self.smoothing[:, None, None],)
+        mask = true_mask(chunk.labels, int(a.shape[-2]))
+        return (pair_laplacian(active, mask, chunk.weights) / self.smoothing[:, None, None],)

@@ -43,13 +43,24 @@ class Softmax(Smooth, Loss):
         return math.inf  # the gradient is bounded, and vanishes where rows are classified
 
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array:
-        """sum_i w_i (diag(p_i) - p_i p_i^T)."""
-        xp = namespace(scores)
         options: dict[str, Any] = {"reduction": "sum", "axis": -2, "need_loss": False}
         _, dscores = cross_entropy(scores, chunk.labels, **options)
         mask = true_mask(chunk.labels, dscores.shape[-2])
-        p = xp.where(mask, 1.0 + dscores, dscores)
-        weighted = p if chunk.weights is None else p * chunk.weights[..., None, :]
+        return self.curvature_total(self.curvature(dscores, mask), mask, chunk.weights)
+
+    def curvature(self, dscores: Array, mask: Array) -> Array:
+        """p, of H = diag(p) - p p^T."""
+        return namespace(dscores).where(mask, 1.0 + dscores, dscores)
+
+    def curvature_product(self, curvature: Array, mask: Array, v: Array) -> Array:
+        # Relative to the true class: of p near 1, H = p (1 - p) would be lost to cancellation.
+        xp = namespace(v)
+        weighted = curvature * (v - xp.sum(xp.where(mask, v, 0.0), axis=-2, keepdims=True))
+        return weighted - curvature * xp.sum(weighted, axis=-2, keepdims=True)
+
+    def curvature_total(self, curvature: Array, mask: Array, weights: Array | None) -> Array:
+        xp, p = namespace(curvature), curvature
+        weighted = p if weights is None else p * weights[..., None, :]
         eye = xp.eye(p.shape[-2], dtype=p.dtype, device=device(p))
         diagonal = xp.sum(weighted, axis=-1)[..., :, None] * eye
         return diagonal - xp.matmul(weighted, xp.matrix_transpose(p))

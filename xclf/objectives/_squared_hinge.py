@@ -10,7 +10,7 @@ import numpy as np
 from xclf._array_api import Array, namespace
 from xclf.kernels import squared_hinge
 from xclf.objectives._loss import FullBatch, Loss, RowChunk, Smooth
-from xclf.objectives._true_class import pair_laplacian
+from xclf.objectives._true_class import pair_laplacian, true_mask
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,19 @@ class SquaredHinge(Smooth, Loss):
         return 1.0 / classes  # 2 / L: the Hessian's largest eigenvalue is 2 C
 
     def curvature_sum(self, scores: Array, chunk: RowChunk) -> Array:
-        """sum_i w_i sum_j 2 (e_j - e_y)(e_j - e_y)^T over pairs with a positive margin: the
-        generalised Hessian."""
-        xp = namespace(scores)
         _, dscores = self(scores, chunk.labels, reduction="sum", axis=-2, need_loss=False)
-        return pair_laplacian(2.0 * xp.astype(dscores > 0.0, scores.dtype), chunk)
+        mask = true_mask(chunk.labels, dscores.shape[-2])
+        return self.curvature_total(self.curvature(dscores, mask), mask, chunk.weights)
+
+    def curvature(self, dscores: Array, mask: Array) -> Array:
+        """2 for each class j with a positive margin, of H = sum_j 2 (e_j - e_y)(e_j - e_y)^T."""
+        return 2.0 * namespace(dscores).astype(dscores > 0.0, dscores.dtype)
+
+    def curvature_product(self, curvature: Array, mask: Array, v: Array) -> Array:
+        xp = namespace(v)
+        true = xp.sum(xp.where(mask, v, 0.0), axis=-2, keepdims=True)
+        pairs = curvature * (v - true)  # 0 at the true class
+        return xp.where(mask, -xp.sum(pairs, axis=-2, keepdims=True), pairs)
+
+    def curvature_total(self, curvature: Array, mask: Array, weights: Array | None) -> Array:
+        return pair_laplacian(curvature, mask, weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from xclf._array_api import Array, device, namespace
 from xclf.kernels import one_hot
-from xclf.objectives._loss import RowChunk
 
 
 def true_mask(labels: Array, n_classes: int) -> Array:
@@ -32,17 +31,18 @@ def class_flows(values: Array, labels: Array) -> Array:
     return xp.matmul(values, xp.matrix_transpose(mask))
 
 
-def pair_laplacian(active: Array, chunk: RowChunk) -> Array:
+def pair_laplacian(active: Array, mask: Array, weights: Array | None) -> Array:
     """sum_i w_i sum_{j != y} active_ij (e_j - e_y)(e_j - e_y)^T, (*heads, C, C): the Laplacian of
     the graph whose edges are pairs of a class and the true class.
 
     active : (*heads, C, n), the weight of each pair; entries at the true class are ignored
+    mask : True at the true class, (C, n) or (K, C, n);  weights : (n,), (K, n) or None
     """
     xp = namespace(active)
-    active = xp.where(true_mask(chunk.labels, active.shape[-2]), 0.0, active)
-    if chunk.weights is not None:
-        active = active * chunk.weights[..., None, :]
-    flow = class_flows(active, chunk.labels)
+    active = xp.where(mask, 0.0, active)
+    if weights is not None:
+        active = active * weights[..., None, :]
+    flow = class_flows(active, mask)
     flow = flow + xp.matrix_transpose(flow)
     eye = xp.eye(active.shape[-2], dtype=active.dtype, device=device(active))
     return xp.sum(flow, axis=-1)[..., None] * eye - flow

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from xclf._array_api import Array, from_host, namespace, to_host
+from xclf._array_api import from_host, namespace, to_host
 from xclf.objectives import Layer
 from xclf.training._newton import Newton, is_small
 from xclf.training._newton_steps import MOST_STEPS, minimise
@@ -36,7 +36,8 @@ STRICTER = 1e-2
 #: directions for the flattest.
 LOOSE = 10.0
 
-Run = Callable[[Problem, Array, float, int, Monitor], list[FitResult]]
+#: (problem, theta (K, P), tol, max_iter, monitor, passes after which to give up as SLOW).
+Run = Callable[..., list[FitResult]]
 
 
 def promise(tol: float) -> float:

@@ -14,10 +14,10 @@ from xclf._sparse import SparseMatrix
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._precision import widest
-from xclf.training._row_space import row_space
-from xclf.training._settle import CONVERGED, ROUNDING, SLOW, settle
+from xclf.training._settle import CONVERGED, ROUNDING, SLOW, Run, settle
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
+from xclf.training.newton_cg import fit_newton_cg, suits
 from xclf.training.preconditioner import (
     AT_ONCE,
     MAX_CLASSES,
@@ -122,28 +122,15 @@ def fit_lbfgs(
 def fit_certified(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
-    """`fit_lbfgs` of K objectives of a `Smooth` loss, whose linear heads end with a bound on their
-    distance to the optimum.
-
-    Of fewer rows than features they are fitted in the space of the rows, then held against the
-    features as they are."""
-    space = row_space(problem, int(theta.shape[0]))
-    if space is not None:
-        results = _fit_certified(space.inner, space.inside(theta), tol, max_iter, monitor)
-        results = [replace(one, theta=space.outside(one.theta)) for one in results]
-        return _settled(problem, results, tol, max_iter, monitor)
-    return _fit_certified(problem, theta, tol, max_iter, monitor)
-
-
-def _fit_certified(
-    problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
-) -> list[FitResult]:
-    slow_at = math.inf
+    """K objectives of a `Smooth` loss, whose linear heads end with a bound on their distance to the
+    optimum: by Newton's method with conjugate gradients where that suits, else by L-BFGS."""
+    heads, slow_at = int(theta.shape[0]), math.inf
+    method: Run = fit_newton_cg if suits(problem, heads) else _run
     if problem.linear and is_small(widest(problem)):
-        passes = _newton_in_passes(problem, int(theta.shape[0]))
+        passes = _newton_in_passes(problem, heads)
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
-    results = _run(problem, theta, tol, max_iter, monitor, slow_at)
-    return _settled(problem, results, tol, max_iter, monitor)
+    results = method(problem, theta, tol, max_iter, monitor, slow_at)
+    return _settled(problem, results, tol, max_iter, monitor, method)
 
 
 def _newton_in_passes(problem: Problem, heads: int) -> float:
@@ -152,7 +139,12 @@ def _newton_in_passes(problem: Problem, heads: int) -> float:
 
 
 def _settled(
-    problem: Problem, results: list[FitResult], tol: float, max_iter: int, monitor: Monitor
+    problem: Problem,
+    results: list[FitResult],
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    again: Run,
 ) -> list[FitResult]:
     if not problem.linear or any(result.interrupted for result in results):
         return results
@@ -165,7 +157,7 @@ def _settled(
             tol=tol,
             max_iter=max_iter,
             monitor=monitor,
-            again=_run,
+            again=again,
             curvature_at=_curvature,
             newton_first=newton_first,
         )

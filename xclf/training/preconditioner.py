@@ -144,7 +144,7 @@ def _full(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
     second = covariance(rows, centre)
     if scale is not None:
         second /= scale[:, None] * scale
-    _check_overflow(second)
+    check_overflow(second)
     # Half the memory and the time; what float32 loses are directions that reg outweighs.
     second = namespace(second).astype(second, rows.dtype, copy=False)
     values, vectors = eigh(second)
@@ -221,7 +221,7 @@ def _thin(rows: Rows, centre: Array, scale: Array | None) -> Spectrum:
     share = xp.astype(share, a.dtype, copy=False)
     a = a * xp.sqrt(share / xp.sum(share))[:, None]
     gram = xp.matmul(a, xp.matrix_transpose(a))
-    _check_overflow(gram)
+    check_overflow(gram)
     values, vectors = eigh(gram)
     # Directions at rounding level are left out: the rest of the space has spectrum 0.
     keep = int(xp.sum(xp.astype(values > 1e-10 * values[-1], xp.int64)))
@@ -249,7 +249,8 @@ def _symmetric(matrix: Array) -> Array:
     return 0.5 * (matrix + namespace(matrix).matrix_transpose(matrix))
 
 
-def _check_overflow(matrix: Array) -> None:
+def check_overflow(matrix: Array) -> None:
+    """ValueError if a matrix of products of X is not finite."""
     xp = namespace(matrix)
     if not bool(xp.all(xp.isfinite(matrix))):
         raise ValueError("X holds values so large that their products overflow: scale X")

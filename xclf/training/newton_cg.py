@@ -1,0 +1,348 @@
+"""Newton's method with conjugate gradients, for many heads of a small linear problem at once.
+
+A step solves H d = -g by conjugate gradients, to the accuracy that it is worth. In the coordinates
+of `RotatedRows` the Hessian of a head is close to A (x) diag(spectrum) + 2 reg I, with A the mean
+curvature of the loss in the scores (C, C): its inverse is the preconditioner. A product with H
+takes two with the rows, as the gradient does, and no exponential; all that is beside it is as small
+as the parameters, where L-BFGS keeps dozens of pairs of their size.
+Source: Dembo, Eisenstat & Steihaug (1982); Nocedal & Wright (2006), algorithm 7.1.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+
+from xclf._array_api import Array, from_host, is_host, namespace, to_host
+from xclf._heads import take_heads
+from xclf.objectives import Smooth
+from xclf.rows import blas_width, in_threads
+from xclf.training._newton_terms import Terms, descend, dots, terms_of
+from xclf.training._rotated_rows import can_rotate, rotated_rows
+from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
+from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
+from xclf.training.events import FitResult, Monitor
+from xclf.training.problem import Problem
+
+#: Passes of L-BFGS that a rotation of the rows may cost: this method saves more of them.
+ROTATION = 40
+
+#: What a step leaves of the squared residual, preconditioned: far from the optimum and close to it
+#: at least. A step is close where the one before was to gain less than this share of the objective.
+FAR, CLOSE, NEAR = 0.1, 1e-8, 0.003
+
+# Share of what is to be proven that a last step aims at.
+_ENOUGH = 0.1
+
+# Above 0, so that a quotient is finite.
+_TINY = 1e-300
+
+# Rounding error of an objective, relative, with which a step may end above the one before.
+_NOISE = 16.0 * 2.0**-52
+
+# Share of a step below which rounding has left nothing to gain.
+_SHORTEST = 2.0**-30
+
+# Bytes of the scores of the heads that are computed together: on a CPU they are to stay in cache, a
+# device wants few launches. So many arrays of this size are alive at once.
+_HOST_SCORES, _DEVICE_SCORES, _SCORES = 1 << 20, 64 << 20, 8
+
+_Results = list[tuple[int, FitResult]]
+
+
+def suits(problem: Problem, heads: int) -> bool:
+    """Whether the method is made for so many heads of a problem: of a smooth loss, with a penalty,
+    and with rows that are soon rotated."""
+    rows, objective = problem.rows, problem.objective
+    return (
+        isinstance(objective.loss, Smooth)
+        and can_rotate(problem, heads, ROTATION)
+        and bool(np.all(to_host(objective.reg) > 0.0))
+        and 8 * _SCORES * objective.network.widths[-1] * len(rows) <= rows.budget.for_basis()
+    )
+
+
+def fit_newton_cg(
+    problem: Problem,
+    theta: Array,
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    most_products: float = math.inf,
+) -> list[FitResult]:
+    """Minimise K heads from theta (K, P); one result a head, which remains to be proven.
+
+    A head has converged where its gradient's norm is `tol` times that at zero weights, and the
+    preconditioner says that the objective is within `tol` of the optimum, relative.
+
+    max_iter : steps at most, and a third of the passes over the rows
+    most_products : passes over the rows after which a head is given up as SLOW
+    """
+    with method_stage(monitor, "Newton-CG", theta) as stage:
+        if stage.results is not None:
+            return stage.results
+        fit = _NewtonCG(problem, theta, tol, max_iter, monitor, most_products, stage)
+        try:
+            fit.run()
+        except KeyboardInterrupt:
+            fit.end_all("interrupted")
+        return stage.finish([result for result in fit.results if result is not None])
+
+
+@dataclass
+class _Heads:
+    """Heads that are computed together, and where they are; all but arrays (k, C, m) on the host.
+
+    number : (k,) of each head in the fit
+    at : (k, C, m) the last point that was accepted, whose objective is `value`
+    step : (k, C, m) from there, of which the share `length` is tried next; `slope` is the
+        objective's derivative along it
+    start : the gradient's norm at zero weights, NaN as long as it is not known
+    n_iter, products : steps, and passes over the rows, so far
+    """
+
+    number: np.ndarray
+    at: Array
+    step: Array
+    value: np.ndarray
+    slope: np.ndarray
+    length: np.ndarray
+    start: np.ndarray
+    n_iter: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def begin(cls, number: np.ndarray, at: Array) -> Self:
+        """Heads of which nothing is known but where they start."""
+        zero = np.zeros(len(number))
+        step, unknown = namespace(at).zeros_like(at), np.full(len(number), np.nan)
+        above, none = np.full(len(number), np.inf), np.zeros(len(number), dtype=int)
+        return cls(number, at, step, above, zero, zero, unknown, none, zero)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+class _NewtonCG:
+    """K heads on their way, in groups that are computed together, as many at a time as threads."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        theta: Array,
+        tol: float,
+        max_iter: int,
+        monitor: Monitor,
+        most_products: float,
+        stage: MethodStage,
+    ) -> None:
+        self.tol, self.max_iter, self.most_products = tol, max_iter, most_products
+        self.monitor, self.stage, self.steps = monitor, stage, 0
+        self.rotated = rotated_rows(problem)
+        self.terms = terms_of(problem, self.rotated)
+        self.dtype, heads = theta.dtype, int(theta.shape[0])
+        self.results: list[FitResult | None] = [None] * heads
+        if stage.saved is not None:
+            self.steps, self.results = stage.saved["steps"], results_of(stage.saved["results"])
+            self.groups = [_Heads(**group) for group in stage.saved["groups"]]
+            return
+        at = self.rotated.inside(theta)
+        size = _group_size(heads, 8 * len(problem.rows) * int(at.shape[1]), is_host(at))
+        numbers = [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
+        self.groups = [_Heads.begin(number, take_heads(at, number)) for number in numbers]
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on."""
+        groups = [dict(vars(group)) for group in self.groups]
+        return {"steps": self.steps, "results": trees_of(self.results), "groups": groups}
+
+    def run(self) -> None:
+        """Until every head has a reason to end."""
+        while self.groups:
+            with closing(in_threads(self._round, self.groups)) as rounds:
+                done = list(rounds)
+            self.groups = [group for group, _, _ in done if len(group)]
+            for _, _, ended in done:
+                self._keep(ended)
+            lowest = min(moved for _, moved, _ in done)
+            if math.isfinite(lowest):
+                self.steps += 1
+                seen, heads = min(self.steps, self.monitor.total), sum(map(len, self.groups))
+                if self.monitor.record(seen, lowest, heads=max(heads, 1)):
+                    self.end_all(STOPPED)
+            self.stage.offer(self.state)
+
+    def end_all(self, reason: str) -> None:
+        """End the heads that are on their way, where they stand."""
+        for group in self.groups:
+            terms = self.terms.take_heads(group.number)
+            value, dscores = terms.value(group.at)
+            group.value = _host(value)
+            norm = _host(self._norm(terms.gradient(group.at, dscores)))
+            self._keep(self._ended(group, np.full(len(group), reason), norm))
+        self.groups = []
+
+    def _keep(self, ended: _Results) -> None:
+        for number, result in ended:
+            self.results[number] = result
+
+    def _round(self, group: _Heads) -> tuple[_Heads, float, _Results]:
+        """(the heads that go on, the lowest objective of those that moved, results of those that
+        end) after the steps that were to be tried. Heads whose objective did not fall try a shorter
+        one."""
+        terms, xp = self.terms.take_heads(group.number), namespace(group.at)
+        length = from_host(group.length, group.at, group.at.dtype)[:, None, None]
+        trial = group.at + length * group.step
+        values, dscores = terms.value(trial)
+        value, products = _host(values), group.products + 1.0
+        noise = _NOISE * np.where(np.isfinite(group.value), np.abs(group.value), 0.0)
+        good = value <= group.value + 1e-4 * group.length * group.slope + noise
+        lowest = float(np.min(value, where=good & (group.n_iter > 0), initial=np.inf))
+        idle = (group.value - value <= noise) & (group.n_iter > 0)
+        group = replace(group, products=products)
+        rest = take_heads(group, np.flatnonzero(~good))
+        if len(rest):
+            rest.length = 0.5 * rest.length
+            kept = np.flatnonzero(good)
+            group, terms, trial, dscores = take_heads((group, terms, trial, dscores), kept)
+            value, idle = value[kept], idle[kept]
+        lost = np.where(rest.length < _SHORTEST, ROUNDING, "")
+        ended = self._ended(rest, lost, np.full(len(rest), np.nan))
+        parts = [take_heads(rest, np.flatnonzero(lost == ""))]
+        if len(group):
+            group = replace(group, at=trial, value=value)
+            moved, more = self._step(group, terms, dscores, idle)
+            parts, ended = [moved, *parts], ended + more
+        return _joined(xp, parts), lowest, ended
+
+    def _step(
+        self, group: _Heads, terms: Terms, dscores: Array, idle: np.ndarray
+    ) -> tuple[_Heads, _Results]:
+        """`group`, which has moved, with new steps; and the results of the heads that end there."""
+        xp, rank = namespace(dscores), int(self.rotated.q.shape[1])
+        grad = terms.gradient(group.at, dscores)
+        curvature = terms.loss.curvature(dscores, terms.mask)
+        precondition = terms.preconditioner(curvature, self.rotated.spectrum)
+        curvature = xp.astype(curvature, terms.narrow.dtype)
+        own = grad[..., :rank]
+        numbers = [self._norm(grad), dots(grad, precondition(grad)), dots(own, own)]
+        norm, square, residual = _host(xp.stack(numbers))
+        if np.isnan(group.start).any():
+            group.start = norm if not bool(xp.any(group.at != 0.0)) else self._at_zero(terms, group)
+        # The bound that certificates have, but for the biases: see `_softmax_gap.py`.
+        gap = residual / _host(2.0 * terms.penalty[:, 0, 0])
+        reasons = self._reasons(group, norm, 0.5 * square, gap, idle)
+        ended = self._ended(group, reasons, norm)
+        if ended:
+            kept = np.flatnonzero(reasons == "")
+            if not len(kept):
+                return take_heads(group, kept), ended
+            parts = (group, terms, curvature, precondition, grad, square, gap)
+            group, terms, curvature, precondition, grad, square, gap = take_heads(parts, kept)
+        # Steps are exact where the bound depends on it, no sooner than that they are the last.
+        last = (group.n_iter > 0) & (-0.5 * group.slope <= NEAR * np.abs(group.value))
+        aim = _ENOUGH * promise(self.tol) * np.abs(group.value)
+        share = np.where(last, np.clip(aim / np.maximum(gap, _TINY), CLOSE, FAR), FAR)
+        step, products = descend(terms, curvature, precondition, grad, share * square)
+        moved = replace(
+            group,
+            step=step,
+            slope=_host(dots(grad, step)),
+            length=np.ones(len(group)),
+            n_iter=group.n_iter + 1,
+            products=group.products + products,
+        )
+        return moved, ended
+
+    def _reasons(
+        self,
+        group: _Heads,
+        norm: np.ndarray,
+        gain: np.ndarray,
+        gap: np.ndarray,
+        idle: np.ndarray,
+    ) -> np.ndarray:
+        """(k,) strings: why each head ends; empty for those that go on.
+
+        norm : of the gradient;  gain : what a preconditioned step is to gain;  gap : a bound on
+        what all steps gain;  idle : whether rounding hides what the last one gained
+        """
+        size = np.abs(group.value)
+        met = (norm <= self.tol * group.start) & (gain <= self.tol * size)
+        met = met & (gap <= 0.5 * promise(self.tol) * size)
+        limit, passes = f"reached max_iter={self.max_iter}", 3 * self.max_iter
+        return np.select(
+            [
+                met | (norm == 0.0),
+                ~np.isfinite(gain),
+                (group.n_iter >= self.max_iter) | (group.products >= passes),
+                group.products >= self.most_products,
+                idle,
+            ],
+            [CONVERGED, "the objective is not finite", limit, SLOW, ROUNDING],
+            "",
+        )
+
+    def _ended(self, group: _Heads, reasons: np.ndarray, norm: np.ndarray) -> _Results:
+        """(number, result) of the heads that have a reason to end."""
+        index = np.flatnonzero(reasons != "")
+        if not len(index):
+            return []
+        thetas = self.rotated.outside(take_heads(group.at, index))
+        thetas = namespace(thetas).astype(thetas, self.dtype, copy=False)
+        return [
+            (
+                int(group.number[k]),
+                FitResult(
+                    theta=thetas[place, :],
+                    n_iter=max(int(group.n_iter[k]), 1),
+                    objective=float(group.value[k]),
+                    converged=reasons[k] == CONVERGED,
+                    reason=str(reasons[k]),
+                    grad_norm=float(norm[k]),
+                    interrupted=reasons[k] == "interrupted",
+                ),
+            )
+            for place, k in enumerate(index.tolist())
+        ]
+
+    def _norm(self, grad: Array) -> Array:
+        """(k,): the largest class's norm of the gradient in theta, at most."""
+        xp, rank = namespace(grad), int(self.rotated.q.shape[1])
+        norm = xp.sqrt(xp.sum(grad[..., :rank] ** 2, axis=-1))
+        if int(grad.shape[-1]) > rank:
+            far = 1.0 + xp.max(xp.abs(self.rotated.centre))
+            norm = norm + far * xp.abs(grad[..., rank])
+        return xp.max(norm, axis=-1)
+
+    def _at_zero(self, terms: Terms, group: _Heads) -> np.ndarray:
+        """The gradient's norm at zero weights."""
+        zero = namespace(group.at).zeros_like(group.at)
+        return _host(self._norm(terms.gradient(zero, terms.value(zero)[1])))
+
+
+def _group_size(heads: int, each: int, on_host: bool) -> int:
+    """Heads of a group, whose scores take `each` bytes a head: some for each thread."""
+    most = max(1, (_HOST_SCORES if on_host else _DEVICE_SCORES) // each)
+    return min(most, -(-heads // blas_width())) if on_host else min(most, heads)
+
+
+def _joined(xp: Any, parts: list[_Heads]) -> _Heads:
+    """Several groups as one."""
+    some = [part for part in parts if len(part)]
+    if len(some) < 2:
+        return (some or parts)[0]
+    joined = {}
+    for field in fields(_Heads):
+        values = [getattr(part, field.name) for part in some]
+        join = xp.concat if field.name in ("at", "step") else np.concatenate
+        joined[field.name] = join(values)
+    return _Heads(**joined)
+
+
+def _host(values: Array) -> np.ndarray:
+    return np.asarray(to_host(values), dtype=np.float64)
