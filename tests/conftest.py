@@ -127,7 +127,7 @@ def specs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def every_problem_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes over the rows, where small problems would be solved by Newton's method."""
     monkeypatch.setattr("xclf.training._newton.MOST_PARAMETERS", 0)
-    monkeypatch.setattr("xclf.training.newton_cg.ROTATION", 0)
+    monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
     monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
 
 

@@ -92,7 +92,7 @@ def test_what_a_full_basis_costs(n, widths, heads, least, most):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_a_dear_basis_waits_and_is_made_in_the_end(cls, monkeypatch):
     """Leading directions first, all of them after half of what the full basis costs."""
-    monkeypatch.setattr("xclf.training.newton_cg.ROTATION", 0)  # else its steps take no basis
+    monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)  # else its steps take no basis
     full_batch = sys.modules["xclf.training.full_batch"]
     asked = []
     make = full_batch.spectral_preconditioner

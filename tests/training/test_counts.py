@@ -134,7 +134,7 @@ def test_a_full_batch_fit_reads_once_an_evaluation(cls, monkeypatch):
     from xclf.training import _settle, full_batch
 
     monkeypatch.setattr(full_batch, "NEWTON_AT", (1000, 1000))  # which goes on with host arrays
-    monkeypatch.setattr("xclf.training.newton_cg.ROTATION", 0)  # the next test
+    monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)  # the next test
     seen, solved = _evaluations(monkeypatch, Problem), _eigenproblems(monkeypatch)
     proofs, certify = [], _settle.certify
     monkeypatch.setattr(_settle, "certify", lambda *args: proofs.append(1) or certify(*args))

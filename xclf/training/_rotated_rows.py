@@ -22,6 +22,9 @@ from xclf.rows import Rows, Streamed
 from xclf.training.preconditioner import check_overflow, shared_weights
 from xclf.training.problem import Problem
 
+# Directions up to which a rotation takes next to no time.
+_SMALL = 256
+
 
 @dataclass(frozen=True)
 class RotatedRows:
@@ -96,7 +99,7 @@ def can_rotate(problem: Problem, heads: int, passes: int) -> bool:
         return False
     (d, c), r = network.widths, min(n, network.widths[0])
     return (
-        4.0 * n * d * r + 10.0 * r**3 <= 4.0 * passes * heads * n * d * c
+        (r <= _SMALL or 4.0 * n * d * r + 10.0 * r**3 <= 4.0 * passes * heads * n * d * c)
         and 8 * (3 * n * d + d * r + 2 * r * r) <= rows.budget.for_basis()
         and accumulator(xp, device(rows.x)) == xp.float64
     )
