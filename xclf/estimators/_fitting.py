@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf._heads import is_per_head, per_head
+from xclf._heads import per_head
 from xclf._sparse import SparseMatrix
 from xclf.estimators._checkpoints import checkpoint_of, ended, finish, fit_stage
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._head import Head
+from xclf.estimators._minibatches import minibatch_plan, training_rows
 from xclf.estimators._rates import learning_rates
 from xclf.kernels import one_hot
 from xclf.objectives import Layer, Network, loss_named
@@ -43,7 +43,6 @@ from xclf.training import (
     empty_history,
     fit,
     memory_budget,
-    subset,
 )
 from xclf.training.memory import TOGETHER, count_label_sets, count_weight_vectors
 
@@ -320,11 +319,11 @@ def _spec(
     train: np.ndarray | None = None
     validation: Rows | None = None
     if not first.full_batch:
-        train, validation = _training_rows(first, rows, rng, one_epoch)
+        train, validation = training_rows(first, rows, rng, one_epoch)
         rates = [head.settings.learning_rate for head in heads]
         if not one_epoch:
             rates = learning_rates(network, heads, rows, train)
-        plan = _plan(heads, beside, rates, one_epoch)
+        plan = minibatch_plan(heads, beside, rates, one_epoch)
     return FitSpec(
         len(heads),
         network,
@@ -339,62 +338,3 @@ def _spec(
         validation,
         measure_all=first.train is None and not one_epoch,
     )
-
-
-def _plan(
-    heads: Sequence[Head],
-    beside: Callable[[list[float]], Any],
-    rates: list[float],
-    one_epoch: bool,
-) -> MinibatchPlan:
-    settings = heads[0].settings
-
-    def column(values: list[float]) -> Any:
-        each = beside(values)
-        return each[:, None] if is_per_head(each) else each
-
-    rules = [head.settings.rule_parameters for head in heads]
-    return MinibatchPlan(
-        rule=settings.solver.make_rule(
-            **{name: column([own[name] for own in rules]) for name in rules[0]}
-        ),
-        rate=column(rates),
-        batch_size=min(settings.batch_size, len(heads[0].index)),
-        epochs=1 if one_epoch else settings.max_iter,
-        schedule=settings.lr_schedule,
-        tol=settings.tol,
-        patience=None if one_epoch else settings.patience,
-    )
-
-
-def _training_rows(
-    head: Head, rows: Rows, rng: np.random.Generator, one_epoch: bool
-) -> tuple[np.ndarray | None, Rows | None]:
-    """(numbers of the rows to train on, held-out rows): those with weight, and a stratified share
-    of them. A part takes its weights as they are: rows without weight count in its batches."""
-    if one_epoch:
-        return None, None
-    numbers = np.arange(len(head.index)) if head.train is None else head.train
-    drawn = np.arange(len(numbers))
-    if head.weights is not None:
-        drawn = np.flatnonzero(head.weights[numbers])
-    fraction = head.settings.validation_fraction
-    if fraction is None:
-        return numbers[drawn], None
-    train, validation = hold_out(drawn, head.index[drawn], fraction, rng)
-    return numbers[train], subset(rows, numbers[validation])
-
-
-def hold_out(
-    rows: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation): row numbers `rows`, split stratified by their labels, each in order."""
-    seed = int(rng.integers(2**31))
-    try:
-        parts = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise ValueError(
-            f"early_stopping cannot hold out validation_fraction={fraction} of "
-            f"{len(labels)} rows: {error}"
-        ) from None
-    return np.sort(parts[0]), np.sort(parts[1])
