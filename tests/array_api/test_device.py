@@ -88,6 +88,7 @@ def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, mon
     np.testing.assert_array_equal(model.predict(X), want.predict(X))
 
 
+@pytest.mark.usefixtures("every_problem_is_large")
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float16", "float32", "float64", "bool"])
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, TwoLayerClassifier])
 def test_rows_travel_as_they_are(cls, dtype, asked, full, monkeypatch):
@@ -112,6 +113,7 @@ def test_rows_travel_as_they_are(cls, dtype, asked, full, monkeypatch):
     _assert_same_fit(got, want, 1e-10 if dtype == "float64" else 1e-5)
 
 
+@pytest.mark.usefixtures("every_problem_is_large")
 def test_a_memory_map_is_read_only_and_may_be_streamed(tmp_path, asked, full):
     np.save(tmp_path / "x.npy", X)
     x = np.load(tmp_path / "x.npy", mmap_mode="r")

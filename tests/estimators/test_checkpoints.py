@@ -214,7 +214,9 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert not hasattr(model, "classes_")
 
 
-def test_ctrl_c_and_a_callback_that_stops_are_not_the_end(path):
+def test_ctrl_c_and_a_callback_that_stops_are_not_the_end(path, monkeypatch):
+    # The exact Newton's method starts anew; conjugate gradients go on.
+    monkeypatch.setattr("xclf.training.full_batch.NEWTON_AT", (1000, 1000))
     whole = SoftmaxClassifier(reg=1e-5).fit(X, Y)
     for stop, number in ((RaiseAt(4), 4), (lambda event: event.step == 7, 7)):
         model = clone(whole).set_params(callbacks=[stop, Checkpoint(path, every=0)])

@@ -275,10 +275,10 @@ def test_prediction_works_in_bounded_chunks(monkeypatch):
     seen = []
     from xclf.objectives import Network
 
-    forward = Network.forward
+    apply = Network.apply
     monkeypatch.setattr("xclf.rows._rows._HOST_CHUNK", 1)
     monkeypatch.setattr(
-        Network, "forward", lambda self, theta, x: seen.append(len(x)) or forward(self, theta, x)
+        Network, "apply", lambda self, layers, x: seen.append(len(x)) or apply(self, layers, x)
     )
     model.predict(np.tile(X, (17, 1)))
     assert sum(seen) == 1020

@@ -85,6 +85,7 @@ def test_steps_do_not_depend_on_the_penalty(reg):
 def test_a_large_fit_goes_on_in_float64(monkeypatch):
     """Where float32 has left the optimum further away than promised, or cannot prove more."""
     monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+    monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
     x, y = blobs(200, 6, 3)
     case = _fit(x + 1000.0, "float32", y, reg=1e-2)
     dtypes, value_and_grad = set(), Problem.value_and_grad

@@ -11,6 +11,7 @@ Source: Dembo, Eisenstat & Steihaug (1982); Nocedal & Wright (2006), algorithm 7
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -58,7 +59,7 @@ _SHORTEST = 2.0**-60
 # device wants few launches. So many arrays of this size are alive at once.
 _HOST_SCORES, _DEVICE_SCORES, _SCORES = 1 << 20, 64 << 20, 8
 
-_Results = list[tuple[int, FitResult]]
+_Results = Sequence[tuple[int, FitResult]]
 
 
 def suits(problem: Problem, heads: int) -> bool:
@@ -98,7 +99,7 @@ def fit_newton_cg(
             fit.run()
         except KeyboardInterrupt:
             fit.end_all("interrupted")
-        return stage.finish([result for result in fit.results if result is not None])
+        return stage.finish([fit.results[k] for k in sorted(fit.results)])
 
 
 @dataclass
@@ -153,9 +154,11 @@ class _NewtonCG:
         self.rotated = rotated_rows(problem)
         self.terms = terms_of(problem, self.rotated)
         self.dtype, heads = theta.dtype, int(theta.shape[0])
-        self.results: list[FitResult | None] = [None] * heads
+        self.results: dict[int, FitResult] = {}
         if stage.saved is not None:
-            self.steps, self.results = stage.saved["steps"], results_of(stage.saved["results"])
+            self.steps = stage.saved["steps"]
+            ended = results_of(stage.saved["results"])
+            self.results |= zip(stage.saved["ended"], ended, strict=True)
             self.groups = [_Heads(**group) for group in stage.saved["groups"]]
             return
         at = self.rotated.inside(theta)
@@ -165,8 +168,12 @@ class _NewtonCG:
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
-        groups = [dict(vars(group)) for group in self.groups]
-        return {"steps": self.steps, "results": trees_of(self.results), "groups": groups}
+        return {
+            "steps": self.steps,
+            "ended": list(self.results),
+            "results": trees_of(list(self.results.values())),
+            "groups": [dict(vars(group)) for group in self.groups],
+        }
 
     def run(self) -> None:
         """Until every head has a reason to end."""
@@ -174,29 +181,37 @@ class _NewtonCG:
             with closing(in_threads(self._round, self.groups)) as rounds:
                 done = list(rounds)
             self.groups = [group for group, _, _ in done if len(group)]
-            for _, _, ended in done:
-                self._keep(ended)
+            ended = [pair for _, _, pairs in done for pair in pairs]
+            self.results |= ended
             lowest = min(moved for _, moved, _ in done)
             if math.isfinite(lowest):
                 self.steps += 1
                 seen, heads = min(self.steps, self.monitor.total), sum(map(len, self.groups))
-                if self.monitor.record(seen, lowest, heads=max(heads, 1)):
-                    self.end_all(STOPPED)
+                try:
+                    stopped = self.monitor.record(seen, lowest, heads=max(heads, 1))
+                except KeyboardInterrupt:
+                    self.end_all("interrupted", ended)
+                    return
+                if stopped:
+                    self.end_all(STOPPED, ended)
+                    return  # the state before, to go on from, is kept
             self.stage.offer(self.state)
 
-    def end_all(self, reason: str) -> None:
-        """End the heads that are on their way, where they stand."""
+    def end_all(self, reason: str, ended: _Results = ()) -> None:
+        """End the heads that are on their way, where they stand; and those of the last round that
+        others would go on with."""
+        for number, result in ended:
+            if not (result.converged and self.groups):
+                self.results[number] = replace(
+                    result, reason=reason, interrupted=reason == "interrupted"
+                )
         for group in self.groups:
             terms = self.terms.take_heads(group.number)
             value, dscores = terms.value(group.at)
             group.value = _host(value)
             norm = _host(self._norm(terms.gradient(group.at, dscores)))
-            self._keep(self._ended(group, np.full(len(group), reason), norm))
+            self.results |= self._ended(group, np.full(len(group), reason), norm)
         self.groups = []
-
-    def _keep(self, ended: _Results) -> None:
-        for number, result in ended:
-            self.results[number] = result
 
     def _round(self, group: _Heads) -> tuple[_Heads, float, _Results]:
         """(the heads that go on, the lowest objective of those that moved, results of those that
@@ -209,9 +224,10 @@ class _NewtonCG:
         value, products = _host(values), group.products + 1.0
         noise = _NOISE * np.where(np.isfinite(group.value), np.abs(group.value), 0.0)
         good = value <= group.value + 1e-4 * group.length * group.slope + noise
-        lowest = float(np.min(value, where=good & (group.n_iter > 0), initial=np.inf))
-        idle = (group.value - value <= noise) & (group.n_iter > 0)
-        group = replace(group, products=products)
+        taken = good & (group.length > 0.0)
+        lowest = float(np.min(value, where=taken, initial=np.inf))
+        idle = (group.value - value <= noise) & taken
+        group = replace(group, n_iter=group.n_iter + taken, products=products)
         rest = take_heads(group, np.flatnonzero(~good))
         if len(rest):
             rest.length = 0.5 * rest.length
@@ -224,7 +240,7 @@ class _NewtonCG:
         if len(group):
             group = replace(group, at=trial, value=value)
             moved, more = self._step(group, terms, dscores, idle)
-            parts, ended = [moved, *parts], ended + more
+            parts, ended = [moved, *parts], [*ended, *more]
         return _joined(xp, parts), lowest, ended
 
     def _step(
@@ -261,7 +277,6 @@ class _NewtonCG:
             step=step,
             slope=slope,
             length=length,
-            n_iter=group.n_iter + 1,
             products=group.products + products,
         )
         return moved, ended
