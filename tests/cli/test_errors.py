@@ -236,7 +236,7 @@ def test_errors_of_commands_are_one_line(shell, monkeypatch, error, status, mess
 
 
 def test_an_internal_error_keeps_its_traceback(shell, monkeypatch):
-    monkeypatch.setattr("xclf.cli._training.read_split", lambda *_, **__: None)
+    monkeypatch.setattr("xclf.cli._training.read_split", lambda *_, **__: (None, None))
     with pytest.raises(AttributeError):
         run(["train", "digits"])
 

@@ -29,7 +29,7 @@ def test_onnx(saved, tmp_path, capsys):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     assert cli.run(["export", "m.safetensors", "m.onnx"]) == 0
-    assert capsys.readouterr().out == "wrote m.onnx\n"
+    assert capsys.readouterr().err == "wrote m.onnx\n"
     session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     (labels,) = session.run(["label"], {"X": X})
     assert labels.tolist() == saved.predict(X).tolist()

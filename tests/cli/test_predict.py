@@ -62,12 +62,12 @@ def test_labels_probabilities_and_the_best_in_every_format(
     path = models / f"{labels}-softmax"
     model, x = xclf.load(path), blobs()[0]
     data = write_csv(shell.home / "rows.csv")
-    output = shell.good("predict", path, data, "--out", "p" + suffix)
+    output = shell.said("predict", path, data, "--out", "p" + suffix)
     assert f"wrote {ROWS} predictions to p{suffix}" in output
     expected = {"label": model.predict(x)}
     same(read("p" + suffix), expected, suffix == ".csv")
 
-    shell.good("predict", path, data, "--out", "q" + suffix, "--proba", "--top-k", 2)
+    shell.said("predict", path, data, "--out", "q" + suffix, "--proba", "--top-k", 2)
     # Chunk by chunk, as products of other sizes may round differently.
     parts = [x[start : start + chunk] for start in range(0, ROWS, chunk)]
     p = np.concatenate([model.predict_proba(part) for part in parts])
@@ -158,7 +158,7 @@ def test_the_test_part_is_used(shell, models):
         assert result["accuracy"] == expected
     text = shell.good("evaluate", model, "t.npz")
     assert text.splitlines()[-1] == f"accuracy {xclf.load(model).score(x, y * 10):.4f}"
-    assert "30 rows; numpy on the CPU" in text
+    assert "30 rows; numpy on the CPU" in shell.said("evaluate", model, "t.npz")
 
 
 def test_evaluate_can_be_a_check(shell, models):

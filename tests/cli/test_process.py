@@ -22,12 +22,12 @@ def test_train_then_check_in_a_process_of_their_own(tmp_path):
     status, out, err = ended(start(tmp_path, *train))
     assert status == 0, err
     assert json.loads(out)["test"]["accuracy"] > 0.9
-    assert "test accuracy 0.9" in err
+    assert err == ""
     check = ("evaluate", "m", "digits", "--device=cpu", "--min-accuracy=1")
     status, out, err = ended(start(tmp_path, *check))
     assert status == 1
     assert "accuracy 0.9" in out
-    assert err.startswith("xclf: accuracy 0.9")
+    assert err.splitlines()[-1].startswith("xclf: accuracy 0.9")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
@@ -39,13 +39,13 @@ def test_a_slip_is_one_line_with_status_2(tmp_path):
 
 def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
     process = start(tmp_path, *LONG, "--out=m")
-    for line in process.stdout:
+    for line in process.stderr:
         if line.startswith("epoch 2/"):
             break
     process.send_signal(signal.SIGINT)
     status, out, err = ended(process)
-    assert (status, err) == (130, "xclf: interrupted\n")
-    assert "interrupted; saved the best model so far, m\n" in out
+    assert (status, out) == (130, "")
+    assert err.endswith("interrupted; saved the best model so far, m\nxclf: interrupted\n")
     assert xclf.load(tmp_path / "m").n_iter_ >= 2
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
@@ -115,12 +115,11 @@ def test_a_process_in_the_background_ignores_ctrl_c(tmp_path):
 
 def test_a_reader_who_leaves_is_no_error(tmp_path):
     read, write = os.pipe()
-    process = start(tmp_path, *LONG, stdout=write)
+    process = start(tmp_path, *LONG, stdout=write, stderr=subprocess.STDOUT)
     os.close(write)
     with os.fdopen(read) as pipe:
         assert pipe.readline().startswith("data ")
-    status, _, err = ended(process)
-    assert (status, err) == (1, "")
+    assert process.wait(60) == 1
 
 
 def test_json_to_a_reader_who_has_left(tmp_path):
@@ -131,4 +130,4 @@ def test_json_to_a_reader_who_has_left(tmp_path):
     os.close(write)
     status, _, err = ended(process)
     assert status == 1
-    assert "test accuracy" in err.splitlines()[-1]
+    assert "did not converge" in err.splitlines()[-1]

@@ -30,7 +30,7 @@ def figures(shell: Shell, *arguments) -> dict:
 
 
 def test_the_example_of_the_help(shell):
-    text = shell.good(
+    text = shell.said(
         "sweep", "digits", "--reg", "1e-4:1e1:6", "--cv", 5,
         "--plot", "scores.png", "--out", "best.safetensors",
     )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_long_table_shows_its_best(shell):
 
 def test_warnings_are_repeated_once(shell):
     write_npz("t.npz")
-    text = shell.good("sweep", "t.npz", "--reg", "1e-6,1e-5", "--max-iter", 2)
+    text = shell.said("sweep", "t.npz", "--reg", "1e-6,1e-5", "--max-iter", 2)
     assert text.count("warning: 2 of 2 fits did not converge") == 1
 
 

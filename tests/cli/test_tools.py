@@ -33,7 +33,7 @@ def event(step: int, total: int = 100, accuracy: float | None = None) -> Event:
 def drawn(shell: Shell, model, name: str, *options) -> str:
     """The output of `plot` for a model; checks the picture."""
     model.save(shell.home / "m")
-    output = shell.good("plot", "m", "--out", name, *options)
+    output = shell.said("plot", "m", "--out", name, *options)
     pixels = matplotlib.image.imread(name)
     assert min(pixels.shape[:2]) > 300
     assert len(np.unique(pixels[::5, ::5, :3] @ [1.0, 3.0, 7.0])) > 10  # colours
@@ -61,7 +61,7 @@ def test_plots_of_images_and_of_other_rows(shell):
     two = xclf.SoftmaxClassifier(**quick).fit(x, np.array(["$\\bad$", "a"])[y % 2])
     assert "1 weight template" in drawn(shell, two, "d.png")
     for name, start in (("e.svg", b"<?xml"), ("e.pdf", b"%PDF")):
-        shell.good("plot", "m", "--out", name)
+        shell.said("plot", "m", "--out", name)
         assert (shell.home / name).read_bytes().startswith(start)
 
 
@@ -180,15 +180,15 @@ def test_devices_to_compute_on(monkeypatch):
 def test_the_shell_on_another_device(shell):
     """array-api-strict plays the GPU: train, go on, sweep, evaluate, predict."""
     gpu = ("--device", "gpu", "--max-iter", 3)
-    assert "gpu (asked for)" in shell.good("train", "digits", *gpu, "--out", "m")
+    assert "gpu (asked for)" in shell.said("train", "digits", *gpu, "--out", "m")
     shell.good("train", "digits", *gpu, "--start", "m", "--out", "m2")
     shell.good("sweep", "digits", *gpu, "--reg", "1e-3,1e-2", "--out", "m3")
     for name in ("m", "m2", "m3"):
         model = load(shell.home / name)
         assert model.device == "gpu"
         assert type(model.coef_) is np.ndarray
-    there = shell.good("evaluate", "m", "digits", "--device", "gpu")
-    here = shell.good("evaluate", "m", "digits", "--device", "cpu")
+    there = shell.said("evaluate", "m", "digits", "--device", "gpu")
+    here = shell.said("evaluate", "m", "digits", "--device", "cpu")
     assert there.replace("gpu (asked for)", "") == here.replace("numpy on the CPU (asked for)", "")
     shell.good("predict", "m", "digits", "--device", "gpu", "--out", "p.csv")
 
@@ -262,16 +262,17 @@ def test_interrupted(shell, monkeypatch, step, options):
         interrupt_fits(monkeypatch)
     write_npz(shell.home / "t.npz")
     found = shell("train", "t.npz", *options, "--out", "m")
-    assert (found.status, found.err) == (130, "xclf: interrupted\n")
+    assert (found.status, found.out) == (130, "")
+    assert found.err.endswith("\nxclf: interrupted\n")
     if step == 0:
-        assert "before there was a model: nothing to save" in found.out
+        assert "before there was a model: nothing to save" in found.err
         assert not (shell.home / "m").exists()
         return
-    assert "interrupted; saved the best model so far, m\n" in found.out
+    assert "interrupted; saved the best model so far, m\n" in found.err
     assert xclf.load("m").predict(blobs()[0]).shape == (120,)
     found = shell("train", "t.npz", *options)
     assert found.status == 130
-    assert "with --out the best model so far would be saved" in found.out
+    assert "with --out the best model so far would be saved" in found.err
 
 
 def test_interrupted_before_it_went_on(shell, monkeypatch):
@@ -281,14 +282,14 @@ def test_interrupted_before_it_went_on(shell, monkeypatch):
     interrupt_fits(monkeypatch)
     found = shell("train", "t.npz", "--start", "m", "--out", "m")
     assert found.status == 130
-    assert "nothing to save" in found.out
+    assert "nothing to save" in found.err
     assert (shell.home / "m").read_bytes() == before
 
 
 def test_consoles_print_names_as_they_are(capsys):
     for name in NAMES:
         _console.out().print(name)
-        _console.out(json=True).print(name)
+        _console.log().print(name)
     found = capsys.readouterr()
     assert found.out.splitlines() == found.err.splitlines() == NAMES.tolist()
 

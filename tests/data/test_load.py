@@ -134,6 +134,7 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 def test_the_reason_of_the_system_is_passed_on(tmp_path):
     (tmp_path / "a.npy").mkdir()
+    (tmp_path / "b.npy").touch()
     refused(f"{tmp_path}/a.npy,{tmp_path}/b.npy", r"a\.npy: cannot be read: Is a directory$")
     with (
         pytest.raises(DataError, match=r"^a\.csv: does not fit in memory$"),

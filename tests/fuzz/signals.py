@@ -63,13 +63,15 @@ def interrupt(seed: int, index: int) -> tuple[str, Outcome]:
 
 
 def _judged(number: int, status: int, err: str, files: list[str], where: str) -> Outcome:
-    late = status == 0 and not err and files == ["m"]  # it had ended by then
+    late = status == 0 and "xclf: " not in err and files == ["m"]  # it had ended by then
     if late:
         return Outcome("had ended")
     if number == signal.SIGTERM and status == -signal.SIGTERM and "Traceback" not in err:
         return Outcome("ended")  # before the command itself, or after it
     wanted = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}[number]
-    if (status, err) != (wanted[0], f"xclf: {wanted[1]}\n"):
+    said = [line for line in err.splitlines() if line.startswith("xclf: ")]
+    torn = "Traceback" in err or not err.endswith(f"xclf: {wanted[1]}\n")
+    if torn or status != wanted[0] or len(said) != 1:
         return Outcome("wrong exit", where)
     return Outcome("stale part", where) if set(files) - {"m"} else Outcome("ended")
 

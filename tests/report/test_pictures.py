@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from xclf import SoftmaxClassifier
-from xclf.report.pictures import draw, guess_shape, templates
+from xclf import SoftmaxClassifier, TwoLayerClassifier
+from xclf.report.pictures import draw, guess_shape, templates, unit_of, write_plain_numbers
 from xclf.report.scores import draw_scores, varied
 
 
@@ -71,8 +72,57 @@ def test_the_picture_shows_what_was_measured(tmp_path, monkeypatch):
     np.testing.assert_allclose(lines["lr=0.2"].get_ydata(), [0.9, 0.6, 0.2])
     star = axis.lines[-1]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (1e-3, 0.9)
-    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("reg", "f1_macro", "log")
+    labels = axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()
+    assert labels == ("reg", "f1_macro, mean over the folds", "log")
+    assert axis.get_title() == "f1_macro of 6 candidates; best reg=0.001, lr=0.2"
     assert len(axis.collections) == 2  # a band of deviation each
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["lr=0.2", "lr=0.1", "-+ one standard deviation over the folds", "best: 0.9000"]
+    low, high = axis.get_ylim()
+    assert low < 0.09  # room at the edges
+    assert high > 0.91
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axis.lines}
+    assert len(looks) == 3  # told apart without colours
+
+
+@pytest.mark.parametrize("values", [[9.0360001e-2, 9.0360002e-2], [0.25, 7.0], [1e-7, 1e-6]])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_tick_labels_are_whole_numbers_of_their_own(values, scale):
+    figure = Figure()
+    axis = figure.subplots()
+    axis.plot([1, 2], values)
+    axis.set_yscale(scale)
+    write_plain_numbers(axis)
+    figure.draw_without_rendering()
+    assert axis.yaxis.get_offset_text().get_text() == ""
+    labels = axis.get_yticklabels(which="both")
+    shown = {one.get_text(): one.get_position()[1] for one in labels if one.get_text()}
+    assert len(shown) > 1
+    for text, place in shown.items():
+        assert float(text) == pytest.approx(place, rel=1e-8)
+
+
+def test_a_picture_says_what_it_shows(tmp_path, monkeypatch):
+    model = SoftmaxClassifier().fit(np.eye(16), np.arange(16) % 3)
+    model.class_names_ = ["cat", "dog", "emu"]
+    figures = []
+    monkeypatch.setattr(
+        "xclf.report.pictures.save_figure", lambda figure, path: figures.append(figure)
+    )
+    draw(model, tmp_path / "s.png", (4, 4, 1), channel_first=True)
+    weights, curve = figures[0].subfigs
+    assert weights.get_suptitle() == (
+        "SoftmaxClassifier: weights of 3 classes, each divided by its largest"
+    )
+    shown = [axis.get_title() for axis in weights.axes if axis.get_title()]
+    assert shown == ["cat", "dog", "emu"]
+    image = weights.axes[0].images[0]
+    assert (image.get_clim(), weights.axes[-1].get_ylabel()) == ((-1.0, 1.0), "weight")
+    first = model.coef_[0] / abs(model.coef_[0]).max()
+    np.testing.assert_array_equal(image.get_array().ravel(), first)
+    assert curve.axes[0].get_xlabel() == "iteration"
+    assert curve.axes[0].get_title() == "SoftmaxClassifier: objective after every iteration"
+    assert unit_of(SoftmaxClassifier(solver="adam")) == unit_of(TwoLayerClassifier()) == "epoch"
 
 
 @pytest.mark.parametrize(

@@ -50,14 +50,20 @@ class Shell:
         assert found.status == 0, found.err
         return found.out
 
+    def said(self, *arguments: Any) -> str:
+        """All that a call prints that ends well, results before the rest."""
+        found = self(*arguments)
+        assert found.status == 0, found.err
+        return found.out + found.err
+
     def fails(self, *arguments: Any, status: int = 2) -> str:
-        """The one line, without its `xclf: `, of a call that does not."""
+        """The one line of the error, without its `xclf: `, of a call that does not."""
         found = self(*arguments)
         assert found.status == status, found
         last = found.err.splitlines()[-1]
         assert last.startswith("xclf: ")
         if status == 2:
-            assert found.err.count("\n") == 1, found.err
+            assert found.err.count("xclf: ") == 1, found.err
         return last.removeprefix("xclf: ")
 
 

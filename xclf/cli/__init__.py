@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from xclf import _interrupt
-from xclf.cli._console import CheckError, UserError, shown
+from xclf.cli import _options as opt
+from xclf.cli._console import CheckError, UserError, shown, verbosity
+from xclf.cli._defaults import defaults
 from xclf.cli.compare import compare
 from xclf.cli.evaluate import evaluate
 from xclf.cli.export import export
@@ -20,6 +25,7 @@ from xclf.cli.probe import probe
 from xclf.cli.sweep import sweep
 from xclf.cli.tools import backends, example, gradcheck, version
 from xclf.cli.train import train
+from xclf.estimators import HINTS
 
 # The parser's exception for wrong usage. typer brings a click of its own or uses the installed one,
 # depending on its version; the class it derives its public exception from is the right one.
@@ -51,11 +57,35 @@ def root(
     """
 
 
+def _with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --quiet and --verbose, which decide what its consoles print."""
+
+    @wraps(command)
+    def run(*, quiet: bool, verbose: bool, **arguments: Any) -> None:
+        if quiet and verbose:
+            raise UserError("--quiet and --verbose exclude each other")
+        kept = verbosity.set(verbose - quiet)
+        try:
+            command(**arguments)
+        finally:
+            verbosity.reset(kept)
+
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command)
+    parameters = [p.replace(annotation=hints[name]) for name, p in own.parameters.items()]
+    for name, hint in (("quiet", opt.Quiet), ("verbose", opt.Verbose)):
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=False, annotation=hint))
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    vars(run)["__signature__"] = own.replace(parameters=parameters)
+    return run
+
+
 for command in (
     *(train, sweep, probe, predict, evaluate, compare, plot, export),
     *(backends, gradcheck, example, version),
 ):
-    app.command()(command)
+    app.command()(_with_verbosity(command))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,7 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """The exit status of the command with these arguments (those of the process by default)."""
     try:
-        status = app(args=arguments, prog_name="xclf", standalone_mode=False)
+        parser: Any = typer.main.get_command(app)
+        status = parser(
+            args=arguments,
+            prog_name="xclf",
+            standalone_mode=False,
+            default_map=defaults(parser.commands),
+        )
         sys.stdout.flush()  # a closed pipe raises here, not while the process ends
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -91,7 +127,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return 1
-    except (UserError, ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
+    except OSError as error:
+        return _fail(_with_file(error), 2)
+    except (UserError, ValueError, TypeError, ImportError, NotImplementedError) as error:
         return _fail(str(error) or type(error).__name__, 2)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 2)
@@ -100,20 +138,33 @@ def run(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _with_file(error: OSError) -> str:
+    """The file that an error is about, and what is wrong with it, without its number."""
+    if error.filename is None or error.strerror is None:
+        return str(error) or type(error).__name__
+    return f"{os.fspath(error.filename)}: {error.strerror}"
+
+
 def _usage(error: Any) -> str:
     """The parser's message, and where to read more."""
     message = str(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
+    option = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    if option in HINTS:
+        message = f"No such option: --{option.replace('_', '-')}; {HINTS[option]}"
     return message if context is None else f"{message}; see: {context.command_path} --help"
 
 
 def _discard_output() -> None:
-    """Send what is still to be written at exit to the null device: the pipe is closed."""
-    with contextlib.suppress(OSError, ValueError):
-        descriptor = sys.stdout.fileno()
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, descriptor)
-        os.close(null)
+    """Send what is still to be written at exit to the null device: a pipe is closed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def _fail(message: str, status: int) -> int:

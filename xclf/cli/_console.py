@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,13 +35,40 @@ class _SafeConsole(Console):
         super().print(*lines, **options)
 
 
-def out(*, json: bool = False) -> Console:
-    """The console for text: standard output, or standard error when JSON goes to the former.
+#: How much a command prints: -1 with --quiet, 0, 1 with --verbose.
+verbosity: ContextVar[int] = ContextVar("verbosity", default=0)
 
-    Names of files and classes are printed literally: [brackets] and :colons: have no meaning.
+
+def out(*, json: bool = False) -> Console:
+    """The console for results: standard output, and nothing of them with --quiet.
+
+    With --json the object alone is the result: then they go nowhere, or, with --verbose, to
+    standard error.
     """
-    wrap = not sys.stdout.isatty()
-    return _SafeConsole(stderr=json, highlight=False, markup=False, emoji=False, soft_wrap=wrap)
+    return _console(stderr=json, quiet=verbosity.get() < (1 if json else 0))
+
+
+def log(*, json: bool = False) -> Console:
+    """The console for progress: standard error; silent with --quiet, and with --json alone."""
+    return _console(stderr=True, quiet=verbosity.get() < (1 if json else 0))
+
+
+def warnings_log() -> Console:
+    """The console for warnings and hints: standard error, unless --quiet."""
+    return _console(stderr=True, quiet=verbosity.get() < 0)
+
+
+def print_last(text: str, *, json: bool) -> None:
+    """Print the line that a command comes to, with --quiet too; with --json as `out` does."""
+    _console(stderr=json, quiet=json and verbosity.get() < 1).print(text, style="bold")
+
+
+def _console(*, stderr: bool, quiet: bool) -> Console:
+    """Names of files and classes are printed literally: [brackets] and :colons: have no meaning."""
+    wrap = not (sys.stderr if stderr else sys.stdout).isatty()
+    return _SafeConsole(
+        stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=wrap
+    )
 
 
 def print_facts(console: Console, *pairs: tuple[str, str]) -> None:
@@ -50,7 +78,8 @@ def print_facts(console: Console, *pairs: tuple[str, str]) -> None:
 
 
 class FitProgress:
-    """A callback that shows a fit: a bar on a terminal, a dozen plain lines elsewhere."""
+    """A callback that shows a fit: a bar on a terminal, a dozen plain lines elsewhere, with
+    --verbose all."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -82,7 +111,7 @@ class FitProgress:
         self.last = event
         if self.console.is_terminal:
             self._show_bar(event)
-        elif event.step >= self.next_line or event.step == event.total:
+        elif event.step >= self.next_line or event.step == event.total or verbosity.get() > 0:
             # 1, 2, 5, 10, 20, 50, ...: a log that stays short however long the fit is.
             self.next_line = next_mark(event.step)
             self.console.print(f"{event.unit} {event.step}/{event.total}  {_figures(event)}")

@@ -13,7 +13,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical
-from xclf.cli._console import UserError
+from xclf.cli._console import UserError, verbosity
 from xclf.rows import sent_sparse
 
 
@@ -56,6 +56,8 @@ def choose(name: str) -> ChosenDevice:
             "and --device cpu always works"
         ) from None
     first, text = devices[0], "; ".join(device.text for device in devices)
+    if first.xp is None and name == "auto" and "not installed" in text and verbosity.get() < 1:
+        text = "numpy on the CPU"  # `xclf backends` says why
     if first.xp is not None and _array_api.library(first.xp) == "cupy" and _nothing_compiled():
         text += "; the first fit compiles CuPy's kernels, once: 10 to 20 s"
     return ChosenDevice(text, None if first.xp is None else name, first.xp, first.device)

@@ -66,8 +66,8 @@ _fit = partial(typer.Option, rich_help_panel="Fit")
 Data: TypeAlias = Annotated[
     str,
     typer.Argument(
-        help="digits, or a path: .npz, 'x.npy,y.npy', a CIFAR or MNIST folder, .csv, .parquet "
-        ".feather, .safetensors, .pt, .h5, .svmlight, or a folder or pattern of them"
+        help="digits, - (standard input) or a path: .npz, 'x.npy,y.npy', a CIFAR or MNIST folder, "
+        ".csv, .parquet, .feather, .safetensors, .pt, .h5, .svmlight, a folder or pattern of them"
     ),
 ]
 ModelKind: TypeAlias = Annotated[Model, typer.Option(help="What to fit.")]
@@ -99,14 +99,36 @@ Seed: TypeAlias = Annotated[
         help="Of the split, the batches, the first weights.", show_default="0", min=0, max=2**32 - 1
     ),
 ]
+Full: TypeAlias = Annotated[
+    bool, typer.Option("--full", help="Print every class, also where they are many.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+# Of every command.
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print the last line and errors alone.", rich_help_panel="Output"
+    ),
+]
+Verbose: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Print every step and every reason.", rich_help_panel="Output"
+    ),
+]
 
 # A saved model, and the rows to use it on.
 SavedModel: TypeAlias = Annotated[Path, typer.Argument(help="A model that train --out saved.")]
 TrainPart: TypeAlias = Annotated[
     bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
 ]
-LabelColumn: TypeAlias = Annotated[str | None, typer.Option(help="Label column of a table.")]
+AllRows: TypeAlias = Annotated[
+    bool, typer.Option("--all-rows", help="The rows of training too, where DATA is what it saw.")
+]
+LabelColumn: TypeAlias = Annotated[
+    str | None, typer.Option(help="Label column of a table; by default that of training.")
+]
 
 
 def _memory_size(text: str | None) -> str | None:
@@ -128,6 +150,13 @@ DenseMemory: TypeAlias = Annotated[str | None, _memory()]
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
 TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]
 Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
+Drop: TypeAlias = Annotated[
+    list[str] | None,
+    _data(help="Column of a table that is no feature; repeated, or A,B,C."),
+]
+Id: TypeAlias = Annotated[
+    str | None, _data("--id", help="Column that names the rows of a table: no feature.")
+]
 XName: TypeAlias = Annotated[str | None, _data("--x", help="Name of the rows in a file of arrays.")]
 YName: TypeAlias = Annotated[str | None, _data("--y", help="Name of the labels there.")]
 Mirror: TypeAlias = Annotated[bool, _data("--mirror", help="Train on mirrored images too.")]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from xclf._version import __version__
 from xclf.cli._console import shown
 from xclf.cli._devices import ChosenDevice
 from xclf.report.metrics import METRICS, Evaluation, metric_name
+from xclf.report.run import command_line
 
-# Classes shown in a table, and confused pairs in a list.
-_CLASSES, _PAIRS = 50, 5
+# More classes than the first number are cut to the best and the worst, and confused pairs to five.
+_CLASSES, _BEST, _WORST, _PAIRS = 25, 5, 10, 5
 # The accuracy is the last line; by its other name, the mean per class is the balanced accuracy.
 _PRINTED_ELSEWHERE = {"accuracy", "mean_per_class"}
 # Rows predicted at once: the data may be a memory map that is larger than memory.
@@ -38,7 +41,9 @@ def evaluate_rows(
 
 
 def measures(evaluated: dict[str, Any]) -> dict[str, Any]:
-    """What --json prints of an evaluation: metrics, figures of each class, most confused pairs."""
+    """What --json prints of an evaluation: metrics, figures of each class, the confusion matrix as
+    [true, predicted, rows] of every pair that occurs, by their places in `classes`, and the most
+    confused pairs."""
     row = {key: value for key, value in evaluated["metrics"].items() if key != "data"}
     classes, counts = evaluated["per_class"], evaluated["confusion"]["counts"]
     errors = sorted((pair for pair in counts if pair[0] != pair[1]), key=lambda pair: -pair[2])
@@ -46,6 +51,7 @@ def measures(evaluated: dict[str, Any]) -> dict[str, Any]:
         **row,
         "rows": sum(entry["rows"] for entry in classes),
         "classes": classes,
+        "confusion": counts,
         "confused": [
             {"true": classes[i]["class"], "predicted": classes[j]["class"], "rows": rows}
             for i, j, rows in errors[:_PAIRS]
@@ -53,17 +59,22 @@ def measures(evaluated: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def print_measures(console: Console, result: dict[str, Any]) -> None:
-    """Print the per-class table, the most confused pairs, and the metrics but accuracy."""
-    table = Table("class", title="per class", title_justify="left")
-    for name in ("precision", "recall", "f1", "rows"):
-        table.add_column(name, justify="right")
-    for entry in result["classes"][:_CLASSES]:
-        figures = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
-        table.add_row(shown(entry["class"]), *figures, str(entry["rows"]))
-    console.print(table)
-    if len(result["classes"]) > _CLASSES:
-        console.print(f"... and {len(result['classes']) - _CLASSES} more classes (--json has all)")
+def command_facts(fingerprint: str) -> dict[str, Any]:
+    """What every --json begins with: the version, when, the command, and the digest of the data."""
+    return {
+        "xclf": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "fingerprint": fingerprint,
+    }
+
+
+def print_measures(console: Console, result: dict[str, Any], *, full: bool = False) -> None:
+    """Print the per-class table, the most confused pairs, and the metrics but accuracy.
+
+    full : every class, also where they are many; else the best and the worst of them by F1
+    """
+    _print_classes(console, result["classes"], full=full)
     if result["confused"]:
         pairs = ", ".join(
             f"{shown(pair['true'])} taken for {shown(pair['predicted'])} ({pair['rows']})"
@@ -76,10 +87,30 @@ def print_measures(console: Console, result: dict[str, Any]) -> None:
         console.print(f"{metric_name(name):<{width}}  {result[name]:.4f}")
 
 
-def class_labels(classes: np.ndarray, class_names: tuple[str, ...] | None) -> list[str]:
-    """Labels as text: names of the data where they are positions among its names."""
-    labels = classes.tolist()
-    if class_names is None or classes.dtype.kind not in "iu":
-        return [str(label) for label in labels]
-    known = range(len(class_names))
-    return [class_names[label] if label in known else str(label) for label in labels]
+def _print_classes(console: Console, classes: list[dict[str, Any]], *, full: bool) -> None:
+    table = Table("class", title="per class", title_justify="left")
+    for name in ("precision", "recall", "f1", "rows"):
+        table.add_column(name, justify="right")
+    if full or len(classes) <= _CLASSES:
+        for entry in classes:
+            _add_class(table, entry)
+        console.print(table)
+        return
+    ranked = sorted((e for e in classes if e["rows"]), key=lambda entry: -entry["f1"])
+    table.title = f"the {_BEST} best and the {_WORST} worst of {len(ranked)} classes, by F1"
+    for entry in ranked[:_BEST]:
+        _add_class(table, entry)
+    table.add_section()
+    for entry in ranked[-_WORST:]:
+        _add_class(table, entry)
+    console.print(table)
+    low, middle, high = np.percentile([e["f1"] for e in ranked[_BEST:-_WORST]], (25, 50, 75))
+    console.print(
+        f"F1 of the other {len(ranked) - _BEST - _WORST}: median {middle:.3f}, half of them from "
+        f"{low:.3f} to {high:.3f}; --full shows all"
+    )
+
+
+def _add_class(table: Table, entry: dict[str, Any]) -> None:
+    figures = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
+    table.add_row(shown(entry["class"]), *figures, str(entry["rows"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical, check_sparse_finite
 from xclf.cli._console import UserError
 from xclf.data import Dataset, Split, load
+from xclf.estimators import TrainedOn
+from xclf.report.run import fingerprint
 
 # Rows checked at once: the data may be a memory map that is larger than memory.
 _CHECKED_ROWS = 1 << 14
@@ -24,10 +27,11 @@ def read_split(
     seed: int,
     like: Any = None,
     **options: Any,
-) -> Split:
+) -> tuple[Split, TrainedOn]:
     """Read `source`; the test rows are those of `test`, or those it ships, or held-out ones.
 
     like : a fitted model, whose columns the rows must have;  options : of `load`
+    Returns the rows, and what the model is to keep of them.
     """
 
     def read(name: str, **columns: Any) -> Dataset:
@@ -56,21 +60,39 @@ def read_split(
     if held_out is not None:
         check_labels(held_out, classes, held_out.source)
         check_finite(held_out.x, held_out.source)
-        return Split(data, held_out, held_out.source)
+        return Split(data, held_out, held_out.source), _trained_on(data, options)
     if not 0.0 < test_size < 1.0:
         raise UserError(f"--test-size must be between 0 and 1, got {test_size:g}")
     try:
-        return Split.hold_out(data, test_size, seed)
+        split = Split.hold_out(data, test_size, seed)
     except ValueError as error:
         raise UserError(
             f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified; "
             f"--test gives others to test on: {error}"
         ) from None
+    return split, replace(_trained_on(data, options), test_size=test_size, seed=seed)
+
+
+def _trained_on(data: Dataset, options: dict[str, Any]) -> TrainedOn:
+    table = {} if data.feature_names is None else options
+    return TrainedOn(
+        data.source,
+        data.x.shape[0],
+        fingerprint(data.x, data.y),
+        label=table.get("label"),
+        id=table.get("id"),
+        drop=tuple(table.get("drop") or ()),
+        image_shape=data.image_shape,
+        pixel_layout=data.pixel_layout,
+    )
 
 
 def reading_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `load` among a command's arguments."""
-    named = {name: given[name] for name in ("x_name", "y_name") if given[name] is not None}
+    names = ("x_name", "y_name", "id")
+    named = {name: given[name] for name in names if given.get(name) is not None}
+    if given.get("drop"):
+        named["drop"] = [name for part in given["drop"] for name in part.split(",")]
     blocks = given.get("blocks", False)
     return {"label": given["label"], "max_memory": given["max_memory"], "blocks": blocks, **named}
 
@@ -92,20 +114,62 @@ def read_for_model(
 ) -> Dataset:
     """Rows for a fitted model, with the columns it was trained on: the test part, if there is one.
 
-    options : of `load`
+    options : of `load`; columns of a table are by default those of the training
     The model's `feature_names_in_` is removed: scikit-learn would expect data frames.
     """
-    data = load(source, **options, **columns_of(model))
+    data = load(source, **_as_in_training(model, options), **columns_of(model))
     if data.test is not None and not train_part:
         data = data.test
     if data.x.shape[1] != model.n_features_in_:
-        hint = "" if data.feature_names is None else "; --label NAME sets a label column apart"
         raise UserError(
             f"{source} has {data.x.shape[1]} features a row, the model was trained on "
-            f"{model.n_features_in_}{hint}"
+            f"{model.n_features_in_}{_other_columns(model, data)}"
         )
     check_model_columns(model, data.feature_names, source)
     return data
+
+
+def _as_in_training(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the columns that were no features in training where none are given."""
+    known: TrainedOn | None = model._trained_on
+    if known is None or any(options.get(name) for name in ("label", "id", "drop")):
+        return options
+    same = {"id": known.id, "drop": known.drop, "missing_ok": True}
+    return {**options, **same, "label": known.label}
+
+
+def _other_columns(model: Any, data: Dataset) -> str:
+    """Which columns of a table the model does not know, and how to leave them out."""
+    if data.feature_names is None:
+        return ""
+    trained = getattr(model, "feature_names_in_", None)
+    extra = [] if trained is None else sorted(set(data.feature_names) - set(trained.tolist()))
+    if not extra:
+        return "; --label NAME sets a label column apart"
+    named = ", ".join(map(repr, extra[:5])) + (" ..." if len(extra) > 5 else "")
+    return f": not on {named}; --label NAME sets a label column apart, --drop NAME others"
+
+
+def rows_to_measure(
+    model: Any, data: Dataset, *, train_part: bool, every: bool
+) -> tuple[Dataset, str | None]:
+    """The rows to measure a model on, and a remark or warning about them, if there is one.
+
+    Of the data set of its training these are the rows that were held out then: `train_part` takes
+    the others and `every` all, with a warning.
+    """
+    known: TrainedOn | None = model._trained_on
+    if known is None or known.rows != data.x.shape[0]:
+        return data, None
+    if known.fingerprint != fingerprint(data.x, data.y):
+        return data, None
+    seen = "warning: the model was trained on {} of these rows: on new rows it will do worse"
+    if known.test_size is None or known.seed is None or every:
+        return data, seen.format("most" if known.test_size else "all")
+    split = Split.hold_out(data, known.test_size, known.seed)
+    if train_part:
+        return split.train, seen.format("all")
+    return split.test, f"the rows that the training held out: {split.origin}; --all-rows takes all"
 
 
 def check_model_columns(model: Any, names: Sequence[str] | None, source: str) -> None:

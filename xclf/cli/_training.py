@@ -16,13 +16,22 @@ from sklearn.exceptions import ConvergenceWarning
 
 from xclf._sparse import is_sparse
 from xclf.cli._checkpoint import make_checkpoint
-from xclf.cli._console import FitProgress, UserError, out, print_facts
+from xclf.cli._console import (
+    FitProgress,
+    UserError,
+    log,
+    out,
+    print_facts,
+    print_last,
+    warnings_log,
+)
 from xclf.cli._devices import choose
 from xclf.cli._report import write_report
-from xclf.cli._results import class_labels, evaluate_rows, measures, print_measures
+from xclf.cli._results import command_facts, evaluate_rows, measures, print_measures
 from xclf.cli._source import check_model_columns, read_split, reading_options
 from xclf.data import Dataset
 from xclf.estimators import uses_full_batches
+from xclf.report.class_names import name_classes, names_of_model
 from xclf.report.results import json_parameters
 
 
@@ -50,7 +59,7 @@ class Training:
         self.checkpoint = make_checkpoint(given)
         self.device = choose(given["device"])
         start = time.perf_counter()
-        self.split = read_split(
+        self.split, self.trained_on = read_split(
             given["data"],
             test=given["test"],
             test_size=given["test_size"],
@@ -58,25 +67,33 @@ class Training:
             like=model,
             **reading_options(given),
         )
-        self.console = out(json=given["json"])
+        self.json: bool = given["json"]
+        self.full: bool = given["full"]
+        self.console, self.log = out(json=self.json), log(json=self.json)
         self.model = model
         self.out_path: Path | None = given["out_path"]
         self.report_path: Path | None = given["report_path"]
         self.times = {"read": time.perf_counter() - start}
         self.seconds = 0.0
         self.rows = 0
-        self.progress = FitProgress(self.console)
+        self.progress = FitProgress(self.log)
 
     def announce(self, rows: Dataset) -> None:
         """Print the rows to train on, the test rows, the model and the device."""
         print_facts(
-            self.console,
+            self.log,
             ("data", f"{rows.source}: {_shape(rows.x)}, {rows.x.dtype}"),
             ("test", f"{self.split.test.x.shape[0]} rows, {self.split.origin}"),
             ("model", " ".join(f"{self.model}".split())),
             ("backend", self.device.text),
             *self._about_checkpoint(),
         )
+        for name in rows.id_like[:3]:
+            warnings_log().print(
+                f"hint: the column {name!r} looks like the number of a row; --id {name} keeps it "
+                "out of the features, and beside predictions",
+                style="yellow",
+            )
 
     def _about_checkpoint(self) -> list[tuple[str, str]]:
         if self.checkpoint is None:
@@ -95,7 +112,7 @@ class Training:
         self.announce(rows)
         before = getattr(self.model, "history_", None)
         start = time.perf_counter()
-        with warnings_printed(self.console):
+        with warnings_printed(warnings_log()):
             try:
                 with self.progress as progress:
                     callbacks = [progress, *self.callbacks]
@@ -112,8 +129,13 @@ class Training:
     def adopt(self, model: Any, rows: int, seconds: float) -> None:
         """Take a model that was fitted on so many rows, and save it."""
         self.model, self.rows, self.seconds = model, rows, seconds
+        self._remember_data()
         if self.out_path is not None:
             self._save(self.out_path)
+
+    def _remember_data(self) -> None:
+        name_classes(self.model, self.split.train.class_names)
+        self.model._trained_on = self.trained_on
 
     def report(self, kind: str, **sections: Any) -> dict[str, Any]:
         """Measure on the test rows, print, and write the page; returns what --json prints.
@@ -121,7 +143,7 @@ class Training:
         kind : of the results;  sections : further ones of the page
         """
         model, test = self.model, self.split.test
-        names = class_labels(model.classes_, self.split.train.class_names)
+        names = names_of_model(model)
         assert test.y is not None
         start = time.perf_counter()
         evaluated = evaluate_rows(model, self.device, test.x, test.y, names)
@@ -132,11 +154,11 @@ class Training:
             every = (model, self.device, parts, names, evaluated, self.times)
             write_report(self.report_path, kind, *every, **sections)
         self._print_fit()
-        print_measures(self.console, measured)
-        self.console.print(f"test accuracy {measured['accuracy']:.4f}", style="bold")
+        print_measures(self.console, measured, full=self.full)
         if self.checkpoint is not None:  # all is done
             self.checkpoint.remove()
         return {
+            **command_facts(self.trained_on.fingerprint),
             "data": self.split.train.source,
             "model": type(model).__name__,
             "parameters": json_parameters(model),
@@ -151,9 +173,14 @@ class Training:
             "saved": None if self.out_path is None else str(self.out_path),
         }
 
+    def print_accuracy(self, result: dict[str, Any]) -> None:
+        """Print the line that the training comes to."""
+        print_last(f"test accuracy {result['test']['accuracy']:.4f}", json=self.json)
+
     def _save(self, path: Path) -> None:
         """Save with the table's column names or the svmlight file's first index, which `predict`
         and `evaluate` compare."""
+        self._remember_data()
         self.model._index_base = self.split.train.index_base
         names = self.split.train.feature_names
         if names is not None:
@@ -186,7 +213,7 @@ class Training:
 
     def _keep_interrupted(self, fitted: bool) -> None:
         if not fitted:
-            self.console.print("interrupted before there was a model: nothing to save")
+            self.log.print("interrupted before there was a model: nothing to save")
         else:
             self.keep_interrupted("interrupted")
         self.print_way_on()
@@ -194,17 +221,15 @@ class Training:
     def keep_interrupted(self, what: str) -> None:
         """Save the best model so far, and say so after `what`."""
         if self.out_path is None:
-            self.console.print(f"{what}; with --out the best model so far would be saved")
+            self.log.print(f"{what}; with --out the best model so far would be saved")
         else:
             self._save(self.out_path)
-            self.console.print(f"{what}; saved the best model so far, {self.out_path}")
+            self.log.print(f"{what}; saved the best model so far, {self.out_path}")
 
     def print_way_on(self) -> None:
         """Say how to go on, if there is a checkpoint."""
         if self.checkpoint is not None and self.checkpoint.path.exists():
-            self.console.print(
-                f"the same command with --resume goes on from {self.checkpoint.path}"
-            )
+            self.log.print(f"the same command with --resume goes on from {self.checkpoint.path}")
 
     def _print_fit(self) -> None:
         model, last = self.model, self.progress.last

@@ -9,18 +9,27 @@ from typing import Annotated, Any
 import typer
 
 from xclf.cli import _options as opt
-from xclf.cli._console import CheckError, out, print_facts
+from xclf.cli._console import CheckError, log, out, print_facts, print_last, warnings_log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._report import check_report, write_report
-from xclf.cli._results import class_labels, evaluate_rows, measures, print_measures
-from xclf.cli._source import check_finite, check_labels, read_for_model, reading_options
+from xclf.cli._results import command_facts, evaluate_rows, measures, print_measures
+from xclf.cli._source import (
+    check_finite,
+    check_labels,
+    read_for_model,
+    reading_options,
+    rows_to_measure,
+)
+from xclf.report.class_names import names_of_model
+from xclf.report.run import fingerprint
 
 
 def evaluate(
     model: opt.SavedModel,
     data: Annotated[str, typer.Argument(help="DATA with labels; its test part if it ships one.")],
     train_part: opt.TrainPart = False,
+    all_rows: opt.AllRows = False,
     min_accuracy: Annotated[
         float | None,
         typer.Option(help="Exit with status 1 below this accuracy.", min=0.0, max=1.0),
@@ -31,9 +40,14 @@ def evaluate(
     device: opt.Device = "auto",
     max_memory: opt.DenseMemory = None,
     report_path: opt.Report = None,
+    drop: opt.Drop = None,
+    id: opt.Id = None,
+    full: opt.Full = False,
     json: opt.Json = False,
 ) -> None:
     """Measure a saved model on labelled DATA.
+
+    Of the data that it was trained on these are the rows that were held out then.
 
     xclf evaluate cifar.safetensors cifar-10-batches-bin
 
@@ -46,23 +60,28 @@ def evaluate(
     fitted = load_fitted(model, chosen, max_memory)
     options = reading_options(dict(locals()))
     rows = read_for_model(fitted, data, train_part=train_part, **options)
+    rows, remark = rows_to_measure(fitted, rows, train_part=train_part, every=all_rows)
     check_labels(rows, fitted.classes_, data)
     check_finite(rows.x, data)
     assert rows.y is not None
-    names = class_labels(fitted.classes_, rows.class_names)
+    names = names_of_model(fitted, rows.class_names)
     start = time.perf_counter()
     evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
     times = {"evaluate": time.perf_counter() - start}
-    result: dict[str, Any] = {"data": rows.source, "model": str(model), "place": chosen.text}
+    result: dict[str, Any] = command_facts(fingerprint(rows.x, rows.y))
+    result |= {"data": rows.source, "model": str(model), "place": chosen.text, "remark": remark}
     result |= measures(evaluated)
     console = out(json=json)
-    console.print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
-    print_measures(console, result)
+    log(json=json).print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
+    if remark is not None:
+        warned = remark.startswith("warning")
+        (warnings_log() if warned else log(json=json)).print(remark, style="yellow")
+    print_measures(console, result, full=full)
     if report_path is not None:
         parts = {"test": rows}
         write_report(report_path, "evaluate", fitted, chosen, parts, names, evaluated, times)
         print_facts(console, ("report", str(report_path)))
-    console.print(f"accuracy {result['accuracy']:.4f}", style="bold")
+    print_last(f"accuracy {result['accuracy']:.4f}", json=json)
     if json:
         print(json_format.dumps(result, allow_nan=False))
     if min_accuracy is not None and result["accuracy"] < min_accuracy:

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from xclf._atomic_write import atomic_write
 from xclf.cli import _options as opt
-from xclf.cli._console import UserError, out
+from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
 from xclf.estimators import load as load_model
 from xclf.estimators import torch_weights
@@ -50,7 +50,7 @@ def export(
             _write_weights(fitted, out_path)
     except ImportError as error:
         raise UserError(str(error)) from None
-    out().print(f"wrote {out_path}")
+    log().print(f"wrote {out_path}")
 
 
 def _write_torch(fitted: Any, path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from xclf.cli import _options as opt
-from xclf.cli._console import UserError, out
+from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
+from xclf.estimators import TrainedOn
 from xclf.estimators import load as load_model
 from xclf.report.pictures import PICTURE_SUFFIXES, draw, guess_shape
 
@@ -22,7 +23,8 @@ def plot(
         "model.png"
     ),
     shape: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS of a row; guessed if square.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTHxCHANNELS of a row; by default as the data had it."),
     ] = None,
     channel_last: Annotated[
         bool, typer.Option("--channel-last", help="Rows hold pixels, not colour planes.")
@@ -37,17 +39,23 @@ def plot(
     check_output("--out", out_path, PICTURE_SUFFIXES, model)
     fitted = load_model(model)
     features = fitted.n_features_in_
-    image_shape = guess_shape(features) if shape is None else parse_shape(shape)
+    known = fitted._trained_on or TrainedOn("", 0, "")
+    image_shape = known.image_shape
+    if image_shape is None or image_shape[2] not in (1, 3):
+        image_shape = guess_shape(features)
+    if shape is not None:
+        image_shape, known = parse_shape(shape), TrainedOn("", 0, "")
     if image_shape is not None and math.prod(image_shape) != features:
         raise UserError(
             f"--shape {shape} does not fit rows of {features} features: height times width times "
             "channels must be that"
         )
     try:
-        contents = draw(fitted, out_path, image_shape, not channel_last)
+        last = channel_last or known.pixel_layout == "channel_last"
+        contents = draw(fitted, out_path, image_shape, not last)
     except ImportError:
         raise UserError("plot needs matplotlib: pip install 'xclf[plot]'") from None
-    out().print(f"wrote {out_path}: {', '.join(contents)}")
+    log().print(f"wrote {out_path}: {', '.join(contents)}")
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from xclf.cli import _options as opt
 from xclf.cli._cluster import on_cluster
-from xclf.cli._console import UserError, print_facts
+from xclf.cli._console import UserError, print_facts, warnings_log
 from xclf.cli._estimator import check_options, estimator_options, make_estimator
 from xclf.cli._grid import SWEPT, describe_grid, parse_values, print_scores
 from xclf.cli._outputs import check_model_output, check_output
@@ -69,10 +69,13 @@ def sweep(
     report_path: opt.Report = None,
     standardize: opt.Standardize = False,
     seed: opt.Seed = None,
+    full: opt.Full = False,
     json: opt.Json = False,
     test: opt.Test = None,
     test_size: opt.TestSize = 0.2,
     label: opt.Label = None,
+    drop: opt.Drop = None,
+    id: opt.Id = None,
     x_name: opt.XName = None,
     y_name: opt.YName = None,
     max_memory: opt.MaxMemory = None,
@@ -123,7 +126,7 @@ def _sweep(given: dict[str, Any]) -> None:
     candidates = math.prod(len(values) for values in grid.values())
     how = f"{test_size:.0%} of the training rows held out" if cv is None else f"{cv} folds"
     fits = f"{candidates} candidates, {candidates * (cv or 1)} fits and the best on all"
-    print_facts(training.console, ("grid", describe_grid(grid)), ("scored on", f"{how}: {fits}"))
+    print_facts(training.log, ("grid", describe_grid(grid)), ("scored on", f"{how}: {fits}"))
     seconds = _fit(search, training)
     print_scores(training.console, search.cv_results_, scoring, cv or 1)
     if plot_path is not None:
@@ -140,6 +143,7 @@ def _sweep(given: dict[str, Any]) -> None:
         ("sweep", f"{candidates} candidates in {seconds:.2f} s"),
         *([] if plot_path is None else [("drawn", str(plot_path))]),
     )
+    training.print_accuracy(result)
     if given["json"]:
         print(json_format.dumps(result, allow_nan=False))
 
@@ -161,10 +165,10 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
 def _fit(search: SweepCV, training: Training) -> float:
     """Search, and hand the best model to `training`; returns the seconds of the search."""
     rows = training.split.train
-    search._console = training.console
+    search._console = training.log
     search.estimator.set_params(device=training.device.name, callbacks=training.callbacks)
     start = time.perf_counter()
-    with warnings_printed(training.console):
+    with warnings_printed(warnings_log()):
         try:
             search.fit(rows.x, rows.y)
         except KeyboardInterrupt:
@@ -184,7 +188,7 @@ def _fit(search: SweepCV, training: Training) -> float:
 def _keep_interrupted(search: SweepCV, training: Training) -> None:
     """Print and save what an interrupted search has come to."""
     if not hasattr(search, "cv_results_"):
-        training.console.print("interrupted before a candidate was trained: nothing to save")
+        training.log.print("interrupted before a candidate was trained: nothing to save")
     else:
         results = search.cv_results_
         done = np.flatnonzero(~np.isnan(results["mean_test_score"]))

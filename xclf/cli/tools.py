@@ -128,7 +128,7 @@ def gradcheck(
 
 
 def example() -> None:
-    """Print the notes' worked example (scores, hinge, softmax) beside this library's numbers.
+    """Print a worked example of the losses, from notes on the course CS231n, and xclf's numbers.
 
     xclf example
     """

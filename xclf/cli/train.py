@@ -23,10 +23,13 @@ def train(
     report_path: opt.Report = None,
     standardize: opt.Standardize = False,
     seed: opt.Seed = None,
+    full: opt.Full = False,
     json: opt.Json = False,
     test: opt.Test = None,
     test_size: opt.TestSize = 0.2,
     label: opt.Label = None,
+    drop: opt.Drop = None,
+    id: opt.Id = None,
     x_name: opt.XName = None,
     y_name: opt.YName = None,
     mirror: opt.Mirror = False,
@@ -83,5 +86,6 @@ def _train(given: dict[str, Any]) -> None:
         rows = rows.mirrored()
     training.fit(rows)
     result = training.report("train")
+    training.print_accuracy(result)
     if given["json"]:
         print(json_format.dumps(result, allow_nan=False))

@@ -38,6 +38,7 @@ from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
 from xclf.data._shards import joined, parts_of
+from xclf.data._stdin import read_stdin
 from xclf.data._svmlight import is_svmlight_text, read_svmlight
 from xclf.data._tensors import from_torch, read_single, read_tensors
 from xclf.rows import parse_bytes
@@ -75,6 +76,7 @@ def load(
         decides how it is read:
 
         - "digits": scikit-learn's 1,797 digits of 8 x 8, uint8 in 0..16
+        - "-": one of the files below on standard input
         - .npz: arrays `x_name`, `y_name`; held-out X_test, y_test if both are there; or a sparse
           matrix, as `scipy.sparse.save_npz` writes it, its labels in a file beside it:
           "x.npz,y.npy"
@@ -169,6 +171,8 @@ def _read_named(name: str, options: ReadOptions) -> Dataset:
     path = Path(name)
     if name == "digits":
         return _digits()
+    if name == "-":
+        return read_stdin(lambda path: _read_file(path, options))
     if path.is_dir():
         return _read_folder(path, options)
     if path.exists():
@@ -185,7 +189,8 @@ def _pair(name: str) -> tuple[str, str] | None:
     for ending in _SINGLE:
         first, comma, second = name.partition(f"{ending},")
         if comma and second.endswith(tuple(_SINGLE)):
-            return first + ending, second
+            # A space behind the comma is no part of a name, unless there is such a file.
+            return first + ending, second if Path(second).exists() else second.strip()
     return None
 
 
@@ -203,6 +208,9 @@ def _read_pair(x_name: str, y_name: str, options: ReadOptions) -> Dataset:
 
 
 def _read_two(x: Path, y: Path, options: ReadOptions) -> Dataset:
+    for path in (x, y):
+        if not path.exists():
+            raise DataError(f"{x},{y}: {_not_found(str(path), path)}")
     rows, labels = _single(x, options), _single(y, options)
     return rows_and_labels(rows, labels, f"{x},{y}", several=options.several)
 
@@ -308,10 +316,23 @@ def _digits() -> Dataset:
     )
 
 
+def _files_with_commas(name: str) -> list[str]:
+    """The files that a name with commas lists, if they are all there."""
+    parts = [part.strip() for part in name.split(",")]
+    return parts if len(parts) > 1 and all(Path(part).exists() for part in parts) else []
+
+
 def _not_found(name: str, path: Path) -> str:
     if not path.parent.is_dir():
         return f"{name}: no such file or folder"
+    if parts := _files_with_commas(name):
+        return (
+            f"{name}: a pair is rows and labels in files of one array each "
+            f"({', '.join(_SINGLE)}), not {' and '.join(parts)}; a table or an .npz file alone "
+            "holds both"
+        )
     beside = [entry.name for entry in path.parent.iterdir()] + ["digits"]
-    close = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"DATA can be {_SOURCES}"
+    lower = {one.lower(): one for one in beside}
+    close = difflib.get_close_matches(path.name.lower(), lower, n=1)
+    hint = f"did you mean {lower[close[0]]}?" if close else f"DATA can be {_SOURCES}"
     return f"{name}: no such file or folder; {hint}"

@@ -13,6 +13,7 @@ from xclf.estimators._exchange_sklearn import from_sklearn
 from xclf.estimators._files import ModelFileError, check_model_path, load
 from xclf.estimators._fitted import fitted_shape
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
+from xclf.estimators._foreign import HINTS
 from xclf.estimators._head import Head, make_heads
 from xclf.estimators._labels import (
     Targets,
@@ -29,10 +30,12 @@ from xclf.estimators._shared_rows import SharedRows
 from xclf.estimators._stacked import stacked_best, stacked_scores
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
+from xclf.estimators._trained_on import TrainedOn
 from xclf.estimators._two_layer import TwoLayerClassifier
 from xclf.estimators._values import computed, host_values, is_collection
 
 __all__ = [
+    "HINTS",
     "BaseClassifier",
     "Head",
     "ModelFileError",
@@ -42,6 +45,7 @@ __all__ = [
     "SoftmaxClassifier",
     "Targets",
     "TooManyHeadsError",
+    "TrainedOn",
     "TwoLayerClassifier",
     "check_model_path",
     "check_parameters",

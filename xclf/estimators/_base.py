@@ -22,6 +22,7 @@ from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._fitting import fit_heads
+from xclf.estimators._foreign import hint
 from xclf.estimators._head import Head, loss_of, make_heads
 from xclf.estimators._labels import (
     check_classes,
@@ -119,6 +120,28 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         tags.classifier_tags.multi_label = True
         return tags
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, as in scikit-learn.
+
+        Parameters
+        ----------
+        **params : parameters of the constructor
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        ValueError
+            For a name that is no parameter; for one of another library it says the conversion.
+        """
+        found = hint(params, self.get_params(deep=False))
+        if found is not None:
+            raise ValueError(f"{type(self).__name__}: {found}")
+        super().set_params(**params)
+        return self
+
     # Training.
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -172,6 +195,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             with _array_api.on_device(placed.X):
                 self._go_on(placed.X, heads)
         self._resume = None
+        self.__dict__.pop("class_names_", None)  # of other labels, perhaps
+        self.__dict__.pop("_trained_on", None)
         with GatheredWarnings(len(heads), "tasks"):
             results = fit_in_passes(placed, heads)
         if targets.names is not None:

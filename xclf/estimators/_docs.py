@@ -81,6 +81,9 @@ intercept_ : array (C,)
 ATTRIBUTES = """\
 classes_ : NumPy array (C,)
     The sorted labels.
+class_names_ : list of str or None
+    Names of `classes_` where these are numbers: set them (`model.class_names_ = names`), and model
+    files, pictures, tables and predictions of the shell have them. A fit removes them.
 n_features_in_ : int
     D.
 feature_names_in_ : NumPy array (D,)

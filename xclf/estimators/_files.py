@@ -25,6 +25,7 @@ from xclf._warnings import warn_caller
 from xclf.estimators._fitted import FittedModel, fitted_shape, fitted_widths
 from xclf.estimators._resume import read_resume
 from xclf.estimators._tasks import join_tasks
+from xclf.estimators._trained_on import TrainedOn, check_class_names
 from xclf.rows import parse_bytes
 
 FORMAT = "xclf-model"
@@ -136,12 +137,14 @@ def _flat_arrays(model: FittedModel) -> dict[str, np.ndarray]:
 
 def _describe(model: FittedModel) -> dict[str, Any]:
     names, tasks = getattr(model, "feature_names_in_", None), model._task_models
+    trained_on = model._trained_on
     about = {
         "version": 1 if tasks is None else VERSION,
         "class": type(model).__name__,
         "parameters": _parameters(model),
         "feature_names": None if names is None else [str(name) for name in names],
         "index_base": getattr(model, "_index_base", None),
+        "trained_on": None if trained_on is None else trained_on.describe(),
         "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
     if tasks is None:
@@ -157,9 +160,10 @@ def _describe_fitted(model: FittedModel) -> dict[str, Any]:
     results |= {
         name: _plain(getattr(model, name)) for name in _MORE_RESULTS if hasattr(model, name)
     }
-    resume = model._resume
+    resume, names = model._resume, model.class_names_
     return {
         "classes": _encode_labels(model.classes_),
+        "class_names": None if names is None else check_class_names(names, len(model.classes_)),
         "results": results,
         "resume": None if resume is None else _plain(resume.describe()),
     }
@@ -275,6 +279,10 @@ def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) 
         setattr(model, name, _unplain(results[name]))
     if description["feature_names"] is not None:
         model.feature_names_in_ = np.asarray(description["feature_names"], dtype=object)
+    if description.get("class_names") is not None:
+        model.class_names_ = check_class_names(description["class_names"], len(model.classes_))
+    if description.get("trained_on") is not None:
+        model._trained_on = TrainedOn.read(description["trained_on"])
     base = description.get("index_base")
     if base is not None:
         if type(base) is not int or base not in (0, 1):

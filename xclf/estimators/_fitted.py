@@ -22,6 +22,7 @@ from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels, label_columns
 from xclf.estimators._resume import Resume
 from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
+from xclf.estimators._trained_on import TrainedOn
 from xclf.estimators._values import computed, host_values, is_collection
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
@@ -35,6 +36,8 @@ class FittedModel:
     n_features_in_: int
     history_: Any
     feature_names_in_: np.ndarray
+    class_names_: list[str] | None = None
+    _trained_on: TrainedOn | None = None
     _index_base: int | None  # of the svmlight file trained on
     _resume: Resume | None = None  # of a model that `partial_fit` trains
     device: Any

@@ -12,6 +12,7 @@ from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
 from xclf.estimators._fitted import ProbabilityMixin
+from xclf.estimators._foreign import with_hints
 from xclf.objectives import LOSSES, Layer, Network, loss_parameters
 from xclf.training import FitResult
 
@@ -60,6 +61,7 @@ class LinearClassifier(BaseClassifier):
 
 
 @with_shared_docs
+@with_hints
 @dataclass(eq=False, repr=False)
 class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
     """Multinomial logistic regression where the arrays live.
@@ -104,6 +106,7 @@ class SoftmaxClassifier(ProbabilityMixin, LinearClassifier):
 
 
 @with_shared_docs
+@with_hints
 @dataclass(eq=False, repr=False)
 class SVMClassifier(LinearClassifier):
     """Multiclass SVM, Weston-Watkins sum form, where the arrays live.

@@ -13,6 +13,7 @@ from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
 from xclf.estimators._fitted import ProbabilityMixin
+from xclf.estimators._foreign import with_hints
 from xclf.objectives import LOSSES, Layer, Network
 
 
@@ -25,6 +26,7 @@ def _has_probabilities(net: TwoLayerClassifier) -> bool:
 
 
 @with_shared_docs
+@with_hints
 @dataclass(eq=False, repr=False)
 class TwoLayerClassifier(BaseClassifier):
     """Two-layer ReLU net where the arrays live.

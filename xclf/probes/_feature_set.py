@@ -21,7 +21,8 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     Raises KeyboardInterrupt where Ctrl-C came before any model was trained.
     """
     parts = read(sources, normalize=settings.normalize, reading=settings.reading)
-    train, every, tests = _tested(parts, settings.seed)
+    share = _share(parts)
+    train, every, tests = _tested(parts, share, settings.seed)
     rows, val, splits = _judged(settings, parts, every)
     if settings.draws is not None:
         if train.tasks is not None:
@@ -41,20 +42,29 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     if again and not interrupted:
         X, y = all_rows(train, every, parts.val)
         model, interrupted = refitted(plan, found, X, y, stages, names[1])
-    return Outcome(sources.name, train, rows, val, tests, found, model, interrupted)
+    share = share or None
+    return Outcome(
+        sources.name, train, rows, val, tests, found, model, interrupted, test_size=share
+    )
 
 
 def _stage(sources: Sources, stage: str) -> str:
     return stage if sources.single else f"{sources.name}: {stage}"
 
 
-def _tested(parts: Parts, seed: int) -> tuple[Part, np.ndarray, list[Part]]:
+def _share(parts: Parts) -> float | None:
+    """The share of the rows to hold out for testing; None where test rows are given."""
+    if isinstance(parts.tests, list):
+        return None
+    return TEST_SHARE if parts.tests is None else parts.tests
+
+
+def _tested(parts: Parts, share: float | None, seed: int) -> tuple[Part, np.ndarray, list[Part]]:
     """(train, numbers of its rows that are not held out, test parts)."""
     train, tests = parts.train, parts.tests
     every = np.arange(len(train))
     if isinstance(tests, list):
         return train, every, tests
-    share = TEST_SHARE if tests is None else tests
     if not share:
         return train, every, []
     every, held = hold_out(train.y, every, share, "test", seed)

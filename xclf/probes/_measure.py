@@ -17,15 +17,6 @@ _ROWS = 1 << 14  # predicted at once
 _TOP = 5  # labels of a row, best first
 
 
-def names_of(classes: np.ndarray, names: tuple[str, ...] | None) -> list[str]:
-    """Labels as text: names of the data where they are positions among its names."""
-    labels = classes.tolist()
-    if names is None or classes.dtype.kind not in "iu":
-        return [str(label) for label in labels]
-    known = range(len(names))
-    return [names[label] if label in known else str(label) for label in labels]
-
-
 def is_probabilistic(model: BaseClassifier) -> bool:
     """Whether the model has probabilities; else its values are scores."""
     return hasattr(model, "predict_proba")

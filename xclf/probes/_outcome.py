@@ -41,6 +41,7 @@ class Outcome:
     val : rows that judge them, None for folds;  tests : rows that judge the model
     model : the chosen candidate, refitted where the protocol says so
     choices : of several tasks, the number of the value that each has chosen
+    test_size : share of the rows that was held out to test on, None where none was
     """
 
     name: str
@@ -52,6 +53,7 @@ class Outcome:
     model: BaseClassifier
     interrupted: bool
     choices: list[int] = field(default_factory=list)
+    test_size: float | None = None
 
     @property
     def score(self) -> float:

@@ -24,9 +24,10 @@ from xclf.probes._plan import make_plan
 from xclf.probes._progress import Stages, on_standard_error
 from xclf.probes._protocols import Parameter
 from xclf.probes._result import ProbeInterrupted, ProbeResult
-from xclf.probes._results import plain, results_of, times_and_memory
+from xclf.probes._results import plain, results_of, times_and_memory, trained_on
 from xclf.probes._scores import METRICS, scores_on
 from xclf.probes._splits import Draws
+from xclf.report.class_names import name_classes
 
 
 def probe(
@@ -244,7 +245,10 @@ class _Job:
 
     def _result(self) -> ProbeResult:
         assert self.best is not None
+        if self.best.train.tasks is None:
+            name_classes(self.best.model, self.best.train.class_names)
         results = results_of(self.settings, self.best)
+        self.best.model._trained_on = trained_on(self.settings, self.best, results)
         if self.few_shot is not None and self.settings.draws is not None:
             results["few_shot"] = plain(self.few_shot.results(self.settings.draws))
         if len(self.sets) > 1:

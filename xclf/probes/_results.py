@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xclf.estimators import uses_full_batches
-from xclf.probes._measure import measured, names_of
+from xclf.estimators import TrainedOn, uses_full_batches
+from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._tasks import task_sections
+from xclf.report.class_names import names_of_model
 from xclf.report.results import (
     data_facts,
     history_facts,
@@ -39,7 +40,7 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
 def _of_classes(outcome: Outcome) -> dict[str, Any]:
     """The sections about the one model and its classes."""
     model, train, tests = outcome.model, outcome.train, outcome.tests
-    names = names_of(model.classes_, train.class_names)
+    names = names_of_model(model, train.class_names)
     results: dict[str, Any] = {
         "class_names": names,
         "model": model_facts(model) | {"full_batch": uses_full_batches(model)},
@@ -89,6 +90,24 @@ def plain(value: Any) -> Any:
 def times_and_memory(times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The sections about the whole run."""
     return {"times": plain(list(times)), "peak_memory": peak_memory()}
+
+
+def trained_on(
+    settings: Settings, outcome: Outcome, results: Mapping[str, Any]
+) -> TrainedOn | None:
+    """What the model file keeps of the rows, of labels of one column."""
+    train, seed = outcome.train, settings.seed
+    if train.tasks is not None:
+        return None
+    return TrainedOn(
+        train.source,
+        len(train),
+        results["data"][0]["fingerprint"],
+        outcome.test_size,
+        None if outcome.test_size is None else int(seed),
+        image_shape=train.image_shape,
+        pixel_layout=train.pixel_layout,
+    )
 
 
 def _title(outcome: Outcome) -> str:

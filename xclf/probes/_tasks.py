@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.base import clone
 
 from xclf.estimators import BaseClassifier, join_tasks
-from xclf.probes._measure import measured, names_of
+from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._parts import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._search import Search, search
 from xclf.probes._splits import Split
+from xclf.report.class_names import names_of
 from xclf.sweep import Fit, Fold, fit_together
 
 

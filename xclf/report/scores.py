@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from xclf.report.pictures import save_figure
+from xclf.report.pictures import COLOURS, DASHES, MARKS, save_figure, write_plain_numbers
 
 # Lines in a picture, best first; more cannot be distinguished.
-_MOST_LINES = 10
+_MOST_LINES = 7
 
 
 def varied(results: dict[str, Any]) -> list[str]:
@@ -41,28 +41,37 @@ def draw_scores(results: dict[str, Any], path: Path, score: str) -> None:
     # Without a numeric parameter: the number of the candidate.
     x = np.asarray([k if axis_name is None else params[k][axis_name] for k in range(len(params))])
     mean, spread = results["mean_test_score"], results["std_test_score"]
-    figure = Figure(figsize=(7.0, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axis: Any = figure.subplots()
     lines = _lines(results, axis_name)
     best_first = sorted(lines, key=lambda name: -np.nanmax(mean[lines[name]], initial=-np.inf))
-    for colour, name in enumerate(best_first[:_MOST_LINES]):
+    band = None
+    for number, name in enumerate(best_first[:_MOST_LINES]):
         line = np.asarray(lines[name])[np.argsort(x[lines[name]], kind="stable")]
-        axis.plot(x[line], mean[line], marker=".", color=f"C{colour}", label=name)
+        colour = COLOURS[number % len(COLOURS)]
+        style = {"marker": MARKS[number % len(MARKS)], "linestyle": DASHES[number % len(DASHES)]}
+        axis.plot(x[line], mean[line], markersize=4, color=colour, label=name or score, **style)
         if np.any(spread[line] > 0.0):
             low, high = mean[line] - spread[line], mean[line] + spread[line]
-            axis.fill_between(x[line], low, high, color=f"C{colour}", alpha=0.15, linewidth=0)
+            band = axis.fill_between(x[line], low, high, color=colour, alpha=0.15, linewidth=0)
+    if band is not None:
+        band.set_label("-+ one standard deviation over the folds")
     best = int(np.argmin(results["rank_test_score"]))
-    point = x[best], mean[best]
-    axis.plot(*point, marker="*", markersize=14, color="black", linestyle="none")
-    axis.annotate(f"{mean[best]:.4f}", point, textcoords="offset points", xytext=(8, 6))
-    if axis_name is not None and x.min() > 0.0 and x.max() >= 20.0 * x.min():
+    chosen = ", ".join(f"{name}={_short(params[best][name])}" for name in varied(results))
+    axis.plot(
+        *(x[best], mean[best]), marker="*", markersize=14, color="black", linestyle="none",
+        label=f"best: {mean[best]:.4f}",
+    )  # fmt: skip
+    if axis_name is not None and x.min() > 0.0 and x.max() >= 5.0 * x.min():
         axis.set_xscale("log")
     axis.set_xlabel(axis_name or "candidate")
-    axis.set_ylabel(score)
+    axis.set_ylabel(score if band is None else f"{score}, mean over the folds")
+    axis.set_title(f"{score} of {len(params)} candidates; best {chosen}".removesuffix("; best "))
+    axis.margins(x=0.05, y=0.12)
     axis.grid(alpha=0.3)
-    if any(lines):
-        title = f"best {_MOST_LINES} of {len(lines)}" if len(lines) > _MOST_LINES else None
-        axis.legend(fontsize=8, title=title, title_fontsize=8)
+    write_plain_numbers(axis)
+    title = f"best {_MOST_LINES} of {len(lines)}" if len(lines) > _MOST_LINES else None
+    axis.legend(fontsize=8, title=title, title_fontsize=8)
     save_figure(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""The worked example of the course notes, five images and four classes, beside this library.
+"""The worked example of handwritten notes on CS231n, five images and four classes, beside xclf.
 
 The images and weights behind the scores are not in the notes, so each table of scores is an input;
 loss, gradient and probabilities are computed from it.
@@ -204,7 +204,9 @@ def worked_example(console: Console) -> bool:
     """Print the example step by step; returns whether every number of the notes is reproduced."""
     results = steps()
     console.print(
-        f"The notes' worked example: 5 images, 4 classes, true classes y = {LABELS.tolist()}.",
+        "A worked example of the losses in Stanford's course CS231n, from a student's handwritten",
+        "notes: on each line of a table this library's numbers (xclf) stand beside theirs (notes).",
+        f"5 images, 4 classes, true classes y = {LABELS.tolist()}.",
         "The number of the true class is in brackets.",
         sep="\n",
         highlight=False,

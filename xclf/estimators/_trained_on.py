@@ -1,0 +1,76 @@
+"""What a model file keeps of the data set that a command trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A data set, by which later commands know its rows again.
+
+    Parameters
+    ----------
+    source : str
+        Its name, for people.
+    rows, fingerprint : int, str
+        Of all rows and labels, as they were read.
+    test_size, seed : float and int, optional
+        Of the share that was held out, stratified by label; None where none was.
+    label, id, drop : str, str and tuple of str
+        Columns of a table that are no features.
+    image_shape : tuple of int, optional
+        (height, width, channels) of rows that are images.
+    pixel_layout : str, optional
+        "channel_first" or "channel_last".
+    """
+
+    source: str
+    rows: int
+    fingerprint: str
+    test_size: float | None = None
+    seed: int | None = None
+    label: str | None = None
+    id: str | None = None
+    drop: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    pixel_layout: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """As values of JSON."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, entry: Any) -> TrainedOn:
+        """From what `describe` gave; ValueError for anything else."""
+        names = {field.name for field in fields(cls)}
+        if type(entry) is not dict or set(entry) != names:
+            raise ValueError("the record of the training data has other fields")
+        texts = ("source", "fingerprint", "label", "id", "pixel_layout")
+        shape, drop = entry["image_shape"], entry["drop"]
+        checks = (
+            all(entry[name] is None or type(entry[name]) is str for name in texts),
+            type(entry["source"]) is type(entry["fingerprint"]) is str,
+            type(entry["rows"]) is int,
+            type(entry["test_size"]) in (float, type(None)),
+            entry["test_size"] is None or 0.0 < entry["test_size"] < 1.0,
+            type(entry["seed"]) is (type(None) if entry["test_size"] is None else int),
+            entry["seed"] is None or 0 <= entry["seed"] < 2**32,
+            type(drop) is list and all(type(name) is str for name in drop),
+            shape is None or (type(shape) is list and len(shape) == 3),
+            shape is None or all(type(n) is int and n > 0 for n in shape),
+            entry["pixel_layout"] in (None, "channel_first", "channel_last"),
+        )
+        if not all(checks):
+            raise ValueError("the record of the training data holds other values")
+        shape = None if shape is None else tuple(shape)
+        return cls(**{**entry, "drop": tuple(drop), "image_shape": shape})
+
+
+def check_class_names(names: Any, classes: int) -> list[str]:
+    """Names as a list of str, one for each class; ValueError for others."""
+    known = list(names) if not isinstance(names, str) else []
+    if len(known) != classes or not all(isinstance(name, str) for name in known):
+        raise ValueError(f"class_names_ must be {classes} strings, one for each of classes_")
+    return [str(name) for name in known]
