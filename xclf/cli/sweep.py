@@ -162,7 +162,7 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
             raise UserError("--plot needs matplotlib: pip install 'xclf[plot]'")
 
 
-def _fit(search: SweepCV, training: Training) -> float:
+def _fit(search: SweepCV[Any], training: Training) -> float:
     """Search, and hand the best model to `training`; returns the seconds of the search."""
     rows = training.split.train
     search._console = training.log
@@ -185,7 +185,7 @@ def _fit(search: SweepCV, training: Training) -> float:
     return seconds
 
 
-def _keep_interrupted(search: SweepCV, training: Training) -> None:
+def _keep_interrupted(search: SweepCV[Any], training: Training) -> None:
     """Print and save what an interrupted search has come to."""
     if not hasattr(search, "cv_results_"):
         training.log.print("interrupted before a candidate was trained: nothing to save")
@@ -212,7 +212,7 @@ def _raised_by_scorer(error: Exception) -> bool:
 
 
 def _json_search(
-    search: SweepCV, grid: dict[str, list[Any]], cv: int | None, seconds: float
+    search: SweepCV[Any], grid: dict[str, list[Any]], cv: int | None, seconds: float
 ) -> dict[str, Any]:
     """What --json prints of the search."""
     results = search.cv_results_

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,6 +38,7 @@ from xclf.estimators._resume import Resume
 from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
+from xclf.estimators._types import ClassWeight, Device, LrSchedule, Precision, RandomState, Solver
 from xclf.estimators._values import computed
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
@@ -61,24 +62,24 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     fit_intercept: bool = True
     standardize: bool = False
-    solver: str = "auto"
+    solver: Solver = "auto"
     max_iter: int | None = None
     tol: float | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     momentum: float | None = None
-    lr_schedule: str | None = None
-    class_weight: Any = None
+    lr_schedule: LrSchedule | None = None
+    class_weight: ClassWeight | None = None
     early_stopping: bool = False
     validation_fraction: float | None = None
     n_iter_no_change: int | None = None
     warm_start: bool = False
-    random_state: Any = None
-    callbacks: Any = None
+    random_state: RandomState | None = None
+    callbacks: Sequence[Callback] | None = None
     verbose: int = 0
-    device: Any = None
-    precision: str | None = None
-    max_memory: Any = None
+    device: Device | None = None
+    precision: Precision | None = None
+    max_memory: int | str | None = None
 
     @classmethod
     @cache

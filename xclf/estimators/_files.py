@@ -22,6 +22,7 @@ from xclf import _array_api
 from xclf._tensor_file import TensorFileError, read_tensors, write_tensors
 from xclf._version import __version__
 from xclf._warnings import warn_caller
+from xclf.estimators._base import BaseClassifier
 from xclf.estimators._fitted import FittedModel, fitted_shape, fitted_widths
 from xclf.estimators._resume import read_resume
 from xclf.estimators._tasks import join_tasks
@@ -78,7 +79,7 @@ def save_model(model: FittedModel, path: Path) -> None:
     write_tensors(path, FORMAT, body, _flat_arrays(model))
 
 
-def load(path: str | Path, like: Any = None) -> Any:
+def load(path: str | Path, like: Any = None) -> BaseClassifier:
     """Read a fitted model that `save` wrote.
 
     Parameters
@@ -86,6 +87,10 @@ def load(path: str | Path, like: Any = None) -> Any:
     path : str or Path
     like : array, default=None
         The model's arrays go to its namespace and device; None: NumPy.
+
+    Returns
+    -------
+    SoftmaxClassifier, SVMClassifier or TwoLayerClassifier, as it was saved.
 
     Raises
     ------
@@ -238,7 +243,7 @@ def _decode_labels(labels: dict[str, Any]) -> np.ndarray:
     return np.asarray(values, dtype=dtype)
 
 
-def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
+def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassifier:
     if "tasks" not in description:
         return _rebuild_fitted(description, arrays)
     models = []
@@ -259,7 +264,7 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitt
     return model
 
 
-def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedModel:
+def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> BaseClassifier:
     from xclf import estimators
 
     name = description["class"]
@@ -271,7 +276,7 @@ def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) 
         labels = _decode_labels(weight["labels"])
         keys = list(labels) if labels.dtype.kind in "mM" else labels.tolist()
         parameters["class_weight"] = dict(zip(keys, weight["weights"], strict=True))
-    model: FittedModel = getattr(estimators, name)(**parameters)
+    model: BaseClassifier = getattr(estimators, name)(**parameters)
     parse_bytes(model.max_memory)  # the one parameter that predictions read: ValueError if no size
     model.classes_ = _decode_labels(description["classes"])
     results = description["results"]

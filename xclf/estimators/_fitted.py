@@ -7,9 +7,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,6 +24,7 @@ from xclf.estimators._labels import host_labels, label_columns
 from xclf.estimators._resume import Resume
 from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
 from xclf.estimators._trained_on import TrainedOn
+from xclf.estimators._types import A, HostRows
 from xclf.estimators._values import computed, host_values, is_collection
 from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
@@ -34,6 +36,10 @@ class FittedModel:
 
     classes_: Any
     n_features_in_: int
+    n_iter_: int
+    objective_: float
+    converged_: bool
+    grad_norm_: float
     history_: Any
     feature_names_in_: np.ndarray
     class_names_: list[str] | None = None
@@ -94,7 +100,11 @@ class FittedModel:
             second = [own if own.ndim == 1 else own[:, 1] for own in values]
             return _array_api.namespace(values[0]).stack(second, axis=1)
 
-    def decision_function(self, X: Any) -> Array | list[Array]:
+    @overload
+    def decision_function(self, X: HostRows) -> NDArray[Any]: ...
+    @overload
+    def decision_function(self, X: A) -> A: ...
+    def decision_function(self, X: Any) -> Any:
         """Scores, one per class.
 
         Parameters
@@ -109,7 +119,11 @@ class FittedModel:
         """
         return self._by_class(X, _decision)
 
-    def predict(self, X: Any) -> Array:
+    @overload
+    def predict(self, X: HostRows) -> NDArray[Any]: ...
+    @overload
+    def predict(self, X: A) -> A: ...
+    def predict(self, X: Any) -> Any:
         """The label with the largest score, for every row.
 
         Parameters
@@ -310,12 +324,20 @@ class ProbabilityMixin:
 
     _by_class: Any
 
-    def predict_log_proba(self, X: Any) -> Array | list[Array]:
+    @overload
+    def predict_log_proba(self, X: HostRows) -> NDArray[Any]: ...
+    @overload
+    def predict_log_proba(self, X: A) -> A: ...
+    def predict_log_proba(self, X: Any) -> Any:
         """Log-probabilities (N, C) of rows X (N, D), exact also close to 0 and 1; of several tasks
         as in `predict_proba`."""
         return self._by_class(X, _log_p)
 
-    def predict_proba(self, X: Any) -> Array | list[Array]:
+    @overload
+    def predict_proba(self, X: HostRows) -> NDArray[Any]: ...
+    @overload
+    def predict_proba(self, X: A) -> A: ...
+    def predict_proba(self, X: Any) -> Any:
         """Probabilities (N, C) of rows X (N, D): the softmax of the scores. Of several tasks a list
         of these; of multi-label indicators (N, T), each label's probability."""
         return self._by_class(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xclf import _array_api
-from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
 from xclf.estimators._fitted import ProbabilityMixin
 from xclf.estimators._foreign import with_hints
+from xclf.estimators._types import AnyArray, MarginLoss
 from xclf.objectives import LOSSES, Layer, Network, loss_parameters
 from xclf.training import FitResult
 
@@ -20,8 +20,9 @@ from xclf.training import FitResult
 class LinearClassifier(BaseClassifier):
     """Scores x @ coef_.T + intercept_; with two classes one vector stands for the difference."""
 
-    coef_: Array
-    intercept_: Array
+    coef_: AnyArray
+    intercept_: AnyArray
+    dual_gap_: float
 
     @property
     def _auto_solver(self) -> str:
@@ -157,7 +158,7 @@ class SVMClassifier(LinearClassifier):
     """
 
     reg: float = 1e-4
-    loss: str = field(default="hinge", kw_only=True)
+    loss: MarginLoss = field(default="hinge", kw_only=True)
     margin: float = field(default=1.0, kw_only=True)
 
     _losses = tuple(name for name in LOSSES if "margin" in loss_parameters(name))

@@ -14,6 +14,7 @@ from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
 from xclf.estimators._fitted import ProbabilityMixin
 from xclf.estimators._foreign import with_hints
+from xclf.estimators._types import Loss
 from xclf.objectives import LOSSES, Layer, Network
 
 
@@ -77,7 +78,7 @@ class TwoLayerClassifier(BaseClassifier):
 
     hidden: int = 100
     reg: float = 1e-4
-    loss: str = field(default="softmax", kw_only=True)
+    loss: Loss = field(default="softmax", kw_only=True)
 
     _losses = tuple(LOSSES)
 

@@ -204,8 +204,8 @@ def worked_example(console: Console) -> bool:
     """Print the example step by step; returns whether every number of the notes is reproduced."""
     results = steps()
     console.print(
-        "A worked example of the losses in Stanford's course CS231n, from a student's handwritten",
-        "notes: on each line of a table this library's numbers (xclf) stand beside theirs (notes).",
+        "A worked example of the losses from handwritten notes on Stanford's course CS231n,",
+        "whose numbers (notes) stand beside those of this library (xclf).",
         f"5 images, 4 classes, true classes y = {LABELS.tolist()}.",
         "The number of the true class is in brackets.",
         sep="\n",

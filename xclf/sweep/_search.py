@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from sklearn import get_config
@@ -48,8 +49,11 @@ from xclf.sweep._ledger import (
 from xclf.sweep._plan import train_fits
 from xclf.sweep._progress import NullProgress, Progress, on_terminal
 
+#: The estimator; `best_estimator_` is of the same class.
+E = TypeVar("E")
 
-class SweepCV(GridSearchCV):  # type: ignore[misc]
+
+class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
     """`GridSearchCV` that trains all candidates and folds together, in few passes over the data.
 
     The results, attributes and rules are those of scikit-learn's `GridSearchCV`; what differs is
@@ -119,10 +123,16 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
 
     pre_dispatch = "2*n_jobs"  # read by the parent class; nothing is dispatched here
 
+    best_estimator_: E
+    best_params_: dict[str, Any]
+    best_score_: float
+    best_index_: int
+    cv_results_: dict[str, Any]
+
     def __init__(
         self,
-        estimator: Any,
-        param_grid: Any,
+        estimator: E,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         scoring: Any = None,
         n_jobs: int | None = None,
@@ -243,7 +253,7 @@ class SweepCV(GridSearchCV):  # type: ignore[misc]
         if not needs_predictions_only(scorer):
             return super().score(X, _on_host(y), **params)  # type: ignore[no-any-return]
         check_passed(self.estimator, X=X, y=y)
-        shadow = copy.copy(self)
+        shadow: Any = copy.copy(self)
         if not _array_api.is_host(X) or is_collection(X):
             shadow.best_estimator_ = OnHost(self.best_estimator_)
         return super(SweepCV, shadow).score(X, _host_labels(y), **params)  # type: ignore[no-any-return]
