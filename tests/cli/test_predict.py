@@ -263,7 +263,7 @@ def test_sparse_rows_in_every_command(shell):
     scipy.sparse.save_npz("x.npz", scipy.sparse.csr_array(x))
     np.save("y.npy", y)
     np.savez("dense.npz", X=x, y=y)
-    text = shell.good("train", "x.npz,y.npy", "--out", "m", "--seed", "1", "--report", "r.json")
+    text = shell.said("train", "x.npz,y.npy", "--out", "m", "--seed", "1", "--report", "r.json")
     assert "96 rows x 4, 384 entries, float64" in text
     assert json.loads(Path("r.json").read_text())["data"][0]["features"] == x.shape[1]
     sparse, dense = (shell.good("evaluate", "m", name) for name in ("x.npz,y.npy", "dense.npz"))

@@ -1,4 +1,4 @@
-"""What a type checker sees of the public surface, and that names of literals are those there are."""
+"""What a type checker sees of the public surface; names of literals are those there are."""
 
 from __future__ import annotations
 

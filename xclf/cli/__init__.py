@@ -19,6 +19,7 @@ from xclf.cli._defaults import defaults
 from xclf.cli.compare import compare
 from xclf.cli.evaluate import evaluate
 from xclf.cli.export import export
+from xclf.cli.guide import guide
 from xclf.cli.plot import plot
 from xclf.cli.predict import predict
 from xclf.cli.probe import probe
@@ -83,7 +84,7 @@ def _with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
 
 for command in (
     *(train, sweep, probe, predict, evaluate, compare, plot, export),
-    *(backends, gradcheck, example, version),
+    *(guide, backends, gradcheck, example, version),
 ):
     app.command()(_with_verbosity(command))
 
