@@ -266,7 +266,8 @@ def test_sparse_rows_in_every_command(shell):
     text = shell.said("train", "x.npz,y.npy", "--out", "m", "--seed", "1", "--report", "r.json")
     assert "96 rows x 4, 384 entries, float64" in text
     assert json.loads(Path("r.json").read_text())["data"][0]["features"] == x.shape[1]
-    sparse, dense = (shell.good("evaluate", "m", name) for name in ("x.npz,y.npy", "dense.npz"))
+    names = ("x.npz,y.npy", "dense.npz")
+    sparse, dense = (shell.good("evaluate", "m", name, "--all-rows") for name in names)
     assert sparse.splitlines()[-1] == dense.splitlines()[-1]
     for source in ("x.npz", "dense.npz"):
         shell.good("predict", "m", source, "--out", f"{source}.npy")

@@ -26,7 +26,6 @@ from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
 from xclf.estimators._trained_on import TrainedOn
 from xclf.estimators._types import A, HostRows
 from xclf.estimators._values import computed, host_values, is_collection
-from xclf.kernels import log_softmax
 from xclf.objectives import Layer, Network
 from xclf.rows import MemoryBudget, map_rows, parse_bytes
 
@@ -319,30 +318,6 @@ class FittedModel:
         return to_sklearn(self, rows)  # type: ignore[arg-type]
 
 
-class ProbabilityMixin:
-    """Class probabilities of models trained with the softmax loss."""
-
-    _by_class: Any
-
-    @overload
-    def predict_log_proba(self, X: HostRows) -> NDArray[Any]: ...
-    @overload
-    def predict_log_proba(self, X: A) -> A: ...
-    def predict_log_proba(self, X: Any) -> Any:
-        """Log-probabilities (N, C) of rows X (N, D), exact also close to 0 and 1; of several tasks
-        as in `predict_proba`."""
-        return self._by_class(X, _log_p)
-
-    @overload
-    def predict_proba(self, X: HostRows) -> NDArray[Any]: ...
-    @overload
-    def predict_proba(self, X: A) -> A: ...
-    def predict_proba(self, X: Any) -> Any:
-        """Probabilities (N, C) of rows X (N, D): the softmax of the scores. Of several tasks a list
-        of these; of multi-label indicators (N, T), each label's probability."""
-        return self._by_class(X, lambda scores: _array_api.namespace(scores).exp(_log_p(scores)))
-
-
 def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
     """(widths, dtype) of a fitted model: `map_scores` stacks models that share both."""
     layers = model._layers()
@@ -407,7 +382,3 @@ def best_class(scores: Array) -> Array:
 def _decision(scores: Array) -> Array:
     two = scores.shape[-2] == 2
     return rows_first(scores[..., 1, :] - scores[..., 0, :] if two else scores)
-
-
-def _log_p(scores: Array) -> Array:
-    return rows_first(log_softmax(scores, axis=-2))

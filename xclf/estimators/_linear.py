@@ -10,8 +10,8 @@ import numpy as np
 from xclf import _array_api
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
-from xclf.estimators._fitted import ProbabilityMixin
 from xclf.estimators._foreign import with_hints
+from xclf.estimators._probabilities import ProbabilityMixin
 from xclf.estimators._types import AnyArray, MarginLoss
 from xclf.objectives import LOSSES, Layer, Network, loss_parameters
 from xclf.training import FitResult

@@ -12,8 +12,8 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._base import BaseClassifier
 from xclf.estimators._docs import with_shared_docs
-from xclf.estimators._fitted import ProbabilityMixin
 from xclf.estimators._foreign import with_hints
+from xclf.estimators._probabilities import ProbabilityMixin
 from xclf.estimators._types import Loss
 from xclf.objectives import LOSSES, Layer, Network
 
