@@ -170,7 +170,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         Raises
         ------
         ValueError
-            For invalid input (README, "What is checked"); the model is then as it was.
+            For invalid input (guide, First fit: "What is checked"); the model is then as it was.
         KeyboardInterrupt
             For Ctrl-C, which leaves the best parameters so far in place.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 _PENALTY = "the penalty is reg * sum(W^2), in the mean over rows"
 _RATE, _STEPS = "the rate is learning_rate", "max_iter counts iterations of lbfgs, else epochs"
@@ -47,7 +47,9 @@ def hint(names: Iterable[str], own: Iterable[str]) -> str | None:
 def with_hints(cls: type[T]) -> type[T]:
     """Let the constructor of a class say what to write for a parameter of another library."""
     plain: Any = vars(cls)["__init__"]
-    own = tuple(inspect.signature(plain).parameters)
+    own, hints = tuple(inspect.signature(plain).parameters), get_type_hints(cls)
+    # Types rather than their names, which only the modules of the fields know.
+    plain.__annotations__ = {name: hints[name] for name in own if name in hints} | {"return": None}
 
     @functools.wraps(plain)
     def checked(self: Any, *values: Any, **parameters: Any) -> None:
