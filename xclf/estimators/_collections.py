@@ -133,7 +133,7 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
         lengths = [int(dask.compute(dask.delayed(len)(block))[0]) for block in delayed]
     kept = [k for k, length in enumerate(lengths) if length]
     lengths = [lengths[k] for k in kept]
-    groups = group_blocks(_sizes(array, lengths))
+    groups = group_blocks(_sizes(array, lengths), None if most is None else most // 8)
     largest = max(sum(_sizes(array, lengths[where])) for where in groups)
     if most is not None and largest > most // 2:
         raise ValueError(
@@ -147,8 +147,10 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
         what = f"rows {ends[where.start]} to {ends[where.stop] - 1} of X"
         return Source(lambda: join_blocks(None, *dask.compute(*own)), what)
 
-    engine = LocalEngine(ahead=most is None or 3 * largest <= most)
-    return _checked(array, engine, [source(where) for where in groups], 1.0, named)
+    ahead = most is None or 4 * largest <= most
+    sources = [source(where) for where in groups]
+    taken = (1 + ahead) * largest
+    return _checked(array, LocalEngine(ahead), sources, 1.0, named, taken)
 
 
 def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
@@ -202,7 +204,14 @@ def _name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
-def _checked(array: Any, engine: Engine, groups: Sequence[Any], share: float, named: Any) -> Array:
+def _checked(
+    array: Any,
+    engine: Engine,
+    groups: Sequence[Any],
+    share: float,
+    named: Any,
+    taken: int = 0,
+) -> Array:
     """Blocks of these groups; ValueError for values that are not finite, by row and column, and for
     blocks that are not what the collection says."""
     looks: list[_Group] = []
@@ -220,7 +229,7 @@ def _checked(array: Any, engine: Engine, groups: Sequence[Any], share: float, na
     features, dtype = int(array.shape[1]), np.dtype(array.dtype.name)
     kind: Any = np.empty((0, features), dtype)
     counts = [look.rows for look in looks]
-    blocks = Blocks(engine, groups, counts, features, dtype, kind, share, named)
+    blocks = Blocks(engine, groups, counts, features, dtype, kind, share, named, taken)
     if rows * features <= FEW:
         return blocks.take(np.arange(rows))
     return blocks

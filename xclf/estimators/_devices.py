@@ -81,12 +81,10 @@ def place_rows(
     warn : whether to warn of devices that are not used
     """
     device, most = model.device, parse_bytes(model.max_memory)
-    if device is None:
-        return PlacedRows(X)
-    if not _array_api.is_host(X):
-        if device != "auto":
+    if device is None or not _array_api.is_host(X):
+        if device not in (None, "auto"):
             _check_there(X, device)
-        return PlacedRows(X)
+        return PlacedRows(X, X.taken if isinstance(X, Blocks) else 0)
     there = _array_api.resolve_devices(device)
     if there[0].xp is None:
         return PlacedRows(X)

@@ -165,8 +165,7 @@ class BlockRows(Rows):
     def sample(self, most: int) -> Rows:
         """At least `most` rows of those with weight, if so many may be gathered, spread over all
         groups and drawn at random within strata of them. In this process."""
-        each = self.x.shape[1] * self.x.dtype.itemsize
-        most = max(1, min(most, len(self), GATHERED // each))
+        most = max(1, min(most, len(self), self.most_gathered))
         if most not in self.samples:
             self.samples[most] = self.only(self._spread(most))
         own = replace(self.samples[most], heads=self.heads, tasks=self.tasks, budget=self.budget)
@@ -205,7 +204,8 @@ class BlockRows(Rows):
     @property
     def most_gathered(self) -> int:
         """Rows that may come to this process."""
-        return max(1, GATHERED // (self.x.shape[1] * self.x.dtype.itemsize))
+        size = GATHERED if self.budget.size is None else min(GATHERED, self.budget.size // 4)
+        return max(1, size // (self.x.shape[1] * self.x.dtype.itemsize))
 
     def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
         """Minibatches of `order`: a group comes to this process, and the next ones are on their

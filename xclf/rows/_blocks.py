@@ -92,10 +92,14 @@ class Engine(ABC):
         """For messages."""
 
 
-def group_blocks(sizes: Sequence[int]) -> list[slice]:
-    """Groups of consecutive blocks, by the bytes of each block alone."""
+def group_blocks(sizes: Sequence[int], bound: int | None = None) -> list[slice]:
+    """Groups of consecutive blocks, by the bytes of each block alone.
+
+    bound : bytes that a group of several blocks has at most
+    """
     total = sum(sizes)
     most = max(min(_GROUP, total // _FEW_GROUPS), total // _MOST_GROUPS, 1)
+    most = most if bound is None else min(most, bound)
     groups, start, held = [], 0, 0
     for k, size in enumerate(sizes):
         if k > start and held + size > most:
@@ -113,6 +117,7 @@ class Blocks:
     rows : of each group
     kind : an array like the blocks, without rows
     share : of all rows, about those that one process holds
+    taken : bytes of groups that are loaded at a time, where they do not stay
     named : what X was in the beginning, without rows: a data frame's has names
     """
 
@@ -128,7 +133,9 @@ class Blocks:
         kind: Array,
         share: float = 1.0,
         named: Any = None,
+        taken: int = 0,
     ) -> None:
+        self.taken = taken
         self.engine, self.groups, self.kind, self._share = engine, list(groups), kind, share
         self.named = kind if named is None else named
         self.ends = np.cumsum([0, *rows])
@@ -200,7 +207,7 @@ class Blocks:
 
     def _of(self, groups: Sequence[Any], rows: Sequence[int], dtype: Any = None) -> Blocks:
         kind = self.kind if dtype is None else np.empty(self.kind.shape, dtype)
-        own = (self.shape[1], dtype or self.dtype, kind, self._share, self.named)
+        own = (self.shape[1], dtype or self.dtype, kind, self._share, self.named, self.taken)
         return Blocks(self.engine, groups, rows, *own)
 
     def split(self, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
