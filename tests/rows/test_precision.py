@@ -16,7 +16,7 @@ from estimator_cases import CLASSES, blobs, quick
 from xclf import SoftmaxClassifier, SweepCV
 from xclf.rows import _precision as module
 from xclf.rows import product_precision
-from xclf.training.full_batch import rounding
+from xclf.training._tolerance import rounding
 
 X, Y = blobs(90, 5, 3, dtype=np.float32)
 classes_ = pytest.mark.parametrize("cls", CLASSES)

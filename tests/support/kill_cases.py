@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from sklearn.datasets import load_digits
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
@@ -24,6 +25,8 @@ _X = _RNG.normal(size=(2600, 12))
 MANY = _X, np.argmax(_X @ _RNG.normal(size=(12, 5)) + 2.0 * _RNG.normal(size=(2600, 5)), axis=1)
 #: Fewer rows than features, which are fitted in the space of the rows.
 WIDE = _RNG.normal(size=(60, 500)), np.arange(60) % 4
+#: Likewise, and sparse: in the space of their scores.
+SPARSE = scipy.sparse.csr_array(np.where(np.abs(WIDE[0]) > 1.5, WIDE[0], 0.0)), WIDE[1]
 NARROW = MANY[0].astype(np.float32), MANY[1]
 
 Case = tuple[Callable[[], Any], tuple[np.ndarray, np.ndarray]]
@@ -32,6 +35,7 @@ Case = tuple[Callable[[], Any], tuple[np.ndarray, np.ndarray]]
 CASES: dict[str, Case] = {
     "softmax": (lambda: SoftmaxClassifier(reg=1e-4), FEW),
     "softmax, wide": (lambda: SoftmaxClassifier(reg=1e-5), WIDE),
+    "softmax, sparse": (lambda: SoftmaxClassifier(reg=1e-5), SPARSE),
     "softmax, float32": (lambda: SoftmaxClassifier(reg=1e-6, standardize=True), NARROW),
     "hinge": (lambda: SVMClassifier(reg=1e-2), MANY),
     "hinge, float32": (lambda: SVMClassifier(reg=1e-2), NARROW),

@@ -11,8 +11,8 @@ from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, sum_over_rows
 from xclf.rows._shards import PerRow
-from xclf.rows._stream import Sharded, Streamed, sent_sparse, shard_rows
-from xclf.rows._sums import BLOCK
+from xclf.rows._stream import Sharded, Streamed, sent_sparse, shard_rows, slices
+from xclf.rows._sums import BLOCK, feature_parts, keeps_columns
 from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
 
 __all__ = [
@@ -36,16 +36,19 @@ __all__ = [
     "blas_threads",
     "blas_width",
     "bytes_per_row",
+    "feature_parts",
     "fingerprint",
     "group_blocks",
     "in_threads",
     "in_words",
     "join_blocks",
+    "keeps_columns",
     "map_rows",
     "own_threads",
     "parse_bytes",
     "product_precision",
     "sent_sparse",
     "shard_rows",
+    "slices",
     "sum_over_rows",
 ]

@@ -83,18 +83,26 @@ def _product(rows: _Rows, block: slice, g: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((x[block, :].matrix.T @ g).T)
     columns = columns_of(x, block)
     out = np.empty((g.shape[1], x.shape[1]))
-    costs = columns.indptr + _EMPTY * np.arange(len(columns.indptr), dtype=np.int64)
-    cuts = np.searchsorted(costs, np.linspace(0, costs[-1], _PARTS + 1))
-    cuts[0], cuts[-1] = 0, x.shape[1]
 
     def part(ends: tuple[int, int]) -> None:
         own = slice(*ends)
         out[:, own] = (columns[own] @ g).T
 
-    with closing(in_threads(part, [p for p in pairwise(cuts.tolist()) if p[0] < p[1]])) as done:
+    with closing(in_threads(part, feature_parts(columns))) as done:
         for _ in done:
             pass
     return out
+
+
+def feature_parts(columns: Any) -> list[tuple[int, int]]:
+    """(first, last) features of the parts that threads share, which take about as long each.
+
+    columns : CSR (D, n), a row for each feature
+    """
+    costs = columns.indptr + _EMPTY * np.arange(len(columns.indptr), dtype=np.int64)
+    cuts = np.searchsorted(costs, np.linspace(0, costs[-1], _PARTS + 1))
+    cuts[0], cuts[-1] = 0, columns.shape[0]
+    return [ends for ends in pairwise(cuts.tolist()) if ends[0] < ends[1]]
 
 
 def keeps_columns(x: SparseMatrix, budget: MemoryBudget) -> bool:

@@ -25,8 +25,9 @@ from xclf.training._precision import as_stored, widest
 from xclf.training._settle import ROUNDING
 from xclf.training._smoothed_hinge import SmoothedHinge
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
+from xclf.training._tolerance import rounding
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, LEAVING, MEMORY, pairs_for, rounding
+from xclf.training.full_batch import KINK, LEAVING, MEMORY, pairs_for
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.

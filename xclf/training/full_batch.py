@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from xclf._sparse import SparseMatrix
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner, memory_size
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._precision import widest
-from xclf.training._settle import CONVERGED, ROUNDING, SLOW, Run, settle
+from xclf.training._score_space import PAIRS, ScoreSpace, Swap, score_space
+from xclf.training._settle import CONVERGED, ROUNDING, SLOW, Run, promise, settle
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
+from xclf.training._tolerance import IDLE, Tolerance, rounding
 from xclf.training.events import FitResult, Monitor
 from xclf.training.newton_cg import fit_newton_cg, suits
 from xclf.training.preconditioner import (
@@ -30,6 +32,9 @@ from xclf.training.problem import Problem
 #: Curvature pairs kept; more of them were the main lever on weakly regularised problems.
 MEMORY = 50
 
+#: Tolerance up to which fits in the space of the scores are good in float32.
+COARSE = 1e-4
+
 #: Bytes that they may take in all, beside a twentieth of X.
 PAIRS_FREE = 1 << 30
 
@@ -41,40 +46,8 @@ REFRESH = frozenset({5, 10, 20, 40, 80, 160})
 CURVATURE_ROWS = (256, 16384)
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """When a smooth full-batch fit has converged.
-
-    Both the gradient's max-norm has fallen to `tol` times its value at zero weights, and the
-    quasi-Newton model's estimate of the distance to the optimum to `tol` times the objective. The
-    second guards problems whose features differ by orders of magnitude, where the first alone is
-    met far from the optimum. Rounding keeps the gradient up of a fit that has stopped falling
-    (`idle` steps), or stands still with an estimate below the objective's rounding error: there
-    the root of that error takes the place of `tol`, as a larger gradient has more to gain. What
-    this says of a linear model is put to the proof in float64: see `settle`.
-    """
-
-    tol: float
-    noise: float
-
-    def met(self, at: Iterate, start_norm: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        """Per head; start_norm (K,) is the gradient's max-norm at zero weights."""
-        value = np.abs(at.value)
-        small = at.grad_norm <= self.tol * start_norm
-        close = at.decrement <= self.tol * value
-        still = at.stalled & (at.decrement <= min(self.noise, self.tol) * value)
-        fallen = at.grad_norm <= math.sqrt(self.noise) * start_norm
-        ended = fallen & (((idle >= IDLE) & close) | still)
-        done = (small & close) | ended | (at.grad_norm == 0.0)
-        return np.asarray(done & np.isfinite(value))
-
-
 #: Why a line search may find no further step.
 KINK = "no further descent along the gradient: a kink of the net, or rounding"
-
-#: Steps in a row that lower the objective by no more than its rounding error, after which a fit is
-#: at the floor of its precision.
-IDLE = 30
 
 #: Iterations after which Newton's method takes over, of a problem that is small enough for it: what
 #: so many of its steps cost, within these bounds.
@@ -87,24 +60,6 @@ SETTLING = 150
 #: Share of the batch that must have ended before those heads leave it: to leave copies what all the
 #: others keep, to stay costs their share of the passes.
 LEAVING = 0.125
-
-
-# Measured on products of operands that were rounded as TF32 rounds them: with float32's own figure
-# line searches end early, ten times as far from the optimum.
-_TF32_NOISE = 2.0**-18
-
-
-def rounding(dtype: object, xp: object, precision: str | None = None) -> float:
-    """Relative rounding error of an objective whose rows are computed in `dtype`, those of float32
-    in `precision`.
-
-    Sums over rows run in float64: float32 rows average their own errors out, float64 rows meet
-    those of the sum, a few units in the last place.
-    """
-    eps = float(xp.finfo(dtype).eps)  # type: ignore[attr-defined]
-    if precision is not None and eps > 2.0**-52:
-        return _TF32_NOISE
-    return max(eps, 16.0 * 2.0**-52)
 
 
 def fit_lbfgs(
@@ -123,14 +78,40 @@ def fit_certified(
     problem: Problem, theta: Array, *, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     """K objectives of a `Smooth` loss, whose linear heads end with a bound on their distance to the
-    optimum: by Newton's method with conjugate gradients where that suits, else by L-BFGS."""
+    optimum: by Newton's method with conjugate gradients where that suits, of sparse rows in the
+    space of their scores where that suits, else by L-BFGS."""
     heads, slow_at = int(theta.shape[0]), math.inf
+    coarse = score_space(problem, np.float32)
+    if coarse is not None:
+        results = _fit_scores(problem, coarse, theta, tol, max_iter, monitor)
+        return _settled(problem, results, tol, max_iter, monitor, _run)
     method: Run = fit_newton_cg if suits(problem, heads) else _run
     if problem.linear and is_small(widest(problem)):
         passes = _newton_in_passes(problem, heads)
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
     results = method(problem, theta, tol, max_iter, monitor, slow_at)
     return _settled(problem, results, tol, max_iter, monitor, method)
+
+
+def _fit_scores(
+    problem: Problem, coarse: ScoreSpace, theta: Array, tol: float, max_iter: int, monitor: Monitor
+) -> list[FitResult]:
+    """In the space of the scores: in float32 as far as that goes, then in float64."""
+    space, start = coarse, coarse.inside(theta)
+    results = _run(space, start, max(tol, COARSE), max_iter, monitor)
+    ended = any(one.interrupted or one.reason == STOPPED for one in results)
+    done = max(one.n_iter for one in results)
+    if tol < COARSE and not ended and done < max_iter:
+        fine = score_space(problem, np.float64)
+        assert fine is not None
+        space, before = fine, results
+        start = fine.exact(np.stack([one.theta for one in results]))
+        results = _run(space, start, tol, max_iter - done, monitor)
+        results = [
+            replace(one, n_iter=one.n_iter + old.n_iter)
+            for one, old in zip(results, before, strict=True)
+        ]
+    return [replace(one, theta=space.outside(one.theta)) for one in results]
 
 
 def _newton_in_passes(problem: Problem, heads: int) -> float:
@@ -166,7 +147,7 @@ def _settled(
 
 
 def _run(
-    problem: Problem,
+    problem: Problem | ScoreSpace,
     theta: Array,
     tol: float,
     max_iter: int,
@@ -196,7 +177,7 @@ class _LBFGSFit:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | ScoreSpace,
         theta: Array,
         tol: float,
         max_iter: int,
@@ -206,7 +187,9 @@ class _LBFGSFit:
     ) -> None:
         xp, heads = namespace(theta), int(theta.shape[0])
         self.problem, self.max_iter, self.monitor = problem, max_iter, monitor
-        self.goal = Tolerance(tol, rounding(problem.rows.dtype, xp, problem.rows.precision))
+        noise = rounding(problem.rows.dtype, xp, problem.rows.precision)
+        # Half of what is put to the proof afterwards, which is larger by rounding and the biases.
+        self.goal = Tolerance(tol, noise, gap=0.5 * promise(tol))
         self.slow_at, self.stage = slow_at, stage
         if stage.saved is not None:
             self._restore(stage.saved)
@@ -243,7 +226,8 @@ class _LBFGSFit:
         if len(self.alive) < len(self.results):
             self.problem = self.problem.take_heads(self.alive)
         made = state["precondition"]
-        self.precondition = None if made is None else SpectralPreconditioner.from_state(made)
+        kind = Swap if isinstance(self.problem, ScoreSpace) else SpectralPreconditioner
+        self.precondition = None if made is None else kind.from_state(made)
         self.lbfgs = LBFGS.from_state(
             self.problem.value_and_grad,
             state["lbfgs"],
@@ -269,12 +253,14 @@ class _LBFGSFit:
             if self.monitor.record(seen, lowest, heads=int(np.sum(~self.ended))):
                 self.end(np.full(len(self.alive), STOPPED))
                 return
-            if self.precondition is not None and (step in REFRESH or step == self.full_basis_at):
+            if step in REFRESH or step == self.full_basis_at:
                 self._refresh(at.theta, step == self.full_basis_at)
             self.stage.offer(self.state)
 
     def _refresh(self, theta: Array, full: bool) -> None:
         """Measure the class curvature again; and see all directions of the features, if `full`."""
+        if isinstance(self.problem, ScoreSpace) or self.precondition is None:
+            return
         curvature = _curvature(self.problem, theta)
         if full:
             objective, rows = self.problem.objective, self.problem.rows
@@ -282,7 +268,7 @@ class _LBFGSFit:
                 objective.network, rows, objective.reg, curvature, full=True
             )
             self.lbfgs.precondition = self.precondition
-        elif self.precondition is not None:
+        elif isinstance(self.precondition, SpectralPreconditioner):
             self.precondition.refresh(curvature)
 
     def end(self, reasons: np.ndarray) -> None:
@@ -344,7 +330,7 @@ class _LBFGSFit:
         )
 
 
-def pairs_for(problem: Problem, theta: Array) -> Memory:
+def pairs_for(problem: Problem | ScoreSpace, theta: Array) -> Memory:
     """Memory for the curvature pairs of theta (K, P), as many as a share of X's size allows.
 
     Pairs are kept in the dtype of the rows: they carry no more digits.
@@ -358,11 +344,16 @@ def pairs_for(problem: Problem, theta: Array) -> Memory:
     if free is not None:  # a device's own: a quarter of it
         budget = max(budget, free // 4)
     budget = rows.budget.for_pairs(budget)
-    return Memory(memory_size(heads, size, itemsize, budget, MEMORY), rows.dtype)
+    most = PAIRS if isinstance(problem, ScoreSpace) else MEMORY
+    return Memory(memory_size(heads, size, itemsize, budget, most), rows.dtype)
 
 
-def _precondition(problem: Problem, theta: Array) -> tuple[SpectralPreconditioner | None, float]:
+def _precondition(
+    problem: Problem | ScoreSpace, theta: Array
+) -> tuple[SpectralPreconditioner | Swap | None, float]:
     """The preconditioner to begin with, and the iteration at which to see all directions."""
+    if isinstance(problem, ScoreSpace):
+        return problem.preconditioner(theta), math.inf
     network, rows = problem.objective.network, problem.rows
     curved = problem.linear and problem.objective.loss.curved
     if not curved or network.widths[1] > MAX_CLASSES:
@@ -382,10 +373,10 @@ def _curvature(problem: Problem, theta: Array) -> Array:
     return replace(problem, rows=sample(problem.rows, most)).curvature(theta)
 
 
-def _start_norm(problem: Problem, theta: Array, at: Iterate) -> np.ndarray:
+def _start_norm(problem: Problem | ScoreSpace, theta: Array, at: Iterate) -> np.ndarray:
     """Max-norm of the gradient at zero weights; of a net, where zero is a saddle, at the start."""
     xp = namespace(theta)
     if len(problem.objective.network.widths) > 2 or not bool(xp.any(theta != 0.0)):
         return at.grad_norm
-    _, grad = problem.value_and_grad(xp.zeros_like(theta))
+    grad = problem.value_and_grad(xp.zeros_like(theta))[1]
     return np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)

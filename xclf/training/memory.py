@@ -22,6 +22,7 @@ from xclf.rows import (
     in_words,
     parse_bytes,
 )
+from xclf.training._score_space import FEW, PAIRS
 from xclf.training.full_batch import MEMORY, PAIRS_FREE
 from xclf.training.minibatch import probe_rows
 
@@ -85,7 +86,7 @@ class FitShape:
         x, widths, itemsize = self.x, self.network.widths, self.itemsize
         n_rows, width = int(x.shape[0]), heads * max(widths[1:])
         workers, labels, needed = self._workers(), self._label(), self._beside_rows()
-        size = heads * self.network.size
+        size = heads * (self.network.size if self.batch else self._vector)
         if self.batch:
             # Parameters, gradients and an update rule's state, in the dtype of the rows.
             needed += size * (8 + _VECTORS * itemsize)
@@ -102,7 +103,8 @@ class FitShape:
         # Every worker adds up sums of its own, and one or two wait to be added to the total.
         if isinstance(x, SparseMatrix):
             # Weights by feature, the sum, and gradients in the scores of a block of rows.
-            needed += size * (8 + itemsize) + 2 * min(BLOCK, n_rows) * width * itemsize
+            needed += heads * self.network.size * (16 + itemsize)
+            needed += 2 * min(BLOCK, n_rows) * width * itemsize
         else:
             needed += size * (2 * workers + 1) * (8 + itemsize if workers > 1 else 0)
         each = bytes_per_row(x, self.dtype, width) + self._labels_of(heads)
@@ -121,6 +123,15 @@ class FitShape:
             return 0
         each = bytes_per_row(self.x, self.dtype, self.network.widths[0])
         return self._beside_rows() + self._workers() * min(_ROWS, int(self.x.shape[0])) * each
+
+    @property
+    def _vector(self) -> int:
+        """Numbers of a head in the vectors of a full-batch method."""
+        x, widths = self.x, self.network.widths
+        smooth = self.widens and not self.multipliers and len(widths) == 2
+        if smooth and isinstance(x, SparseMatrix) and len(x) <= FEW * widths[0]:
+            return 2 * (len(x) + 1) * widths[1]
+        return self.network.size
 
     def _workers(self) -> int:
         return blas_width() if _array_api.is_host(self.x) else 1
@@ -169,9 +180,10 @@ class FitShape:
         each = self.needed(1) - shared
         if self.batch:
             return max(1, (most - shared) // each)
-        pair = 2 * self.network.size * self.itemsize
-        each += (MEMORY - LEAST_PAIRS) * pair
-        return max(1, min((most - shared) // each, PAIRS_FREE // (MEMORY * pair)))
+        pair = 2 * self._vector * self.itemsize
+        pairs = MEMORY if self._vector == self.network.size else PAIRS
+        each += (pairs - LEAST_PAIRS) * pair
+        return max(1, min((most - shared) // each, PAIRS_FREE // (pairs * pair)))
 
 
 def memory_budget(

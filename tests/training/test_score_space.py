@@ -1,0 +1,129 @@
+"""Wide sparse rows in the space of their scores: the same objective, the same optimum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+from helpers import gamma
+
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
+from xclf._sparse import SparseMatrix
+from xclf.objectives import Network, Objective, loss_named
+from xclf.rows import MemoryBudget, Rows
+from xclf.training._score_space import score_space
+from xclf.training.problem import Problem
+
+RNG = np.random.default_rng(0)
+N, D, C = 50, 300, 3
+SPARSE = scipy.sparse.random_array((N, D), density=0.05, rng=RNG, format="csr")
+Y = RNG.integers(C, size=N)
+WEIGHTS = RNG.uniform(0.5, 1.5, (2, N))
+REG = np.array([1e-3, 1e-2])
+
+
+def problem(x=SPARSE, sparse=True, budget=None, **network):
+    network = Network((x.shape[1], C), sparse=sparse, **network)
+    mask = np.arange(C)[:, None] == Y
+    rows = Rows(
+        SparseMatrix(x) if sparse else x.toarray(), mask, WEIGHTS, np.dtype("float64"),
+        budget=budget or MemoryBudget(),
+    )  # fmt: skip
+    return Problem(Objective(network, loss_named("softmax"), REG), rows)
+
+
+@pytest.mark.parametrize("place", [{}, {"bias": False}, {"scale": RNG.uniform(0.5, 2.0, D)}])
+def test_objective_and_gradient_are_those_of_the_weights(place):
+    """Of any a and b: the pair's halves are K r, r and g_b, and r^T U is the weights' gradient."""
+    whole = problem(**place)
+    space = score_space(whole, np.float64)
+    a, b = RNG.normal(size=(2, N, C)), RNG.normal(size=(2, 1, C)) * whole.objective.network.bias
+    theta = space._joined(a, space._apply(a), b)
+    value, grad, gap = space.value_and_grad(theta)
+    outside = np.stack([space.outside(one) for one in theta])
+    wanted, dtheta = whole.value_and_grad(outside)
+    # Sums of N and D products of entries below 10.
+    bound = 10.0 * gamma(4 * (N + D), np.float64) * np.abs(theta).max() ** 2
+    assert np.abs(value - wanted).max() <= bound
+    image, push, r, again = space._split(2.0 * grad)
+    assert np.array_equal(push, again)
+    assert np.abs(image - space._apply(r)).max() <= bound
+    gradient = np.stack([space.outside(one) for one in space._joined(r, image, push)])
+    assert np.abs(gradient - dtheta).max() <= bound
+    weights = dtheta[:, : C * D]
+    assert np.abs(gap - np.sum(weights**2, axis=1) / (4.0 * REG)).max() <= bound / REG.min()
+
+
+def test_products_of_pairs_are_those_of_weights():
+    space = score_space(problem(), np.float64)
+    a, r = RNG.normal(size=(2, 2, N, C))
+    b, g = RNG.normal(size=(2, 2, 1, C))
+    step, gradient = (
+        space._joined(a, space._apply(a), b),
+        0.5 * space._joined(space._apply(r), r, g),
+    )
+    x = SPARSE.toarray()
+    inner = [
+        np.sum((one.T @ x) * (other.T @ x)) + np.sum(bias * push)
+        for one, other, bias, push in zip(a, r, b, g, strict=True)
+    ]
+    assert np.allclose(np.sum(step * gradient, axis=1), inner, rtol=1e-12)
+
+
+def test_a_start_near_the_optimum_is_taken_up():
+    whole = problem()
+    space = score_space(whole, np.float64)
+    assert not space.inside(np.zeros((2, C * (D + 1)))).any()
+    near = SoftmaxClassifier(reg=1e-3).fit(SPARSE, Y, sample_weight=WEIGHTS[0])
+    theta = np.concatenate([near.coef_.ravel(), near.intercept_])
+    start = space.inside(np.stack([theta, 1e3 * theta]))
+    assert space.value_and_grad(start)[0][0] == pytest.approx(near.objective_, rel=1e-6)
+    assert not start[1].any()  # far from it, zeros are better
+
+
+def test_problems_that_it_is_not_for():
+    assert score_space(problem(sparse=False), np.float64) is None
+    assert score_space(problem(SPARSE[:, :40]), np.float64) is None
+    assert score_space(problem(budget=MemoryBudget(100)), np.float64) is None
+    free = problem()
+    free = Problem(Objective(free.objective.network, free.objective.loss, 0.0), free.rows)
+    assert score_space(free, np.float64) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("kind", "options"), [
+    (SoftmaxClassifier, {}), (SoftmaxClassifier, {"fit_intercept": False}),
+    (SoftmaxClassifier, {"standardize": True}), (SoftmaxClassifier, {"tol": 1e-3}),
+    (SoftmaxClassifier, {"reg": 1e-5}), (SVMClassifier, {}), (SVMClassifier, {"tol": 1e-3}),
+], ids=str)  # fmt: skip
+def test_fits_end_where_those_of_dense_rows_do(monkeypatch, kind, options, dtype):
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+    options = {"reg": 1e-3, "tol": 1e-8} | options
+    if kind is SVMClassifier:
+        options["loss"] = "squared_hinge"
+    model = kind(**options).fit(SPARSE.astype(dtype), Y, sample_weight=WEIGHTS[0])
+    dense = kind(**options | {"tol": 1e-8}).fit(SPARSE.toarray(), Y, sample_weight=WEIGHTS[0])
+    assert model.converged_
+    apart = max(1e-6, options["tol"])  # what `converged_` promises
+    # Rows that are rounded to float32 are another problem, scores being off by D roundings.
+    rounded = 0.0 if dtype is np.float64 else gamma(D, np.float32)
+    assert model.objective_ == pytest.approx(dense.objective_, rel=2 * (apart + rounded))
+
+
+def test_a_sweep_over_folds():
+    grid = {"reg": [1e-4, 1e-3, 1e-2]}
+    found, dense = (
+        SweepCV(SoftmaxClassifier(), grid, cv=3).fit(x, Y) for x in (SPARSE, SPARSE.toarray())
+    )
+    scores = [search.cv_results_["mean_test_score"] for search in (found, dense)]
+    assert np.allclose(*scores, atol=1e-12)
+
+
+def test_callbacks_stop_it():
+    seen = []
+    model = SoftmaxClassifier(
+        reg=1e-4, callbacks=[lambda event: seen.append(event) or len(seen) > 2]
+    )
+    model.fit(SPARSE, Y)
+    assert not model.converged_
+    assert model.n_iter_ == 3

@@ -1,0 +1,272 @@
+"""Fits of wide sparse rows, in the space of their scores.
+
+The optimum of a linear model with a penalty is W = a^T U with a number a_ij for each row and class,
+U the rows in fitting coordinates. (Representer theorem: Kimeldorf & Wahba, 1971.) With K = U U^T
+the scores are K a, and the gradient in W is r^T U, r = w_i dL_i/ds + 2 reg a. Inner products of
+weights are those of rows under K, <a^T U, r^T U> = sum a . (K r), and L-BFGS is run on pairs
+
+    theta = (a, b, K a, b),    gradient = (K r, g_b, r, g_b) / 2,
+
+whose plain dot product is that inner product, b among them. Steps, curvature pairs and scores are
+N C numbers a head rather than D C; scores along a step need no product, and one evaluation is one
+of K, that is U^T and U once each. It starts in float32, which is good for a gradient a ten
+thousandth of the first, whatever the dtype of the rows.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xclf._array_api import Array, to_host
+from xclf._sparse import SparseMatrix
+from xclf.kernels import l2
+from xclf.objectives import Layer, Objective
+from xclf.rows import Rows, feature_parts, in_threads, keeps_columns, slices
+from xclf.training.problem import Problem
+
+#: Rows of a chunk of scores, and curvature pairs that are kept.
+_CHUNK, PAIRS = 2048, 20
+
+#: Share of the features that rows may be at most: a vector has two numbers for each of them.
+FEW = 1.0
+
+
+def score_space(problem: Problem, dtype: Any) -> ScoreSpace | None:
+    """The problem in the space of its scores, if that is smaller; products run in `dtype`."""
+    rows = problem.rows
+    if (
+        not isinstance(rows.x, SparseMatrix)
+        or not rows.x.in_host_memory
+        or not problem.linear
+        or len(rows) > FEW * rows.x.shape[1]
+        or not keeps_columns(rows.x, rows.budget)
+        or not np.all(to_host(problem.objective.reg) > 0.0)
+    ):
+        return None
+    return ScoreSpace(problem.objective, rows.widened(np.dtype(dtype)), _Kernel(problem, dtype))
+
+
+class _Kernel:
+    """K = U U^T, never formed: U^T by columns, then U by rows, each shared among threads."""
+
+    def __init__(self, problem: Problem, dtype: Any) -> None:
+        x = problem.rows.x.astype(np.dtype(dtype))
+        columns = x.matrix.T.tocsr()
+        self.dtype, self.features = np.dtype(dtype), x.shape[1]
+        self.columns = [(slice(*ends), columns[slice(*ends)]) for ends in feature_parts(columns)]
+        self.rows = [(part, x[part, :].matrix) for part in slices(len(x), _CHUNK)]
+        scale = problem.objective.network.scale
+        self.scale = None if scale is None else np.asarray(scale, self.dtype)[:, None] ** 2
+
+    def weights(self, a: np.ndarray) -> np.ndarray:
+        """U^T a (D, M), of a (N, M), but for one of the scale's two factors."""
+        out = np.empty((self.features, a.shape[1]), self.dtype)
+
+        def part(own: tuple[slice, Any]) -> None:
+            out[own[0]] = own[1] @ a
+            if self.scale is not None:
+                out[own[0]] /= self.scale[own[0]]
+
+        _all(part, self.columns)
+        return out
+
+    def __call__(self, a: np.ndarray) -> np.ndarray:
+        """K a (N, M), of a (N, M)."""
+        w, out = self.weights(a), np.empty_like(a)
+
+        def part(own: tuple[slice, Any]) -> None:
+            out[own[0]] = own[1] @ w
+
+        _all(part, self.rows)
+        return out
+
+
+def _all(f: Any, parts: list[Any]) -> None:
+    with closing(in_threads(f, parts)) as done:
+        for _ in done:
+            pass
+
+
+@dataclass(frozen=True)
+class ScoreSpace:
+    """A `Problem` of pairs, see above, that `LBFGS` minimises as it does any other.
+
+    theta : (K, P), P = 2 (N C + C)
+    """
+
+    objective: Objective
+    rows: Rows
+    kernel: _Kernel
+
+    linear = True
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Sum of the row weights, (1,) or (K,)."""
+        return np.atleast_1d(to_host(self.rows.total_weight()))
+
+    def take_heads(self, kept: np.ndarray) -> ScoreSpace:
+        """The problem of the heads that host integers `kept` name."""
+        rows, objective = self.rows.take_heads(kept), self.objective.take_heads(kept)
+        return ScoreSpace(objective, rows, self.kernel)
+
+    @property
+    def _classes(self) -> int:
+        return int(self.objective.network.widths[-1])
+
+    def start(self, heads: int) -> np.ndarray:
+        """(K, P): weights and biases 0."""
+        size = 2 * (len(self.rows) + 1) * self._classes
+        return np.zeros((heads, size), self.kernel.dtype)
+
+    def inside(self, theta: Array) -> np.ndarray:
+        """Where to start for weights theta (K, P): of those near the optimum a is close to
+        -r / (2 reg), if that is better than zeros."""
+        start = self.start(len(theta))
+        if not theta.any():
+            return start
+        layer = self.objective.network.prepared(theta, self.kernel.dtype)[0]
+        heads, c, features = layer.w.shape
+        x = self.rows.x.astype(self.kernel.dtype)
+        scores = np.swapaxes((x.dot(layer.w.reshape(-1, features).T)).reshape(-1, heads, c), 0, 1)
+        b = start[:, :c].reshape(heads, 1, c) if layer.b is None else np.swapaxes(layer.b, 1, 2)
+        reg = np.broadcast_to(to_host(self.objective.reg), (heads,)).astype(start.dtype)
+        a = self._pushed(scores, b)[2] / (-2.0 * reg[:, None, None])
+        near = self._joined(a, self._apply(a), b)
+        better = self.value_and_grad(near)[0] < self.value_and_grad(start)[0]
+        return np.where(better[:, None], near, start)
+
+    def exact(self, theta: np.ndarray) -> np.ndarray:
+        """theta of a space in another dtype, its scores computed anew."""
+        a, b, _, _ = self._split(np.asarray(theta, self.kernel.dtype))
+        return self._joined(a, self._apply(a), b)
+
+    def _split(self, theta: np.ndarray) -> list[np.ndarray]:
+        """[a (K, N, C), b (K, 1, C), K a, b again]: views of theta."""
+        heads, c = len(theta), self._classes
+        halves = theta.reshape(heads, 2, len(self.rows) + 1, c)
+        return [halves[:, k, part] for k in (0, 1) for part in (slice(None, -1), slice(-1, None))]
+
+    def _joined(self, first: np.ndarray, second: np.ndarray, b: np.ndarray) -> np.ndarray:
+        heads = len(first)
+        return np.concatenate([first, b, second, b], axis=1, dtype=first.dtype).reshape(heads, -1)
+
+    def value_and_grad(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Objective (K,), gradient (K, P) as pairs have it, and what the weights' gradient proves:
+        the objective is |g|^2 / (4 reg) above the optimum at most, but for the biases' share."""
+        a, b, scores, _ = self._split(theta)
+        losses, push, r = self._pushed(scores, b)
+        reg = np.broadcast_to(to_host(self.objective.reg), (len(theta),)).astype(theta.dtype)
+        penalty = np.einsum("kij,kij->k", a, scores, dtype=np.float64) * reg
+        r += l2(a, reg, need_loss=False)[1]
+        image = self._apply(r)
+        gap = np.einsum("kij,kij->k", image, r, dtype=np.float64) / (4.0 * reg)
+        return losses + penalty, 0.5 * self._joined(image, r, push), gap
+
+    def _pushed(
+        self, scores: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(loss (K,), its gradient in the biases (K, 1, C), and in the scores (K, N, C))."""
+        heads, dtype = len(scores), scores.dtype
+        out, loss = np.empty_like(scores), self.objective.loss
+        share = (1.0 / self.total).astype(dtype)[:, None, None]
+
+        def part(where: slice) -> np.ndarray:
+            chunk = self.rows.chunk(where)
+            own = np.ascontiguousarray(np.swapaxes(scores[:, where] + b, 1, 2))
+            losses, dscores = loss(
+                own, chunk.labels, weights=chunk.weights, reduction="none", axis=-2
+            )
+            assert losses is not None
+            np.multiply(np.swapaxes(dscores, 1, 2), share, out=out[:, where])
+            return np.asarray(losses.sum(axis=-1, dtype=np.float64))
+
+        with closing(in_threads(part, slices(len(self.rows), _CHUNK))) as sums:
+            total = sum(sums, np.zeros(heads))
+        push = out.sum(axis=1, keepdims=True, dtype=np.float64)
+        if not self.objective.network.bias:
+            push[:] = 0.0
+        return total / self.total, push.astype(dtype), out
+
+    def _apply(self, r: np.ndarray) -> np.ndarray:
+        """K r of every head, (K, N, C): one product for all."""
+        heads, n, c = r.shape
+        flat = np.ascontiguousarray(np.swapaxes(r, 0, 1)).reshape(n, heads * c)
+        return np.swapaxes(self.kernel(flat).reshape(n, heads, c), 0, 1)
+
+    def outside(self, theta: np.ndarray) -> Array:
+        """theta (P,) of the whole problem, in float64, from that of one head here."""
+        a, b, _, _ = self._split(theta[None, :])
+        network = self.objective.network
+        weights = self.kernel.weights(np.ascontiguousarray(a[0])).T
+        weights = np.ascontiguousarray(weights, np.float64)
+        if network.scale is not None:
+            weights *= network.scale
+        bias = b[0].T.astype(np.float64) if network.bias else None
+        return network.flatten([Layer(weights, bias)])
+
+    def preconditioner(self, theta: np.ndarray) -> Swap:
+        """From gradients to weights and biases, with the curvature at theta along its gradient."""
+        return Swap.of(self, theta)
+
+
+class Swap:
+    """The preconditioner of pairs: (K r, g_b, r, g_b) / 2 to (r, f g_b, K r, f g_b) times a length.
+
+    length : (K, 1) of the first step;  factor : f (K,), of biases beside weights
+    """
+
+    def __init__(self, shape: tuple[int, int], length: np.ndarray, factor: np.ndarray) -> None:
+        self.shape, self.length, self.factor = shape, length, factor
+
+    @classmethod
+    def of(cls, space: ScoreSpace, theta: np.ndarray) -> Swap:
+        """Weights step to the minimum along their gradient; biases, of curvature that is the mean
+        of the classes', by as much as that is worth."""
+        heads, c = len(theta), space.objective.network.widths[-1]
+        _, grad, _ = space.value_and_grad(theta)
+        image, push, r, _ = space._split(2.0 * grad)
+        _, b, scores, _ = space._split(theta)
+        _, _, at = space._pushed(scores, b)
+        square = np.einsum("kij,kij->k", image, r, dtype=np.float64)
+        # The change of the gradient along a short step says how curved the way is.
+        norm = np.abs(image).max(axis=(1, 2), initial=1e-30)
+        step = (1e-2 / norm).astype(theta.dtype)[:, None, None]
+        moved = space._pushed(scores - step * image, b)[2] - at
+        reg = np.broadcast_to(to_host(space.objective.reg), (heads,))
+        along = -np.einsum("kij,kij->k", moved, image, dtype=np.float64) / step[:, 0, 0]
+        curved = along / np.maximum(square, 1e-300) + 2.0 * reg
+        tilt = (1e-2 / np.abs(push).max(axis=(1, 2), initial=1e-30)).astype(theta.dtype)
+        tilted = space._pushed(scores, b - tilt[:, None, None] * push)[1] - push
+        bias = -np.einsum("kij,kij->k", tilted, push, dtype=np.float64) / tilt
+        pushed = np.einsum("kij,kij->k", push, push, dtype=np.float64)
+        bias = np.where(pushed > 0.0, bias / np.maximum(pushed, 1e-300), 1.0 / c)
+        bias = np.maximum(bias, 1e-3 / c)
+        length = 1.0 / np.maximum(curved, 2.0 * reg)
+        return cls((len(space.rows), c), length, 1.0 / (bias * length))
+
+    def state(self) -> dict[str, Any]:
+        """All it holds, for `from_state`."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Swap:
+        """The one whose `state` this was."""
+        return cls(tuple(state["shape"]), state["length"], state["factor"])
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Go on with the heads that host integers `kept` name."""
+        self.length, self.factor = self.length[kept], self.factor[kept]
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        """Apply to v (K, P)."""
+        n, c = self.shape
+        halves = v.reshape(len(v), 2, n + 1, c)[:, ::-1]
+        out = halves * (2.0 * self.length).astype(v.dtype)[:, None, None, None]
+        out[:, :, -1] *= self.factor.astype(v.dtype)[:, None, None]
+        return np.asarray(out.reshape(len(v), -1))
