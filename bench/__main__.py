@@ -23,6 +23,7 @@ NAMES = {
     "sweep": ("cpu.sweep", "45 values of reg, folds and learning rates, trained together"),
     "probe": ("cpu.probe", "a whole linear probe, and few-shot draws, beside scikit-learn's fits"),
     "dask": ("cpu.cluster", "fits on a cluster of Dask, beside one process"),
+    "sparse": ("cpu.sparse", "softmax, sweeps and hinge on text, beside scikit-learn"),
     "course": ("cpu.course", "the course's losses against their naive loops"),
     "accelerators": ("cpu.accelerators", "whole fits with and without each accelerator"),
     "gpu_checks": ("gpu.checks", "what must hold on a device before anything is timed"),
