@@ -14,8 +14,8 @@ standardize : bool, default=False
     deviation about the mean, and never centred.
 solver : {"auto", "lbfgs", "sgd", "momentum", "nesterov", "rmsprop", "adam"}, default="auto"
     "lbfgs" uses all rows in every step (by Newton's method where rows are few), the others
-    minibatches. "auto" is lbfgs for the linear
-    models and adam for the net, and adam in `partial_fit`.
+    minibatches. "auto" is lbfgs for the linear models and adam for the net, and adam in
+    `partial_fit`.
 max_iter : int, default=None
     Most iterations of lbfgs (1000; 5000 for the hinge), epochs of the others (100).
 tol : float, default=None
