@@ -95,7 +95,7 @@ def test_the_folder(tmp_path):
     "parts, options, words",
     [
         ((tasks(TRAIN), VAL), {}, "validation has labels of 1 columns, train of 3"),
-        ((tasks(TRAIN),), {"shots": [1]}, "few-shot curves are of labels of one column"),
+        ((tasks(TRAIN),), {"shots": [90]}, "90 shots of task task 0 needs 90 rows of every class"),
         (((TRAIN[0], np.stack([TRAIN[1], 0 * TRAIN[1]], axis=1)),), {}, "column 1 of y must hold"),
         (((TRAIN[0], tasks(VAL)[1]),), {}, "train: X has 150 rows but y has 60"),
     ],
@@ -122,3 +122,48 @@ def test_ctrl_c_leaves_no_model_of_all_tasks():
     with pytest.raises(KeyboardInterrupt) as caught:
         xclf.probe(tasks(TRAIN), C=GRID, callbacks=[stop])
     assert not isinstance(caught.value, ProbeInterrupted)
+
+
+@pytest.mark.parametrize("options", [{}, {"folds": 3}], ids=["validation", "folds"])
+def test_few_shot_curves_are_means_of_those_of_the_tasks(options):
+    """Each task draws k rows of each of its own classes, and chooses its own penalty."""
+    train, val, test = (tasks(part) for part in (TRAIN, VAL, TEST))
+    some = {"C": GRID, "shots": [3], "tries": 2, "tol": 1e-8, **options}
+    parts = (train, None if options else val, test)
+    (point,) = xclf.probe(*parts, **some).few_shot["points"]
+    singles = []
+    for t in range(3):
+        one = [part if part is None else (part[0], part[1][:, t]) for part in parts]
+        singles.append(xclf.probe(*one, **some).few_shot["points"][0])
+    if not options:  # folds of several columns are not stratified
+        assert point["chosen"] == [single["chosen"] for single in singles]
+        # Fits end within 1e-6 of the optimum in either way: a borderline row may differ.
+        want = np.mean([single["scores"] for single in singles], axis=0)
+        np.testing.assert_allclose(point["scores"], want, atol=1.0 / 60 + 1e-12)
+    assert len(point["chosen"]) == 3
+    assert point["mean"] == np.mean(point["scores"])
+
+
+@pytest.mark.parametrize("share", [0.7, 0.99])
+def test_ctrl_c_keeps_the_models_of_all_tasks(share, tmp_path):
+    """In the search, and when the chosen ones are fitted again."""
+    events = []
+
+    def count(event):
+        events.append(event)
+
+    def stop(event):
+        stop.left -= 1
+        if stop.left == 0:
+            raise KeyboardInterrupt
+
+    parts = [tasks(part) for part in (TRAIN, VAL, TEST)]
+    xclf.probe(*parts, C=GRID, callbacks=[count])
+    stop.left = max(1, int(share * len(events)))
+    with pytest.raises(ProbeInterrupted) as caught:
+        xclf.probe(*parts, C=GRID, callbacks=[stop], out=tmp_path / "out")
+    result = caught.value.result
+    assert result.interrupted
+    assert len(result.tasks) == 3
+    model = xclf.load(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(model.predict(TEST[0]), result.model.predict(TEST[0]))

@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from xclf.probes._outcome import Outcome, Settings
-from xclf.probes._parts import Part, Parts, Sources, read
+from xclf.probes._parts import Part, Parts, Sources, read, task_numbers
 from xclf.probes._progress import Stages
 from xclf.probes._search import refitted, search
-from xclf.probes._splits import Split, all_rows, check_class_counts, folds, hold_out, some_rows
+from xclf.probes._splits import (
+    Split,
+    all_rows,
+    check_class_counts,
+    folds,
+    hold_out,
+    some_rows,
+)
 from xclf.probes._tasks import search_tasks
 
 #: Share of the rows that is held out where no test rows are given or come with the data.
@@ -25,10 +32,10 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     train, every, tests = _tested(parts, share, settings.seed)
     rows, val, splits = _judged(settings, parts, every)
     if settings.draws is not None:
-        if train.tasks is not None:
-            raise ValueError("few-shot curves are of labels of one column")
         most = settings.draws.shots[-1]
-        check_class_counts(train.y[rows], most, f"{most} shots")
+        for task in task_numbers(train):
+            of_task = f" of task {train.tasks[task]}" if train.tasks and task is not None else ""
+            check_class_counts(train.task(task).y[rows], most, f"{most} shots{of_task}")
         if not tests and val is None:
             raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
     plan, names = settings.plan, (_stage(sources, "search"), _stage(sources, "refit"))
@@ -36,7 +43,8 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     if train.tasks is not None:
         X, y = all_rows(train, every, parts.val) if again else (None, None)
         found, choices, model = search_tasks(settings, train, splits, (X, y), stages, names)
-        return Outcome(sources.name, train, rows, val, tests, found, model, False, choices)
+        stopped = found.interrupted
+        return Outcome(sources.name, train, rows, val, tests, found, model, stopped, choices)
     found = search(plan, train, splits, settings.metric, stages, names[0])
     model, interrupted = found.best, found.interrupted
     if again and not interrupted:

@@ -12,11 +12,11 @@ from scipy.special import stdtrit
 from sklearn.base import clone
 
 from xclf.estimators import BaseClassifier
-from xclf.probes._parts import Part
+from xclf.probes._parts import Part, task_numbers
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
-from xclf.probes._search import search
+from xclf.probes._search import Search, search
 from xclf.probes._splits import Draws, Split, draws, some_rows
 
 _LEVEL = 0.975  # of Student's t: both sides leave 5 %
@@ -42,7 +42,7 @@ class FewShot:
 
     plan : of the probe;  train, rows : the part and the numbers of its rows to draw from
     judged : rows that choose the penalty of each k, or None for `chosen`, the value of the whole
-        search;  measured : rows of the curve
+        search, or that of each task;  measured : rows of the curve
     """
 
     def __init__(
@@ -51,30 +51,39 @@ class FewShot:
         train: Part,
         rows: np.ndarray,
         judged: Part | None,
-        chosen: float,
+        chosen: Sequence[float],
         measured: Part,
         metric: str,
     ) -> None:
         if judged is None:
-            plan = replace(plan, protocol=replace(plan.protocol, values=(chosen,)))
+            values = tuple(value for value in plan.protocol.values if value in chosen)
+            plan = replace(plan, protocol=replace(plan.protocol, values=values))
         plan = replace(plan, estimator=_loose(plan))
         self.plan, self.train, self.rows = plan, train, rows
         self.judged, self.measured, self.metric = judged, measured, metric
+        self.fixed = None if judged is not None else [values.index(value) for value in chosen]
         self.points: list[dict[str, Any]] = []
 
     def run(self, wanted: Draws, stages: Stages) -> None:
-        """Add the points; raises KeyboardInterrupt for Ctrl-C, which leaves those that are done."""
+        """Add the points; raises KeyboardInterrupt for Ctrl-C, which leaves those that are done.
+
+        Every task has draws of its own: k rows of each of its classes.
+        """
+        tasks = task_numbers(self.train)
+        labels = [self.train.task(t).y[self.rows] for t in tasks]
         for shots in wanted.shots:
-            own = draws(self.train.y[self.rows], shots, wanted.tries, wanted.seed)
-            union = np.unique(np.concatenate(own))
+            own = [draws(y, shots, wanted.tries, wanted.seed) for y in labels]
+            union = np.unique(np.concatenate([rows for each in own for rows in each]))
             part = some_rows(self.train, self.rows[union], "train", "draws")
-            judge = self._judge()
-            splits = [Split(np.searchsorted(union, rows), judge) for rows in own]
-            found = search(self.plan, part, splits, self.metric, stages, f"{shots} shots")
-            if found.interrupted:
+            splits = [
+                Split(np.searchsorted(union, each[number]), self._judge()).of_task(t)
+                for number in range(wanted.tries)
+                for t, each in zip(tasks, own, strict=True)
+            ]
+            searched = search(self.plan, part, splits, self.metric, stages, f"{shots} shots")
+            if searched.interrupted:
                 raise KeyboardInterrupt
-            models = [model for model in found.models[found.chosen] if model is not None]
-            self.points.append(self._point(shots, found.chosen, models))
+            self.points.append(self._point(shots, searched, tasks))
 
     def results(self, wanted: Draws) -> dict[str, Any] | None:
         """The section "few_shot" of `results.json`; None without points."""
@@ -91,16 +100,25 @@ class FewShot:
         part = self.measured if self.judged is None else self.judged
         return lambda: part
 
-    def _point(self, shots: int, chosen: int, models: Sequence[BaseClassifier]) -> dict[str, Any]:
-        scores = scores_on(models, self.measured, self.metric)
+    def _point(self, shots: int, searched: Search, tasks: Sequence[int | None]) -> dict[str, Any]:
+        """The mean over tasks of the test score, by draw."""
+        values, count = self.plan.protocol.values, len(tasks)
+        means = searched.scores.reshape(len(values), -1, count).mean(axis=1)
+        chosen = self.fixed or [self.plan.chosen(column) for column in means.T]
+        by_task = []
+        for number, (t, value) in enumerate(zip(tasks, chosen, strict=True)):
+            models = [model for model in searched.models[value][number::count] if model is not None]
+            by_task.append(scores_on(models, self.measured.task(t), self.metric))
+        scores = np.mean(by_task, axis=0)
         mean, low, high = interval(scores)
+        named = [values[value] for value in chosen]
         return {
             "shots": shots,
             "mean": mean,
             "low": low,
             "high": high,
             "scores": scores.tolist(),
-            "chosen": self.plan.protocol.values[chosen],
+            "chosen": named if self.train.tasks is not None else named[0],
         }
 
 

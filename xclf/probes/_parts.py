@@ -113,7 +113,7 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
     Raises ValueError for rows that do not fit each other, and for labels that training lacks.
     """
     train, data = _part("train", "train", sources.train, reading)
-    for number in _numbers(train):
+    for number in task_numbers(train):
         encode(train.task(number).y, "y" if number is None else f"column {number} of y")
     own = {"n_features": int(train.X.shape[1]), "index_base": getattr(data, "index_base", None)}
     own = {**reading, **own}
@@ -221,7 +221,7 @@ def _labels(model: Any, X: Any, y: Any) -> tuple[np.ndarray, tuple[str, ...] | N
     return np.stack(checked, axis=1), tuple(map(str, names))
 
 
-def _numbers(part: Part) -> list[int | None]:
+def task_numbers(part: Part) -> list[int | None]:
     """The tasks of a part by number; [None] for labels of one column."""
     return [None] if part.tasks is None else list(range(len(part.tasks)))
 
@@ -237,12 +237,12 @@ def _check_beside(train: Part, part: Part) -> None:
             f"train is {_array_api.describe_device(train.X)} but {part.name} is "
             f"{_array_api.describe_device(part.X)}: move one of them"
         )
-    if _numbers(part) != _numbers(train):
+    if task_numbers(part) != task_numbers(train):
         raise ValueError(
-            f"{part.name} has labels of {len(_numbers(part))} columns, train of "
-            f"{len(_numbers(train))}"
+            f"{part.name} has labels of {len(task_numbers(part))} columns, train of "
+            f"{len(task_numbers(train))}"
         )
-    for number in _numbers(train):
+    for number in task_numbers(train):
         _check_known(np.unique(train.task(number).y), part.task(number))
 
 

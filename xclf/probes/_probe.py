@@ -231,7 +231,7 @@ class _Job:
         assert best is not None
         measured = best.tests[0] if best.tests else best.val
         assert measured is not None  # it was checked before the search
-        chosen = settings.plan.protocol.values[best.search.chosen]
+        chosen = [settings.plan.protocol.values[k] for k in best.choices or [best.search.chosen]]
         self.few_shot = FewShot(
             settings.plan, best.train, best.rows, best.val, chosen, measured, settings.metric
         )

@@ -23,8 +23,8 @@ class Split:
     judge: Callable[[], Part]
     task: int | None = None
 
-    def of_task(self, number: int) -> Split:
-        """The same rows with the labels of one task."""
+    def of_task(self, number: int | None) -> Split:
+        """The same rows with the labels of one task; None for labels of one column."""
         return Split(self.train, lambda: self.judge().task(number), number)
 
 

@@ -85,7 +85,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
                 str(point["shots"]),
                 _number(point["mean"]),
                 f"{_number(point['low'])} .. {_number(point['high'])}",
-                f"{point['chosen']:.4g}",
+                ", ".join(f"{value:.4g}" for value in _distinct(point["chosen"])),
             ]
             for point in few["points"]
         ]
@@ -150,3 +150,8 @@ def _printable(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _distinct(values: Any) -> list[float]:
+    """A number, or the numbers of several tasks, each once."""
+    return list(dict.fromkeys(values if isinstance(values, list) else [values]))

@@ -35,20 +35,22 @@ def search_tasks(
 
     rows : (X, y (N, T)) to fit the chosen candidates to again, or None for neither
     names : of the stages search and refit
-    Raises KeyboardInterrupt for Ctrl-C, which leaves no model of all tasks.
+    Ctrl-C keeps what is done: the search is `interrupted`, and tasks that are not fitted again keep
+    their model of the search. Raises KeyboardInterrupt where it came before every task had one.
     """
     assert train.tasks is not None
     plan, tasks = settings.plan, range(len(train.tasks))
     every = [split.of_task(number) for split in splits for number in tasks]
     found = search(plan, train, every, settings.metric, stages, names[0])
-    if found.interrupted:
-        raise KeyboardInterrupt
     scores = found.scores.reshape(len(plan.protocol.values), len(splits), len(tasks)).mean(axis=1)
     choices = [plan.chosen(scores[:, number]) for number in tasks]
-    models: Sequence[Any] = [found.models[k][number] for number, k in enumerate(choices)]
-    found = Search(found.models, scores, plan.chosen(scores.mean(axis=1)))
-    if rows[0] is not None:
-        models = _refitted(plan, choices, *rows, stages, names[1])
+    models = [found.models[k][number] for number, k in enumerate(choices)]
+    if None in models:
+        raise KeyboardInterrupt
+    interrupted = found.interrupted
+    if rows[0] is not None and not interrupted:
+        models, interrupted = _refitted(plan, choices, *rows, stages, names[1], models)
+    found = Search(found.models, scores, plan.chosen(scores.mean(axis=1)), interrupted)
     model: BaseClassifier = clone(plan.estimator)
     join_tasks(model, models, indicators=is_indicator(train.y))
     return found, choices, model
@@ -60,17 +62,33 @@ def is_indicator(y: np.ndarray) -> bool:
 
 
 def _refitted(
-    plan: Plan, choices: list[int], X: Any, y: np.ndarray, stages: Stages, stage: str
-) -> list[BaseClassifier]:
+    plan: Plan,
+    choices: list[int],
+    X: Any,
+    y: np.ndarray,
+    stages: Stages,
+    stage: str,
+    searched: list[Any],
+) -> tuple[list[Any], bool]:
+    """(the chosen candidates fitted to all these rows, whether Ctrl-C ended that: those that it
+    left without parameters are the `searched` ones)."""
     train, nothing = np.arange(len(y)), np.empty(0, dtype=np.int64)
     folds = [Fold(train, nothing, own) for own in y.T]
     fits = [
         Fit(t, plan.candidate(plan.protocol.values[k], len(y), len(np.unique(y[:, t]))))
         for t, k in enumerate(choices)
     ]
+    interrupted = False
     with stages.stage(stage, len(fits)) as progress:
-        fit_together(X, fits, folds, progress, list(range(len(choices))))
-    return [fit.template for fit in fits]
+        try:
+            fit_together(X, fits, folds, progress, list(range(len(choices))))
+        except KeyboardInterrupt:
+            interrupted = True
+    models = [
+        fit.template if hasattr(fit.template, "n_iter_") else other
+        for fit, other in zip(fits, searched, strict=True)
+    ]
+    return models, interrupted
 
 
 def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
