@@ -178,3 +178,12 @@ def test_pairs_of_files_that_are_there(shell):
     message = shell.fails("train", "x.npy,Y.npy")
     assert message == "x.npy,Y.npy: Y.npy: no such file or folder; did you mean y.npy?"
     assert "test accuracy" in shell.good("train", "x.npy, y.npy")
+
+
+def test_without_arguments_it_says_what_to_type_first(shell):
+    found = shell()
+    assert found.status == 2
+    text = " ".join((found.out + found.err).split())
+    assert "Type first: xclf train digits" in text
+    assert "xclf train TABLE.csv --label COLUMN --out MODEL" in text
+    assert "xclf guide" in text

@@ -54,7 +54,11 @@ def root(
 ) -> None:
     """Train classifiers where your arrays live: multiclass SVM, softmax, two-layer net.
 
-    Start with: xclf train digits
+    Type first: xclf train digits
+
+    Your own table: xclf train TABLE.csv --label COLUMN --out MODEL
+
+    The guide, in a browser: xclf guide
     """
 
 

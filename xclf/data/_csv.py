@@ -1,4 +1,4 @@
-"""CSV files, read by pyarrow or, without it, by pandas."""
+"""CSV files, read by pyarrow, by pandas, or without either by Python itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xclf.data._arrow import arrow_columns, library
+from xclf.data._csv_lines import read_lines
 from xclf.data._dataset import (
     BytesFile,
     DataError,
@@ -44,8 +45,6 @@ def read_csv(path: Path, options: ReadOptions) -> Dataset:
     integers if all are written as such, without leading zeros; else strings.
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
-    if not any(map(library, ("pyarrow.csv", "pandas"))):
-        raise DataError(f"{path}: reading CSV needs pyarrow or pandas: pip install pyarrow")
     with reading(path):
         names = _header(path, separator)
         rows, nbytes = _extent(path)
@@ -123,7 +122,12 @@ def _read(
     """The columns in their order; those at the positions `text` as strings."""
     if (arrow := library("pyarrow.csv")) is not None:
         return _from_arrow(path, arrow, file, separator, names, text)
-    return _from_pandas(path, library("pandas"), file, separator, names, text)
+    if (pandas := library("pandas")) is not None:
+        return _from_pandas(path, pandas, file, separator, names, text)
+    try:
+        return read_lines(path, file, separator, names, text, _MISSING, _LENGTH_ADVICE)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
 
 
 def _from_arrow(
