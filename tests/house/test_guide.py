@@ -88,6 +88,25 @@ def test_the_examples_run(name, rows, tmp_path, monkeypatch, capsys):
             del sys.modules[key]
 
 
+def test_the_examples_of_the_readme_run(rows, tmp_path, monkeypatch, capsys):
+    """Those that need neither a GPU nor an installation."""
+    shutil.copytree(rows, tmp_path, dirs_exist_ok=True)
+    shell = Shell(capsys, tmp_path, monkeypatch)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    python = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(python) == 3
+    for code in python:
+        compile(code, "README.md", "exec")
+        if "cupy" not in code:
+            exec(code, {})
+    for code in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in code.splitlines():
+            if line.startswith("xclf "):
+                run(shell, line, monkeypatch)
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
 def run(shell: Shell, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of the shell: commands of xclf run here; of others the names are looked up."""
     words = shlex.split(line.partition("#")[0])
