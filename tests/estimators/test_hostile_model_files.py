@@ -209,3 +209,31 @@ def test_the_file_is_plain_safetensors(saved):
     assert told["versions"]["xclf"] == xclf.__version__
     assert set(arrays) == {"coef_", "intercept_"}
     assert b"pickle" not in saved.read_bytes()
+
+
+RECORD = xclf.estimators.TrainedOn("t.csv", 40, "sha256:0", 0.2, 3, "label", "id", ("a",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"rows": "40"}, {"rows": True}, {"source": None}, {"fingerprint": 7}, {"more": 1}),
+        *({"test_size": 2.0}, {"test_size": "0.2"}, {"seed": -1}, {"seed": 2**32}, {"seed": None}),
+        *({"drop": "a"}, {"drop": [1]}, {"image_shape": [2, 2]}, {"image_shape": [2, 0, 1]}),
+        *({"image_shape": "2x2"}, {"pixel_layout": "sideways"}, {"label": 3}),
+    ],
+)
+def test_a_forged_record_of_the_training_data(saved, change):
+    told, arrays = _parts(saved)
+    record = json.loads(json.dumps(RECORD.describe()))
+    _forge(saved, told | {"trained_on": record}, arrays)
+    assert load(saved)._trained_on == RECORD
+    _forge(saved, told | {"trained_on": record | change}, arrays)
+    _assert_refused(saved, match="the record of the training data")
+
+
+@pytest.mark.parametrize("names", [["a"], "abc", ["a", "b", 3], {"a": 1}, 3])
+def test_forged_names_of_classes(saved, names):
+    told, arrays = _parts(saved)
+    _forge(saved, told | {"class_names": names}, arrays)
+    _assert_refused(saved)
