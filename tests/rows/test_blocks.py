@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from xclf._array_api import namespace
 from xclf.kernels import one_hot
 from xclf.rows import (
     BlockRows,
@@ -238,3 +239,46 @@ def test_minibatches_come_group_by_group(weights):
         np.testing.assert_array_equal(one.x, other.x)
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.weights, other.weights)
+
+
+@dataclass(frozen=True)
+class Products:
+    """A product with an array of the function's own, and numbers that it writes."""
+
+    w: np.ndarray
+    dtype: np.dtype
+    numbers: PerRow
+
+    def __call__(self, chunk):
+        xp = namespace(chunk.x)
+        assert namespace(self.w) is xp
+        scores = xp.matmul(self.w, xp.matrix_transpose(chunk.x))
+        hit = xp.sum(xp.where(chunk.labels, scores, xp.zeros_like(scores)), axis=-1)
+        self.numbers[..., chunk.where] = self.numbers[..., chunk.where] + scores
+        return (hit * xp.sum(chunk.weights), xp.astype(hit, self.dtype))
+
+
+def test_blocks_of_any_library(backend):
+    """Functions and what lies beside the rows go where the blocks are; sums come back to NumPy."""
+    starts = (0, *CUTS[:-1])
+    parts = [backend.asarray(X[a:b]) for a, b in zip(starts, CUTS, strict=True)]
+    sources = [Source(partial(join_blocks, None, part), "rows of X") for part in parts]
+    kind = np.empty((0, D))
+    counts = np.diff((0, *CUTS))
+    held = Blocks(LocalEngine(), sources, counts, D, X.dtype, kind)
+    both = BlockRows.of(held, Y, WEIGHTS[0], np.float64, C), in_blocks(WEIGHTS[0])
+    w = RNG.integers(-3, 4, size=(C, D)).astype(np.float64)
+    sums, numbers = [], []
+    for rows in both:
+        state = rows.zeros((C,), np.float64)
+        f = Products(w, np.dtype(np.float64), state)
+        for _ in range(2):
+            sums.append(sum_over_rows(f, rows, writes=state))
+        numbers.append(np.concatenate(state.to_host(), axis=-1))
+        picked = rows.only(np.array([3, 50, 89]))
+        np.testing.assert_array_equal(picked.x, X[[3, 50, 89]])
+    for got, want in zip(sums[:2], sums[2:], strict=True):
+        assert all(isinstance(part, np.ndarray) for part in got)
+        _assert_same(got, want)
+    np.testing.assert_array_equal(numbers[0], numbers[1])
+    np.testing.assert_array_equal(numbers[0], 2 * w @ X.T)

@@ -227,7 +227,7 @@ def _checked(
         rows += look.rows
         looks.append(look)
     features, dtype = int(array.shape[1]), np.dtype(array.dtype.name)
-    kind: Any = np.empty((0, features), dtype)
+    kind = np.empty((0, features), dtype) if looks[0].library == "numpy" else array._meta
     counts = [look.rows for look in looks]
     blocks = Blocks(engine, groups, counts, features, dtype, kind, share, named, taken)
     if rows * features <= FEW:
