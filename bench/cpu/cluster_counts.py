@@ -48,7 +48,7 @@ def counted(workers: tuple[int, ...]) -> list[dict[str, Any]]:
         engine = ClusterEngine(_Client(count))
         groups = [(_Group(k), _Group(k)) for k in range(GROUPS)]
         graph, keys = engine._batches(_function, None, groups, keep=False)
-        nodes = [_nodes(range(batch.start, batch.stop)) for batch in keys.values()]
+        nodes = [_nodes(batch) for batch in keys.values()]
         moved, merges, depth = 0, 0, 2
         while len(nodes) > 1:
             parts = [nodes[k : k + FAN] for k in range(0, len(nodes), FAN)]

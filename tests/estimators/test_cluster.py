@@ -66,6 +66,25 @@ def test_rows_that_are_on_the_workers_already(shared):
     np.testing.assert_array_equal(there.coef_, clone(SOFTMAX).fit(array, Y).coef_)
 
 
+@pytest.mark.parametrize("labels", [np.arange(3), np.array(["a", "bb", "c"])], ids=["int", "str"])
+def test_labels_in_blocks_stay_there(shared, labels, monkeypatch):
+    """No process gets all of them; whatever is wrong with them is named as in memory."""
+    y = labels[Y]
+    want = clone(SOFTMAX).fit(lazy(), y)
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.estimators._base.computed", lambda value: value and 1 / 0)
+        got = clone(SOFTMAX).fit(lazy(), da.from_array(y, chunks=70))
+    np.testing.assert_array_equal(got.coef_, want.coef_)
+    assert got.classes_.tolist() == want.classes_.tolist()
+    bad = np.where(np.arange(N) == 200, None, y.astype(object))
+    with pytest.raises(ValueError, match=r"no label .* at row 200"):
+        clone(SOFTMAX).fit(lazy(), da.from_array(bad, chunks=70))
+    with pytest.raises(ValueError, match="one class only"):
+        clone(SOFTMAX).fit(lazy(), da.from_array(y[:1].repeat(N), chunks=70))
+    with pytest.raises(ValueError, match="X has 240 rows but y has 239 labels"):
+        clone(SOFTMAX).fit(lazy(), da.from_array(y[1:], chunks=70))
+
+
 def test_nothing_is_left_on_the_workers(shared):
     clone(SOFTMAX).fit(lazy(), Y)
     for _ in range(300):  # a busy machine takes its time

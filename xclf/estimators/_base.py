@@ -18,6 +18,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
+from xclf.estimators._block_labels import block_targets
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -186,9 +187,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
         placed = place_rows(self, border.check_x(self, X, reset=True))
-        y, sample_weight = computed(y), computed(sample_weight)
+        in_blocks = block_targets(self, placed.X, y, sample_weight)
+        sample_weight = computed(sample_weight)
         with _array_api.on_device(placed.X):
-            targets = check_targets(self, placed.X, y)
+            targets = in_blocks or check_targets(self, placed.X, computed(y))
             weights = check_sample_weight(placed.X, sample_weight)
         placed = replace(placed, taken=placed.taken + targets.bytes_of_tasks)
         heads = make_heads(self, placed, targets, weights)

@@ -25,6 +25,7 @@ from xclf.optim import State
 from xclf.rows import (
     GATHERED,
     MASK_CLASSES,
+    BlockColumn,
     BlockRows,
     Blocks,
     MemoryBudget,
@@ -186,6 +187,8 @@ def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array
         labels = np.stack(list(sets.values())).astype(np.int64, copy=False)
         return _array_api.from_host(labels, X), _array_api.from_host(tasks, X)
     (index,) = sets.values()
+    if isinstance(index, BlockColumn):
+        return index, None
     labels = _array_api.from_host(index.astype(np.int64, copy=False), X)
     return labels if isinstance(X, Blocks) else _masked(labels, classes), None
 

@@ -18,11 +18,11 @@ from xclf.estimators._values import host_values
 class Targets(NamedTuple):
     """The labels of all rows, checked.
 
-    tasks : (classes, index) of each column, see `encode`
+    tasks : (classes, index) of each column, see `encode`; an index may be a `BlockColumn`
     names : of the columns, as messages have them; None for labels of one column
     """
 
-    tasks: list[tuple[np.ndarray, np.ndarray]]
+    tasks: list[tuple[np.ndarray, Any]]
     names: list[str] | None = None
 
     @property

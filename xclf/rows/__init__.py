@@ -2,7 +2,7 @@
 
 from xclf.rows._block_rows import BlockRows
 from xclf.rows._block_tasks import join_blocks
-from xclf.rows._blocks import FEW, GATHERED, Blocks, Engine, group_blocks
+from xclf.rows._blocks import FEW, GATHERED, BlockColumn, Blocks, Engine, group_blocks
 from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
 from xclf.rows._local_blocks import LocalEngine, Source
@@ -21,6 +21,7 @@ __all__ = [
     "GATHERED",
     "MASK_CLASSES",
     "PRECISIONS",
+    "BlockColumn",
     "BlockRows",
     "Blocks",
     "Chunk",

@@ -19,7 +19,7 @@ from xclf.rows._block_tasks import (
     take_beside,
     whole_group,
 )
-from xclf.rows._blocks import GATHERED, Blocks, BlockState, plain
+from xclf.rows._blocks import GATHERED, BlockColumn, Blocks, BlockState, plain
 from xclf.rows._rows import Chunk, Rows
 from xclf.rows._shards import PerRow, is_copyable, rebuilt
 from xclf.rows._sum_tree import Sums
@@ -62,15 +62,18 @@ class BlockRows(Rows):
     def of(
         cls,
         x: Blocks,
-        labels: np.ndarray,
+        labels: np.ndarray | BlockColumn,
         weights: np.ndarray | None,
         dtype: Any,
         classes: int,
         **more: Any,
     ) -> BlockRows:
         """Rows with labels (N,) or (T, N) and weights (N,), (G, N) or None on the host, which are
-        sent to the blocks that they belong to."""
-        parts: list[tuple[np.ndarray, Any]] = [(labels[..., where], None) for where in x.places]
+        sent to the blocks that they belong to; labels may be there already."""
+        if isinstance(labels, BlockColumn):
+            parts: list[tuple[Any, Any]] = [(own, None) for own in labels.parts]
+        else:
+            parts = [(labels[..., where], None) for where in x.places]
         totals = drawn = shape = None
         if weights is not None:
             own = [weights[..., where].astype(dtype) for where in x.places]

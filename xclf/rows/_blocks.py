@@ -231,6 +231,18 @@ def _mapped(f: Callable[[Array], Array], blocks: Sequence[Array]) -> list[Array]
     return [f(block) for block in blocks]
 
 
+class BlockColumn:
+    """A whole number for every row: a handle for each group, beside its rows."""
+
+    ndim = 1
+
+    def __init__(self, parts: Sequence[Any], rows: int) -> None:
+        self.parts, self.shape = list(parts), (rows,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
 class BlockState(PerRow):
     """Numbers of all rows (..., n), rows last: a handle for each group, beside its rows."""
 

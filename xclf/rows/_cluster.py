@@ -75,11 +75,11 @@ class ClusterEngine(Engine):
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
     ) -> tuple[Sums, list[Any]]:
         graph, keys = self._batches(function, shared, per_group, keep=True)
-        kept = []
-        for key, batch in list(keys.items()):
-            for number in range(batch.stop - batch.start):
-                kept.append(f"{key}-kept-{number}")
-                graph[kept[-1]] = (_pick, key, 1, number)
+        kept = [""] * len(per_group)
+        for key, batch in keys.items():
+            for number, g in enumerate(batch):
+                kept[g] = f"{key}-kept-{number}"
+                graph[kept[g]] = (_pick, key, 1, number)
             graph[f"{key}-sums"] = (_pick, key, 0)
         root = _merge(graph, {f"{key}-sums": batch for key, batch in keys.items()}, len(per_group))
         futures = self._submit(graph, [root, *kept])
@@ -89,22 +89,24 @@ class ClusterEngine(Engine):
 
     def _batches(
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]], *, keep: bool
-    ) -> tuple[dict[str, Any], dict[str, slice]]:
-        """(graph, groups by key) of a task for each run of groups that one worker holds."""
+    ) -> tuple[dict[str, Any], dict[str, list[int]]]:
+        """(graph, numbers of groups by key) of a task for each thread of each worker, over groups
+        that the worker holds."""
         run, count = _key(function), len(per_group)
         common = f"{run}-shared"
         graph: dict[str, Any] = {common: (_same, _Held(shared))}
-        keys: dict[str, slice] = {}
-        for batch in self._runs([args[0] for args in per_group]):
-            key = f"{run}-{batch.start}"
+        keys: dict[str, list[int]] = {}
+        for batch in self._shares([args[0] for args in per_group]):
+            key = f"{run}-{batch[0]}"
             keys[key] = batch
-            flat = [value for args in per_group[batch] for value in args]
-            about = _Batch(function, count, batch.start, len(per_group[0]), keep)
+            flat = [value for g in batch for value in per_group[g]]
+            about = _Batch(function, count, batch, len(per_group[0]), keep)
             graph[key] = (_work, about, common, *flat)
         return graph, keys
 
-    def _runs(self, groups: Sequence[Any]) -> list[slice]:
-        """Consecutive groups that one worker holds, for each of its threads."""
+    def _shares(self, groups: Sequence[Any]) -> list[list[int]]:
+        """Numbers of the groups that one worker holds, in order, for each of its threads. One that
+        is being computed again is alone."""
         now = time.monotonic()
         if now - self._looked > _LOOK:
             workers = self.client.nthreads()
@@ -116,14 +118,15 @@ class ClusterEngine(Engine):
         if unknown:
             for key, holders in self.client.who_has(unknown).items():
                 self._holders[key] = min(holders, default="")
-        holders = [self._holders.get(group.key, "") for group in groups]
-        ends = [k for k in range(1, len(groups)) if holders[k] != holders[k - 1]]
-        runs = []
-        for start, stop in pairwise([0, *ends, len(groups)]):
-            parts = min(stop - start, self._threads.get(holders[start], 1))
-            cuts = [start + (stop - start) * k // parts for k in range(parts + 1)]
-            runs += [slice(*pair) for pair in pairwise(cuts)]
-        return runs
+        held: dict[Any, list[int]] = {}
+        for number, group in enumerate(groups):
+            held.setdefault(self._holders.get(group.key) or number, []).append(number)
+        shares = []
+        for holder, numbers in held.items():
+            parts = min(len(numbers), self._threads.get(holder, 1))
+            cuts = [len(numbers) * k // parts for k in range(parts + 1)]
+            shares += [numbers[first:last] for first, last in pairwise(cuts)]
+        return sorted(shares)
 
     def keep(
         self,
@@ -279,28 +282,28 @@ def _call_near(function: Any, shared: _Held, _: Any, *args: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Batch:
-    """A run of groups: the first of `count`, and how many arguments each has.
+    """Some of `count` groups: their numbers, and how many arguments each has.
 
     keep : whether the function returns (sums, something) for each, and something is to stay
     """
 
     function: Any
     count: int
-    first: int
+    numbers: list[int]
     arguments: int
     keep: bool
 
 
 def _work(batch: _Batch, shared: _Held, *flat: Any) -> Any:
-    """The nodes of the tree that a run of groups gives, and what it keeps."""
+    """The nodes of the tree that some groups give, and what they keep."""
     forest, kept, size = Forest(batch.count), [], batch.arguments
-    for number in range(len(flat) // size):
-        args = flat[number * size : (number + 1) * size]
+    for place, g in enumerate(batch.numbers):
+        args = flat[place * size : (place + 1) * size]
         result = batch.function(shared.value, *args)
         if batch.keep:
             result, state = result
             kept.append(state)
-        forest.add((0, batch.first + number), result, own=True)
+        forest.add((0, g), result, own=True)
     return (forest.nodes, kept) if batch.keep else forest.nodes
 
 
