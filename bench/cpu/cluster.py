@@ -6,6 +6,7 @@
                 many threads, and beside scikit-learn's lbfgs in it, on the same rows; by the
                 clock, and by the processor time of all processes, which a busy machine disturbs
                 less
+    arithmetic  processor time of a pass over blocks that this process holds, beside rows in memory
     overhead    a pass over blocks that hold next to nothing
     large       a pass over 1,281,167 x 1024 float16 rows of 1000 classes, and what a whole fit
                 would take (an estimate, and marked as one)
@@ -23,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,10 +34,22 @@ from threadpoolctl import threadpool_limits
 from bench.common.measuring import BenchError, optional, progress, table
 from bench.cpu.cluster_counts import counted
 from xclf import SoftmaxClassifier
+from xclf.accelerate.cpu import softmax_row_sums
 from xclf.estimators import SharedRows
-from xclf.rows import BlockRows, Blocks, ClusterEngine, join_blocks, sum_over_rows
+from xclf.kernels import one_hot
+from xclf.objectives import FORMULAS, Network, Objective, loss_named
+from xclf.rows import (
+    BlockRows,
+    Blocks,
+    ClusterEngine,
+    LocalEngine,
+    Rows,
+    join_blocks,
+    sum_over_rows,
+)
+from xclf.training import Problem
 
-PARTS = ("throughput", "overhead", "large", "scaling")
+PARTS = ("throughput", "arithmetic", "overhead", "large", "scaling")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +70,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"workers": args.workers, "threads_per_worker": 1}
     if "throughput" in args.parts:
         results["throughput"] = _throughput(args)
+    if "arithmetic" in args.parts:
+        results["arithmetic"] = _arithmetic(4000 if args.quick else 100_000)
     if {"overhead", "large"} & set(args.parts):
         with _cluster(args.workers) as client:
             if "overhead" in args.parts:
@@ -204,6 +220,35 @@ def _sklearn(x: np.ndarray, y: np.ndarray, iterations: int) -> float:
     return (time.perf_counter() - start) / max(1, int(model.n_iter_[0]))
 
 
+def _arithmetic(n: int, features: int = 512, classes: int = 10) -> dict[str, Any]:
+    """Loss and gradient by one thread, 25 blocks in groups of four."""
+    x, y = _block(0, 0, n, features, classes, "float32"), np.arange(n) % classes
+    parts = [part.copy() for part in np.array_split(x, 25)]
+    groups = [parts[k : k + 4] for k in range(0, 25, 4)]
+    counts = [sum(map(len, group)) for group in groups]
+    blocks = Blocks(LocalEngine(), groups, counts, features, x.dtype, x[:0])
+    rows = {
+        "in memory": Rows(x, one_hot(np, y, classes), None, np.float32),
+        "in blocks": BlockRows.of(blocks, y, None, np.float32, classes),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    with threadpool_limits(1):
+        for _ in range(7):
+            for name, own in rows.items():
+                problem, theta = _problem(own, features, classes, 1e-2)
+                start = time.process_time()
+                problem.value_and_grad(theta)
+                seconds[name].append(time.process_time() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    share = medians["in memory"] / medians["in blocks"]
+    table(
+        f"processor time of a pass, one thread, {n} x {features} x {classes} float32",
+        ["", "median s"],
+        [*((name, f"{median:.4f}") for name, median in medians.items()), ("", f"{share:.0%}")],
+    )
+    return {"rows": n, "processor_s": seconds, "share": share}
+
+
 def _overhead(client: Any, counts: tuple[int, ...]) -> list[dict[str, Any]]:
     """A pass over groups of one row of 8 features."""
     import dask
@@ -290,15 +335,16 @@ def _large(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pass(x: Blocks, y: np.ndarray, classes: int, scale: float) -> float:
-    from xclf.accelerate.cpu import softmax_row_sums
-    from xclf.objectives import FORMULAS, Network, Objective, loss_named
-    from xclf.training import Problem
-
     rows = BlockRows.of(x, y, None, np.float32, classes)
-    operations = FORMULAS.__class__(**{**vars(FORMULAS), "row_sums": softmax_row_sums})
-    network = Network((x.shape[1], classes), operations=operations)
-    problem = Problem(Objective(network, loss_named("softmax"), 1e-4), rows)
-    theta = scale * np.random.default_rng(0).standard_normal(network.size)
+    problem, theta = _problem(rows, x.shape[1], classes, scale)
     start = time.perf_counter()
     problem.value_and_grad(theta)
     return time.perf_counter() - start
+
+
+def _problem(rows: Rows, features: int, classes: int, scale: float) -> tuple[Problem, np.ndarray]:
+    """A softmax problem with the sums that fits use, and parameters."""
+    operations = replace(FORMULAS, row_sums=softmax_row_sums)
+    network = Network((features, classes), operations=operations)
+    theta = scale * np.random.default_rng(0).standard_normal(network.size)
+    return Problem(Objective(network, loss_named("softmax"), 1e-4), rows), theta
