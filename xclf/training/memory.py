@@ -44,6 +44,9 @@ _LABELS = 32
 # Bytes a row for the order of an epoch on its way to a device: in one piece, pinned, and there.
 _ORDER = 24
 
+# Columns past which a product with sparse rows runs no faster per column, and out of caches.
+_COLUMNS = 128
+
 # The least budget for a fit's choices without max_memory.
 _LEAST = 16 << 20
 
@@ -183,7 +186,10 @@ class FitShape:
         pair = 2 * self._vector * self.itemsize
         pairs = MEMORY if self._vector == self.network.size else PAIRS
         each += (pairs - LEAST_PAIRS) * pair
-        return max(1, min((most - shared) // each, PAIRS_FREE // (pairs * pair)))
+        within = min((most - shared) // each, PAIRS_FREE // (pairs * pair))
+        if isinstance(self.x, SparseMatrix):
+            within = min(within, _COLUMNS // self.network.widths[-1])
+        return max(1, within)
 
 
 def memory_budget(
