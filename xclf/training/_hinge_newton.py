@@ -47,8 +47,8 @@ _ROUNDS, _USUAL = 500, 100
 # Multiply-adds that gathering an entry of the equations takes as long as.
 _GATHERED = 50
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
-# scaled equations are solved, if they are so many at most.
-_STIFF, _MOST_EQUATIONS = 1e8, 2000
+# scaled equations are solved, if they are so many at most, or so few that this takes no time.
+_STIFF, _MOST_EQUATIONS, _FEW_EQUATIONS = 1e8, 2000, 256
 # Ratio of the features' mean squares up to which they are alike.
 _SPREAD = 1e6
 
@@ -85,6 +85,7 @@ class HingeNewton:
         most_pairs: int = 2000,
     ) -> None:
         self.most_pairs = most_pairs
+        self._most_equations = min(_MOST_EQUATIONS, max(_FEW_EQUATIONS, most_pairs // 2))
         self.basis, self.reg, self.margin, self.squared = basis, reg, margin, squared
         self.v, self.b = v, b
         self.anchor, self.centre = np.zeros(basis.mask.shape), b
@@ -187,7 +188,7 @@ class HingeNewton:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
         stiff = float(basis.spectrum.max()) / (2.0 * self.reg * self.mu)
         equations = c * (r + 1)
-        if stiff > _STIFF and equations <= min(_MOST_EQUATIONS, self.most_pairs // 2):
+        if stiff > _STIFF and equations <= self._most_equations:
             return self._solve_scaled(free)
         # The equations, if they take no longer than conjugate gradients do, or did since the last.
         allowed = max(_USUAL * 4 * c * r * (n + c), self.spent)

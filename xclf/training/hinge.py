@@ -42,8 +42,9 @@ MOST_ROWS, MOST_FEATURES, MOST_PRODUCTS = 2000, 1 << 21, 1 << 26
 _GOAL, _LEAST_GOAL = 1e-10, 1e-12
 # Moves of the multipliers without half the gap, after which rounding is to blame: near, and far.
 _PATIENCE, _NEAR, _HARD = 5, 1e-5, 25
-# Gap from which on a fit that rounding has ended is made anew, over all rows at a time.
-_FAR = 1e-3
+# Gap from which on a fit that rounding has ended is made anew, over all rows at a time, and
+# iterations that this may take: where as many prove nothing, rounding is in its way too.
+_FAR, _ANEW = 1e-3, 1000
 # Units in the last place that stored parameters grow by, to meet the margins in spite of rounding.
 _GROWTH = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 1 << 13, 1 << 16, 1 << 20)
 
@@ -77,7 +78,11 @@ def _fit_hinge(
         heads, xp = np.asarray(far), namespace(theta)
         start = xp.stack([theta[k, :] for k in far], axis=0)
         more = fit_augmented_lagrangian(
-            problem.take_heads(heads), start, tol=tol, max_iter=max_iter, monitor=monitor
+            problem.take_heads(heads),
+            start,
+            tol=tol,
+            max_iter=min(max_iter, _ANEW),
+            monitor=monitor,
         )
         for k, one in zip(far, more, strict=True):
             n_iter = min(results[k].n_iter + one.n_iter, max_iter)
