@@ -47,7 +47,7 @@ def counted(workers: tuple[int, ...]) -> list[dict[str, Any]]:
     for count in workers:
         engine = ClusterEngine(_Client(count))
         groups = [(_Group(k), _Group(k)) for k in range(GROUPS)]
-        graph, keys = engine._batches(_function, None, groups, keep=False)
+        graph, keys = engine._batches(_function, None, groups, keep=True)
         nodes = [_nodes(batch) for batch in keys.values()]
         moved, merges, depth = 0, 0, 2
         while len(nodes) > 1:

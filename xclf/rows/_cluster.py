@@ -38,6 +38,7 @@ class ClusterEngine(Engine):
         self.client = client
         self._threads: dict[str, int] = dict(client.nthreads())
         self._holders: dict[Any, str] = {}
+        self._bundles: dict[tuple[int, int], tuple[list[Any], Any]] = {}
         self._looked = time.monotonic()
         self.workers = max(self._threads.values(), default=1)
 
@@ -101,8 +102,18 @@ class ClusterEngine(Engine):
             keys[key] = batch
             flat = [value for g in batch for value in per_group[g]]
             about = _Batch(function, count, batch, len(per_group[0]), keep)
-            graph[key] = (_work, about, common, *flat)
+            graph[key] = (_work, about, common, *(flat if keep else self._bundle(batch, flat)))
         return graph, keys
+
+    def _bundle(self, batch: list[int], flat: list[Any]) -> list[Any]:
+        """One future for many, which passes after this one have in common: a scheduler looks at
+        each that a task depends on. Where they are nothing is copied."""
+        place = (batch[0], len(flat))
+        names = [value.key for value in flat]
+        if self._bundles.get(place, (None,))[0] != names:
+            key = _key(_bundled)
+            self._bundles[place] = (names, self._submit({key: (_bundled, *flat)}, [key])[0])
+        return [self._bundles[place][1]]
 
     def _shares(self, groups: Sequence[Any]) -> list[list[int]]:
         """Numbers of the groups that one worker holds, in order, for each of its threads. One that
@@ -113,6 +124,7 @@ class ClusterEngine(Engine):
             if workers != self._threads:
                 self._threads = dict(workers)
                 self._holders.clear()
+                self._bundles.clear()
             self._looked = now
         unknown = [group for group in groups if group.key not in self._holders]
         if unknown:
@@ -294,9 +306,15 @@ class _Batch:
     keep: bool
 
 
+def _bundled(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
 def _work(batch: _Batch, shared: _Held, *flat: Any) -> Any:
     """The nodes of the tree that some groups give, and what they keep."""
     forest, kept, size = Forest(batch.count), [], batch.arguments
+    if not batch.keep:
+        (flat,) = flat
     for place, g in enumerate(batch.numbers):
         args = flat[place * size : (place + 1) * size]
         result = batch.function(shared.value, *args)
