@@ -125,6 +125,7 @@ def _softmax(
         "whole_fit_seconds": time.perf_counter() - began,
         "certified_relative_gap": model.dual_gap_ / model.objective_,
     }
+    progress(f"  {mine['seconds']:.2f} s to the goal, {mine['whole_fit_seconds']:.2f} s in all")
     entry = {
         "problem": name,
         "shape": f"{x.shape[0]} x {x.shape[1]}, {x.nnz} entries, {int(y.max()) + 1} classes",
@@ -167,6 +168,7 @@ def _peer(
             "reached": value <= goal,
             "times_xclf": took / ours,
         }
+        progress(f"  max_iter {most}: {took:.2f} s, gap {found['relative_gap']:.1e}")
         if value <= goal or took > args.times * ours:
             break
     return found
