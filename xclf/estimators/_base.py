@@ -140,7 +140,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         """
         found = hint(params, self.get_params(deep=False))
         if found is not None:
-            raise ValueError(f"{type(self).__name__}: {found}")
+            raise ValueError(f"Invalid parameter for {type(self).__name__}: {found}")
         super().set_params(**params)
         return self
 
