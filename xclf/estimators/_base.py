@@ -23,7 +23,7 @@ from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
 from xclf.estimators._fitting import fit_heads
-from xclf.estimators._foreign import hint
+from xclf.estimators._foreign import HINTS, foreign
 from xclf.estimators._head import Head, loss_of, make_heads
 from xclf.estimators._labels import (
     check_classes,
@@ -138,9 +138,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         ValueError
             For a name that is no parameter; for one of another library it says the conversion.
         """
-        found = hint(params, self.get_params(deep=False))
-        if found is not None:
-            raise ValueError(f"Invalid parameter for {type(self).__name__}: {found}")
+        name = foreign(params, self.get_params(deep=False))
+        if name is not None:
+            raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}: {HINTS[name]}")
         super().set_params(**params)
         return self
 

@@ -36,12 +36,9 @@ HINTS = {
 T = TypeVar("T")
 
 
-def hint(names: Iterable[str], own: Iterable[str]) -> str | None:
-    """A sentence about the first of `names` that is no parameter of `own`, but has a conversion."""
-    for name in names:
-        if name in HINTS and name not in own:
-            return f"there is no parameter {name}: {HINTS[name]}"
-    return None
+def foreign(names: Iterable[str], own: Iterable[str]) -> str | None:
+    """The first of `names` that is no parameter of `own`, but has a conversion."""
+    return next((name for name in names if name in HINTS and name not in own), None)
 
 
 def with_hints(cls: type[T]) -> type[T]:
@@ -53,9 +50,9 @@ def with_hints(cls: type[T]) -> type[T]:
 
     @functools.wraps(plain)
     def checked(self: Any, *values: Any, **parameters: Any) -> None:
-        found = hint(parameters, own)
-        if found is not None:
-            raise TypeError(f"{cls.__name__}: {found}")
+        name = foreign(parameters, own)
+        if name is not None:
+            raise TypeError(f"{cls.__name__}: there is no parameter {name}: {HINTS[name]}")
         plain(self, *values, **parameters)
 
     setattr(cls, "__init__", checked)  # noqa: B010
