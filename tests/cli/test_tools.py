@@ -142,7 +142,7 @@ def test_version(shell):
 def test_help_teaches_by_example(shell):
     assert set(COMMANDS) == {
         "train", "sweep", "probe", "predict", "evaluate", "compare", "plot", "backends",
-        "export", "gradcheck", "example", "version",
+        "export", "gradcheck", "example", "guide", "version",
     }  # fmt: skip
     for command in COMMANDS:
         text = shell.good(command, "--help")
