@@ -19,7 +19,7 @@ from xclf._array_api import (
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Layer, Network
 from xclf.rows import Rows, Streamed
-from xclf.training.preconditioner import check_overflow, shared_weights
+from xclf.training.preconditioner import check_overflow, may_be_dense, shared_weights
 from xclf.training.problem import Problem
 
 # Directions up to which a rotation takes next to no time.
@@ -64,14 +64,16 @@ class RotatedRows:
 
 
 def rotated_rows(problem: Problem) -> RotatedRows:
-    """Of a linear problem whose rows are an array on one device that has float64.
+    """Of a linear problem whose rows are an array, or a small sparse matrix, on one device that has
+    float64.
 
     Fewer rows than features are brought into their own span first, by a QR decomposition.
     Raises ValueError if squares of X overflow.
     """
     rows, network = problem.rows, problem.objective.network
     xp = namespace(rows.x)
-    u = network.shifted(xp.astype(rows.x, accumulator(xp, device(rows.x))))
+    x = rows.x.dense() if isinstance(rows.x, SparseMatrix) else rows.x
+    u = network.shifted(xp.astype(x, accumulator(xp, device(rows.x))))
     if network.scale is not None:
         u = u / xp.astype(network.scale, u.dtype)
     share = _share(rows, u)
@@ -95,7 +97,8 @@ def can_rotate(problem: Problem, heads: int, passes: int) -> bool:
     """Whether the rows can be rotated, and that takes no longer than so many passes over them."""
     rows, network = problem.rows, problem.objective.network
     xp, n = namespace(rows.x), len(rows)
-    if not problem.linear or isinstance(rows.x, Streamed | SparseMatrix) or rows.shards:
+    away = isinstance(rows.x, Streamed) or rows.shards or rows.in_blocks
+    if not problem.linear or away or not may_be_dense(rows):
         return False
     (d, c), r = network.widths, min(n, network.widths[0])
     return (

@@ -81,11 +81,12 @@ def fit_certified(
     optimum: by Newton's method with conjugate gradients where that suits, of sparse rows in the
     space of their scores where that suits, else by L-BFGS."""
     heads, slow_at = int(theta.shape[0]), math.inf
-    coarse = score_space(problem, np.float32)
+    suitable = suits(problem, heads)
+    coarse = None if suitable else score_space(problem, np.float32)
     if coarse is not None:
         results = _fit_scores(problem, coarse, theta, tol, max_iter, monitor)
         return _settled(problem, results, tol, max_iter, monitor, _run)
-    method: Run = fit_newton_cg if suits(problem, heads) else _run
+    method: Run = fit_newton_cg if suitable else _run
     if problem.linear and is_small(widest(problem)):
         passes = _newton_in_passes(problem, heads)
         slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])

@@ -63,7 +63,7 @@ def passes_for_a_full_basis(rows: Rows, network: Network, heads: int) -> float:
     size = min(n_rows, n_features)
     wide = n_rows < n_features
     if isinstance(rows.x, SparseMatrix):
-        if wide and not _may_be_dense(rows):
+        if wide and not may_be_dense(rows):
             return float("inf")
         n_features = min(n_features, _SPARSE_COST * rows.x.row_values)
     copied = 8 * n_rows * n_features if wide else 0
@@ -130,12 +130,12 @@ def _rank(rows: Rows, n_features: int) -> int:
     spare = len(rows) - _SPARE - 1
     rank = int(min(RANK, budget / (_LEADING_BYTES * n_features) - _SPARE))
     # None for the copy that few rows would ask for.
-    if 16 * len(rows) * n_features > budget or not _may_be_dense(rows):
+    if 16 * len(rows) * n_features > budget or not may_be_dense(rows):
         rank = min(rank, spare)
     return rank
 
 
-def _may_be_dense(rows: Rows) -> bool:
+def may_be_dense(rows: Rows) -> bool:
     """Whether rows are dense, or so few that they may be made so."""
     return not isinstance(rows.x, SparseMatrix) or len(rows) * rows.x.shape[1] <= _DENSE
 
