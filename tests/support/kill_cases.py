@@ -23,10 +23,11 @@ _RNG = np.random.default_rng(0)
 _X = _RNG.normal(size=(2600, 12))
 #: More rows than Newton's method takes, of classes that overlap.
 MANY = _X, np.argmax(_X @ _RNG.normal(size=(12, 5)) + 2.0 * _RNG.normal(size=(2600, 5)), axis=1)
-#: Fewer rows than features, which are fitted in the space of the rows.
+#: Fewer rows than features, which are brought into their own span.
 WIDE = _RNG.normal(size=(60, 500)), np.arange(60) % 4
-#: Likewise, and sparse: in the space of their scores.
+#: Likewise, and sparse, of so many columns that they are not made dense: in the space of their scores.
 SPARSE = scipy.sparse.csr_array(np.where(np.abs(WIDE[0]) > 1.5, WIDE[0], 0.0)), WIDE[1]
+SPARSE[0].resize(60, 18000)
 NARROW = MANY[0].astype(np.float32), MANY[1]
 
 Case = tuple[Callable[[], Any], tuple[np.ndarray, np.ndarray]]
