@@ -25,7 +25,7 @@ _X = _RNG.normal(size=(2600, 12))
 MANY = _X, np.argmax(_X @ _RNG.normal(size=(12, 5)) + 2.0 * _RNG.normal(size=(2600, 5)), axis=1)
 #: Fewer rows than features, which are brought into their own span.
 WIDE = _RNG.normal(size=(60, 500)), np.arange(60) % 4
-#: Likewise, and sparse, of so many columns that they are not made dense: in the space of their scores.
+#: Likewise, and sparse, with too many columns to be made dense: in the space of their scores.
 SPARSE = scipy.sparse.csr_array(np.where(np.abs(WIDE[0]) > 1.5, WIDE[0], 0.0)), WIDE[1]
 SPARSE[0].resize(60, 18000)
 NARROW = MANY[0].astype(np.float32), MANY[1]
