@@ -115,6 +115,22 @@ def test_one_class_alone_has_weight(classes, loss):
     np.testing.assert_array_equal(model.predict(x), 1)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("reg", [1e-9, 1e-3, 10.0])
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_rows_without_any_spread(value, reg, loss):
+    """Biases alone are left: the classes of 5, 3 and 2 rows of 10 have the optimum of no weights.
+
+    The hinge is linear between the margins: 1.5 at b = (1, 0, 0), as an error of the rows of the
+    other classes costs 2 + 1, and 5 rows none. That of squares solves linear equations in b."""
+    y = np.repeat([0, 1, 2], [5, 3, 2])
+    model = SVMClassifier(reg, loss=loss).fit(np.full((10, 2), value), y)
+    assert model.converged_
+    np.testing.assert_array_equal(model.coef_, 0.0)
+    best = {"hinge": 1.5, "squared_hinge": 236 / 131}[loss]
+    assert model.objective_ == pytest.approx(best, rel=1e-6)
+
+
 def test_a_class_without_weight_takes_no_part():
     x, y = blobs(40, 4, 3)
     model = SVMClassifier(1e-2).fit(x, y, sample_weight=(y != 2).astype(float))

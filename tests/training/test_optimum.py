@@ -52,6 +52,16 @@ def test_softmax_at_its_defaults_is_logistic_regression(name, how):
     assert model.objective_ == pytest.approx(got, rel=1e-12)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("reg", [1.0, 1e-2, 1e-5])
+def test_softmax_of_one_class_with_weight(reg, classes):
+    """Biases alone bring the loss to 0, which is the optimum, with weights of 0."""
+    x, y = blobs(20, 3, classes)
+    model = SoftmaxClassifier(reg).fit(x.astype("float32"), y, sample_weight=(y == 0) * 1.0)
+    assert model.converged_
+    assert model.objective_ <= 1e-12
+
+
 def test_raw_breast_cancer_in_float32():
     """Areas of 1e3 beside smoothness of 1e-1, in float32: within its own promise of 1e-6."""
     x, y = load_breast_cancer(return_X_y=True)

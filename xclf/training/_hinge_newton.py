@@ -103,6 +103,7 @@ class HingeNewton:
             float(f(basis.spectrum)) if len(basis.spectrum) else 1.0 for f in (np.max, np.min)
         )
         self.least_mu = large / (2.0 * reg * _STIFF) if large <= _SPREAD * small else 0.0
+        self.large = large
         self.inner = self.idle = self.moves = 0
         # The pairs between their bounds at the last step, the factor of their equations with its
         # mu, and the multiply-adds of conjugate gradients since there was one.
@@ -186,7 +187,7 @@ class HingeNewton:
             self.free, self.factor = free, None
         if not count:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
-        stiff = float(basis.spectrum.max()) / (2.0 * self.reg * self.mu)
+        stiff = self.large / (2.0 * self.reg * self.mu)
         equations = c * (r + 1)
         if stiff > _STIFF and equations <= self._most_equations:
             return self._solve_scaled(free)

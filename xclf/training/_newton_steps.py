@@ -92,7 +92,9 @@ def _corrected(newton: Newton, ended: Ended, at: Point) -> Ended:
         return ended
     w, b = _stored(newton, newton.balanced(at.theta + at.step.change))
     value = newton.value(newton.inside(w, b))
-    return ended._replace(w=w, b=b, value=value) if value < ended.value else ended
+    if not value < ended.value:
+        return ended
+    return ended._replace(w=w, b=b, value=value, converged=ended.converged or value == 0.0)
 
 
 def _stored(newton: Newton, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
