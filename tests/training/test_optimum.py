@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 from estimator_cases import blobs, ill_conditioned, objective_of, svm_by_general_solver
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -60,6 +62,15 @@ def test_softmax_of_one_class_with_weight(reg, classes):
     model = SoftmaxClassifier(reg).fit(x.astype("float32"), y, sample_weight=(y == 0) * 1.0)
     assert model.converged_
     assert model.objective_ <= 1e-12
+
+
+def test_products_that_overflow_end_a_step():
+    """Weights of one class alone: its curvature falls below what products can hold."""
+    x = scipy.sparse.random(30, 4000, 1e-3, format="csr", random_state=0)
+    y = np.r_[np.arange(3), np.random.default_rng(0).integers(0, 3, 27)]
+    with pytest.warns(ConvergenceWarning):
+        model = SoftmaxClassifier(1e-2, max_iter=400).fit(x, y, sample_weight=(y == 0) * 1.0)
+    assert model.objective_ <= 1e-30
 
 
 def test_raw_breast_cancer_in_float32():

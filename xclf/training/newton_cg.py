@@ -234,7 +234,8 @@ class _NewtonCG:
             kept = np.flatnonzero(good)
             group, terms, trial, dscores = take_heads((group, terms, trial, dscores), kept)
             value, idle = value[kept], idle[kept]
-        lost = np.where(rest.length < _SHORTEST, ROUNDING, "")
+        # Not a number where products of a step have overflown.
+        lost = np.where(rest.length >= _SHORTEST, "", ROUNDING)
         ended = self._ended(rest, lost, np.full(len(rest), np.nan))
         parts = [take_heads(rest, np.flatnonzero(lost == ""))]
         if len(group):
@@ -267,7 +268,8 @@ class _NewtonCG:
             parts = (group, terms, curvature, precondition, grad, square, norm, gap)
             group, terms, curvature, precondition, grad, square, norm, gap = take_heads(parts, kept)
         share = self._share(group, norm, gap)
-        step, products = descend(terms, curvature, precondition, grad, share * square)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step, products = descend(terms, curvature, precondition, grad, share * square)
         slope = _host(dots(grad, step))
         # Of a parabola that stays above 0 the slope is at most twice its height: a larger one comes
         # from where the curvature has vanished, and the step is far too long.
