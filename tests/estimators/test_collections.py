@@ -175,6 +175,20 @@ def test_other_collections_are_refused():
         clone(SOFTMAX).fit(db.from_sequence([1, 2]), Y)
 
 
+def test_one_column_of_a_data_frame_and_a_delayed_are_refused():
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame(X), npartitions=2)
+    for other in (frame[0], dask.delayed(X)):
+        with pytest.raises(TypeError, match="X must be an array or a data frame of Dask"):
+            SOFTMAX.fit(other, Y)
+
+
+def test_blocks_of_unknown_size_that_are_all_empty():
+    nothing = da.from_array(X[:0], chunks=(1, D)).map_blocks(np.copy, chunks=((np.nan,), (D,)))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        SOFTMAX.fit(nothing, Y[:0])
+
+
 def test_what_is_not_finite_is_named_by_row_in_the_whole_of_x():
     x = X.copy()
     x[333, 2] = np.inf

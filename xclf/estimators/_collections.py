@@ -46,9 +46,9 @@ def client() -> Any:
 def lazy_rows(est: Any, X: Any, *, reset: bool) -> Any:
     """X as an array of Dask (N, D), all columns in each chunk; sets or compares `n_features_in_`
     and feature names. Raises what arrays in memory raise; values are not looked at."""
-    frame = hasattr(X, "columns")
+    frame = hasattr(getattr(X, "_meta", None), "columns")
     array = _from_frame(X) if frame else X
-    if not hasattr(array, "numblocks"):
+    if not hasattr(type(array), "numblocks"):  # a Delayed seems to have every attribute
         raise TypeError(
             f"X must be an array or a data frame of Dask, got its {type(X).__name__}: "
             "to_dask_array, or dask.array.from_delayed, make an array of it"
@@ -123,6 +123,17 @@ def _known(array: Any) -> list[int] | None:
     return None if any(map(math.isnan, lengths)) else [int(length) for length in lengths]
 
 
+def _with_rows(array: Any, lengths: Sequence[int]) -> list[int]:
+    """The blocks that have rows; ValueError if none has."""
+    kept = [k for k, length in enumerate(lengths) if length]
+    if not kept:
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape=(0, {array.shape[1]})) while a minimum of 1 is "
+            "required: all blocks of X are empty"
+        )
+    return kept
+
+
 def _open_here(array: Any, most: int | None, named: Any) -> Array:
     """Blocks for this process: their lengths and values are checked in a first pass."""
     import dask
@@ -131,7 +142,7 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
     lengths = _known(array)
     if lengths is None:
         lengths = [int(dask.compute(dask.delayed(len)(block))[0]) for block in delayed]
-    kept = [k for k, length in enumerate(lengths) if length]
+    kept = _with_rows(array, lengths)
     lengths = [lengths[k] for k in kept]
     groups = group_blocks(_sizes(array, lengths), None if most is None else most // 8)
     largest = max(sum(_sizes(array, lengths[where])) for where in groups)
@@ -164,7 +175,7 @@ def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
         blocks = engine.client.compute(blocks)
         engine.wait(blocks, lambda k: f"block {k} of X")
         lengths = list(engine.collect(_length, None, [(block,) for block in blocks]))
-    kept = [k for k, length in enumerate(lengths) if length]
+    kept = _with_rows(array, lengths)
     lengths, blocks = [lengths[k] for k in kept], [blocks[k] for k in kept]
     where = group_blocks(_sizes(array, lengths))
     groups = [dask.delayed(join_blocks, pure=False)(None, *blocks[own]) for own in where]
