@@ -311,3 +311,11 @@ def test_little_memory_is_a_slower_way_to_the_same_model():
     least = SoftmaxClassifier(reg=1e-2, max_memory="3MB").fit(big, labels)
     free = SoftmaxClassifier(reg=1e-2).fit(big, labels)
     assert least.objective_ == pytest.approx(free.objective_, rel=2 * PROMISE)
+
+
+def test_sparse_labels_and_weights_are_refused():
+    x, y = np.eye(4), np.array([0, 1, 0, 1])
+    labels, weights = sp.csr_array(y[:, None]), sp.csr_array(np.ones((1, 4)))
+    for more in ((labels,), (y, weights)):
+        with pytest.raises(ValueError, match="must be dense, got a sparse csr_array"):
+            SoftmaxClassifier().fit(x, *more)

@@ -8,6 +8,7 @@ import numpy as np
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import is_sparse
 
 # Values in which NaN and infinity are searched for at a time: what a cache holds, and on a device,
 # where each search ends in a copy to the host, as many as give it something to do.
@@ -53,6 +54,11 @@ def host_values(values: Any) -> np.ndarray:
     """Labels, weights or rows on the host; data frame columns and lists too, and what a collection
     of Dask computes to."""
     values = computed(values)
+    if is_sparse(values):
+        raise ValueError(
+            f"y and sample_weight must be dense, got a sparse {type(values).__name__}: "
+            ".toarray() makes an array of it"
+        )
     if not _array_api.is_array(values):
         try:
             return np.asarray(values)
