@@ -36,12 +36,17 @@ def test_three_files_and_a_page(files):
     assert (files.home / "out" / "report.html").is_file()
 
 
-def test_json_and_progress(files):
-    found = files("probe", "train.npy,train-y.npy", *GIVEN, "--json")
-    assert found.status == 0
+def test_streams(files):
+    given = ["probe", "train.npy,train-y.npy", *GIVEN]
+    found = files(*given, "--json")
+    assert (found.status, found.err) == (0, "")
     results = json.loads(found.out)
     assert results["kind"] == "probe"
-    assert "search  3/3 fits" in found.err
+    assert "search  3/3 fits" in files(*given).err
+    assert "search  3/3 fits" in files(*given, "--json", "--verbose").err
+    quiet = files(*given, "--quiet")
+    assert quiet.out == f"test accuracy {results['metrics'][-1]['accuracy']:.4f}\n"
+    assert quiet.err == ""
     roles = {entry["role"]: entry["rows"] for entry in results["data"]}
     assert roles == {"train": 108, "validation": 12, "test": 30}
 
@@ -52,7 +57,8 @@ def test_layers(files):
     for words in ("feature sets", "layer-0", "layer-1", "3 folds"):
         assert words in text
     again = files.good("probe", "layer-*.npy,train-y.npy", "--folds", "3", *GIVEN)
-    assert again.splitlines()[1:-1] == text.splitlines()[1:-1]  # all but title and seconds
+    first, second = text.splitlines(), again.splitlines()
+    assert (second[1:-2], second[-1]) == (first[1:-2], first[-1])  # all but title and seconds
 
 
 def test_options_reach_the_fit(files):

@@ -12,7 +12,7 @@ from rich.console import Console
 from xclf.cli import _options as opt
 from xclf.cli._checkpoint import make_checkpoint
 from xclf.cli._cluster import on_cluster
-from xclf.cli._console import UserError, out
+from xclf.cli._console import UserError, log, out, print_last, warnings_log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import estimator_options, make_estimator
 from xclf.cli._grid import parse_values
@@ -140,11 +140,10 @@ def _probe(given: dict[str, Any]) -> None:
     options["reading"] = _reading(label, x_name, y_name)
     options["reading"] |= {"blocks": True} if given["blocks"] else {}
     options["shots"] = None if shots is None else _whole_numbers(shots)
-    progress = Console(stderr=True, highlight=False, markup=False)
     sources = _train(train, y_name), _rows(val, "--val"), _rows(test, "--test")
     try:
-        with warnings_printed(progress):
-            result = run_probe(*sources, **options, console=progress)
+        with warnings_printed(warnings_log()):
+            result = run_probe(*sources, **options, console=log(json=json))
     except ProbeInterrupted as stopped:
         _show(console, stopped.result, out_path, json=json)
         if checkpoint is not None and checkpoint.path.exists():
@@ -161,8 +160,18 @@ def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: b
         console.print("interrupted: the best so far")
     if folder is not None:
         console.print(f"wrote {folder}: report.html, results.json, model and predictions")
+    print_last(_outcome(result.results), json=json)
     if json:
         print(json_format.dumps(result.results, allow_nan=False))
+
+
+def _outcome(results: dict[str, Any]) -> str:
+    """The metric that was chosen by, on the rows of the tests, or of the validation without any."""
+    metric = results["search"]["metric"]
+    rows = [row for row in results["metrics"] if row.get(metric) is not None]
+    tested = [row for row in rows if row["data"] != "validation"] or rows
+    name = metric.replace("_", " ")
+    return ", ".join(f"{row['data']} {name} {row[metric]:.4f}" for row in tested)
 
 
 def _estimator(given: dict[str, Any]) -> Any:
