@@ -42,7 +42,7 @@ SLIPS = [
     ("--versoin", "No such option: --versoin"),
     ("train", "Missing argument 'data'; see: xclf train --help"),
     ("train digits --regg 1", "--reg"),
-    ("train digits --model svn", "'softmax', 'svm', 'two-layer'"),
+    ("train digits --model svn", "'--model': 'svn' is not one of 'softmax', 'svm', 'two-layer'"),
     ("train digits --reg much", "valid number"),
     ("train digits --reg -1", "reg must be a finite number >= 0, got -1.0"),
     ("train digits --reg nan", "reg must be a finite number >= 0, got nan"),
@@ -142,6 +142,22 @@ def test_a_model_to_start_from_that_is_of_other_data(shell):
     assert (shell.home / "m").read_bytes() == before
     (shell.home / "t.csv").write_text(text.replace(",c\n", ",new\n"))  # some classes persist
     shell.good("train", "t.csv", "--label", "species", *start)
+
+
+def test_a_label_that_names_each_row(shell):
+    rows = "".join(f"{k},row-{k}\n" for k in range(50))
+    (shell.home / "ids.csv").write_text("a,id\n" + rows)
+    message = shell.fails("train", "ids.csv", "--label", "id")
+    assert message.startswith("cannot hold out 0.2 of 50 rows of ids.csv, stratified")
+    assert "row-" not in message
+
+
+def test_columns_that_the_model_knows_and_a_table_lacks(shell):
+    shell.good("train", "t.csv", "--label", "species", "--out", "m")
+    for header, words in (("a,c,d", "also on 'b'"), ("a,c,e", "also on 'b', 'd', not on 'e'; --")):
+        (shell.home / "few.csv").write_text(f"{header}\n1,2,3\n")
+        message = shell.fails("predict", "m", "few.csv", "--out", "p.csv")
+        assert f"few.csv has 3 features a row, the model was trained on 4: {words}" in message
 
 
 @pytest.mark.parametrize("cut", ["short", "empty", "changed"])

@@ -152,7 +152,7 @@ def _with_file(error: OSError) -> str:
 
 def _usage(error: Any) -> str:
     """The parser's message, and where to read more."""
-    message = str(error.format_message()).rstrip(".")
+    message = str(error.format_message()).rstrip(".").replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     option = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
     if option in HINTS:

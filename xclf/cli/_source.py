@@ -66,9 +66,10 @@ def read_split(
     try:
         split = Split.hold_out(data, test_size, seed)
     except ValueError as error:
+        why = str(error).partition(" Classes with too few members")[0]  # may name every row
         raise UserError(
             f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified; "
-            f"--test gives others to test on: {error}"
+            f"--test gives others to test on: {why}"
         ) from None
     return split, replace(_trained_on(data, options), test_size=test_size, seed=seed)
 
@@ -143,11 +144,18 @@ def _other_columns(model: Any, data: Dataset) -> str:
     if data.feature_names is None:
         return ""
     trained = getattr(model, "feature_names_in_", None)
-    extra = [] if trained is None else sorted(set(data.feature_names) - set(trained.tolist()))
+    known = list(data.feature_names) if trained is None else trained.tolist()
+    extra = sorted(set(data.feature_names) - set(known))
+    absent = [name for name in known if name not in set(data.feature_names)]
+    lacking = f": also on {_some(absent)}" if absent else ""
     if not extra:
-        return "; --label NAME sets a label column apart"
-    named = ", ".join(map(repr, extra[:5])) + (" ..." if len(extra) > 5 else "")
-    return f": not on {named}; --label NAME sets a label column apart, --drop NAME others"
+        return lacking or "; --label NAME sets a label column apart"
+    also = f"{lacking}, not on" if absent else ": not on"
+    return f"{also} {_some(extra)}; --label NAME sets a label column apart, --drop NAME others"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
 
 
 def rows_to_measure(
