@@ -97,6 +97,7 @@ SLIPS = [
     ("predict linear t.npz --out p", "--out must end in"),
     ("predict linear t.csv --out t.csv --label species", "is an input of this command"),
     ("predict svm t.npz --out p.csv --proba", "has no probabilities; --top-k"),
+    ("compare linear", "linear: not JSON, or cut short; results are what --report FILE.json"),
     ("plot nowhere", "no model file at nowhere"),
     ("plot t.npz", "is not an xclf model file"),
     ("plot linear --out p.gif", "--out must end in .png, .pdf, .svg, got 'p.gif'"),

@@ -42,7 +42,10 @@ def read_results(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise ResultsError(f"{file}: not JSON, or cut short") from None
+        raise ResultsError(
+            f"{file}: not JSON, or cut short; results are what --report FILE.json writes, "
+            "and the folder of a probe"
+        ) from None
     except ValueError as error:
         raise ResultsError(f"{file}: {error}") from None
     found: dict[str, Any] = results
