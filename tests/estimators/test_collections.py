@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask_cases
 import numpy as np
 import pytest
+import scipy.sparse
 from dask_cases import within_gaps
 from estimator_cases import blobs
 from kill_cases import Heard, RaiseAt
@@ -187,6 +188,12 @@ def test_blocks_of_unknown_size_that_are_all_empty():
     nothing = da.from_array(X[:0], chunks=(1, D)).map_blocks(np.copy, chunks=((np.nan,), (D,)))
     with pytest.raises(ValueError, match=r"0 sample\(s\)"):
         SOFTMAX.fit(nothing, Y[:0])
+
+
+def test_sparse_blocks_are_refused():
+    rows = da.from_array(X, chunks=(40, -1)).map_blocks(scipy.sparse.csr_array)
+    with pytest.raises(TypeError, match="X has sparse blocks"):
+        SoftmaxClassifier().fit(rows, Y)
 
 
 def test_what_is_not_finite_is_named_by_row_in_the_whole_of_x():

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse
 from probe_cases import GRID, TEST, TRAIN, VAL, WIDE
 from sklearn.metrics import average_precision_score
 
@@ -167,3 +168,11 @@ def test_ctrl_c_keeps_the_models_of_all_tasks(share, tmp_path):
     assert len(result.tasks) == 3
     model = xclf.load(tmp_path / "out" / "model.safetensors")
     np.testing.assert_array_equal(model.predict(TEST[0]), result.model.predict(TEST[0]))
+
+
+@pytest.mark.parametrize(
+    "rows", [TRAIN[0], scipy.sparse.csr_array(TRAIN[0])], ids=["dense", "sparse"]
+)
+def test_rows_without_their_labels(rows):
+    with pytest.raises(TypeError, match=r"labels go with their rows, train=\(X, y\)"):
+        xclf.probe(rows, TRAIN[1], C=GRID)

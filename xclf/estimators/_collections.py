@@ -17,6 +17,7 @@ from sklearn.utils.validation import validate_data
 
 from xclf import _array_api
 from xclf._array_api import Array
+from xclf._sparse import is_sparse
 from xclf.estimators._values import first_not_finite, not_finite
 from xclf.rows import (
     FEW,
@@ -57,6 +58,11 @@ def lazy_rows(est: Any, X: Any, *, reset: bool) -> Any:
         raise ValueError(
             f"Expected 2D array, got {array.ndim}D array instead: X must have shape (rows, "
             f"features), got {tuple(array.shape)}. Reshape your data."
+        )
+    if is_sparse(getattr(array, "_meta", None)):
+        raise TypeError(
+            "X has sparse blocks, which collections are not taken with: pass the sparse matrix "
+            "itself, or X.map_blocks(lambda block: block.toarray())"
         )
     kind = array.dtype.kind
     if kind == "c":

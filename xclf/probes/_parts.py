@@ -91,8 +91,14 @@ class Parts:
 def feature_sets(train: Source, val: Any, test: Any) -> list[Sources]:
     """The feature sets of `probe`'s arguments: one, or one for each layer.
 
-    Raises ValueError where validation or test rows are not given for each layer.
+    Raises ValueError where validation or test rows are not given for each layer, TypeError for
+    rows without their labels.
     """
+    if hasattr(train, "shape"):
+        raise TypeError(
+            f"train must be (X, y), a path or a data set, got only an array of type "
+            f"{type(train).__name__}: labels go with their rows, train=(X, y)"
+        )
     layers = _layers(train)
     if layers is None:
         return [Sources("features", train, _given_or_share(val, "val"), _tests(test), True)]
