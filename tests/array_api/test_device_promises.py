@@ -78,6 +78,7 @@ def _parameters(model):
     return [part for layer in model._layers() for part in layer]
 
 
+@pytest.mark.usefixtures("every_problem_is_large")  # steps of Newton-CG come from float32 products
 @pytest.mark.parametrize("name, standardize", [(name, at % 2 == 1) for name, at in PLACES.items()])
 def test_twenty_steps_are_numpys(backend, name, standardize):
     """float64: the objective after every step and the parameters after the last. String labels and

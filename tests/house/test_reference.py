@@ -21,7 +21,7 @@ def pages(tmp_path_factory) -> dict[str, str]:
     pytest.importorskip("pdoc")
     home = tmp_path_factory.mktemp("api")
     command = [sys.executable, str(ROOT / ".ci" / "reference.py"), str(home)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=home)
     assert (ran.returncode, ran.stderr) == (0, "")
     return {
         path.relative_to(home).as_posix(): path.read_text(encoding="utf-8")
