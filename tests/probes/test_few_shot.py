@@ -30,7 +30,7 @@ def loop(features, shots, tries, seed=0):
     return [model.score(xt, yt) for model in models[best]], GRID[best]
 
 
-# More features than rows of a draw, whose fits are then in the space of the rows; and fewer.
+# More features than rows of a draw, which are then brought into their own span; and fewer.
 @pytest.mark.parametrize("features", [40, 5])
 def test_the_curve_is_a_loop_of_fits(features):
     parts = [(a[:, :features], b) for a, b in (TRAIN, VAL, TEST)]

@@ -88,6 +88,7 @@ def test_terms_are_those_of_the_objective(loss, parameters, weights, bias):
     theta = RNG.standard_normal((2, network.size)) * 0.05
     theta = rotated.outside(rotated.inside(theta))  # within the span of the rows
     v = rotated.inside(theta)
+    np.testing.assert_allclose(rotated.inside(rotated.outside(v)), v, atol=1e-11)
     value, dscores = terms.value(v)
     want, grad = problem.value_and_grad(theta)
     np.testing.assert_allclose(value, want, rtol=1e-11)

@@ -11,7 +11,7 @@ from xclf._heads import is_per_head, take_heads
 
 #: A class direction without curvature (an empty active set, classes never confused) would get an
 #: unbounded step: curvatures are floored at this share of the largest.
-_FLOOR = 1e-4
+FLOOR = 1e-4
 
 
 @dataclass
@@ -46,7 +46,7 @@ class SpectralPreconditioner:
         xp = namespace(curvature)
         values, vectors = eigh(curvature)
         top = xp.max(values, axis=-1, keepdims=True)
-        values = xp.maximum(values, _FLOOR * top)
+        values = xp.maximum(values, FLOOR * top)
         # No curvature at all (no active pair): any positive number keeps the model invertible.
         values = xp.where(values > 0.0, values, 1.0)
         self.curvature = curvature

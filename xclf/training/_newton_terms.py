@@ -10,14 +10,12 @@ import numpy as np
 from xclf._array_api import Array, device, eigh, namespace, to_host
 from xclf._heads import take_heads
 from xclf.objectives import true_mask
+from xclf.optim.spectral import FLOOR
 from xclf.training._rotated_rows import RotatedRows
 from xclf.training.problem import Problem
 
 #: Iterations of conjugate gradients for a step at most.
 MOST_PRODUCTS = 100
-
-# A class direction without curvature counts with this share of the largest: see `spectral.py`.
-_FLOOR = 1e-4
 
 # Share of the heads of a product that must have ended before they leave it: to leave copies what
 # the others keep.
@@ -87,7 +85,7 @@ class Terms:
         total = xp.astype(total, spectrum.dtype)
         total = total * self.share if weights is None else total
         values, classes = eigh(xp.where(xp.isfinite(total), total, 0.0))
-        values = xp.maximum(values, _FLOOR * values[..., -1:])
+        values = xp.maximum(values, FLOOR * values[..., -1:])
         values = xp.where(values > 0.0, values, 1.0)
         model = values[..., None] * spectrum + self.penalty
         return Preconditioner(classes, 1.0 / xp.where(model > 0.0, model, 1.0))

@@ -18,7 +18,7 @@ from xclf.training._stages import STOPPED, method_stage
 from xclf.training.events import FitResult, Monitor
 from xclf.training.problem import Problem
 
-#: Why a line search may find no further step.
+#: Why a fit ends: rounding hides what steps gain, or all is met, or another method is faster.
 ROUNDING = "rounding left nothing to gain"
 CONVERGED = "converged"
 SLOW = "a small problem, on which Newton's method is faster"
@@ -29,10 +29,10 @@ PROMISE = 1e-6
 #: Rounding error of an objective, relative, above which a small problem is centred to compute it.
 PRECISE = 1e-9
 
-#: What the tolerance of L-BFGS's own criteria is multiplied by where no bound backs them.
+#: What the tolerance of a method's own criteria is multiplied by where no bound backs them.
 STRICTER = 1e-2
 
-#: How many times too large a bound may be where L-BFGS's own criteria decide: it takes all
+#: How many times too large a bound may be where a method's own criteria decide: it takes all
 #: directions for the flattest.
 LOOSE = 10.0
 
@@ -57,12 +57,13 @@ def settle(
     curvature_at: CurvatureAt,
     newton_first: bool = True,
 ) -> list[FitResult]:
-    """The results of L-BFGS on K linear heads, with what float64 says of them.
+    """The results of a first method on K linear heads, with what float64 says of them.
 
     Parameters become those that a model stores, `objective` and `grad_norm` what they give. A head
     has converged if a bound on its distance to the optimum says so. If none does, Newton's method
-    goes on with a small softmax problem, and `again`, L-BFGS in float64, with any other; of that
-    its own criteria count, at a smaller tolerance, and if no parameter alone has anything to gain.
+    goes on with a small softmax problem, and `again`, the first method in float64, with any other;
+    of that its own criteria count, at a smaller tolerance, and if no parameter alone has anything
+    to gain.
 
     newton_first : False where Newton's method, head by head, takes longer than `again` of many
         heads together: it then goes on with small problems that `again` leaves in doubt
@@ -117,8 +118,8 @@ def _judged(
     dtype: object,
     curvature_at: CurvatureAt,
 ) -> list[FitResult]:
-    """The results of L-BFGS in float64: converged where its own criteria are met, and a bound or an
-    estimate says so too."""
+    """The results of `again` in float64: converged where its own criteria are met, and a bound or
+    an estimate says so too."""
     certified, near = _certified(heads, results, tol, dtype, curvature_at)
     return [
         replace(one, converged=True, reason=CONVERGED) if result.converged and close else one

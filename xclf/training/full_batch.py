@@ -53,8 +53,9 @@ KINK = "no further descent along the gradient: a kink of the net, or rounding"
 #: so many of its steps cost, within these bounds.
 NEWTON_STEPS, NEWTON_AT = 5, (10, 300)
 
-#: Iterations that L-BFGS in float64 takes, about, where it settles what is in doubt: of many heads
-#: together it does so before Newton's method, which takes them one by one, if that costs more.
+#: Passes that the first method takes in float64, about, where it settles what is in doubt: of many
+#: heads together it does so before Newton's method, which takes them one by one, if that costs
+#: more.
 SETTLING = 150
 
 #: Share of the batch that must have ended before those heads leave it: to leave copies what all the
@@ -97,7 +98,7 @@ def fit_certified(
 def _fit_scores(
     problem: Problem, coarse: ScoreSpace, theta: Array, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
-    """In the space of the scores: in float32 as far as that goes, then in float64."""
+    """L-BFGS in the space of the scores: in float32 as far as that goes, then in float64."""
     space, start = coarse, coarse.inside(theta)
     results = _run(space, start, max(tol, COARSE), max_iter, monitor)
     ended = any(one.interrupted or one.reason == STOPPED for one in results)
