@@ -16,7 +16,7 @@ from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.objectives import Network
 from xclf.rows import Streamed, parse_bytes
 from xclf.training import FitShape, Problem, augmented_lagrangian, memory_budget, preconditioner
-from xclf.training.full_batch import pairs_for
+from xclf.training.lbfgs_fit import pairs_for
 from xclf.training.memory import count_weight_vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -65,7 +65,7 @@ def test_fewer_rows_than_features(backend, bias, standardised, weights):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_fits_with_fewer_rows_than_features(cls, monkeypatch):
     got = cls(reg=1e-2, tol=1e-9).fit(X, Y)
-    monkeypatch.setattr("xclf.training.full_batch._precondition", lambda *_: (None, np.inf))
+    monkeypatch.setattr("xclf.training.lbfgs_fit._precondition", lambda *_: (None, np.inf))
     want = cls(reg=1e-2, tol=1e-9).fit(X, Y)
     assert got.converged_
     assert want.converged_
@@ -93,9 +93,9 @@ def test_what_a_full_basis_costs(n, widths, heads, least, most):
 def test_a_dear_basis_waits_and_is_made_in_the_end(cls, monkeypatch):
     """Leading directions first, all of them after half of what the full basis costs."""
     monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)  # else its steps take no basis
-    full_batch = sys.modules["xclf.training.full_batch"]
+    lbfgs_fit = sys.modules["xclf.training.lbfgs_fit"]
     asked = []
-    make = full_batch.spectral_preconditioner
+    make = lbfgs_fit.spectral_preconditioner
 
     def watched(*args, full):
         asked.append(full)
@@ -107,13 +107,13 @@ def test_a_dear_basis_waits_and_is_made_in_the_end(cls, monkeypatch):
     # The hinge's optimum is 4e-5 here: a gap of 1e-10 of that drowns in rounding.
     tol = 1e-10 if cls is SoftmaxClassifier else 5e-10
     want = cls(reg=1e-4, tol=tol).fit(x, y)
-    monkeypatch.setattr(full_batch, "spectral_preconditioner", watched)
-    monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 1e3)
+    monkeypatch.setattr(lbfgs_fit, "spectral_preconditioner", watched)
+    monkeypatch.setattr(lbfgs_fit, "passes_for_a_full_basis", lambda *_: 1e3)
     model = cls(reg=1e-4, tol=tol).fit(x, y)
     if cls is SoftmaxClassifier:
         assert asked == [False]  # over before its 500th iteration
-        monkeypatch.setattr(full_batch, "AT_ONCE", 1.0)
-        monkeypatch.setattr(full_batch, "passes_for_a_full_basis", lambda *_: 8.0)
+        monkeypatch.setattr(lbfgs_fit, "AT_ONCE", 1.0)
+        monkeypatch.setattr(lbfgs_fit, "passes_for_a_full_basis", lambda *_: 8.0)
         asked.clear()
         model = cls(reg=1e-4, tol=tol).fit(x, y)
         assert asked == [False, True]

@@ -15,6 +15,7 @@ from xclf.objectives import Network
 from xclf.training import Monitor, Problem, fit_augmented_lagrangian, fit_lbfgs
 
 full_batch = sys.modules["xclf.training.full_batch"]
+lbfgs_fit = sys.modules["xclf.training.lbfgs_fit"]
 X, Y = blobs(30, 5, 3)
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 1.5, size=30)
 NUMPY = Backend.NUMPY
@@ -250,7 +251,7 @@ def test_a_net_goes_down(backend, loss):
 
 @losses_
 def test_more_classes_than_a_curvature_is_kept_for(loss, monkeypatch):
-    monkeypatch.setattr(sys.modules["xclf.training.full_batch"], "MAX_CLASSES", 2)
+    monkeypatch.setattr(sys.modules["xclf.training.lbfgs_fit"], "MAX_CLASSES", 2)
     monkeypatch.setattr(sys.modules["xclf.training._smoothed_hinge"], "MAX_CLASSES", 2)
     want, _, _ = _fit(loss, tol=1e-7)
     monkeypatch.undo()
@@ -278,14 +279,14 @@ def test_values_that_overflow_end_the_fit():
 
 def test_curvature_is_refreshed_now_and_then(monkeypatch):
     seen = []
-    original = full_batch.SpectralPreconditioner.refresh
+    original = lbfgs_fit.SpectralPreconditioner.refresh
     monkeypatch.setattr(
-        full_batch.SpectralPreconditioner,
+        lbfgs_fit.SpectralPreconditioner,
         "refresh",
         lambda self, curvature: seen.append(1) or original(self, curvature),
     )
     result, _, _ = _fit(tol=1e-12, reg=1e-6)
-    due = sum(step <= result.n_iter for step in full_batch.REFRESH)
+    due = sum(step <= result.n_iter for step in lbfgs_fit.REFRESH)
     assert due >= 2
     assert len(seen) in (due, due + 1)  # and once when it is built
 
@@ -310,7 +311,7 @@ def test_the_class_curvature_is_measured_on_a_sample(monkeypatch):
     )
     found = []
     for rows in ((1, 400), (30, 16), (1, 120)):
-        monkeypatch.setattr(full_batch, "CURVATURE_ROWS", rows)
+        monkeypatch.setattr(lbfgs_fit, "CURVATURE_ROWS", rows)
         problem = problem_on(NUMPY, Network((5, 3)), x, y, reg=1e-3, weights=weights)
         monitor = Monitor((), "iteration", 500)
         theta = np.zeros((1, problem.objective.network.size))

@@ -40,7 +40,8 @@ def problem(x=SPARSE, sparse=True, budget=None, **network):
 
 @pytest.mark.parametrize("place", [{}, {"bias": False}, {"scale": RNG.uniform(0.5, 2.0, D)}])
 def test_objective_and_gradient_are_those_of_the_weights(place):
-    """Of any a and b: the pair's halves are K r, r and g_b, and r^T U is the weights' gradient."""
+    """Of any a and b: the pair's halves are K r, r and g_b, and r^T U is the weights' gradient at
+    fixed biases about the centre, that of the raw ones less g_b times the centre."""
     whole = problem(**place)
     space = score_space(whole, np.float64)
     a, b = RNG.normal(size=(2, N, C)), RNG.normal(size=(2, 1, C)) * whole.objective.network.bias
@@ -54,10 +55,15 @@ def test_objective_and_gradient_are_those_of_the_weights(place):
     image, push, r, again = space._split(2.0 * grad)
     assert np.array_equal(push, again)
     assert np.abs(image - space._apply(r)).max() <= bound
-    gradient = np.stack([space.outside(one) for one in space._joined(r, image, push)])
-    assert np.abs(gradient - dtheta).max() <= bound
-    weights = dtheta[:, : C * D]
-    assert np.abs(gap - np.sum(weights**2, axis=1) / (4.0 * REG)).max() <= bound / REG.min()
+    weights = dtheta[:, : C * D].reshape(2, C, D)
+    if whole.objective.network.bias:
+        scale = 1.0 if whole.objective.network.scale is None else whole.objective.network.scale
+        shared = (WEIGHTS / WEIGHTS.sum(axis=1, keepdims=True)).mean(axis=0)
+        weights = weights - push.swapaxes(1, 2) * ((shared @ SPARSE.toarray()) / scale)
+        assert np.abs(push[:, 0, :] - dtheta[:, C * D :]).max() <= bound
+    gradient = np.stack([space.outside(one)[: C * D] for one in space._joined(r, image, push)])
+    assert np.abs(gradient.reshape(2, C, D) - weights).max() <= bound
+    assert np.abs(gap - np.sum(weights**2, axis=(1, 2)) / (4.0 * REG)).max() <= bound / REG.min()
 
 
 def test_products_of_pairs_are_those_of_weights():
@@ -69,6 +75,7 @@ def test_products_of_pairs_are_those_of_weights():
         0.5 * space._joined(space._apply(r), r, g),
     )
     x = SPARSE.toarray()
+    x = x - space.kernel.centre
     inner = [
         np.sum((one.T @ x) * (other.T @ x)) + np.sum(bias * push)
         for one, other, bias, push in zip(a, r, b, g, strict=True)

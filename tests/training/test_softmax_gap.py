@@ -30,7 +30,7 @@ def _problem(reg, bias=True, dtype=np.float64, weights=WEIGHTS):
 
 
 def _certify(problem, theta, tol=1e-9):
-    return module.certify(problem, theta, module.Spread.of(problem), tol, full_batch._curvature)
+    return module.certify(problem, theta, module.Spread.of(problem), tol, full_batch.curvature_at)
 
 
 def _parts(theta, bias=True):

@@ -4,7 +4,7 @@ They know flat parameter vectors and a function that gives values and gradients;
 data or estimators.
 """
 
-from xclf.optim.lbfgs import LBFGS, Iterate
+from xclf.optim.lbfgs import LBFGS, Iterate, ValueAndGrad
 from xclf.optim.memory import LEAST_PAIRS, Memory, memory_size
 from xclf.optim.rules import SGD, Adam, Momentum, Nesterov, RMSProp, Rule, State
 from xclf.optim.schedules import EPOCH_DECAY, SCHEDULES, rate_factor
@@ -31,6 +31,7 @@ __all__ = [
     "SpectralPreconditioner",
     "State",
     "Trial",
+    "ValueAndGrad",
     "memory_size",
     "rate_factor",
     "wolfe_search",

@@ -1,9 +1,10 @@
 """Fits of wide sparse rows, in the space of their scores.
 
 The optimum of a linear model with a penalty is W = a^T U with a number a_ij for each row and class,
-U the rows in fitting coordinates. (Representer theorem: Kimeldorf & Wahba, 1971.) With K = U U^T
-the scores are K a, and the gradient in W is r^T U, r = w_i dL_i/ds + 2 reg a. Inner products of
-weights are those of rows under K, <a^T U, r^T U> = sum a . (K r), and L-BFGS is run on pairs
+U the rows in fitting coordinates, about their mean if there are biases. (Representer theorem:
+Kimeldorf & Wahba, 1971.) With K = U U^T the scores are K a, and the gradient in W is r^T U,
+r = w_i dL_i/ds + 2 reg a. Inner products of weights are those of rows under K,
+<a^T U, r^T U> = sum a . (K r), and L-BFGS is run on pairs
 
     theta = (a, b, K a, b),    gradient = (K r, g_b, r, g_b) / 2,
 
@@ -27,10 +28,14 @@ from xclf._sparse import SparseMatrix
 from xclf.kernels import l2
 from xclf.objectives import Layer, Objective
 from xclf.rows import Rows, feature_parts, in_threads, keeps_columns, slices
+from xclf.training.preconditioner import shared_weights
 from xclf.training.problem import Problem
 
 #: Rows of a chunk of scores, and curvature pairs that are kept.
 _CHUNK, PAIRS = 2048, 20
+
+# Rows of a part of a product at least, parts at most, and columns of a product.
+_PART, _PARTS, _COLUMNS = 8192, 16, 80
 
 #: Share of the features that rows may be at most: a vector has two numbers for each of them.
 FEW = 1.0
@@ -52,19 +57,36 @@ def score_space(problem: Problem, dtype: Any) -> ScoreSpace | None:
 
 
 class _Kernel:
-    """K = U U^T, never formed: U^T by columns, then U by rows, each shared among threads."""
+    """K = U U^T, never formed: U^T by columns, then U, each shared among threads. With biases U is
+    taken about the rows' mean, by two sums beside the products: the mean, which all rows have in
+    common, is the direction in which they spread the most.
+
+    share : (N,) each row's share of the weights;  centre : (D,) their mean, in fitting coordinates
+    """
 
     def __init__(self, problem: Problem, dtype: Any) -> None:
-        x = problem.rows.x.astype(np.dtype(dtype))
+        x, network = problem.rows.x.astype(np.dtype(dtype)), problem.objective.network
         columns = x.matrix.T.tocsr()
         self.dtype, self.features = np.dtype(dtype), x.shape[1]
         self.columns = [(slice(*ends), columns[slice(*ends)]) for ends in feature_parts(columns)]
-        self.rows = [(part, x[part, :].matrix) for part in slices(len(x), _CHUNK)]
-        scale = problem.objective.network.scale
+        # By columns too, which reads weights in order: half the time.
+        size = -(-len(x) // min(max(len(x) // _PART, 2), _PARTS))
+        self.rows = [(part, x[part, :].matrix.tocsc()) for part in slices(len(x), size)]
+        scale = network.scale
         self.scale = None if scale is None else np.asarray(scale, self.dtype)[:, None] ** 2
+        self.share, self.centre = None, np.zeros(self.features)
+        if network.bias:
+            weights = shared_weights(problem.rows).weights
+            share = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+            share = share / share.sum()
+            self.share = share.astype(self.dtype)
+            mean = np.concatenate([own @ share for _, own in self.columns])
+            self.centre = mean if scale is None else mean / scale
 
     def weights(self, a: np.ndarray) -> np.ndarray:
         """U^T a (D, M), of a (N, M), but for one of the scale's two factors."""
+        if self.share is not None:
+            a = a - self.share[:, None] * (np.ones(len(a), self.dtype) @ a)
         out = np.empty((self.features, a.shape[1]), self.dtype)
 
         def part(own: tuple[slice, Any]) -> None:
@@ -75,14 +97,26 @@ class _Kernel:
         _all(part, self.columns)
         return out
 
-    def __call__(self, a: np.ndarray) -> np.ndarray:
-        """K a (N, M), of a (N, M)."""
-        w, out = self.weights(a), np.empty_like(a)
+    def scores(self, w: np.ndarray) -> np.ndarray:
+        """U w (N, M), of w (D, M) with both of the scale's factors."""
+        out = np.empty((len(self), w.shape[1]), self.dtype)
 
         def part(own: tuple[slice, Any]) -> None:
             out[own[0]] = own[1] @ w
 
         _all(part, self.rows)
+        if self.share is not None:
+            out -= self.share @ out
+        return out
+
+    def __len__(self) -> int:
+        return int(self.rows[-1][0].stop)
+
+    def __call__(self, a: np.ndarray) -> np.ndarray:
+        """K a (N, M), of a (N, M), some columns at a time: their weights stay in cache."""
+        out = np.empty_like(a)
+        for part in slices(a.shape[1], _COLUMNS):
+            out[:, part] = self.scores(self.weights(np.ascontiguousarray(a[:, part])))
         return out
 
 
@@ -134,7 +168,11 @@ class ScoreSpace:
         heads, c, features = layer.w.shape
         x = self.rows.x.astype(self.kernel.dtype)
         scores = np.swapaxes((x.dot(layer.w.reshape(-1, features).T)).reshape(-1, heads, c), 0, 1)
-        b = start[:, :c].reshape(heads, 1, c) if layer.b is None else np.swapaxes(layer.b, 1, 2)
+        b = start[:, :c].reshape(heads, 1, c)
+        if layer.b is not None:
+            assert self.kernel.share is not None
+            middle = np.einsum("n,knc->kc", self.kernel.share, scores)[:, None, :]
+            scores, b = scores - middle, np.swapaxes(layer.b, 1, 2) + middle
         reg = np.broadcast_to(to_host(self.objective.reg), (heads,)).astype(start.dtype)
         a = self._pushed(scores, b)[2] / (-2.0 * reg[:, None, None])
         near = self._joined(a, self._apply(a), b)
@@ -207,7 +245,9 @@ class ScoreSpace:
         weights = np.ascontiguousarray(weights, np.float64)
         if network.scale is not None:
             weights *= network.scale
-        bias = b[0].T.astype(np.float64) if network.bias else None
+        bias = None
+        if network.bias:
+            bias = b[0].T.astype(np.float64) - (weights @ self.kernel.centre)[:, None]
         return network.flatten([Layer(weights, bias)])
 
     def preconditioner(self, theta: np.ndarray) -> Swap:

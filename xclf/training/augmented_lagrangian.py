@@ -27,7 +27,7 @@ from xclf.training._smoothed_hinge import SmoothedHinge
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training._tolerance import rounding
 from xclf.training.events import FitResult, Monitor
-from xclf.training.full_batch import KINK, LEAVING, MEMORY, pairs_for
+from xclf.training.lbfgs_fit import KINK, LEAVING, MEMORY, pairs_for
 from xclf.training.problem import Problem
 
 # An inner solve ends when its own share of the gap is below this share of the multipliers'.

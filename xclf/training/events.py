@@ -46,7 +46,11 @@ def empty_history() -> dict[str, list[float]]:
 @dataclass
 class Monitor:
     """The history of a fit, its callbacks, of which one that returns True stops the fit, and its
-    checkpoint."""
+    checkpoint.
+
+    before, waiting : of a fit in several runs, steps of those that have ended, and heads of those
+        that have not begun
+    """
 
     callbacks: Sequence[Callback]
     unit: str
@@ -54,6 +58,8 @@ class Monitor:
     history: dict[str, list[float]] = field(default_factory=empty_history)
     start: float = field(default_factory=time.perf_counter)
     checkpoint: Checkpoint | None = None
+    before: int = 0
+    waiting: int = 0
 
     def record(
         self,
@@ -70,7 +76,8 @@ class Monitor:
         for name, value in zip(empty_history(), values, strict=True):
             self.history[name].append(value)
         seen = None if math.isnan(val_accuracy) else val_accuracy
-        event = Event(step, self.total, self.unit, objective, heads, elapsed, seen)
+        step = min(self.before + step, self.total)
+        event = Event(step, self.total, self.unit, objective, heads + self.waiting, elapsed, seen)
         # Every callback receives every event, also when an earlier one stops the fit.
         answers = [callback(event) for callback in self.callbacks]
         # A comparison of NumPy numbers gives a NumPy boolean.

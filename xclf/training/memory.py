@@ -23,7 +23,7 @@ from xclf.rows import (
     parse_bytes,
 )
 from xclf.training._score_space import FEW, PAIRS
-from xclf.training.full_batch import MEMORY, PAIRS_FREE
+from xclf.training.lbfgs_fit import MEMORY, PAIRS_FREE
 from xclf.training.minibatch import probe_rows
 
 #: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.

@@ -23,7 +23,7 @@ from xclf._heads import take_heads
 from xclf.objectives import Smooth
 from xclf.rows import blas_width, in_threads
 from xclf.training._newton_terms import Terms, descend, dots, terms_of
-from xclf.training._rotated_rows import can_rotate, rotated_rows
+from xclf.training._rotated_rows import RotatedRows, can_rotate, rotated_rows
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -82,6 +82,7 @@ def fit_newton_cg(
     max_iter: int,
     monitor: Monitor,
     most_products: float = math.inf,
+    rotated: RotatedRows | None = None,
 ) -> list[FitResult]:
     """Minimise K heads from theta (K, P); one result a head, which remains to be proven.
 
@@ -90,11 +91,12 @@ def fit_newton_cg(
 
     max_iter : steps at most, and a third of the passes over the rows
     most_products : passes over the rows after which a head is given up as SLOW
+    rotated : `rotated_rows`, where several fits share them
     """
     with method_stage(monitor, "Newton-CG", theta) as stage:
         if stage.results is not None:
             return stage.results
-        fit = _NewtonCG(problem, theta, tol, max_iter, monitor, most_products, stage)
+        fit = _NewtonCG(problem, theta, tol, max_iter, monitor, most_products, stage, rotated)
         try:
             fit.run()
         except KeyboardInterrupt:
@@ -148,10 +150,11 @@ class _NewtonCG:
         monitor: Monitor,
         most_products: float,
         stage: MethodStage,
+        rotated: RotatedRows | None,
     ) -> None:
         self.tol, self.max_iter, self.most_products = tol, max_iter, most_products
         self.monitor, self.stage, self.steps = monitor, stage, 0
-        self.rotated = rotated_rows(problem)
+        self.rotated = rotated_rows(problem) if rotated is None else rotated
         self.terms = terms_of(problem, self.rotated)
         self.dtype, heads = theta.dtype, int(theta.shape[0])
         self.results: dict[int, FitResult] = {}
@@ -267,7 +270,7 @@ class _NewtonCG:
                 return take_heads(group, kept), ended
             parts = (group, terms, curvature, precondition, grad, square, norm, gap)
             group, terms, curvature, precondition, grad, square, norm, gap = take_heads(parts, kept)
-        share = self._share(group, norm, gap)
+        share = self._share(group, norm, gap, square)
         with np.errstate(over="ignore", invalid="ignore"):
             step, products = descend(terms, curvature, precondition, grad, share * square)
         slope = _host(dots(grad, step))
@@ -283,11 +286,14 @@ class _NewtonCG:
         )
         return moved, ended
 
-    def _share(self, group: _Heads, norm: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    def _share(
+        self, group: _Heads, norm: np.ndarray, gap: np.ndarray, square: np.ndarray
+    ) -> np.ndarray:
         """(k,): what a step may leave of the squared residual. Near the optimum what is to be met
         after it, no sooner: steps before the last need not be exact."""
         size = np.abs(group.value)
-        near = (group.n_iter > 0) & (-0.5 * group.slope <= NEAR * size)
+        gained = np.where(group.n_iter > 0, -group.slope, square)
+        near = 0.5 * gained <= NEAR * size
         wanted = np.fmin(
             0.5 * promise(self.tol) * size / np.maximum(gap, _TINY),
             (self.tol * group.start / np.maximum(norm, _TINY)) ** 2,

@@ -1,0 +1,184 @@
+"""Heads that differ by their penalty alone: one after another, each from where the last point."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse
+from backends import Backend
+from estimator_cases import blobs, problem_on
+from kill_cases import RaiseAt
+
+from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
+from xclf.objectives import Network, loss_named
+from xclf.sweep import Fit, Fold, fit_together
+from xclf.training import Monitor, full_batch, trees_of
+from xclf.training._penalty_path import levels_of
+
+X, Y = blobs(120, 6, 3)
+REG = np.geomspace(1e-5, 1e-1, 8)
+WIDE = scipy.sparse.random_array((120, 400), density=0.1, rng=np.random.default_rng(0)).tocsr()
+
+
+def problem(reg, loss="softmax", x=X, **rows):
+    made = problem_on(Backend.NUMPY, Network((6, 3)), x, Y, loss=loss, reg=np.asarray(reg))
+    return replace(made, rows=replace(made.rows, **rows))
+
+
+def numbers(found):
+    return [level.tolist() for level in found]
+
+
+def test_the_strongest_penalty_comes_first():
+    zero = np.zeros((4, 21))
+    assert numbers(levels_of(problem([1e-3, 1e-1, 1e-2, 4e-2]), zero)) == [[1], [3], [2], [0]]
+
+
+def test_heads_of_other_weights_or_another_margin_have_a_path_of_their_own():
+    weights = np.random.default_rng(0).uniform(size=(2, 120))
+    folds = problem([1, 2, 3, 1, 2, 3, 4], weights=weights, heads=np.array([0, 0, 0, 1, 1, 1, 1]))
+    assert numbers(levels_of(folds, np.zeros((7, 21)))) == [[6, 2], [5, 1], [4, 0], [3]]
+    margins = problem([1, 2, 3, 1, 2, 3], "squared_hinge")
+    margin = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+    loss = loss_named("squared_hinge", margin=margin)
+    margins = replace(margins, objective=replace(margins.objective, loss=loss))
+    assert numbers(levels_of(margins, np.zeros((6, 21)))) == [[2, 5], [1, 4], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    "reg, start",
+    [
+        ([1e-1, 1e-2], 0.0),  # two values
+        ([1.0, 1e-2, 1e-4], 0.0),  # far apart
+        ([1e-1, 1e-1 / 2, 0.0], 0.0),  # no penalty
+        ([1e-1, 1e-1 / 2, 1e-1 / 4], 1.0),  # starts that are given
+    ],
+)
+def test_what_is_no_path(reg, start):
+    assert levels_of(problem(reg), np.full((len(reg), 21), start)) == []
+
+
+def fitted(estimator, x=X):
+    """Models of all penalties, as heads of one fit."""
+    rows = np.arange(len(Y))
+    fits = [Fit(0, replace_reg(estimator, reg)) for reg in REG]
+    fit_together(x, fits, [Fold(rows, rows, Y)])
+    assert all(fit.error is None for fit in fits)
+    return [fit.template for fit in fits]
+
+
+def replace_reg(estimator, reg):
+    return type(estimator)(**{**estimator.get_params(), "reg": reg})
+
+
+@pytest.mark.parametrize("newton", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "estimator, x",
+    [
+        (SoftmaxClassifier(), X),
+        (SoftmaxClassifier(fit_intercept=False, standardize=True), X * 100.0 + 3.0),
+        (SVMClassifier(loss="squared_hinge"), X),
+        (SoftmaxClassifier(), WIDE),
+        (SoftmaxClassifier(fit_intercept=False), WIDE),
+    ],
+)
+def test_a_path_ends_where_single_fits_do(estimator, x, dtype, newton, monkeypatch):
+    """By each method: Newton's, L-BFGS, and L-BFGS in the space of the scores."""
+    if not newton:
+        monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
+        monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+    x = x.astype(dtype)
+    paths = []
+    plain = full_batch.fit_along
+    monkeypatch.setattr(
+        full_batch, "fit_along", lambda *args: paths.append(len(args[0])) or plain(*args)
+    )
+    models = fitted(estimator, x)
+    small_hinge = newton and isinstance(estimator, SVMClassifier)  # head by head, from one basis
+    assert paths == ([] if small_hinge else [len(REG)])
+    for model in models:
+        single = replace_reg(estimator, model.reg).fit(x, Y)
+        assert model.converged_
+        # Each is within 1e-4 of the one optimum: tol, at most.
+        assert model.objective_ == pytest.approx(single.objective_, rel=2e-4)
+
+
+@pytest.mark.parametrize("newton", [True, False])
+def test_it_takes_fewer_steps(newton, monkeypatch):
+    """Six tenths at most, of no more values than these."""
+    if not newton:
+        monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
+    along = sum(model.n_iter_ for model in fitted(SoftmaxClassifier(tol=1e-3)))
+    monkeypatch.setattr(full_batch, "levels_of", lambda problem, theta: [])
+    at_once = sum(model.n_iter_ for model in fitted(SoftmaxClassifier(tol=1e-3)))
+    assert along < 0.6 * at_once
+
+
+def run(monitor):
+    theta, kept = np.zeros((len(REG), 21)), monitor.checkpoint
+    with nullcontext() if kept is None else kept.stage("fit"):
+        return full_batch.fit_certified(
+            problem(REG), theta, tol=1e-6, max_iter=500, monitor=monitor
+        )
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, None])
+def test_heads_that_have_not_begun_stand_where_their_line_does(stop):
+    """Those that have ended are done, whether Ctrl-C or a callback ends the rest."""
+    events = []
+
+    def watch(event):
+        events.append(event)
+        if event.heads <= 5:
+            if stop is not None:
+                raise stop
+            return True
+        return False
+
+    results = run(Monitor([watch], "iteration", 500))
+    begun = max(k for k in range(len(REG)) if results[k].converged is False)
+    assert [one.converged for one in results] == [k > begun for k in range(len(REG))]
+    assert events[0].heads == len(REG)
+    for number, one in enumerate(results[: begun + 1]):
+        assert one.interrupted is (stop is not None)
+        value, _ = problem(REG[number]).value_and_grad(one.theta)
+        assert one.objective == pytest.approx(float(value), rel=1e-9)
+
+
+@pytest.mark.parametrize("newton", [True, False])
+def test_a_broken_path_goes_on_to_the_same_bits(newton, tmp_path, monkeypatch):
+    monkeypatch.setattr("xclf._atomic_write._flush", lambda part: None)  # which is slow
+    if not newton:
+        monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
+    whole = Monitor([], "iteration", 500)
+    wanted = run(whole)
+    steps = len(whole.history["loss"])
+    kept = Checkpoint(tmp_path / "c", every=0)
+    for number in (2, steps // 2 - 2, steps // 4):
+        with pytest.raises(ZeroDivisionError):
+            run(Monitor([RaiseAt(number, ZeroDivisionError)], "iteration", 500, checkpoint=kept))
+    last = Monitor([], "iteration", 500, checkpoint=kept)
+    got = run(last)
+    assert last.history["loss"] == whole.history["loss"]
+    for one, other in zip(trees_of(got), trees_of(wanted), strict=True):
+        assert one.pop("theta").tobytes() == other.pop("theta").tobytes()
+        assert repr(one) == repr(other)
+
+
+def test_rows_in_several_folds_share_the_path(monkeypatch):
+    """The folds of a value train together."""
+    widths = []
+    along = full_batch.fit_along
+
+    def watched(levels, *args):
+        widths.extend(len(level) for level in levels)
+        return along(levels, *args)
+
+    monkeypatch.setattr(full_batch, "fit_along", watched)
+    search = SweepCV(SoftmaxClassifier(), {"reg": REG}, cv=4, refit=False).fit(X, Y)
+    assert widths == [4] * len(REG)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
