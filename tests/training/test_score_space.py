@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 from helpers import gamma
+from kill_cases import RaiseAt
 
-from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
+from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import MemoryBudget, Rows
-from xclf.training._score_space import score_space
+from xclf.training._score_space import is_wide, score_space
 from xclf.training.problem import Problem
 
 RNG = np.random.default_rng(0)
@@ -95,32 +96,39 @@ def test_a_start_near_the_optimum_is_taken_up():
 
 
 def test_problems_that_it_is_not_for():
-    assert score_space(problem(sparse=False), np.float64) is None
-    assert score_space(problem(SPARSE[:, :40]), np.float64) is None
-    assert score_space(problem(budget=MemoryBudget(100)), np.float64) is None
+    assert is_wide(problem())
+    assert not is_wide(problem(sparse=False))
+    assert not is_wide(problem(SPARSE[:, :40]))
+    assert not is_wide(problem(budget=MemoryBudget(100)))
     free = problem()
     free = Problem(Objective(free.objective.network, free.objective.loss, 0.0), free.rows)
-    assert score_space(free, np.float64) is None
+    assert not is_wide(free)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("kind", "options"), [
     (SoftmaxClassifier, {}), (SoftmaxClassifier, {"fit_intercept": False}),
     (SoftmaxClassifier, {"standardize": True}), (SoftmaxClassifier, {"tol": 1e-3}),
-    (SoftmaxClassifier, {"reg": 1e-5}), (SVMClassifier, {}), (SVMClassifier, {"tol": 1e-3}),
+    (SoftmaxClassifier, {"reg": 1e-5}), (SVMClassifier, {"loss": "squared_hinge"}),
+    (SVMClassifier, {"loss": "squared_hinge", "tol": 1e-3}), (SVMClassifier, {"tol": 1e-5}),
+    (SVMClassifier, {"tol": 1e-3}), (SVMClassifier, {"tol": 1e-4, "fit_intercept": False}),
+    (SVMClassifier, {"tol": 1e-3, "reg": 1e-1, "standardize": True, "margin": 0.5}),
 ], ids=str)  # fmt: skip
 def test_fits_end_where_those_of_dense_rows_do(monkeypatch, kind, options, dtype):
     monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
     options = {"reg": 1e-3, "tol": 1e-8} | options
-    if kind is SVMClassifier:
-        options["loss"] = "squared_hinge"
+    exact = {} if kind is SoftmaxClassifier else {"max_iter": 20000}
+    options |= exact
     model = kind(**options).fit(SPARSE.astype(dtype), Y, sample_weight=WEIGHTS[0])
+    monkeypatch.undo()  # dense rows are few, and go to Newton's method
     dense = kind(**options | {"tol": 1e-8}).fit(SPARSE.toarray(), Y, sample_weight=WEIGHTS[0])
+    assert dense.converged_
     assert model.converged_
     apart = max(1e-6, options["tol"])  # what `converged_` promises
     # Rows that are rounded to float32 are another problem, scores being off by D roundings.
     rounded = 0.0 if dtype is np.float64 else gamma(D, np.float32)
     assert model.objective_ == pytest.approx(dense.objective_, rel=2 * (apart + rounded))
+    assert model.objective_ - model.dual_gap_ <= dense.objective_ * (1.0 + 2 * rounded + 1e-6)
 
 
 def test_a_sweep_over_folds():
@@ -140,3 +148,23 @@ def test_callbacks_stop_it():
     model.fit(SPARSE, Y)
     assert not model.converged_
     assert model.n_iter_ == 3
+
+
+def test_a_broken_hinge_goes_on_to_the_same_bits(monkeypatch, tmp_path):
+    """In float32, as coarse tolerances begin, and in float64."""
+    monkeypatch.setattr("xclf._atomic_write._flush", lambda part: None)  # which is slow
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+    for tol in (1e-3, 1e-5):
+
+        def model(kept=None, number=0, tol=tol):
+            callbacks = [kept] * (kept is not None) + [RaiseAt(number, ZeroDivisionError)]
+            return SVMClassifier(1e-3, tol=tol, callbacks=callbacks).fit(SPARSE, Y)
+
+        whole = model()
+        kept = Checkpoint(tmp_path / f"{tol}", every=0)
+        for number in (3, whole.n_iter_ // 2):
+            with pytest.raises(ZeroDivisionError):
+                model(kept, number)
+        again = model(kept)
+        assert again.n_iter_ == whole.n_iter_
+        assert again.coef_.tobytes() == whole.coef_.tobytes()

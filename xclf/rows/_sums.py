@@ -20,7 +20,7 @@ from xclf.rows._threads import in_threads
 BLOCK = 1 << 15
 
 # Parts of the features that threads share, and the entries that a feature without any costs.
-_PARTS, _EMPTY = 32, 4
+_PARTS, _PART, _EMPTY = 32, 1 << 16, 4
 
 
 class _Rows(Protocol):
@@ -100,7 +100,8 @@ def feature_parts(columns: Any) -> list[tuple[int, int]]:
     columns : CSR (D, n), a row for each feature
     """
     costs = columns.indptr + _EMPTY * np.arange(len(columns.indptr), dtype=np.int64)
-    cuts = np.searchsorted(costs, np.linspace(0, costs[-1], _PARTS + 1))
+    parts = min(max(int(costs[-1]) // _PART, 2), _PARTS)
+    cuts = np.searchsorted(costs, np.linspace(0, costs[-1], parts + 1))
     cuts[0], cuts[-1] = 0, columns.shape[0]
     return [ends for ends in pairwise(cuts.tolist()) if ends[0] < ends[1]]
 

@@ -28,7 +28,7 @@ class HingeHeads:
     rounds, least_gap : rounds since the estimated gap was least, and that
     wait, pause : evaluations until the next certificate, and to wait after one that failed
     best, dual, best_theta : the lowest objective and the highest lower bound certified
-    lowest, lowest_theta : the lowest objective seen
+    lowest, lowest_theta : the lowest objective seen, in the method's own parameters
     certify_at : what the estimated gap must fall to, relative, before a certificate; `tol` at first
     """
 
@@ -51,8 +51,11 @@ class HingeHeads:
     certify_at: np.ndarray
 
     @classmethod
-    def at_start(cls, theta: Array, tol: float, *given: np.ndarray) -> HingeHeads:
-        """Heads of which nothing has been seen but `given`: the first five fields."""
+    def at_start(cls, theta: Array, whole: Array, tol: float, *given: np.ndarray) -> HingeHeads:
+        """Heads of which nothing has been seen but `given`: the first five fields.
+
+        theta : where the method starts, in its own parameters;  whole : the same of the problem
+        """
         count = len(given[0])
         number, n_iter, reg, margin, first_norm = given
         return cls(
@@ -61,7 +64,7 @@ class HingeHeads:
             reg,
             margin,
             first_norm,
-            best_theta=namespace(theta).asarray(theta, copy=True),  # written to
+            best_theta=namespace(whole).asarray(whole, copy=True),  # written to
             lowest_theta=theta,
             certify_at=np.full(count, tol),
             **{name: np.full(count, value) for name, value in _START.items()},

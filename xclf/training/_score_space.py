@@ -27,36 +27,44 @@ from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
 from xclf.kernels import l2
 from xclf.objectives import Layer, Objective
-from xclf.rows import Rows, feature_parts, in_threads, keeps_columns, slices
+from xclf.rows import Chunk, Rows, feature_parts, in_threads, keeps_columns, slices
 from xclf.training.preconditioner import shared_weights
 from xclf.training.problem import Problem
 
 #: Rows of a chunk of scores, and curvature pairs that are kept.
-_CHUNK, PAIRS = 2048, 20
+CHUNK, PAIRS = 2048, 20
 
 # Rows of a part of a product at least, parts at most, and columns of a product.
 _PART, _PARTS, _COLUMNS = 8192, 16, 80
+
+#: Tolerance up to which fits are good in float32.
+COARSE = 1e-4
 
 #: Share of the features that rows may be at most: a vector has two numbers for each of them.
 FEW = 1.0
 
 
-def score_space(problem: Problem, dtype: Any) -> ScoreSpace | None:
-    """The problem in the space of its scores, if that is smaller; products run in `dtype`."""
+def is_wide(problem: Problem) -> bool:
+    """Whether the space of its scores is smaller than that of a problem's parameters, and there is
+    a penalty."""
     rows = problem.rows
-    if (
-        not isinstance(rows.x, SparseMatrix)
-        or not rows.x.in_host_memory
-        or not problem.linear
-        or len(rows) > FEW * rows.x.shape[1]
-        or not keeps_columns(rows.x, rows.budget)
-        or not np.all(to_host(problem.objective.reg) > 0.0)
-    ):
-        return None
-    return ScoreSpace(problem.objective, rows.widened(np.dtype(dtype)), _Kernel(problem, dtype))
+    return (
+        isinstance(rows.x, SparseMatrix)
+        and rows.x.in_host_memory
+        and problem.linear
+        and len(rows) <= FEW * rows.x.shape[1]
+        and keeps_columns(rows.x, rows.budget)
+        and bool(np.all(to_host(problem.objective.reg) > 0.0))
+    )
 
 
-class _Kernel:
+def score_space(problem: Problem, dtype: Any) -> ScoreSpace:
+    """A problem that `is_wide`, in the space of its scores; products run in `dtype`."""
+    rows = problem.rows.widened(np.dtype(dtype))
+    return ScoreSpace(problem.objective, rows, Kernel(problem, dtype))
+
+
+class Kernel:
     """K = U U^T, never formed: U^T by columns, then U, each shared among threads. With biases U is
     taken about the rows' mean, by two sums beside the products: the mean, which all rows have in
     common, is the direction in which they spread the most.
@@ -135,7 +143,7 @@ class ScoreSpace:
 
     objective: Objective
     rows: Rows
-    kernel: _Kernel
+    kernel: Kernel
 
     linear = True
 
@@ -173,7 +181,7 @@ class ScoreSpace:
             assert self.kernel.share is not None
             middle = np.einsum("n,knc->kc", self.kernel.share, scores)[:, None, :]
             scores, b = scores - middle, np.swapaxes(layer.b, 1, 2) + middle
-        reg = np.broadcast_to(to_host(self.objective.reg), (heads,)).astype(start.dtype)
+        reg = np.broadcast_to(self.reg, (heads,)).astype(start.dtype)
         a = self._pushed(scores, b)[2] / (-2.0 * reg[:, None, None])
         near = self._joined(a, self._apply(a), b)
         better = self.value_and_grad(near)[0] < self.value_and_grad(start)[0]
@@ -194,38 +202,59 @@ class ScoreSpace:
         heads = len(first)
         return np.concatenate([first, b, second, b], axis=1, dtype=first.dtype).reshape(heads, -1)
 
-    def value_and_grad(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def value_and_grad(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
         """Objective (K,), gradient (K, P) as pairs have it, and what the weights' gradient proves:
         the objective is |g|^2 / (4 reg) above the optimum at most, but for the biases' share."""
+        (losses,), penalty, grad, square, _ = self.evaluate(theta)
+        return losses + penalty, grad, square / (4.0 * self.reg)
+
+    @property
+    def reg(self) -> np.ndarray:
+        """(K,), or (1,) for all."""
+        return np.atleast_1d(to_host(self.objective.reg))
+
+    def evaluate(
+        self, theta: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Sums over the rows (M, K), penalty (K,), gradient (K, P), the squared norm (K,) of the
+        weights' part of it, and its biases' part (K, 1, C)."""
         a, b, scores, _ = self._split(theta)
-        losses, push, r = self._pushed(scores, b)
-        reg = np.broadcast_to(to_host(self.objective.reg), (len(theta),)).astype(theta.dtype)
+        sums, push, r = self._pushed(scores, b)
+        reg = np.broadcast_to(self.reg, (len(theta),)).astype(theta.dtype)
         penalty = np.einsum("kij,kij->k", a, scores, dtype=np.float64) * reg
         r += l2(a, reg, need_loss=False)[1]
         image = self._apply(r)
-        gap = np.einsum("kij,kij->k", image, r, dtype=np.float64) / (4.0 * reg)
-        return losses + penalty, 0.5 * self._joined(image, r, push), gap
+        square = np.einsum("kij,kij->k", image, r, dtype=np.float64)
+        return sums, penalty, 0.5 * self._joined(image, r, push), square, push
+
+    def row_losses(
+        self, chunk: Chunk, scores: np.ndarray, where: slice
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Of the rows `where`, scores (K, C, n): their losses (K, n), first of what is summed, and
+        the gradient in the scores."""
+        losses, dscores = self.objective.loss(
+            scores, chunk.labels, weights=chunk.weights, reduction="none", axis=-2
+        )
+        assert losses is not None
+        return (losses,), dscores
 
     def _pushed(
         self, scores: np.ndarray, b: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(loss (K,), its gradient in the biases (K, 1, C), and in the scores (K, N, C))."""
-        heads, dtype = len(scores), scores.dtype
-        out, loss = np.empty_like(scores), self.objective.loss
+        """(sums of `row_losses` over the weights (M, K), the gradient of the first in the biases
+        (K, 1, C), and in the scores (K, N, C))."""
+        dtype = scores.dtype
+        out = np.empty_like(scores)
         share = (1.0 / self.total).astype(dtype)[:, None, None]
 
         def part(where: slice) -> np.ndarray:
-            chunk = self.rows.chunk(where)
             own = np.ascontiguousarray(np.swapaxes(scores[:, where] + b, 1, 2))
-            losses, dscores = loss(
-                own, chunk.labels, weights=chunk.weights, reduction="none", axis=-2
-            )
-            assert losses is not None
+            terms, dscores = self.row_losses(self.rows.chunk(where), own, where)
             np.multiply(np.swapaxes(dscores, 1, 2), share, out=out[:, where])
-            return np.asarray(losses.sum(axis=-1, dtype=np.float64))
+            return np.asarray([term.sum(axis=-1, dtype=np.float64) for term in terms])
 
-        with closing(in_threads(part, slices(len(self.rows), _CHUNK))) as sums:
-            total = sum(sums, np.zeros(heads))
+        with closing(in_threads(part, slices(len(self.rows), CHUNK))) as sums:
+            total: Any = sum(sums)
         push = out.sum(axis=1, keepdims=True, dtype=np.float64)
         if not self.objective.network.bias:
             push[:] = 0.0
@@ -258,7 +287,7 @@ class ScoreSpace:
 class Swap:
     """The preconditioner of pairs: (K r, g_b, r, g_b) / 2 to (r, f g_b, K r, f g_b) times a length.
 
-    length : (K, 1) of the first step;  factor : f (K,), of biases beside weights
+    length : (K,) of the first step;  factor : f (K,), of biases beside weights
     """
 
     def __init__(self, shape: tuple[int, int], length: np.ndarray, factor: np.ndarray) -> None:
@@ -269,7 +298,7 @@ class Swap:
         """Weights step to the minimum along their gradient; biases, of curvature that is the mean
         of the classes', by as much as that is worth."""
         heads, c = len(theta), space.objective.network.widths[-1]
-        _, grad, _ = space.value_and_grad(theta)
+        _, _, grad, _, _ = space.evaluate(theta)
         image, push, r, _ = space._split(2.0 * grad)
         _, b, scores, _ = space._split(theta)
         _, _, at = space._pushed(scores, b)
@@ -278,7 +307,7 @@ class Swap:
         norm = np.abs(image).max(axis=(1, 2), initial=1e-30)
         step = (1e-2 / norm).astype(theta.dtype)[:, None, None]
         moved = space._pushed(scores - step * image, b)[2] - at
-        reg = np.broadcast_to(to_host(space.objective.reg), (heads,))
+        reg = np.broadcast_to(space.reg, (heads,))
         along = -np.einsum("kij,kij->k", moved, image, dtype=np.float64) / step[:, 0, 0]
         curved = along / np.maximum(square, 1e-300) + 2.0 * reg
         tilt = (1e-2 / np.abs(push).max(axis=(1, 2), initial=1e-30)).astype(theta.dtype)
@@ -293,6 +322,11 @@ class Swap:
     def state(self) -> dict[str, Any]:
         """All it holds, for `from_state`."""
         return dict(vars(self))
+
+    def bias_cost(self, push: np.ndarray) -> np.ndarray:
+        """(K,): twice what a step in the biases alone gains, push (K, 1, C) their gradient."""
+        square = np.einsum("kij,kij->k", push, push, dtype=np.float64)
+        return np.asarray(square * self.factor * self.length)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Swap:

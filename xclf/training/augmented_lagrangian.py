@@ -21,7 +21,9 @@ from xclf._heads import take_heads
 from xclf.optim import LBFGS, Iterate, Memory, SpectralPreconditioner
 from xclf.rows import PerRow
 from xclf.training._hinge_heads import HingeHeads
+from xclf.training._hinge_scores import ScoreHinge
 from xclf.training._precision import as_stored, widest
+from xclf.training._score_space import COARSE, is_wide
 from xclf.training._settle import ROUNDING
 from xclf.training._smoothed_hinge import SmoothedHinge
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
@@ -109,6 +111,7 @@ class _AugmentedLagrangianFit:
         self.results: list[FitResult | None] = [None] * count
         self.waiting: list[tuple[int, Array, float, PerRow]] = []
         self.steps = self.passes = 0
+        self.kind: type[SmoothedHinge] = ScoreHinge if is_wide(problem) else SmoothedHinge
         loss: Any = problem.objective.loss  # a hinge, with its margin
         margin = np.zeros(count) + to_host(loss.margin)
         reg = np.zeros(count) + to_host(problem.objective.reg)
@@ -117,10 +120,19 @@ class _AugmentedLagrangianFit:
             return
         # Measured: this start balances the two parts of the gap over reg = 1e-1 .. 1e-5.
         smoothing = margin * (1e-2 / np.maximum(reg, 1e-9)) ** 0.43
-        self._begin(SmoothedHinge.at_zero(problem, margin, smoothing), theta)
+        inner = self.kind.at_zero(self._begun(problem), margin, smoothing)
+        start = inner.inside(theta)
+        self._begin(inner, start)
         self.given = reg, margin, self.lbfgs.at.grad_norm
         number, none = np.arange(count), np.zeros(count, dtype=int)
-        self.heads = HingeHeads.at_start(theta, tol, number, none, *self.given)
+        self.heads = HingeHeads.at_start(start, theta, tol, number, none, *self.given)
+
+    def _begun(self, problem: Problem) -> Problem:
+        """The problem with products as the fit begins with them: in the space of the scores, of a
+        coarse tolerance, in float32."""
+        if self.kind is SmoothedHinge or self.tol < COARSE:
+            return problem
+        return replace(problem, rows=problem.rows.widened(np.dtype(np.float32)))
 
     def _begin(
         self, inner: SmoothedHinge, theta: Array, like: SpectralPreconditioner | None = None
@@ -132,7 +144,7 @@ class _AugmentedLagrangianFit:
         lbfgs = LBFGS(
             inner.value_and_grad,
             theta,
-            memory=pairs_for(inner.problem, theta),
+            memory=pairs_for(inner.place, theta),
             precondition=inner.precondition,
             noise=rounding(rows.dtype, namespace(theta), rows.precision),
         )
@@ -148,7 +160,7 @@ class _AugmentedLagrangianFit:
             "results": trees_of(self.results),
             "waiting": [(*one[:3], one[3].to_host()) for one in self.waiting],
             "counts": (self.steps, self.passes, self.evaluations),
-            "wide": self.inner.problem.rows.dtype != self.whole.rows.dtype,
+            "wide": self.inner.problem.rows.dtype != self._begun(self.whole).rows.dtype,
             "inner": self.inner.state(),
             "lbfgs": self.lbfgs.state(),
         }
@@ -163,8 +175,8 @@ class _AugmentedLagrangianFit:
         problem, number = self.whole, self.heads.number
         if state["wide"] or len(number) < len(self.results):
             problem = problem.take_heads(number)
-        problem = widest(problem) if state["wide"] else problem
-        self.inner = inner = SmoothedHinge.from_state(problem, state["inner"])
+        problem = widest(problem) if state["wide"] else self._begun(problem)
+        self.inner = inner = self.kind.from_state(problem, state["inner"])
         self.spectral = inner.precondition
         rows = problem.rows
         self.lbfgs = LBFGS.from_state(
@@ -183,10 +195,11 @@ class _AugmentedLagrangianFit:
         problem = widest(self.whole.take_heads(number))
         self.inner.anchor = PerRow([])  # all heads have ended: theirs are in `anchors`
         self.waiting = [(*one[:3], PerRow([])) for one in self.waiting]
-        inner = SmoothedHinge.widened(problem, margin, np.asarray(smoothing), anchors)
+        inner = self.kind.widened(problem, margin, np.asarray(smoothing), anchors)
+        theta = inner.exact(theta)
         before = [result for k in numbers if (result := self.results[k]) is not None]
         n_iter = np.asarray([result.n_iter for result in before])
-        heads = HingeHeads.at_start(theta, self.tol, number, n_iter, reg, margin, first_norm)
+        heads = HingeHeads.at_start(theta, theta, self.tol, number, n_iter, reg, margin, first_norm)
         if self.whole.linear:
             # What was certified stays so: certificates are in the widest dtype in any case.
             heads.best = np.asarray([result.objective for result in before])
@@ -282,6 +295,7 @@ class _AugmentedLagrangianFit:
         if not len(index):
             return
         theta = take_heads(self.lbfgs.at.theta if theta is None else theta, index)
+        theta = self.inner.outside(theta, index)
         theta = as_stored(self.inner.problem, theta, self.whole.rows.dtype)
         heads.keep_proofs(index, theta, *self.inner.certify(theta, index))
         heads.wait = np.where(which, heads.pause, heads.wait)

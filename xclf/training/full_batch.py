@@ -12,16 +12,13 @@ from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._penalty_path import fit_along, levels_of
 from xclf.training._precision import widest
 from xclf.training._rotated_rows import rotated_rows
-from xclf.training._score_space import ScoreSpace, score_space
+from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
 from xclf.training._settle import Run, settle
 from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
 from xclf.training.newton_cg import fit_newton_cg, suits
 from xclf.training.problem import Problem
-
-#: Tolerance up to which fits in the space of the scores are good in float32.
-COARSE = 1e-4
 
 #: Iterations after which Newton's method takes over, of a problem that is small enough for it: what
 #: so many of its steps cost, within these bounds.
@@ -53,9 +50,8 @@ def fit_certified(
     space of their scores where that suits, else by L-BFGS."""
     heads, slow_at = int(theta.shape[0]), math.inf
     suitable = suits(problem, heads)
-    coarse = None if suitable else score_space(problem, np.float32)
-    if coarse is not None:
-        results = _fit_scores(problem, coarse, theta, tol, max_iter, monitor)
+    if not suitable and is_wide(problem):
+        results = _fit_scores(problem, theta, tol, max_iter, monitor)
         return _settled(problem, results, tol, max_iter, monitor, minimise_lbfgs)
     method: Run = fit_newton_cg if suitable else minimise_lbfgs
     if problem.linear and is_small(widest(problem)):
@@ -95,10 +91,11 @@ def _fit_path(
 
 
 def _fit_scores(
-    problem: Problem, coarse: ScoreSpace, theta: Array, tol: float, max_iter: int, monitor: Monitor
+    problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
 ) -> list[FitResult]:
     """L-BFGS in the space of the scores: in float32 as far as that goes, then in float64."""
-    space, start = coarse, coarse.inside(theta)
+    space = score_space(problem, np.float32)
+    start = space.inside(theta)
     levels = levels_of(space, start)
     if levels:
         results = _fit_path(levels, space, start, max(tol, COARSE), max_iter, monitor)
@@ -107,10 +104,8 @@ def _fit_scores(
     ended = any(one.interrupted or one.reason == STOPPED for one in results)
     done = max(one.n_iter for one in results)
     if tol < COARSE and not ended and done < max_iter:
-        fine = score_space(problem, np.float64)
-        assert fine is not None
-        space, before = fine, results
-        start = fine.exact(np.stack([one.theta for one in results]))
+        space, before = score_space(problem, np.float64), results
+        start = space.exact(np.stack([one.theta for one in results]))
         results = minimise_lbfgs(space, start, tol, max_iter - done, monitor)
         results = [
             replace(one, n_iter=one.n_iter + old.n_iter)

@@ -131,8 +131,8 @@ class FitShape:
     def _vector(self) -> int:
         """Numbers of a head in the vectors of a full-batch method."""
         x, widths = self.x, self.network.widths
-        smooth = self.widens and not self.multipliers and len(widths) == 2
-        if smooth and isinstance(x, SparseMatrix) and len(x) <= FEW * widths[0]:
+        certified = self.widens and len(widths) == 2
+        if certified and isinstance(x, SparseMatrix) and len(x) <= FEW * widths[0]:
             return 2 * (len(x) + 1) * widths[1]
         return self.network.size
 
