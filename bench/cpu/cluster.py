@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -44,6 +45,7 @@ from xclf.rows import (
     ClusterEngine,
     LocalEngine,
     Rows,
+    _direct,
     join_blocks,
     sum_over_rows,
 )
@@ -250,36 +252,32 @@ def _arithmetic(n: int, features: int = 512, classes: int = 10) -> dict[str, Any
 
 
 def _overhead(client: Any, counts: tuple[int, ...]) -> list[dict[str, Any]]:
-    """A pass over groups of one row of 8 features."""
-    import dask
-
-    engine, x, results = ClusterEngine(client), np.ones((1, 8)), []
+    """A pass over groups of one row of 8 features, as messages and as a graph."""
+    results = []
     for groups in counts:
         progress(f"overhead, {groups} groups")
-        delayed = [dask.delayed(join_blocks, pure=False)(None, x) for _ in range(groups)]
-        held = engine.place(delayed, spread=True)
-        engine.wait(held)
-        blocks = Blocks(engine, held, [1] * groups, 8, x.dtype, x[:0])
-        rows = BlockRows.of(blocks, np.zeros(groups, np.int64), None, np.float64, 2)
+        rows = _next_to_nothing(ClusterEngine(client), groups)
         f: Callable[..., Any] = partial(_first, np.zeros(5120, np.float32))
-        seconds = []
-        for _ in range(30):
-            start = time.perf_counter()
-            sum_over_rows(f, rows)
-            seconds.append(time.perf_counter() - start)
-        graph, keys = engine._batches(_first, None, [(group,) for group in held], keep=False)
-        tasks = len(graph) + _merges(len(keys))
-        quartiles = [float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75))]
-        results.append({"groups": groups, "tasks": tasks, "quartiles_s": quartiles})
+        result: dict[str, Any] = {"groups": groups}
+        for name, most in (("messages", _direct.MOST_BYTES), ("graph", 0)):
+            with mock.patch.object(_direct, "MOST_BYTES", most):
+                clock = [_seconds(partial(sum_over_rows, f, rows), client) for _ in range(40)]
+            own, processor = zip(*clock[2:], strict=True)
+            result[f"{name}_quartiles_s"] = np.quantile(own, (0, 0.25, 0.5, 0.75)).tolist()
+            result[f"{name}_processor_s"] = statistics.median(processor)
+        results.append(result)
     table(
-        "a pass over next to nothing",
-        ["groups", "tasks", "median ms", "5 ms + 0.3 ms a task"],
+        "a pass over next to nothing, ms (fastest, median)",
+        ["groups", "messages", "a graph", "5 ms + 0.3 ms a group", "processors of all, messages"],
         [
             (
                 str(row["groups"]),
-                str(row["tasks"]),
-                f"{1e3 * row['quartiles_s'][1]:.1f}",
-                f"{5 + 0.3 * row['tasks']:.1f}",
+                *(
+                    _fastest_and_median(row[f"{name}_quartiles_s"])
+                    for name in ("messages", "graph")
+                ),
+                f"{5 + 0.3 * row['groups']:.1f}",
+                f"{1e3 * row['messages_processor_s']:.1f}",
             )
             for row in results
         ],
@@ -287,14 +285,31 @@ def _overhead(client: Any, counts: tuple[int, ...]) -> list[dict[str, Any]]:
     return results
 
 
-def _merges(leaves: int) -> int:
-    from xclf.rows._cluster import FAN
+def _next_to_nothing(engine: ClusterEngine, groups: int) -> BlockRows:
+    import dask
 
-    count = 0
-    while leaves > 1:
-        leaves = -(-leaves // FAN)
-        count += leaves
-    return count
+    x = np.ones((1, 8))
+    delayed = [dask.delayed(join_blocks, pure=False)(None, x) for _ in range(groups)]
+    held = engine.place(delayed, spread=True)
+    engine.wait(held)
+    blocks = Blocks(engine, held, [1] * groups, 8, x.dtype, x[:0])
+    return BlockRows.of(blocks, np.zeros(groups, np.int64), None, np.float64, 2)
+
+
+def _seconds(work: Callable[[], Any], client: Any) -> tuple[float, float]:
+    """Of the clock, and of the processors of all processes."""
+
+    def processors() -> float:
+        return time.process_time() + float(sum(client.run(time.process_time).values()))
+
+    before, start = processors(), time.perf_counter()
+    work()
+    own = time.perf_counter() - start
+    return own, processors() - before
+
+
+def _fastest_and_median(quartiles: list[float]) -> str:
+    return f"{1e3 * quartiles[0]:.1f}, {1e3 * quartiles[2]:.1f}"
 
 
 def _first(theta: np.ndarray, chunk: Any) -> tuple[np.ndarray, np.ndarray]:

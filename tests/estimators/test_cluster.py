@@ -15,6 +15,9 @@ from estimator_cases import blobs
 from sklearn.base import clone
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+from xclf.rows import ClusterEngine, _block_tasks
+from xclf.rows._blocks import plain
+from xclf.rows._direct import direct_sums
 
 dask_cases.need("dask.array", "distributed")
 import dask.array as da  # noqa: E402
@@ -58,6 +61,65 @@ def test_the_same_bits_as_in_one_process(shared, model, dtype, monkeypatch):
         np.testing.assert_array_equal(one, other)
     guess = there.predict(array)
     np.testing.assert_array_equal(guess.compute(), here.predict(X.astype(dtype)))
+
+
+def total(scale, numbers):
+    return (np.asarray(scale * numbers.sum()),)
+
+
+def broken(*_):
+    raise OSError("disk on fire")
+
+
+def test_passes_without_and_with_a_graph(shared, monkeypatch):
+    """The same bits: as messages, as graphs where these would be large or the scheduler has not had
+    one for long, and where a worker does not hold what it should."""
+    passes = []
+
+    def counted(*args):
+        passes.append(direct_sums(*args))
+        return passes[-1]
+
+    monkeypatch.setattr("xclf.rows._cluster.direct_sums", counted)
+    engine, rng = ClusterEngine(shared), np.random.default_rng(0)
+    held = engine.keep(plain, None, [(rng.normal(size=3),) for _ in range(7)])
+    work = (total, 0.1, [(group,) for group in held])
+    want = engine.sums(*work)
+    assert passes == [want]
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.rows._direct.MOST_BYTES", 0)
+        assert engine.sums(*work) == want
+        assert passes.pop() is None
+        patch.setattr("xclf.rows._cluster._IDLE", 0.0)
+        assert engine.sums(*work) == want
+    shared.replicate(held, n=1)
+    for worker in shared.nthreads():
+        engine._holders |= dict.fromkeys(engine._holders, worker)
+        assert engine.sums(*work) == want
+    assert passes.count(None) >= 1
+    with pytest.raises(RuntimeError, match=r"a pass over the blocks failed: OSError: disk on fire"):
+        engine.sums(broken, *work[1:])
+
+
+def slow_down(seconds, count):
+    """In a worker's process: the next groups of passes take so long more."""
+    fast, left = _block_tasks.sum_group, [seconds] * count
+
+    def slow(*args):
+        time.sleep(left.pop() if left else 0.0)
+        return fast(*args)
+
+    _block_tasks.sum_group = slow
+
+
+@pytest.mark.filterwarnings("ignore:.*max_iter")
+def test_a_slow_worker():
+    """Passes wait for it, beyond the time after which they look whether it is still there."""
+    model = clone(SOFTMAX).set_params(max_iter=2)
+    with dask_cases.cluster() as client:
+        want = model.fit(lazy(), Y).coef_
+        client.run(slow_down, 1.3, 3, workers=[next(iter(client.nthreads()))])
+        np.testing.assert_array_equal(clone(model).fit(lazy(), Y).coef_, want)
 
 
 def test_rows_that_are_on_the_workers_already(shared):

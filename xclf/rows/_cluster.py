@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xclf.rows._blocks import Engine, plain
+from xclf.rows._direct import direct_sums
 from xclf.rows._sum_tree import Forest, Sums, merged
 
 #: Seconds without a single worker, or without a scheduler, after which a fit ends with an error.
@@ -25,21 +26,26 @@ FAN = 8
 # Seconds between looks at the cluster while work is under way.
 _LOOK = 2.0
 
+# Seconds after which a pass is a graph again: clusters that end when they are idle have to see that
+# they are not.
+_IDLE = 30.0
+
 
 class ClusterEngine(Engine):
     """Groups of blocks on the workers of a `distributed.Client`.
 
-    A pass is one graph: what all tasks share travels once to every worker that needs it; there is a
-    task for each thread of a worker, over the groups that it holds, and a tree of tasks that merge
-    what these return. The scheduler computes again what a lost worker held.
+    A pass with little to send is a message to each worker and its answer (`direct_sums`). Any other
+    is one graph, and so is one whose groups are not all held: what all tasks share travels once to
+    every worker that needs it; there is a task for each thread of a worker, over the groups that it
+    holds, and a tree of tasks that merge what these return. The scheduler computes again what a
+    lost worker held.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self._threads: dict[str, int] = dict(client.nthreads())
         self._holders: dict[Any, str] = {}
-        self._bundles: dict[tuple[int, int], tuple[list[Any], Any]] = {}
-        self._looked = time.monotonic()
+        self._looked = self._scheduled = time.monotonic()
         self.workers = max(self._threads.values(), default=1)
 
     def describe(self) -> str:
@@ -48,7 +54,7 @@ class ClusterEngine(Engine):
     @property
     def processes(self) -> int:
         """Workers that there are now."""
-        return max(1, self._count_workers())
+        return max(1, len(self._workers()))
 
     def place(self, groups: Sequence[Any], *, spread: bool) -> list[Any]:
         """Futures of delayed groups.
@@ -68,6 +74,14 @@ class ClusterEngine(Engine):
         return futures
 
     def sums(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> Sums:
+        self._check_alive()
+        if time.monotonic() - self._scheduled < _IDLE:
+            held, lost = self._held([args[0] for args in per_group])
+            work = (function, shared, per_group)
+            found = None if lost else direct_sums(self.client, *work, held, self._workers)
+            if found is not None:
+                return found
+            self._holders.clear()
         graph, keys = self._batches(function, shared, per_group, keep=False)
         (nodes,) = self._results(self._submit(graph, [_merge(graph, keys, len(per_group))]))
         return Forest(len(per_group), nodes).root()
@@ -100,45 +114,46 @@ class ClusterEngine(Engine):
         for batch in self._shares([args[0] for args in per_group]):
             key = f"{run}-{batch[0]}"
             keys[key] = batch
-            flat = [value for g in batch for value in per_group[g]]
             about = _Batch(function, count, batch, len(per_group[0]), keep)
-            graph[key] = (_work, about, common, *(flat if keep else self._bundle(batch, flat)))
+            graph[key] = (_work, about, common, *(value for g in batch for value in per_group[g]))
         return graph, keys
-
-    def _bundle(self, batch: list[int], flat: list[Any]) -> list[Any]:
-        """One future for many, which passes after this one have in common: a scheduler looks at
-        each that a task depends on. Where they are nothing is copied."""
-        place = (batch[0], len(flat))
-        names = [value.key for value in flat]
-        if self._bundles.get(place, (None,))[0] != names:
-            key = _key(_bundled)
-            self._bundles[place] = (names, self._submit({key: (_bundled, *flat)}, [key])[0])
-        return [self._bundles[place][1]]
 
     def _shares(self, groups: Sequence[Any]) -> list[list[int]]:
         """Numbers of the groups that one worker holds, in order, for each of its threads. One that
         is being computed again is alone."""
-        now = time.monotonic()
-        if now - self._looked > _LOOK:
-            workers = self.client.nthreads()
-            if workers != self._threads:
-                self._threads = dict(workers)
-                self._holders.clear()
-                self._bundles.clear()
-            self._looked = now
-        unknown = [group for group in groups if group.key not in self._holders]
-        if unknown:
-            for key, holders in self.client.who_has(unknown).items():
-                self._holders[key] = min(holders, default="")
-        held: dict[Any, list[int]] = {}
-        for number, group in enumerate(groups):
-            held.setdefault(self._holders.get(group.key) or number, []).append(number)
-        shares = []
+        held, lost = self._held(groups)
+        shares = [[number] for number in lost]
         for holder, numbers in held.items():
             parts = min(len(numbers), self._threads.get(holder, 1))
             cuts = [len(numbers) * k // parts for k in range(parts + 1)]
             shares += [numbers[first:last] for first, last in pairwise(cuts)]
         return sorted(shares)
+
+    def _held(self, groups: Sequence[Any]) -> tuple[dict[str, list[int]], list[int]]:
+        """Numbers of the groups that each worker holds, in order, and of those that none does."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK:
+            workers = self._workers()
+            if workers != self._threads:
+                self._threads = workers
+                self._holders.clear()
+            self._looked = now
+        unknown = [group for group in groups if group.key not in self._holders]
+        if unknown:
+            try:
+                places = self.client.who_has(unknown)
+            except Exception as error:
+                raise self._failure(error) from error
+            self._holders |= {key: min(holders) for key, holders in places.items() if holders}
+        held: dict[str, list[int]] = {}
+        lost = []
+        for number, group in enumerate(groups):
+            holder = self._holders.get(group.key)
+            if holder is None:
+                lost.append(number)
+            else:
+                held.setdefault(holder, []).append(number)
+        return held, lost
 
     def keep(
         self,
@@ -187,6 +202,7 @@ class ClusterEngine(Engine):
 
     def _submit(self, graph: dict[str, Any], keys: list[str]) -> list[Any]:
         self._check_alive()
+        self._scheduled = time.monotonic()
         with warnings.catch_warnings():
             # Many heads of many classes are large: they travel once, which is what graphs are for.
             warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
@@ -226,7 +242,7 @@ class ClusterEngine(Engine):
         that is too long ago."""
         now = time.monotonic()
         self._check_alive()
-        if self._count_workers():
+        if self._workers():
             return now
         if now - since > PATIENCE:
             raise RuntimeError(
@@ -234,11 +250,12 @@ class ClusterEngine(Engine):
             )
         return since
 
-    def _count_workers(self) -> int:
+    def _workers(self) -> dict[str, int]:
+        """The threads of each worker that there is now."""
         try:
-            return len(self.client.nthreads())
+            return dict(self.client.nthreads())
         except Exception:  # a scheduler that does not answer has none to give
-            return 0
+            return {}
 
     def _check_alive(self) -> None:
         if self.client.status in ("closed", "closing", "newly-created"):
@@ -306,15 +323,9 @@ class _Batch:
     keep: bool
 
 
-def _bundled(*values: Any) -> tuple[Any, ...]:
-    return values
-
-
 def _work(batch: _Batch, shared: _Held, *flat: Any) -> Any:
     """The nodes of the tree that some groups give, and what they keep."""
     forest, kept, size = Forest(batch.count), [], batch.arguments
-    if not batch.keep:
-        (flat,) = flat
     for place, g in enumerate(batch.numbers):
         args = flat[place * size : (place + 1) * size]
         result = batch.function(shared.value, *args)
