@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import time
+import tracemalloc
 
 import dask_cases
 import numpy as np
@@ -113,13 +114,12 @@ def slow_down(seconds, count):
 
 
 @pytest.mark.filterwarnings("ignore:.*max_iter")
-def test_a_slow_worker():
+def test_a_slow_worker(shared):
     """Passes wait for it, beyond the time after which they look whether it is still there."""
     model = clone(SOFTMAX).set_params(max_iter=2)
-    with dask_cases.cluster() as client:
-        want = model.fit(lazy(), Y).coef_
-        client.run(slow_down, 1.3, 3, workers=[next(iter(client.nthreads()))])
-        np.testing.assert_array_equal(clone(model).fit(lazy(), Y).coef_, want)
+    want = model.fit(lazy(), Y).coef_
+    shared.run(slow_down, 1.3, 3, workers=[next(iter(shared.nthreads()))])
+    np.testing.assert_array_equal(clone(model).fit(lazy(), Y).coef_, want)
 
 
 def test_rows_that_are_on_the_workers_already(shared):
@@ -128,16 +128,26 @@ def test_rows_that_are_on_the_workers_already(shared):
     np.testing.assert_array_equal(there.coef_, clone(SOFTMAX).fit(array, Y).coef_)
 
 
+@pytest.mark.filterwarnings("ignore:.*max_iter")
 @pytest.mark.parametrize("labels", [np.arange(3), np.array(["a", "bb", "c"])], ids=["int", "str"])
 def test_labels_in_blocks_stay_there(shared, labels, monkeypatch):
-    """No process gets all of them; whatever is wrong with them is named as in memory."""
+    """And weights: no process gets all of them; whatever is wrong with them is named as in
+    memory. One fit is told the same by arrays in this process: it has the same bits."""
     y = labels[Y]
+    columns = np.stack([y, y[::-1], np.roll(y, 1)], axis=1)
+    model = clone(SOFTMAX).set_params(class_weight="balanced", max_iter=2)
     want = clone(SOFTMAX).fit(lazy(), y)
     with monkeypatch.context() as patch:
         patch.setattr("xclf.estimators._base.computed", lambda value: value and 1 / 0)
         got = clone(SOFTMAX).fit(lazy(), da.from_array(y, chunks=70))
     np.testing.assert_array_equal(got.coef_, want.coef_)
     assert got.classes_.tolist() == want.classes_.tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.estimators._base.computed", lambda value: value and 1 / 0)
+        several, parts = da.from_array(columns, chunks=(70, 2)), da.from_array(WEIGHTS, chunks=100)
+        got = clone(model).fit(lazy(), several, parts)
+    np.testing.assert_array_equal(got.coef_, clone(model).fit(lazy(), columns, WEIGHTS).coef_)
+
     bad = np.where(np.arange(N) == 200, None, y.astype(object))
     with pytest.raises(ValueError, match=r"no label .* at row 200"):
         clone(SOFTMAX).fit(lazy(), da.from_array(bad, chunks=70))
@@ -145,6 +155,31 @@ def test_labels_in_blocks_stay_there(shared, labels, monkeypatch):
         clone(SOFTMAX).fit(lazy(), da.from_array(y[:1].repeat(N), chunks=70))
     with pytest.raises(ValueError, match="X has 240 rows but y has 239 labels"):
         clone(SOFTMAX).fit(lazy(), da.from_array(y[1:], chunks=70))
+    columns[:, 1] = y[0]
+    with pytest.raises(ValueError, match=r"column 1 of y must hold at least two classes"):
+        clone(SOFTMAX).fit(lazy(), da.from_array(columns, chunks=(70, 1)))
+    bad = da.from_array(np.where(np.arange(N) == 200, -1.0, 1.0), chunks=70)
+    with pytest.raises(ValueError, match=r"sample_weight must be finite and >= 0, got -1.0 at row"):
+        clone(SOFTMAX).fit(lazy(), da.from_array(y, chunks=70), bad)
+
+
+@pytest.mark.filterwarnings("ignore:.*max_iter")
+def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypatch):
+    """350,000 rows more are 2.8 MB for a number of each, and this is a third of it. The scheduler,
+    in this process too, holds what tasks and groups are: as many for few rows."""
+    monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
+    model = clone(SOFTMAX).set_params(class_weight="balanced", max_iter=1, tol=1.0)
+    peaks = []
+    for rows in (20_000, 50_000, 400_000):  # the first sets up what stays
+        monkeypatch.setattr("xclf.rows._blocks._GROUP", rows * 4)
+        noise = da.random.default_rng(0).normal(size=(rows, 4), chunks=(rows // 4, 4))
+        y = (noise[:, :2] > 0).astype("int64")
+        weights = da.random.default_rng(1).uniform(size=rows, chunks=rows // 4)
+        tracemalloc.start()
+        model.fit(noise.astype("float32"), y, weights)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 1_000_000
 
 
 def test_nothing_is_left_on_the_workers(shared):

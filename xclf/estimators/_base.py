@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +18,8 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
-from xclf.estimators._block_labels import block_targets
+from xclf.estimators._block_labels import block_sample_weight, block_targets
+from xclf.estimators._block_weights import block_weights
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -36,13 +37,14 @@ from xclf.estimators._labels import (
 )
 from xclf.estimators._printer import Printer
 from xclf.estimators._resume import Resume
-from xclf.estimators._settings import check_parameters, resolve_in_parts
+from xclf.estimators._settings import check_parameters, resolve_in_parts, uses_full_batches
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
 from xclf.estimators._types import ClassWeight, Device, LrSchedule, Precision, RandomState, Solver
 from xclf.estimators._values import computed
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
+from xclf.rows import Blocks
 from xclf.training import Callback, FitResult, FitSpec
 
 
@@ -187,13 +189,17 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
         placed = place_rows(self, border.check_x(self, X, reset=True))
-        in_blocks = block_targets(self, placed.X, y, sample_weight)
-        sample_weight = computed(sample_weight)
+        targets = block_targets(self, placed.X, y)
+        weights: Any = block_sample_weight(self, placed.X, sample_weight)
         with _array_api.on_device(placed.X):
-            targets = in_blocks or check_targets(self, placed.X, computed(y))
-            weights = check_sample_weight(placed.X, sample_weight)
+            if targets is None:
+                targets = check_targets(self, placed.X, computed(y))
+            if weights is None:
+                weights = check_sample_weight(placed.X, computed(sample_weight))
         placed = replace(placed, taken=placed.taken + targets.bytes_of_tasks)
-        heads = make_heads(self, placed, targets, weights)
+        there = isinstance(placed.X, Blocks) and uses_full_batches(self)
+        weigh = partial(block_weights, placed.X) if there else None
+        heads = make_heads(self, placed, targets, weights, weigh)
         if self.warm_start:
             with _array_api.on_device(placed.X):
                 self._go_on(placed.X, heads)

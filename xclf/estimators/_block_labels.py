@@ -1,51 +1,108 @@
-"""Labels in blocks: they become indices of classes on the workers that hold their rows."""
+"""Labels and weights of collections: they stay on the workers that hold their rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 
-from xclf.estimators._checkpoints import checkpoint_of
-from xclf.estimators._labels import Targets, encode, encode_known, host_labels
+from xclf.estimators._labels import (
+    Targets,
+    encode,
+    encode_known,
+    host_labels,
+)
 from xclf.estimators._settings import uses_full_batches
-from xclf.estimators._values import is_collection
-from xclf.rows import BlockColumn, Blocks, ClusterEngine
+from xclf.estimators._values import host_values, is_collection
+from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine
 
 # Classes beyond which labels are no few kinds, and come to the process that fits.
 _MOST_CLASSES = 100_000
 
 
-def block_targets(model: Any, X: Any, y: Any, sample_weight: Any) -> Targets | None:
-    """The labels of a collection y (N,) for X on a cluster, as indices beside its rows; None where
-    they have to be in this process: for minibatches, weights, checkpoints, and whatever is wrong
-    with them, which is told by row there."""
-    plain = isinstance(X, Blocks) and isinstance(X.engine, ClusterEngine) and is_collection(y)
-    if not plain or sample_weight is not None or model.class_weight is not None:
+def block_targets(model: Any, X: Any, y: Any) -> Targets | None:
+    """The labels of a collection y (N,) or (N, T) for X on a cluster, as indices beside its rows;
+    None where they have to be in this process: for minibatches, and whatever is wrong with them,
+    which is told by row there."""
+    parts = _parts(model, X, y)
+    if parts is None:
         return None
-    if not uses_full_batches(model) or checkpoint_of(model.callbacks) is not None:
-        return None
-    array = y.values if hasattr(y, "divisions") and getattr(y, "ndim", 0) == 1 else y
-    lengths = tuple(np.diff(X.ends).tolist())
-    if not hasattr(array, "rechunk") or array.shape != (X.shape[0],):
-        return None  # of unknown chunk sizes, whose shape is NaN, too
-    parts = X.engine.client.compute(array.rechunk((lengths,)).to_delayed().ravel().tolist())
+    columns = None if y.ndim == 1 else int(y.shape[1])
     try:
-        kinds = list(X.engine.collect(_classes, None, [(part,) for part in parts]))
+        found = list(X.engine.collect(_classes, None, [(part,) for part in parts], MANY))
     except RuntimeError:
         return None
-    if len({own.dtype.kind for own in kinds}) > 1 or sum(map(len, kinds)) > _MOST_CLASSES:
+    tasks, names = [], [f"column {t} of y" for t in range(columns or 1)]
+    for name, kinds in zip(names, zip(*found, strict=True), strict=True):
+        if len({own.dtype.kind for own in kinds}) > 1 or sum(map(len, kinds)) > _MOST_CLASSES:
+            return None
+        every = np.concatenate(kinds)
+        _check_targets(every, "y" if columns is None else name)
+        tasks.append(encode(every, "y" if columns is None else name)[0])
+    indices = X.engine.keep(_indices, tasks, [(part,) for part in parts], X.groups)
+    size = 8 * len(tasks) * len(X.counted)
+    beside = partial(BlockColumn, X.engine, indices, X.shape[0])
+    each = [beside(t, size if t == 0 else 0) for t in range(len(tasks))]
+    return Targets(list(zip(tasks, each, strict=True)), None if columns is None else names)
+
+
+def _check_targets(classes: np.ndarray, name: str) -> None:
+    try:
+        check_classification_targets(classes)
+    except ValueError as error:
+        raise ValueError(str(error) if name == "y" else f"{name}: {error}") from None
+
+
+def block_sample_weight(model: Any, X: Any, sample_weight: Any) -> BlockColumn | None:
+    """Weights of a collection (N,) for X on a cluster, beside its rows; None as for labels."""
+    parts = _parts(model, X, sample_weight)
+    if parts is None or sample_weight.ndim != 1:
         return None
-    check_classification_targets(np.concatenate(kinds))
-    classes, _ = encode(np.concatenate(kinds))
-    indices = X.engine.keep(_indices, classes, [(part,) for part in parts], X.groups)
-    return Targets([(classes, BlockColumn(indices, X.shape[0]))])
+    try:
+        kept = X.engine.keep(_numbers, None, [(part,) for part in parts], X.groups)
+    except RuntimeError:
+        return None
+    return BlockColumn(X.engine, kept, X.shape[0])
 
 
-def _classes(_: None, labels: Any) -> np.ndarray:
-    return np.unique(host_labels(labels))
+def _parts(model: Any, X: Any, values: Any) -> list[Any] | None:
+    """Those of a collection (N,) or (N, T), T > 1, that belong to each group of X; None where it is
+    none, or is not as it should be."""
+    on_cluster = isinstance(X, Blocks) and isinstance(X.engine, ClusterEngine)
+    if not on_cluster or not is_collection(values) or not uses_full_batches(model):
+        return None
+    series = hasattr(values, "divisions") and getattr(values, "ndim", 0) == 1
+    array = values.values if series else values
+    shape = tuple(getattr(array, "shape", ()))
+    # Of unknown chunk sizes the shape is NaN.
+    if not hasattr(array, "rechunk") or shape[:1] != X.shape[:1] or len(shape) > 2:
+        return None
+    if len(shape) == 2 and not shape[1] > 1:
+        return None
+    array = array.rechunk((tuple(np.diff(X.ends).tolist()), *shape[1:]))
+    parts: list[Any] = X.engine.client.compute(array.to_delayed().ravel().tolist())
+    return parts
 
 
-def _indices(classes: np.ndarray, labels: Any) -> np.ndarray:
-    return encode_known(host_labels(labels), classes)
+def _columns(labels: Any) -> list[np.ndarray]:
+    host = host_values(labels)
+    return [host_labels(own) for own in (host.T if host.ndim == 2 else [labels])]
+
+
+def _classes(_: None, labels: Any) -> list[np.ndarray]:
+    return [np.unique(own) for own in _columns(labels)]
+
+
+def _indices(classes: Sequence[np.ndarray], labels: Any) -> np.ndarray:
+    pairs = zip(_columns(labels), classes, strict=True)
+    return np.stack([encode_known(own, known) for own, known in pairs])
+
+
+def _numbers(_: None, weights: Any) -> np.ndarray:
+    host = host_values(weights)
+    if host.dtype.kind not in "biuf" or not np.all(np.isfinite(host) & (host >= 0)):
+        raise ValueError("weights must be finite and >= 0")
+    return host.astype(np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._devices import PlacedRows
-from xclf.rows import fingerprint
+from xclf.rows import BlockColumn, fingerprint
 from xclf.training import (
     STOPPED,
     Checkpoint,
@@ -113,7 +113,7 @@ def _plain(value: Any) -> Any:
 def _digest(*parts: Any) -> str:
     sha = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray) and part.dtype != object:
+        if isinstance(part, BlockColumn) or (isinstance(part, np.ndarray) and part.dtype != object):
             sha.update(fingerprint(part).encode())
         else:
             sha.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())

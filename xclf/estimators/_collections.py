@@ -21,6 +21,7 @@ from xclf._sparse import is_sparse
 from xclf.estimators._values import first_not_finite, not_finite
 from xclf.rows import (
     FEW,
+    MANY,
     Blocks,
     ClusterEngine,
     Engine,
@@ -180,7 +181,7 @@ def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
     if lengths is None:  # they are in memory then: what their lengths are is known by computing
         blocks = engine.client.compute(blocks)
         engine.wait(blocks, lambda k: f"block {k} of X")
-        lengths = list(engine.collect(_length, None, [(block,) for block in blocks]))
+        lengths = list(engine.collect(_length, None, [(block,) for block in blocks], MANY))
     kept = _with_rows(array, lengths)
     lengths, blocks = [lengths[k] for k in kept], [blocks[k] for k in kept]
     where = group_blocks(_sizes(array, lengths))
@@ -233,7 +234,7 @@ def _checked(
     blocks that are not what the collection says."""
     looks: list[_Group] = []
     rows = 0
-    for look in engine.collect(_look, None, [(group,) for group in groups]):
+    for look in engine.collect(_look, None, [(group,) for group in groups], MANY):
         if look.bad is not None:
             raise ValueError(not_finite(rows + look.bad[0], *look.bad[1:]))
         if look.dtypes != [array.dtype.name]:

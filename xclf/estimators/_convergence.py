@@ -9,6 +9,7 @@ import numpy as np
 
 from xclf import _array_api
 from xclf.estimators._head import Head
+from xclf.rows import BlockWeights
 from xclf.training import DIVERGED, FitResult, FitSpec
 
 NO_OPTIMUM = "there is no optimum at finite weights"
@@ -80,7 +81,9 @@ def _separates(head: Head, spec: FitSpec, objective: float) -> bool:
     weights, which is the lightest row's at least, and N times the heaviest row's at most for all.
     """
     cost, lightest = float(head.loss.error_cost()), 1.0
-    if head.weights is not None:
+    if isinstance(head.weights, BlockWeights):
+        lightest = head.weights.lightest
+    elif head.weights is not None:
         weights = head.weights[head.weights > 0.0]
         lightest = float(np.min(weights) / np.max(weights))
     return objective * len(spec.rows) < cost * lightest

@@ -28,6 +28,7 @@ from xclf.rows import (
     BlockColumn,
     BlockRows,
     Blocks,
+    BlockWeights,
     MemoryBudget,
     Rows,
     parse_bytes,
@@ -139,16 +140,19 @@ def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:
 
 
 def _block_rows(
-    placed: PlacedRows, heads: Sequence[Head], labels: np.ndarray, tasks: np.ndarray | None
+    placed: PlacedRows, heads: Sequence[Head], labels: Any, tasks: np.ndarray | None
 ) -> Rows:
     """`_rows` of X in blocks; rows with weight that are few come to this process."""
     first, X = heads[0], placed.X
     vectors = {head.weight_key: head.weights for head in heads}
     more: dict[str, Any] = {"tasks": tasks, "precision": first.model.precision}
-    weights = None
-    if any(w is not None for w in vectors.values()) and not all(map(_weights_are_implied, heads)):
-        weights = np.stack([np.ones(len(labels.T)) if w is None else w for w in vectors.values()])
-        which = [list(vectors).index(head.weight_key) for head in heads]
+    weights: Any = None
+    which = [list(vectors).index(head.weight_key) for head in heads]
+    if any(isinstance(own, BlockWeights) for own in vectors.values()):
+        weights = list(vectors.values())
+        more |= {"heads": np.asarray(which)} if len(weights) > 1 else {}
+    elif any(w is not None for w in vectors.values()) and not all(map(_weights_are_implied, heads)):
+        weights = np.stack([np.ones(X.shape[0]) if w is None else w for w in vectors.values()])
         drawn = np.flatnonzero(weights.any(axis=0))
         few = len(drawn) * X.shape[1] * X.dtype.itemsize <= GATHERED
         if first.train is not None and first.full_batch and few:
@@ -172,7 +176,7 @@ def _masked(labels: Array, classes: int) -> Array:
 def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array | None]:
     """(labels, tasks) as `Rows` has them: one set where all heads have the same, else integers."""
     X, classes = placed.X, heads[0].widths[-1]
-    sets: dict[Hashable, np.ndarray] = {}
+    sets: dict[Hashable, Any] = {}
     written: set[tuple[Hashable, int, int]] = set()
     for head in heads:
         if head.train is None:
@@ -184,7 +188,10 @@ def _label_sets(placed: PlacedRows, heads: Sequence[Head]) -> tuple[Array, Array
     if len(sets) > 1:
         places = {key: place for place, key in enumerate(sets)}
         tasks = np.asarray([places[head.label_key] for head in heads])
-        labels = np.stack(list(sets.values())).astype(np.int64, copy=False)
+        columns = list(sets.values())
+        if isinstance(columns[0], BlockColumn):
+            return BlockColumn.joined(columns), tasks
+        labels = np.stack(columns).astype(np.int64, copy=False)
         return _array_api.from_host(labels, X), _array_api.from_host(tasks, X)
     (index,) = sets.values()
     if isinstance(index, BlockColumn):

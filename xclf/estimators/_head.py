@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,17 @@ import numpy as np
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._devices import PlacedRows
-from xclf.estimators._labels import Targets, mean_one, row_weights
+from xclf.estimators._labels import Targets, mean_row_weights
 from xclf.estimators._settings import Settings, resolve
 from xclf.objectives import Layer, Loss, Network, loss_named, loss_parameters
 from xclf.training import FitShape, method_of
 
 if TYPE_CHECKING:
     from xclf.estimators._base import BaseClassifier
+
+
+#: Weights of rows, of mean 1, or None where all are: see `make_heads`.
+Weigh = Callable[[Any, np.ndarray, Any, Any], Any]
 
 
 @dataclass(eq=False)
@@ -27,7 +31,8 @@ class Head:
     loss : the model's, with its parameters bound
     classes, index : the sorted distinct labels, and the index of each training row's among them
     train : host numbers of the training rows in X, or None for all of them
-    weights : host float64 (N,) for all rows of X, 0 for those that are not trained on; None for 1
+    weights : float64 (N,) for all rows of X, 0 for those that are not trained on, on the host or
+        beside them; None for 1
     weight_key : equal for heads with equal weights
     label_key : equal for heads that have the same label for every row that both are trained on
     start : raw layers to go on from, or None
@@ -38,9 +43,9 @@ class Head:
     settings: Settings
     loss: Loss
     classes: np.ndarray
-    index: np.ndarray
+    index: Any
     train: np.ndarray | None = None
-    weights: np.ndarray | None = None
+    weights: Any = None
     weight_key: Hashable = None
     label_key: Hashable = None
     start: list[Layer] | None = None
@@ -85,16 +90,15 @@ def loss_of(model: BaseClassifier) -> Loss:
 def make_head(
     model: BaseClassifier,
     placed: PlacedRows,
-    labels: tuple[np.ndarray, np.ndarray],
-    sample_weight: np.ndarray | None,
+    labels: tuple[np.ndarray, Any],
+    sample_weight: Any,
+    weigh: Weigh,
 ) -> Head:
     """A model that is to be fitted to rows whose (classes, index) are `labels`."""
     loss, (classes, index) = loss_of(model), labels
     single = placed.dtype == _array_api.namespace(placed.X).float32
     settings = resolve(model, auto=model._auto_solver, loss=type(loss), single=single)
-    weights = row_weights(index, classes, model.class_weight, sample_weight)
-    if weights is not None:
-        weights = mean_one(weights)
+    weights = weigh(index, classes, model.class_weight, sample_weight)
     return Head(model, settings, loss, classes, index, weights=weights)
 
 
@@ -102,16 +106,22 @@ def make_heads(
     model: BaseClassifier,
     placed: PlacedRows,
     targets: Targets,
-    sample_weight: np.ndarray | None,
+    sample_weight: Any,
+    weigh: Weigh | None = None,
 ) -> list[Head]:
     """A head for every task of `targets`: of `model` itself where labels are one column, else of
-    models with its parameters, one for each column."""
+    models with its parameters, one for each column.
+
+    weigh : makes the weights of the rows, of mean 1, of (index, classes, class_weight,
+        sample_weight); by default on the host
+    """
+    weigh = weigh or mean_row_weights
     if targets.names is None:
-        return [make_head(model, placed, targets.tasks[0], sample_weight)]
+        return [make_head(model, placed, targets.tasks[0], sample_weight, weigh)]
     heads: list[Head] = []
     for number, (labels, name) in enumerate(zip(targets.tasks, targets.names, strict=True)):
         try:
-            head = make_head(_task_model(model), placed, labels, sample_weight)
+            head = make_head(_task_model(model), placed, labels, sample_weight, weigh)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         head.label_key, head.column = number, name

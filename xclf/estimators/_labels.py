@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,14 +224,30 @@ def row_weights(
     class_weight: Any,
     sample_weight: np.ndarray | None,
 ) -> np.ndarray | None:
-    """Product of sample and class weights, host float64 (N,), or None where all are 1.
+    """Product of sample and class weights, host float64 (N,), or None where all are 1."""
+    if class_weight is None:
+        return sample_weight
+
+    def mass() -> np.ndarray:
+        return np.bincount(index, weights=sample_weight, minlength=len(classes))
+
+    per_class = weights_of_classes(classes, class_weight, mass)
+    weights = per_class[index] if sample_weight is None else per_class[index] * sample_weight
+    check_some_weight(bool(weights.any()))
+    return np.asarray(weights, dtype=np.float64)
+
+
+def weights_of_classes(
+    classes: np.ndarray, class_weight: Any, mass: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The weight (C,) of each class.
+
+    mass : returns the sums (C,) of the row weights of each class
 
     "balanced" weighs class c by sum(w) / (C * sum of w in c): inversely to its weighted frequency;
     a class without weight keeps none. A dict may name classes that are not among these rows, as
     folds lack rare ones, unless it leaves others out: then one of the names is a slip.
     """
-    if class_weight is None:
-        return sample_weight
     if isinstance(class_weight, Mapping):
         labels = classes.tolist()
         unknown = [key for key in class_weight if key not in labels]
@@ -239,18 +255,27 @@ def row_weights(
             raise ValueError(
                 f"class_weight names classes that are not in y: {unknown[:5]}; y has {labels[:20]}"
             )
-        per_class = np.asarray([float(class_weight.get(label, 1.0)) for label in labels])
-    else:
-        mass = np.bincount(index, weights=sample_weight, minlength=len(classes))
-        per_class = np.zeros(len(classes))
-        np.divide(mass.sum(), len(classes) * mass, out=per_class, where=mass > 0.0)
-    weights = per_class[index] if sample_weight is None else per_class[index] * sample_weight
-    if not weights.any():
+        return np.asarray([float(class_weight.get(label, 1.0)) for label in labels])
+    masses, per_class = mass(), np.zeros(len(classes))
+    np.divide(masses.sum(), len(classes) * masses, out=per_class, where=masses > 0.0)
+    return per_class
+
+
+def check_some_weight(some: bool) -> None:
+    """ValueError where no row has a weight above 0."""
+    if not some:
         raise ValueError("class_weight and sample_weight leave every row with weight 0")
-    return np.asarray(weights, dtype=np.float64)
 
 
-def mean_one(weights: np.ndarray) -> np.ndarray:
-    """Weights divided by the mean of those above zero: rows without weight are not drawn."""
+def mean_row_weights(
+    index: np.ndarray,
+    classes: np.ndarray,
+    class_weight: Any,
+    sample_weight: np.ndarray | None,
+) -> np.ndarray | None:
+    """`row_weights` divided by the mean of those above zero: rows without weight are not drawn."""
+    weights = row_weights(index, classes, class_weight, sample_weight)
+    if weights is None:
+        return None
     weights = weights / weights.max()  # first: the sum of large weights overflows
     return np.asarray(weights / weights[weights > 0.0].mean())

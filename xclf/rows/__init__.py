@@ -1,8 +1,17 @@
 """Where rows come from, and the one loop over them."""
 
-from xclf.rows._block_rows import BlockRows
+from xclf.rows._block_rows import BlockRows, parts_of
 from xclf.rows._block_tasks import join_blocks
-from xclf.rows._blocks import FEW, GATHERED, BlockColumn, Blocks, Engine, group_blocks
+from xclf.rows._blocks import (
+    FEW,
+    GATHERED,
+    MANY,
+    BlockColumn,
+    Blocks,
+    BlockWeights,
+    Engine,
+    group_blocks,
+)
 from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
 from xclf.rows._local_blocks import LocalEngine, Source
@@ -19,10 +28,12 @@ __all__ = [
     "BLOCK",
     "FEW",
     "GATHERED",
+    "MANY",
     "MASK_CLASSES",
     "PRECISIONS",
     "BlockColumn",
     "BlockRows",
+    "BlockWeights",
     "Blocks",
     "Chunk",
     "ClusterEngine",
@@ -47,6 +58,7 @@ __all__ = [
     "map_rows",
     "own_threads",
     "parse_bytes",
+    "parts_of",
     "product_precision",
     "sent_sparse",
     "shard_rows",

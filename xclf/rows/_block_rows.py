@@ -13,13 +13,15 @@ from xclf._array_api import Array
 from xclf.rows._block_tasks import (
     Beside,
     Call,
+    Layout,
     Slot,
     set_beside,
     sum_group,
     take_beside,
+    weigh_group,
     whole_group,
 )
-from xclf.rows._blocks import GATHERED, BlockColumn, Blocks, BlockState, plain
+from xclf.rows._blocks import GATHERED, MANY, BlockColumn, Blocks, BlockState, plain
 from xclf.rows._rows import Chunk, Rows
 from xclf.rows._shards import PerRow, is_copyable, rebuilt
 from xclf.rows._sum_tree import Sums
@@ -63,26 +65,25 @@ class BlockRows(Rows):
         cls,
         x: Blocks,
         labels: np.ndarray | BlockColumn,
-        weights: np.ndarray | None,
+        weights: np.ndarray | Sequence[np.ndarray | BlockColumn | None] | None,
         dtype: Any,
         classes: int,
         **more: Any,
     ) -> BlockRows:
-        """Rows with labels (N,) or (T, N) and weights (N,), (G, N) or None on the host, which are
-        sent to the blocks that they belong to; labels may be there already."""
-        if isinstance(labels, BlockColumn):
-            parts: list[tuple[Any, Any]] = [(own, None) for own in labels.parts]
-        else:
-            parts = [(labels[..., where], None) for where in x.places]
+        """Rows with labels (N,) or (T, N) and weights (N,), (G, N) or None, or a list of G vectors
+        (N,), None for ones. What is on the host is sent to the blocks that it belongs to."""
+        single = isinstance(weights, np.ndarray) and weights.ndim == 1
+        vectors: list[Any] = [] if weights is None else [weights] if single else list(weights)
+        columns = labels.columns if isinstance(labels, BlockColumn) else None
+        layout = Layout(classes if labels.ndim == 1 else 0, columns, np.dtype(dtype).name)
+        parts = zip(*(parts_of(own, x) for own in (labels, *vectors)), strict=True)
+        beside = x.engine.keep(set_beside, layout, list(parts), x.groups)
         totals = drawn = shape = None
-        if weights is not None:
-            own = [weights[..., where].astype(dtype) for where in x.places]
-            parts = [(part[0], w) for part, w in zip(parts, own, strict=True)]
-            sums = [np.sum(np.atleast_2d(w), axis=-1, dtype=np.float64) for w in own]
-            totals = np.sum(sums, axis=0)
-            drawn = np.asarray([int(np.any(np.atleast_2d(w), axis=0).sum()) for w in own])
-            shape = Elsewhere(weights.shape)
-        beside = x.engine.keep(set_beside, classes if labels.ndim == 1 else 0, parts, x.groups)
+        if vectors:
+            weighed = list(x.engine.collect(weigh_group, None, [(own,) for own in beside], MANY))
+            totals = np.sum([sums for sums, _ in weighed], axis=0)
+            drawn = np.asarray([count for _, count in weighed])
+            shape = Elsewhere(x.shape[:1] if len(vectors) == 1 else (len(vectors), x.shape[0]))
         there = Elsewhere(labels.shape)
         return cls(x, there, shape, dtype, beside=beside, totals=totals, drawn=drawn, **more)
 
@@ -192,7 +193,7 @@ class BlockRows(Rows):
         for g, count in enumerate(counts.tolist()):
             parts.append((self.beside[g], picked[done : done + count] - ends[g]))
             done += count
-        found = list(self.x.engine.collect(_weighted_rows, None, parts))
+        found = list(self.x.engine.collect(_weighted_rows, None, parts, MANY))
         return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
 
     def order(self, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -255,6 +256,13 @@ class BlockRows(Rows):
 
     def chunk(self, where: slice) -> Chunk:
         raise TypeError("rows in blocks are read by `sum_over_rows`")
+
+
+def parts_of(values: np.ndarray | BlockColumn | None, x: Blocks) -> list[Any]:
+    """Those of each group of x, of values (..., N); None for None."""
+    if isinstance(values, BlockColumn):
+        return list(values.parts)
+    return [None if values is None else values[..., where] for where in x.places]
 
 
 def _cut(parts: list[Chunk], count: int) -> Chunk:

@@ -74,15 +74,41 @@ def _bytes_of(block: Array) -> int:
     return int(block.shape[0]) * int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
 
 
-def set_beside(classes: int, labels: np.ndarray, weights: np.ndarray | None) -> Beside:
-    """What belongs to the rows of a group, in the form in which passes read it.
+class Layout(NamedTuple):
+    """How labels and weights lie beside rows.
 
     classes : of a mask, where all heads have the same few classes; else 0
+    columns : which of the columns of labels, as `BlockColumn` has them
+    dtype : the name of that of weights
     """
-    index = labels.astype(np.int64, copy=False)
-    if 0 < classes <= MASK_CLASSES:
-        return Beside(one_hot(namespace(index), index, classes), weights)
+
+    classes: int
+    columns: int | list[int] | None
+    dtype: str
+
+
+def set_beside(layout: Layout, labels: np.ndarray, *vectors: np.ndarray | None) -> Beside:
+    """What belongs to the rows of a group, in the form in which passes read it.
+
+    vectors : weights (n,), one for each vector of the heads; None for ones
+    """
+    index = labels if layout.columns is None else labels[layout.columns]
+    index = index.astype(np.int64, copy=False)
+    weights = None
+    if vectors:
+        ones = np.ones(index.shape[-1])
+        weights = np.stack([ones if own is None else own for own in vectors]).astype(layout.dtype)
+        weights = weights if len(vectors) > 1 else weights[0]
+    if 0 < layout.classes <= MASK_CLASSES:
+        return Beside(one_hot(namespace(index), index, layout.classes), weights)
     return Beside(index, weights)
+
+
+def weigh_group(_: None, beside: Beside) -> tuple[np.ndarray, int]:
+    """(sums (G,) of the weights of a group, its rows with weight)."""
+    weights = np.atleast_2d(np.asarray(beside.weights))
+    sums: np.ndarray = weights.sum(axis=-1, dtype=np.float64)
+    return sums, int(np.any(weights, axis=0).sum())
 
 
 def sum_group(call: Call, blocks: Sequence[Array], beside: Beside, *states: np.ndarray) -> Any:

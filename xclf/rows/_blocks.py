@@ -32,6 +32,9 @@ _GROUP, _MOST_GROUPS, _FEW_GROUPS = 32 << 20, 1024, 16
 #: Entries of X up to which a collection comes to the process that fits, as an array.
 FEW = 1 << 21
 
+#: Small results that may be on their way to the process that fits.
+MANY = 64
+
 #: Bytes of rows that may come to the process that fits, for what needs rows at random.
 GATHERED = 128 << 20
 
@@ -84,7 +87,7 @@ class Engine(ABC):
         """The functions' results on the host, one after the other.
 
         ahead : those that may be under way beside the one in use; by default as many as keep all
-            workers busy
+            workers busy; MANY of small ones
         """
 
     @abstractmethod
@@ -166,7 +169,7 @@ class Blocks:
         order, split = self.split(index)
         groups = [(self.groups[g], own) for g, own in split]
         done = 0
-        for part in self.engine.collect(take_rows, None, groups):
+        for part in self.engine.collect(take_rows, None, groups, few_bytes(out.nbytes)):
             out[order[done : done + len(part)]] = part
             done += len(part)
         return out
@@ -223,6 +226,11 @@ class Blocks:
         return order, parts
 
 
+def few_bytes(size: int) -> int | None:
+    """`ahead` of `collect`, for results of so many bytes together."""
+    return MANY if size <= GATHERED else None
+
+
 def _picked(_: None, blocks: Sequence[Array], index: np.ndarray) -> list[Array]:
     return [take_rows(None, blocks, index)]
 
@@ -232,15 +240,48 @@ def _mapped(f: Callable[[Array], Array], blocks: Sequence[Array]) -> list[Array]
 
 
 class BlockColumn:
-    """A whole number for every row: a handle for each group, beside its rows."""
+    """A number for every row (N,), or T of them (T, N): a handle for each group, beside its rows.
 
-    ndim = 1
+    parts : handles of (n,); or of the columns (T', n) of which these are some
+    columns : which of these: one, or a list of T; None where the parts have one each
+    nbytes : those that the process with the most rows holds
+    """
 
-    def __init__(self, parts: Sequence[Any], rows: int) -> None:
-        self.parts, self.shape = list(parts), (rows,)
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Sequence[Any],
+        rows: int,
+        columns: int | list[int] | None = None,
+        nbytes: int = 0,
+    ) -> None:
+        self.engine, self.parts, self.columns, self.nbytes = engine, parts, columns, nbytes
+        self.shape = (len(columns), rows) if isinstance(columns, list) else (rows,)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @staticmethod
+    def joined(columns: Sequence[BlockColumn]) -> BlockColumn:
+        """(T, N), of T columns (N,) of the same parts."""
+        first, which = columns[0], [column.columns for column in columns]
+        own = [k for k in which if isinstance(k, int)]
+        return BlockColumn(first.engine, first.parts, first.shape[-1], own)
+
+
+class BlockWeights(BlockColumn):
+    """Weights >= 0 of all rows, beside them.
+
+    lightest : the least weight above 0, over the largest
+    """
+
+    def __init__(self, engine: Engine, parts: Sequence[Any], rows: int, lightest: float) -> None:
+        super().__init__(engine, parts, rows)
+        self.lightest = lightest
 
 
 class BlockState(PerRow):

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -185,20 +185,28 @@ class ClusterEngine(Engine):
     ) -> Generator[Any]:
         if not per_group:
             return
-        if ahead is None:
-            ahead = 2 * sum(self.client.nthreads().values())
         common = self.keep(plain, None, [(_Held(shared),)])[0]
-        coming: deque[Any] = deque()
-        waiting = iter(per_group)
-        while True:
-            while len(coming) <= ahead and (args := next(waiting, None)) is not None:
-                key = _key(function)
-                coming += self._submit({key: (_call, function, common, *args)}, [key])
-            if not coming:
-                return
-            (value,) = self._results([coming[0]])
-            coming.popleft()  # the worker may forget it
-            yield value
+        if ahead is None:
+            ahead = 2 * sum(self._threads.values())
+        # Some together, as a graph takes its time, and the next ones under way meanwhile.
+        size = max(1, ahead // 2)
+        parts = (per_group[k : k + size] for k in range(0, len(per_group), size))
+        coming = deque(self._started(function, common, part) for part in islice(parts, 2))
+        while coming:
+            values = self._results(coming[0])
+            coming.popleft()  # the workers may forget them
+            coming.extend(self._started(function, common, part) for part in islice(parts, 1))
+            values.reverse()
+            while values:
+                yield values.pop()
+
+    def _started(self, function: Any, common: Any, part: Sequence[tuple[Any, ...]]) -> list[Any]:
+        run = _key(function)
+        keys = [f"{run}-{k}" for k in range(len(part))]
+        return self._submit(
+            {key: (_call, function, common, *args) for key, args in zip(keys, part, strict=True)},
+            keys,
+        )
 
     def _submit(self, graph: dict[str, Any], keys: list[str]) -> list[Any]:
         self._check_alive()

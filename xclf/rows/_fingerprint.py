@@ -9,7 +9,7 @@ import numpy as np
 
 from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
-from xclf.rows._blocks import Blocks
+from xclf.rows._blocks import MANY, BlockColumn, Blocks
 from xclf.rows._stream import Streamed, slices
 from xclf.rows._threads import in_threads
 
@@ -17,7 +17,7 @@ from xclf.rows._threads import in_threads
 _PIECE = 8 << 20
 
 
-def fingerprint(x: Array) -> str:
+def fingerprint(x: Array | BlockColumn) -> str:
     """SHA-256 of the dtype, the shape and the entries of x (N, ...), in parts, in threads.
 
     The same rows give the same text wherever they are: those of a device come to the host part by
@@ -29,7 +29,11 @@ def fingerprint(x: Array) -> str:
         text = f"{x.shape}{own}"
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     if isinstance(x, Blocks):
-        digests = x.engine.collect(_digest_group, None, [(group,) for group in x.groups])
+        digests = x.engine.collect(_digest_group, None, [(group,) for group in x.groups], MANY)
+        return f"sha256:{hashlib.sha256(repr((x.shape, list(digests))).encode()).hexdigest()}"
+    if isinstance(x, BlockColumn):
+        held = [(part,) for part in x.parts]
+        digests = x.engine.collect(_digest_columns, x.columns, held, MANY)
         return f"sha256:{hashlib.sha256(repr((x.shape, list(digests))).encode()).hexdigest()}"
     x = x.host if isinstance(x, Streamed) else x
     sample = to_host(x[:1, ...])
@@ -48,3 +52,7 @@ def fingerprint(x: Array) -> str:
 def _digest_group(_: None, blocks: Sequence[Array]) -> str:
     """That of all blocks of a group."""
     return repr([fingerprint(block) for block in blocks])
+
+
+def _digest_columns(columns: int | list[int] | None, part: np.ndarray) -> str:
+    return fingerprint(part if columns is None else part[columns])
