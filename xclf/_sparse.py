@@ -36,6 +36,13 @@ class SparseMatrix:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + self.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What passes over the rows keep beside them stays behind.
+        return {name: getattr(self, name) for name in ("matrix", "later", "shape", "dtype")}
+
     def __array_namespace__(self, *, api_version: str | None = None) -> Namespace:
         return namespace(self.matrix.data)
 

@@ -45,18 +45,26 @@ def canonical(X: Any) -> SparseMatrix:
 def check_sparse_finite(X: SparseMatrix, first: int = 0) -> None:
     """ValueError naming row and column of the first NaN or infinity in X, whose rows begin at row
     `first`."""
+    bad = sparse_not_finite(X)
+    if bad is not None:
+        row, column, value = bad
+        raise ValueError(
+            f"Input X contains {value} at row {first + row}, column {column}: every value must be "
+            "finite"
+        )
+
+
+def sparse_not_finite(X: SparseMatrix) -> tuple[int, int, str] | None:
+    """Row, column and kind of the first NaN or infinity in X, None without one."""
     values, xp = X.values, _array_api.namespace(X)
     if bool(xp.all(xp.isfinite(values))):
-        return
+        return None
     host = _array_api.to_host(values)
     place = int(np.flatnonzero(~np.isfinite(host))[0])
     starts = _array_api.to_host(X.matrix.indptr)
     row = int(np.searchsorted(starts, place, side="right")) - 1
     value = "NaN" if np.isnan(host[place]) else "infinity (inf)"
-    raise ValueError(
-        f"Input X contains {value} at row {first + row}, column {int(X.matrix.indices[place])}: "
-        "every value must be finite"
-    )
+    return row, int(X.matrix.indices[place]), value
 
 
 def _check_dtype(X: Any) -> None:

@@ -190,10 +190,54 @@ def test_blocks_of_unknown_size_that_are_all_empty():
         SOFTMAX.fit(nothing, Y[:0])
 
 
-def test_sparse_blocks_are_refused():
-    rows = da.from_array(X, chunks=(40, -1)).map_blocks(scipy.sparse.csr_array)
-    with pytest.raises(TypeError, match="X has sparse blocks"):
-        SoftmaxClassifier().fit(rows, Y)
+def sparse(x=X, chunks=(97, D), kind=scipy.sparse.csr_array):
+    """X with half of its entries, in sparse blocks, and the same in memory."""
+    x = np.where(np.random.default_rng(2).random(x.shape) < 0.5, x, 0.0).astype(x.dtype)
+    return da.from_array(x, chunks=chunks).map_blocks(kind), scipy.sparse.csr_array(x)
+
+
+@pairwise(
+    model=CONVEX,
+    chunks=CHUNKS[:3],
+    dtype=["float64", "float32", "uint8"],
+    weights=[None, WEIGHTS],
+    kind=[scipy.sparse.csr_array, scipy.sparse.csc_matrix],
+    options=[{}, {"class_weight": "balanced"}, {"standardize": True}, {"fit_intercept": False}],
+)
+def test_sparse_blocks(model, chunks, dtype, weights, kind, options):
+    x = (X - X.min() if dtype == "uint8" else X).astype(dtype)
+    lazy, memory = sparse(x, (chunks[0], D), kind)
+    model = clone(model).set_params(**options)
+    there = clone(model).fit(lazy, da.from_array(Y, chunks=90), weights)
+    within_gaps(there, model.fit(memory, Y, weights))
+    np.testing.assert_array_equal(there.predict(lazy).compute(), there.predict(memory))
+    assert there.score(lazy, Y) == there.score(memory, Y)
+
+
+def test_sparse_minibatches_and_bad_sparse_blocks():
+    lazy, memory = sparse()
+    model = SoftmaxClassifier(solver="adam", max_iter=5, batch_size=32, random_state=0)
+    there, here = clone(model).fit(lazy, Y), clone(model).fit(memory, Y)
+    assert there.objective_ == pytest.approx(here.objective_, rel=0.05)
+    bad = memory.toarray()
+    bad[333, 2] = np.inf
+    with pytest.raises(ValueError, match=r"X contains infinity \(inf\) at row 333, column 2"):
+        clone(SOFTMAX).fit(da.from_array(bad, chunks=50).map_blocks(scipy.sparse.csr_array), Y)
+    dense = da.from_array(X, chunks=(50, D)).map_blocks(
+        scipy.sparse.csr_array, meta=np.empty((0, 0))
+    )
+    with pytest.raises(
+        ValueError, match="blocks of X are sparse at row 0, and its meta says dense"
+    ):
+        clone(SOFTMAX).fit(dense, Y)
+
+
+def test_few_sparse_rows_come_to_this_process(monkeypatch):
+    monkeypatch.setattr("xclf.estimators._collections.FEW", N * D)
+    lazy, memory = sparse()
+    np.testing.assert_array_equal(
+        clone(SOFTMAX).fit(lazy, Y).coef_, clone(SOFTMAX).fit(memory, Y).coef_
+    )
 
 
 def test_what_is_not_finite_is_named_by_row_in_the_whole_of_x():

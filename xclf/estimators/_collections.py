@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 from sklearn.utils.validation import validate_data
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf._sparse import is_sparse
+from xclf._sparse import SparseMatrix, is_sparse, stacked_rows
+from xclf._sparse_input import canonical, sparse_not_finite
 from xclf.estimators._values import first_not_finite, not_finite
 from xclf.rows import (
     FEW,
@@ -27,6 +29,7 @@ from xclf.rows import (
     Engine,
     LocalEngine,
     Source,
+    SparseBlocks,
     group_blocks,
     in_words,
     join_blocks,
@@ -59,11 +62,6 @@ def lazy_rows(est: Any, X: Any, *, reset: bool) -> Any:
         raise ValueError(
             f"Expected 2D array, got {array.ndim}D array instead: X must have shape (rows, "
             f"features), got {tuple(array.shape)}. Reshape your data."
-        )
-    if is_sparse(getattr(array, "_meta", None)):
-        raise TypeError(
-            "X has sparse blocks, which collections are not taken with: pass the sparse matrix "
-            "itself, or X.map_blocks(lambda block: block.toarray())"
         )
     kind = array.dtype.kind
     if kind == "c":
@@ -113,26 +111,46 @@ def open_rows(est: Any, X: Any, *, reset: bool) -> Array:
     they are few (`FEW` entries). Raises what arrays in memory raise, row and column named."""
     array = lazy_rows(est, X, reset=reset)
     if array.size <= FEW:  # of unknown chunk sizes the product is NaN
-        return array.compute()
+        return _in_memory(array)
     there, named = client(), X._meta if hasattr(X, "columns") else None
     if there is None:
         return _open_here(array, parse_bytes(est.max_memory), named)
     return _open_on_cluster(array, ClusterEngine(there), named)
 
 
-def _sizes(array: Any, lengths: Sequence[int]) -> list[int]:
-    return [length * array.shape[1] * array.dtype.itemsize for length in lengths]
+def _in_memory(array: Any) -> Array:
+    import dask
+
+    if not is_sparse(array._meta):
+        return array.compute()
+    return stacked_rows([canonical(block) for block in dask.compute(*array.to_delayed().ravel())])
 
 
-def _known(array: Any) -> list[int] | None:
-    """Rows of each block, None if unknown."""
+def _known(array: Any) -> list[tuple[int, int]] | None:
+    """(rows, bytes) of each block, None if unknown."""
     lengths = array.chunks[0]
-    return None if any(map(math.isnan, lengths)) else [int(length) for length in lengths]
+    if is_sparse(array._meta) or any(map(math.isnan, lengths)):
+        return None
+    each = array.shape[1] * array.dtype.itemsize
+    return [(int(length), int(length) * each) for length in lengths]
 
 
-def _with_rows(array: Any, lengths: Sequence[int]) -> list[int]:
+def _measured(_: None, block: Any) -> tuple[int, int]:
+    """(rows, bytes) of a block."""
+    rows = int(block.shape[0])
+    if is_sparse(block):
+        return rows, canonical(block).nbytes
+    return rows, rows * int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
+
+
+def _group(_: None, *blocks: Any) -> list[Array]:
+    """A group of these blocks, sparse ones checked."""
+    return join_blocks(None, *(canonical(own) if is_sparse(own) else own for own in blocks))
+
+
+def _with_rows(array: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
     """The blocks that have rows; ValueError if none has."""
-    kept = [k for k, length in enumerate(lengths) if length]
+    kept = [k for k, (length, _) in enumerate(sizes) if length]
     if not kept:
         raise ValueError(
             f"Found array with 0 sample(s) (shape=(0, {array.shape[1]})) while a minimum of 1 is "
@@ -146,13 +164,13 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
     import dask
 
     delayed = array.to_delayed().ravel().tolist()
-    lengths = _known(array)
-    if lengths is None:
-        lengths = [int(dask.compute(dask.delayed(len)(block))[0]) for block in delayed]
-    kept = _with_rows(array, lengths)
-    lengths = [lengths[k] for k in kept]
-    groups = group_blocks(_sizes(array, lengths), None if most is None else most // 8)
-    largest = max(sum(_sizes(array, lengths[where])) for where in groups)
+    sizes = _known(array)
+    if sizes is None:
+        sizes = [dask.compute(dask.delayed(_measured)(None, block))[0] for block in delayed]
+    kept = _with_rows(array, sizes)
+    lengths, size = zip(*(sizes[k] for k in kept), strict=True)
+    groups = group_blocks(size, None if most is None else most // 8)
+    largest = max(sum(size[where]) for where in groups)
     if most is not None and largest > most // 2:
         raise ValueError(
             f"max_memory={in_words(most)} cannot be kept: blocks of X take up to "
@@ -163,7 +181,7 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
     def source(where: slice) -> Source:
         own = [delayed[k] for k in kept[where]]
         what = f"rows {ends[where.start]} to {ends[where.stop] - 1} of X"
-        return Source(lambda: join_blocks(None, *dask.compute(*own)), what)
+        return Source(lambda: _group(None, *dask.compute(*own)), what)
 
     ahead = most is None or 4 * largest <= most
     sources = [source(where) for where in groups]
@@ -176,50 +194,55 @@ def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
     import dask
     import distributed
 
-    lengths, blocks = _known(array), array.to_delayed().ravel().tolist()
-    spread = lengths is not None and not distributed.futures_of(array)
-    if lengths is None:  # they are in memory then: what their lengths are is known by computing
+    sizes, blocks = _known(array), array.to_delayed().ravel().tolist()
+    spread = sizes is not None and not distributed.futures_of(array)
+    if sizes is None:  # they are in memory then: what their sizes are is known by computing
         blocks = engine.client.compute(blocks)
         engine.wait(blocks, lambda k: f"block {k} of X")
-        lengths = list(engine.collect(_length, None, [(block,) for block in blocks], MANY))
-    kept = _with_rows(array, lengths)
-    lengths, blocks = [lengths[k] for k in kept], [blocks[k] for k in kept]
-    where = group_blocks(_sizes(array, lengths))
-    groups = [dask.delayed(join_blocks, pure=False)(None, *blocks[own]) for own in where]
+        sizes = list(engine.collect(_measured, None, [(block,) for block in blocks], MANY))
+    kept = _with_rows(array, sizes)
+    (lengths, size), blocks = zip(*(sizes[k] for k in kept), strict=True), [blocks[k] for k in kept]
+    where = group_blocks(size)
+    groups = [dask.delayed(_group, pure=False)(None, *blocks[own]) for own in where]
     futures = engine.place(groups, spread=spread)
     ends = np.cumsum([0, *lengths]).tolist()
     engine.wait(futures, lambda g: f"rows {ends[where[g].start]} to {ends[where[g].stop] - 1} of X")
     return _checked(array, engine, futures, 1.0 / engine.processes, named)
 
 
-def _length(_: None, block: Any) -> int:
-    return int(block.shape[0])
-
-
 class _Group(NamedTuple):
-    """Rows, dtype and library of a group's blocks; row, column and kind of its first value that is
-    not finite."""
+    """Rows, numbers, dtypes and kinds of a group's blocks: a library's name, or "sparse"; row,
+    column and kind of its first value that is not finite."""
 
     rows: int
+    values: int
     dtypes: list[str]
-    library: str
+    kinds: list[str]
     bad: tuple[int, int, str] | None
 
 
 def _look(_: None, blocks: Sequence[Array]) -> _Group:
-    bad, start = None, 0
+    bad, start, values = None, 0, 0
     for block in blocks:
+        sparse = isinstance(block, SparseMatrix)
         with _array_api.on_device(block):
-            found = first_not_finite(block)
+            found = sparse_not_finite(block) if sparse else first_not_finite(block)
         if found is not None and bad is None:
             bad = (start + found[0], *found[1:])
         start += int(block.shape[0])
-    dtypes = sorted({_name(block.dtype) for block in blocks})
-    return _Group(start, dtypes, _array_api.library(_array_api.namespace(blocks[0])), bad)
+        values += int(block.matrix.nnz) if sparse else int(block.shape[0]) * int(block.shape[1])
+    dtypes, kinds = {_name(block.dtype) for block in blocks}, {_kind(block) for block in blocks}
+    return _Group(start, values, sorted(dtypes), sorted(kinds), bad)
 
 
 def _name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
+
+
+def _kind(block: Array) -> str:
+    if isinstance(block, SparseMatrix):
+        return "sparse"
+    return _array_api.library(_array_api.namespace(block))
 
 
 def _checked(
@@ -232,22 +255,34 @@ def _checked(
 ) -> Array:
     """Blocks of these groups; ValueError for values that are not finite, by row and column, and for
     blocks that are not what the collection says."""
+    features, sparse = int(array.shape[1]), is_sparse(array._meta)
+    kind: Array = np.empty((0, features), np.dtype(array.dtype.name))
+    if sparse:
+        kind = canonical(scipy.sparse.csr_array((0, features), dtype=array.dtype))
     looks: list[_Group] = []
     rows = 0
     for look in engine.collect(_look, None, [(group,) for group in groups], MANY):
         if look.bad is not None:
             raise ValueError(not_finite(rows + look.bad[0], *look.bad[1:]))
-        if look.dtypes != [array.dtype.name]:
+        if look.dtypes != [kind.dtype.name]:
             raise ValueError(
                 f"blocks of X have dtype {' and '.join(look.dtypes)} at row {rows}, and X says "
                 f"{array.dtype}: X.astype makes them one"
             )
+        if ("sparse" in look.kinds) != sparse or len(look.kinds) > 1:
+            raise ValueError(
+                f"blocks of X are {' and '.join(look.kinds)} at row {rows}, and its meta says "
+                f"{'sparse' if sparse else 'dense'}: X.map_blocks(..., meta=...) makes them one"
+            )
         rows += look.rows
         looks.append(look)
-    features, dtype = int(array.shape[1]), np.dtype(array.dtype.name)
-    kind = np.empty((0, features), dtype) if looks[0].library == "numpy" else array._meta
+    dense = looks[0].kinds[0]
+    kind = kind if sparse or dense == "numpy" else array._meta
+    named = np.empty((0, features)) if named is None and sparse else named
+    each = -(-sum(look.values for look in looks) // rows)
+    own = (features, np.dtype(array.dtype.name) if not sparse else kind.dtype, kind, share, named)
     counts = [look.rows for look in looks]
-    blocks = Blocks(engine, groups, counts, features, dtype, kind, share, named, taken)
+    blocks = (SparseBlocks if sparse else Blocks)(engine, groups, counts, *own, taken, each)
     if rows * features <= FEW:
         return blocks.take(np.arange(rows))
     return blocks
@@ -262,8 +297,7 @@ def map_lazily(model: Any, X: Any, predict: Callable[[Any, Array], Array]) -> An
     travelling = copy.copy(model)
     travelling.callbacks = None
     travelling.__dict__.pop("feature_names_in_", None)  # checked: blocks have none
-    row = _array_api.from_host(np.zeros((1, int(array.shape[1])), array.dtype), array._meta)
-    one = predict(travelling, row)
+    one = predict(travelling, _zeros(array, array._meta))
     rest = tuple(int(size) for size in one.shape[1:])
     return array.map_blocks(
         partial(_predicted, predict),
@@ -277,6 +311,11 @@ def map_lazily(model: Any, X: Any, predict: Callable[[Any, Array], Array]) -> An
 
 def _predicted(predict: Callable[[Any, Array], Array], rows: Array, model: Any) -> Array:
     if not rows.shape[0]:
-        row = _array_api.from_host(np.zeros((1, int(rows.shape[1])), rows.dtype), rows)
-        return predict(model, row)[:0, ...]
+        return predict(model, _zeros(rows, rows))[:0, ...]
     return predict(model, rows)
+
+
+def _zeros(rows: Any, like: Any) -> Array:
+    """A row like those of `rows`, in the library of `like`; of NumPy for sparse ones."""
+    row = np.zeros((1, int(rows.shape[1])), rows.dtype)
+    return row if is_sparse(like) else _array_api.from_host(row, like)

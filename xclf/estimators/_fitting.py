@@ -154,7 +154,7 @@ def _block_rows(
     elif any(w is not None for w in vectors.values()) and not all(map(_weights_are_implied, heads)):
         weights = np.stack([np.ones(X.shape[0]) if w is None else w for w in vectors.values()])
         drawn = np.flatnonzero(weights.any(axis=0))
-        few = len(drawn) * X.shape[1] * X.dtype.itemsize <= GATHERED
+        few = len(drawn) * X.row_bytes <= GATHERED
         if first.train is not None and first.full_batch and few:
             mask = _masked(labels[..., drawn], first.widths[-1])
             rows = Rows(X.take(drawn), mask, None, placed.dtype, **more)

@@ -17,7 +17,7 @@ from xclf.estimators._fitted import (
     rows_first,
     scores_function,
 )
-from xclf.rows import Blocks, map_rows
+from xclf.rows import Blocks, SparseBlocks, map_rows
 
 
 def stacked_scores(models: Sequence[FittedModel], X: Any) -> np.ndarray:
@@ -40,7 +40,7 @@ def _parts(
 ) -> Iterator[tuple[int, np.ndarray]]:
     X = check_x(models[0], X, reset=False)
     if isinstance(X, Blocks):
-        f, width = scores_function(models, finish, stack=True)
+        f, width = scores_function(models, finish, stack=True, sparse=isinstance(X, SparseBlocks))
         shared = (f, models[0]._layers()[0].w.dtype, width)
         groups = [(group,) for group in X.groups]
         parts = X.engine.collect(_of_group, shared, groups)

@@ -143,11 +143,11 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
 def unit_rows(X: Any) -> Any:
     """A copy of X (N, D) with rows of Euclidean norm 1, in its floating dtype, or float32; rows of
     zeros stay."""
-    if isinstance(X, SparseMatrix):
-        return X.unit_rows()
     if isinstance(X, Blocks):
         wide = X.dtype if X.dtype in (np.float32, np.float64) else np.float32
         return X.mapped(unit_rows, wide)
+    if isinstance(X, SparseMatrix):
+        return X.unit_rows()
     xp = _array_api.namespace(X)
     parts = []
     with _array_api.on_device(X):

@@ -10,6 +10,7 @@ from xclf.rows._blocks import (
     Blocks,
     BlockWeights,
     Engine,
+    SparseBlocks,
     group_blocks,
 )
 from xclf.rows._cluster import ClusterEngine
@@ -44,6 +45,7 @@ __all__ = [
     "Rows",
     "Sharded",
     "Source",
+    "SparseBlocks",
     "Streamed",
     "blas_threads",
     "blas_width",

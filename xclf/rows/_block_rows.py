@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array
+from xclf._sparse import stacked_rows, take_rows
 from xclf.rows._block_tasks import (
     Beside,
     Call,
@@ -124,7 +125,8 @@ class BlockRows(Rows):
 
     def _call(self, f: Any, size: int, writes: int | None, serial: bool) -> Call:
         name = np.dtype(self.dtype).name
-        return Call(f, name, self.heads, self.tasks, self.precision, size, writes, serial)
+        own = (f, name, self.heads, self.tasks, self.precision, size, writes, serial)
+        return Call(*own, bounded=self.budget.size is not None)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> PerRow:
         counts = [(int(where.stop - where.start),) for where in self.x.places]
@@ -209,7 +211,7 @@ class BlockRows(Rows):
     def most_gathered(self) -> int:
         """Rows that may come to this process."""
         size = GATHERED if self.budget.size is None else min(GATHERED, self.budget.size // 4)
-        return max(1, size // (self.x.shape[1] * self.x.dtype.itemsize))
+        return max(1, size // self.x.row_bytes)
 
     def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
         """Minibatches of `order`: a group comes to this process, and the next ones are on their
@@ -234,10 +236,10 @@ class BlockRows(Rows):
                 yield self._of_heads(_cut(parts, len(batch)))
                 held -= len(batch)
 
-    def _taken(self, x: np.ndarray, beside: Beside, index: np.ndarray) -> Chunk:
+    def _taken(self, x: Array, beside: Beside, index: np.ndarray) -> Chunk:
         weights = None if beside.weights is None else beside.weights[..., index]
         labels = beside.labels[..., index]
-        return Chunk(x[index], labels, weights, slice(0, 0), self.dtype, self.tasks)
+        return Chunk(take_rows(x, index), labels, weights, slice(0, 0), self.dtype, self.tasks)
 
     def _of_heads(self, chunk: Chunk) -> Chunk:
         if chunk.weights is not None:
@@ -283,7 +285,7 @@ def _cut(parts: list[Chunk], count: int) -> Chunk:
         weights = np.concatenate([part.weights for part in taken], axis=-1)
     return replace(
         taken[0],
-        raw=np.concatenate([part.raw for part in taken]),
+        raw=stacked_rows([part.raw for part in taken]),
         label_sets=np.concatenate([part.label_sets for part in taken], axis=-1),
         weights=weights,
     )
@@ -292,7 +294,8 @@ def _cut(parts: list[Chunk], count: int) -> Chunk:
 def _rows_of(chunk: Chunk, where: slice) -> Chunk:
     weights = None if chunk.weights is None else chunk.weights[..., where]
     labels = chunk.label_sets[..., where]
-    return replace(chunk, raw=chunk.raw[where], label_sets=labels, weights=weights)
+    raw = take_rows(chunk.raw, np.arange(where.start, where.stop))
+    return replace(chunk, raw=raw, label_sets=labels, weights=weights)
 
 
 def _shared(rows: Rows, totals: np.ndarray | None) -> Rows:

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xclf import _sparse
 from xclf._array_api import Array, from_host, is_array, is_host, namespace, on_device, to_host
+from xclf._sparse import SparseMatrix, stacked_rows
 from xclf.kernels import one_hot
 from xclf.rows._memory_budget import MemoryBudget
 from xclf.rows._rows import MASK_CLASSES, Rows, sum_over_rows
@@ -45,6 +47,7 @@ class Call:
     dtype : name of the dtype in which products run
     heads, tasks, precision : as `Rows` has them
     size : rows of a chunk;  writes : the slot that f writes to, or None
+    bounded : whether the memory of the fit is, so that nothing is kept beside the rows
     """
 
     f: Any
@@ -55,6 +58,7 @@ class Call:
     size: int
     writes: int | None = None
     serial: bool = False
+    bounded: bool = False
 
 
 def join_blocks(_: None, *blocks: Array) -> list[Array]:
@@ -63,14 +67,20 @@ def join_blocks(_: None, *blocks: Array) -> list[Array]:
     size = _JOINED
     for block in blocks:
         size += _bytes_of(block)
-        if size > _JOINED or not isinstance(block, np.ndarray):
+        if size > _JOINED or not isinstance(block, np.ndarray | SparseMatrix):
             joined.append([])
             size = _bytes_of(block)
         joined[-1].append(block)
-    return [part[0] if len(part) == 1 else np.concatenate(part) for part in joined]
+    return [_one_after_the_other(part) for part in joined]
+
+
+def _one_after_the_other(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else stacked_rows(parts)
 
 
 def _bytes_of(block: Array) -> int:
+    if isinstance(block, SparseMatrix):
+        return block.nbytes
     return int(block.shape[0]) * int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
 
 
@@ -136,17 +146,19 @@ def map_numbers(f: Any, *numbers: np.ndarray) -> np.ndarray:
     return np.array(f(numbers[0].copy(), *numbers[1:]))
 
 
-def take_rows(_: None, blocks: Sequence[Array], index: np.ndarray) -> np.ndarray:
+def take_rows(_: None, blocks: Sequence[Array], index: np.ndarray) -> Array:
     """The rows of a group that integers name, in the order of the integers, on the host."""
     if not len(index):
-        return to_host(blocks[0][:0, ...])
+        return _to_host(blocks[0][:0, :])
     parts, order = [], np.argsort(index, kind="stable")
     ranks = index[order]
     for x, where in zip(blocks, _places(blocks), strict=True):
         first, last = np.searchsorted(ranks, (where.start, where.stop))
         if first < last:
             own = ranks[first:last] - where.start
-            parts.append(to_host(namespace(x).take(x, from_host(own, x), axis=0)))
+            parts.append(_to_host(_sparse.take_rows(x, from_host(own, x))))
+    if isinstance(parts[0], SparseMatrix):
+        return _one_after_the_other(parts).take(np.argsort(order))
     rows = np.empty((len(index), *parts[0].shape[1:]), parts[0].dtype)
     rows[order] = np.concatenate(parts)
     return rows
@@ -160,10 +172,13 @@ def take_beside(_: None, beside: Beside, index: np.ndarray) -> Beside:
     return Beside(labels[..., index], None if weights is None else weights[..., index])
 
 
-def whole_group(_: None, blocks: Sequence[Array], beside: Beside) -> tuple[np.ndarray, Beside]:
+def whole_group(_: None, blocks: Sequence[Array], beside: Beside) -> tuple[Array, Beside]:
     """All rows of a group on the host, and what lies beside them."""
-    parts = [to_host(block) for block in blocks]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts), beside
+    return _one_after_the_other([_to_host(block) for block in blocks]), beside
+
+
+def _to_host(x: Array) -> Array:
+    return x if isinstance(x, SparseMatrix) else to_host(x)
 
 
 def _add(totals: list[np.ndarray], parts: Sequence[np.ndarray]) -> None:
@@ -191,7 +206,7 @@ def _rows_of(x: Array, call: Call, beside: Beside, where: slice) -> Rows:
         dtype,
         None if call.heads is None else from_host(call.heads, x),
         None if call.tasks is None else from_host(call.tasks, x),
-        MemoryBudget(),
+        MemoryBudget(0 if call.bounded else None),
         call.precision,
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, Namespace, compat_namespace
+from xclf._sparse import SparseMatrix, as_dtype, stacked_rows
 from xclf.rows._block_tasks import (
     join_blocks,
     map_numbers,
@@ -121,6 +122,7 @@ class Blocks:
     kind : an array like the blocks, without rows
     share : of all rows, about those that one process holds
     taken : bytes of groups that are loaded at a time, where they do not stay
+    row_values : numbers of a row, if not those of all features
     named : what X was in the beginning, without rows: a data frame's has names
     """
 
@@ -137,8 +139,9 @@ class Blocks:
         share: float = 1.0,
         named: Any = None,
         taken: int = 0,
+        row_values: int | None = None,
     ) -> None:
-        self.taken = taken
+        self.taken, self._row_values = taken, row_values or features
         self.engine, self.groups, self.kind, self._share = engine, list(groups), kind, share
         self.named = kind if named is None else named
         self.ends = np.cumsum([0, *rows])
@@ -159,11 +162,20 @@ class Blocks:
         return np.broadcast_to(np.zeros(1, self.dtype), (rows, self.shape[1]))
 
     @property
+    def row_values(self) -> int:
+        """Numbers of a row."""
+        return self._row_values
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[1] * self.dtype.itemsize
+
+    @property
     def places(self) -> list[slice]:
         """The rows of each group."""
         return [slice(*pair) for pair in pairwise(self.ends.tolist())]
 
-    def take(self, index: np.ndarray) -> np.ndarray:
+    def take(self, index: np.ndarray) -> Array:
         """The rows numbered by host integers, on the host."""
         out = np.empty((len(index), self.shape[1]), self.dtype)
         order, split = self.split(index)
@@ -174,7 +186,7 @@ class Blocks:
             done += len(part)
         return out
 
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+    def __getitem__(self, key: tuple[slice, slice]) -> Array:
         """`x[start:stop, :]`: consecutive rows, on the host."""
         where, columns = key
         start, stop, step = where.indices(self.shape[0])
@@ -204,14 +216,15 @@ class Blocks:
                 groups += other.groups
                 rows += np.diff(other.ends).tolist()
             else:
-                groups += self.engine.keep(join_blocks, None, [(np.asarray(other),)])
-                rows.append(len(other))
+                own = other if isinstance(other, SparseMatrix) else np.asarray(other)
+                groups += self.engine.keep(join_blocks, None, [(own,)])
+                rows.append(len(own))
         return self._of(groups, rows)
 
     def _of(self, groups: Sequence[Any], rows: Sequence[int], dtype: Any = None) -> Blocks:
-        kind = self.kind if dtype is None else np.empty(self.kind.shape, dtype)
+        kind = self.kind if dtype is None else as_dtype(self.kind, dtype)
         own = (self.shape[1], dtype or self.dtype, kind, self._share, self.named, self.taken)
-        return Blocks(self.engine, groups, rows, *own)
+        return type(self)(self.engine, groups, rows, *own, self.row_values)
 
     def split(self, index: np.ndarray) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
         """(order, [(group, its rows by number)]) of row numbers; `order` sorts them by group."""
@@ -224,6 +237,48 @@ class Blocks:
             parts.append((g, own))
             done += int(counts[g])
         return order, parts
+
+
+class SparseBlocks(Blocks, SparseMatrix):
+    """`Blocks` of sparse rows, a `SparseMatrix` each; they are a `SparseMatrix` by their products,
+    which chunks make, and have no entries here."""
+
+    in_host_memory = False
+
+    @property
+    def row_bytes(self) -> int:
+        return self.row_values * (self.dtype.itemsize + 4) + 8
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.row_bytes
+
+    @property
+    def counted(self) -> Array:
+        return _Counted(self, math.ceil(self._share * self.shape[0]))
+
+    def take(self, index: np.ndarray) -> Array:
+        if not len(index):
+            return self.kind
+        order, split = self.split(index)
+        groups = [(self.groups[g], own) for g, own in split]
+        size = few_bytes(len(index) * self.row_bytes)
+        parts = list(self.engine.collect(take_rows, None, groups, size))
+        return stacked_rows(parts).take(np.argsort(order))
+
+
+class _Counted(SparseMatrix):
+    """Some of the rows of sparse blocks, without entries: for planning memory."""
+
+    device, in_host_memory = "cpu", True
+    row_values, nbytes = 0, 0
+
+    def __init__(self, blocks: SparseBlocks, rows: int) -> None:
+        self.shape, self.dtype = (rows, blocks.shape[1]), blocks.dtype
+        self.row_values, self.nbytes = blocks.row_values, rows * blocks.row_bytes
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Namespace:
+        return compat_namespace(np)
 
 
 def few_bytes(size: int) -> int | None:
