@@ -133,12 +133,18 @@ def sum_group(call: Call, blocks: Sequence[Array], beside: Beside, *states: np.n
         views = [numbers[..., where] for numbers in held]
         with on_device(x):
             f = _beside_block(call.f, x, views)
-            parts = sum_over_rows(f, rows, size=call.size, serial=call.serial)
+            parts = sum_over_rows(f, rows, size=_even(len(rows), call.size), serial=call.serial)
             if call.writes is not None and not is_host(x):
                 views[call.writes][...] = to_host(_written(f, call.writes))
             _add(totals, [to_host(part) for part in parts])
     sums = tuple(totals)
     return sums if call.writes is None else (sums, held[call.writes])
+
+
+def _even(rows: int, most: int) -> int:
+    """Rows of chunks of about the same size, `most` or less: a short last one costs as much as a
+    long one, and there is one in every block."""
+    return -(-rows // -(-rows // most))
 
 
 def map_numbers(f: Any, *numbers: np.ndarray) -> np.ndarray:
