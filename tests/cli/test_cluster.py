@@ -50,6 +50,13 @@ def test_sweep_and_probe(shell, shards, address):
     assert len(probe["search"]["points"]) == 2
 
 
+def test_sweep_and_probe_start_workers(shell, shards):
+    """Of a cluster of their own, which ends with them."""
+    for command, tried in (("sweep", "candidates"), ("probe", "points")):
+        words = (command, shards, "--reg", "1e-2,1e-1", "--json", "--workers", "1")
+        assert len(json.loads(shell.good(*words))["search"][tried]) == 2
+
+
 def test_backends_names_the_cluster(shell, address):
     said = shell.good("backends", "--dask", address)
     assert f"Dask cluster at {address}: 1 workers, 1 threads" in said

@@ -11,6 +11,7 @@ import tracemalloc
 import dask_cases
 import numpy as np
 import pytest
+import scipy.sparse
 from dask_cases import arrays
 from estimator_cases import blobs
 from sklearn.base import clone
@@ -31,6 +32,7 @@ HINGE = SVMClassifier(reg=1e-1, tol=1e-1)
 CASES = [
     (SoftmaxClassifier(reg=1e-1, tol=1e-2, class_weight="balanced", standardize=True), "float32"),
     (HINGE, "float64"),
+    (SoftmaxClassifier(reg=1e-1, tol=1e-2, standardize=True), "sparse"),
     (TwoLayerClassifier(hidden=4, solver="lbfgs", max_iter=3, random_state=0), "float16"),
 ]
 
@@ -50,10 +52,15 @@ def lazy(x=X, rows=80):
     return da.from_array(x, chunks=(rows, 3))
 
 
+def sparse():
+    x = np.where(np.random.default_rng(2).random(X.shape) < 0.5, X, 0.0)
+    return da.from_array(x, chunks=(80, D)).map_blocks(scipy.sparse.csr_array)
+
+
 @pytest.mark.filterwarnings("ignore:.*max_iter")
-@pytest.mark.parametrize(("model", "dtype"), CASES, ids=[type(m).__name__ for m, _ in CASES])
+@pytest.mark.parametrize(("model", "dtype"), CASES, ids=[name for _, name in CASES])
 def test_the_same_bits_as_in_one_process(shared, model, dtype, monkeypatch):
-    array = lazy(X.astype(dtype))
+    array = sparse() if dtype == "sparse" else lazy(X.astype(dtype))
     there = clone(model).fit(array, da.from_array(Y, chunks=50), WEIGHTS)
     with monkeypatch.context() as patch:
         patch.setattr("xclf.estimators._collections.client", lambda: None)
@@ -61,7 +68,7 @@ def test_the_same_bits_as_in_one_process(shared, model, dtype, monkeypatch):
     for one, other in zip(arrays(there), arrays(here), strict=True):
         np.testing.assert_array_equal(one, other)
     guess = there.predict(array)
-    np.testing.assert_array_equal(guess.compute(), here.predict(X.astype(dtype)))
+    np.testing.assert_array_equal(guess.compute(), here.predict(array).compute())
 
 
 def total(scale, numbers):

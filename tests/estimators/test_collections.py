@@ -232,6 +232,28 @@ def test_sparse_minibatches_and_bad_sparse_blocks():
         clone(SOFTMAX).fit(dense, Y)
 
 
+@pytest.mark.parametrize("library", ["h5py", "zarr"])
+def test_arrays_of_files(library, tmp_path):
+    """Chunks of HDF5 and zarr, read when they are needed, by this process or a scheduler's."""
+    module = pytest.importorskip(library)
+    x, path = X.astype(np.float16), str(tmp_path / "x")
+    if library == "h5py":
+        with module.File(path, "w") as file:
+            file.create_dataset("x", data=x, chunks=(97, 4))
+        file = module.File(path)
+        array = da.from_array(file["x"], chunks=(97, 4))
+    else:
+        stored = module.create_array(path, shape=x.shape, chunks=(97, 4), dtype=x.dtype)
+        stored[:] = x
+        array = da.from_zarr(path)
+    assert array.chunks[0][0] == 97
+    lazy, memory = clone(SOFTMAX).fit(array, Y), clone(SOFTMAX).fit(x, Y)
+    within_gaps(lazy, memory)
+    np.testing.assert_array_equal(lazy.predict(array).compute(), lazy.predict(x))
+    if library == "h5py":
+        file.close()
+
+
 def test_few_sparse_rows_come_to_this_process(monkeypatch):
     monkeypatch.setattr("xclf.estimators._collections.FEW", N * D)
     lazy, memory = sparse()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dask_cases
+import numpy as np
 import pytest
+import scipy.sparse
 from estimator_cases import blobs
 
 import xclf
@@ -42,6 +44,16 @@ def same(there, here):
 def test_a_probe_is_that_of_rows_in_memory(options):
     grid = {"reg": [1e-2, 1e-1, 1.0], "seed": 0}
     same(xclf.probe(lazy(X, Y), **grid, **options), xclf.probe((X, Y), **grid, **options))
+
+
+def test_sparse_blocks():
+    x = np.where(np.random.default_rng(2).random(X.shape) < 0.5, X, 0.0)
+    blocks, memory = lazy(x, Y)[0].rechunk((70, -1)), scipy.sparse.csr_array(x)
+    blocks = blocks.map_blocks(scipy.sparse.csr_array)
+    grid = {"reg": [1e-2, 1e-1], "seed": 0, "normalize": True}
+    held_out = memory[:90], Y[:90]
+    there = xclf.probe((blocks, Y), val=held_out, test=(blocks, Y), **grid)
+    same(there, xclf.probe((memory, Y), val=held_out, test=(memory, Y), **grid))
 
 
 def test_parts_of_their_own():

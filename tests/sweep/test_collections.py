@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask_cases
 import numpy as np
 import pytest
+import scipy.sparse
 from estimator_cases import blobs
 from sklearn.base import clone
 from sklearn.model_selection import KFold
@@ -53,6 +54,17 @@ def test_a_search_is_that_over_rows_in_memory(lazy, model, specs):
     np.testing.assert_array_equal(there.predict(lazy).compute(), here.predict(X))
     if not model.standardize:
         assert [spec.heads for spec in specs[:count]] == [3 * len(grid["reg"]), 1]
+
+
+def test_sparse_blocks():
+    """All heads of all folds in each pass over them."""
+    x = np.where(np.random.default_rng(2).random(X.shape) < 0.5, X, 0.0)
+    lazy = da.from_array(x, chunks=(70, D)).map_blocks(scipy.sparse.csr_array)
+    search = SweepCV(SoftmaxClassifier(), GRID, cv=3)
+    there, here = clone(search).fit(lazy, Y), clone(search).fit(scipy.sparse.csr_array(x), Y)
+    scores = [own.cv_results_["mean_test_score"] for own in (there, here)]
+    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(there.predict(lazy).compute(), here.predict(x))
 
 
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr", lambda m, x, y: m.score(x, y)])

@@ -68,7 +68,7 @@ def fingerprint(x: Array, y: Any = None) -> str:
     does the width of its dtype.
     """
     state = hashlib.sha256()
-    if is_sparse(x) or isinstance(x, SparseMatrix):
+    if is_sparse(x) or (isinstance(x, SparseMatrix) and not isinstance(x, Blocks)):
         x = x if isinstance(x, SparseMatrix) else canonical(x)
         own = (x.values, x.matrix.indices, x.matrix.indptr)
         state.update(repr((x.shape, [fingerprint(part) for part in own])).encode())
