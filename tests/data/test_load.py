@@ -271,3 +271,21 @@ def test_packed_svmlight_stops_at_the_memory_that_it_may_take(tmp_path):
     path = tmp_path / "a.svm.gz"
     path.write_bytes(gzip.compress(b"1 1:1 2:1\n" * 1000 + b"what comes later is not read\n"))
     refused(path, "its first 34 rows: 816 bytes in memory, more than max_memory", max_memory=800)
+
+
+def test_names_that_are_no_use(tmp_path):
+    """Of columns, for rows without names, and of arrays, for files that hold none."""
+    rows, labels = np.ones((4, 2)), np.arange(4) % 2
+    np.savez(tmp_path / "a.npz", A=rows, B=labels)
+    np.savez(tmp_path / "b.npz", X=rows, y=labels)
+    (tmp_path / "a.csv").write_text("u,v,label\n1,2,x\n3,4,y\n")
+    for source in ("digits", tmp_path / "b.npz"):
+        refused(
+            source, r"its columns have no names; label= \(in the shell --label\) 'u'", label="u"
+        )
+        refused(source, "no names; drop= .* 'u, v' is for tables", drop=["u", "v"])
+    for source in ("digits", tmp_path / "a.csv"):
+        refused(source, r"holds no arrays with names; x_name= .*--x\) 'A' is for", x_name="A")
+        refused(source, r"holds no arrays with names; y_name= .*--y\) 'B' is for", y_name="B")
+    assert load(tmp_path / "a.npz", x_name="A", y_name="B").array_names == ("A", "B")
+    assert load("digits", label="u", drop="v", x_name="A", missing_ok=True).y is not None

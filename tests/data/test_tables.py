@@ -115,15 +115,17 @@ def test_missing_values(tmp_path, engine, gap):
     path = write(tmp_path, f"a,b,label\n1,2,x\n3,4,{gap}\n5,6,{gap}\n")
     refused(path, r"column label: 2 missing labels, the first in row 2;")
     refused(write(tmp_path, f"a,label\n1,1\n3,{gap}\n"), "label 2 is missing")
-    refused(write(tmp_path, f"a,b,label\n1,2,x\n{gap},4,y\n"), "values are missing in a;")
-    refused(write(tmp_path, f"a,b,label\n1,{gap},x\n3,{gap},y\n"), "values are missing in b;")
-    refused(write(tmp_path, f"a,b,label\n1,True,x\n3,{gap},y\n"), "values are missing in b;")
+    refused(write(tmp_path, f"a,b,label\n1,2,x\n{gap},4,y\n"), r"missing in a \(.* of a in row 2")
+    refused(write(tmp_path, f"a,b,label\n1,{gap},x\n3,{gap},y\n"), r"missing in b \(.* in row 1")
+    refused(write(tmp_path, f"a,b,label\n1,True,x\n3,{gap},y\n"), r"missing in b \(.*row 2")
 
 
 def test_columns_that_are_no_numbers(tmp_path, engine):
     path = write(tmp_path, "a,city,label,sort\n1,Bonn,x,q\n2,Ulm,y,r\n")
-    text = refused(path, "these columns are not numbers: city, sort;")
+    text = refused(path, r"not numbers: city, sort \(row 1 of city holds 'Bonn'\)")
     assert "name one as the label" in text
+    lines = "".join(f"{k},{k}.5,x\n" for k in range(3)) + "3,1.2.3,y\n4,,x\n"
+    refused(write(tmp_path, "a,b,label\n" + lines), r"not numbers: b \(row 4 of b holds '1.2.3'\)")
     refused(write(tmp_path, "a,label\n1,0.5\n2,0.7\n"), "labels are fractions")
 
 
@@ -242,7 +244,7 @@ def test_parquet_labels_that_cannot_be_used(tmp_path, column, message):
 )
 def test_parquet_columns_that_are_no_numbers(tmp_path, column):
     pq.write_table(pa.table({**COLUMNS, "odd": column, "y": [1, 2, 3]}), tmp_path / "a.parquet")
-    refused(tmp_path / "a.parquet", "not numbers: odd;")
+    refused(tmp_path / "a.parquet", r"not numbers: odd \(row 1 of odd holds")
 
 
 def test_broken_parquet(tmp_path):
@@ -274,6 +276,28 @@ def test_columns_that_are_no_features(tmp_path, engine):
     refused(path, "drop them .*in the shell --drop", label="id")
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
     refused(tmp_path / "x.npy", "its columns have no names", need_labels=False, drop="id")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "species", "id": "species"}, r"both label= .* and id= .*--id\) name the column"),
+        ({"label": "species", "drop": "species"}, r"both label= .* and drop= .* column 'species'"),
+        ({"label": "species", "id": "id", "drop": ["id"]}, r"both id= .* and drop= .* 'id'"),
+        ({"label": ["species", "species"]}, r"label= .* names twice the column 'species'"),
+    ],
+)
+def test_a_column_has_one_use(tmp_path, options, message):
+    refused(write(tmp_path, IDS), message, **options)
+
+
+def test_the_first_line_may_be_a_row(tmp_path, engine):
+    """Whole numbers that count up are names that pandas writes, or a row."""
+    path = write(tmp_path, "1,2,5\n1,3,4\n")
+    refused(path, "columns: 1, 2, 5; if its first line is a row, put a line with the names")
+    refused(path, "no column 'kind'; .*if its first line is a row", label="kind")
+    assert load(path, label="5").feature_names == ("1", "2")
+    assert "first line" not in refused(write(tmp_path, "a,b,5\n1,3,4\n"), "is the label")
 
 
 def test_columns_that_a_table_may_lack(tmp_path, engine):

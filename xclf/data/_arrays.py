@@ -89,7 +89,8 @@ def _sparse(
     if y is None and options.need_labels:
         raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
     rows = sparse_rows(path, members, member)
-    return rows_and_labels(rows, y, str(path), several=options.several)
+    data = rows_and_labels(rows, y, str(path), several=options.several)
+    return replace(data, array_names=("", options.y_name))
 
 
 def options_for(names: Collection[str], options: ReadOptions) -> ReadOptions:
@@ -156,7 +157,8 @@ def by_name(
         name = f"{source} ({x_test}, {y_test})"
         test = rows_and_labels(read(x_test), read(y_test), name, several=options.several)
     y = read(y_name) if y_name in names else None
-    return rows_and_labels(read(x_name), y, source, test, several=options.several)
+    data = rows_and_labels(read(x_name), y, source, test, several=options.several)
+    return replace(data, array_names=(x_name, y_name))
 
 
 def rows_and_labels(

@@ -57,6 +57,8 @@ class Dataset:
         Of a table read with `id`: that column, which is no feature.
     id_like : tuple of str
         Features of a table that look like numbers of rows rather than measurements.
+    array_names : (str, str), optional
+        Names of the arrays of rows and labels in a file of several.
     index_base : int, optional
         The index of the first column in an svmlight file, 0 or 1: pass it, and `n_features`, to
         `load` for other files of the same set.
@@ -81,6 +83,7 @@ class Dataset:
     test: Dataset | None = None
     ids: np.ndarray | None = None
     id_like: tuple[str, ...] = ()
+    array_names: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or 0 in self.x.shape:

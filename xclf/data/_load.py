@@ -34,6 +34,7 @@ from xclf.data._cifar import (
     read_cifar100,
     read_cifar_file,
 )
+from xclf.data._columns import check_column_options, check_options_used
 from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
@@ -117,7 +118,7 @@ def load(
         A column of a table that names its rows: no feature; it is in `ids`.
     missing_ok : bool
         Whether a table may lack the columns of `drop` and `id` and, without `need_labels`, of
-        `label`.
+        `label`, and names of columns and arrays may be given for data that have none.
     blocks : bool
         Whether x is to be an array of Dask, which reads a file of several, or a part of a mapped
         one, where and when its rows are needed: estimators take it (guide, "Rows on a cluster").
@@ -133,7 +134,8 @@ def load(
     Raises
     ------
     DataError
-        For any problem with the source.
+        For any problem with the source, for a column that two options name, and for names that
+        are no use for such data.
     """
     try:
         limit = parse_bytes(max_memory) or DEFAULT_MEMORY
@@ -147,9 +149,9 @@ def load(
     given = (names, x_name, y_name, limit, need_labels, n_features, index_base, several)
     dropped = (drop,) if isinstance(drop, str) else tuple(drop or ())
     options = ReadOptions(*given, drop=dropped, id=id, missing_ok=missing_ok, blocks=blocks)
+    check_column_options(options)
     data = _read(source, options)
-    if (dropped or id is not None) and data.feature_names is None and not missing_ok:
-        raise DataError(f"{data.source}: its columns have no names, by which to drop some")
+    check_options_used(options, data)
     return data
 
 

@@ -6,7 +6,7 @@ Whatever library reads a file gives its columns as NumPy arrays, to which the ru
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +24,7 @@ _LABEL_OPTION = "label=, in the shell --label"
 
 # A column of fewer rows may count up by chance.
 _FEWEST_ROWS = 10
+_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")
 _ID_NAME = re.compile(r"(?i:(^|[^a-z])(id|ids|idx|index|key|row|nr|no|number)$)|[a-z]I[dD]$")
 
 
@@ -101,7 +102,9 @@ def label_columns(path: Path, names: Iterable[str], options: ReadOptions) -> lis
             wanted = [name for name in wanted if name in names]
         for name in wanted:
             if name not in names:
-                raise DataError(f"{path}: no column {name!r}; columns: {listing(names)}")
+                raise DataError(
+                    f"{path}: no column {name!r}; columns: {listing(names)}{_header_hint(names)}"
+                )
         return wanted
     usual = [name for name in names if name.lower() in _LABEL_NAMES]
     if len(usual) > 1:
@@ -111,9 +114,17 @@ def label_columns(path: Path, names: Iterable[str], options: ReadOptions) -> lis
     if not usual and options.need_labels:
         raise DataError(
             f"{path}: which column is the label? Name it ({_LABEL_OPTION}); "
-            f"columns: {listing(names)}"
+            f"columns: {listing(names)}{_header_hint(names)}"
         )
     return usual
+
+
+def _header_hint(names: Sequence[str]) -> str:
+    """What to do where columns are called like the numbers of a row."""
+    numbers = sum(_NUMBER.fullmatch(name) is not None for name in names)
+    if 2 * numbers < len(names):
+        return ""
+    return "; if its first line is a row, put a line with the names of the columns above it"
 
 
 def _labels(path: Path, name: str, values: np.ndarray, options: ReadOptions) -> np.ndarray:
@@ -152,14 +163,18 @@ def _missing(values: np.ndarray) -> np.ndarray:
 def _matrix(path: Path, columns: Columns) -> np.ndarray:
     text = [name for name, values in columns.items() if _is_text(values)]
     if text:
+        row, value = _first_text(columns[text[0]])
         raise DataError(
-            f"{path}: these columns are not numbers: {listing(text)}; drop them (drop=, in the "
-            f"shell --drop), turn them into numbers, or name one as the label ({_LABEL_OPTION})"
+            f"{path}: these columns are not numbers: {listing(text)} (row {row:,} of {text[0]} "
+            f"holds {_cut(value)}); drop them (drop=, in the shell --drop), turn them into "
+            f"numbers, or name one as the label ({_LABEL_OPTION})"
         )
     incomplete = [name for name, values in columns.items() if _missing(values).any()]
     if incomplete:
+        row = int(np.argwhere(_missing(columns[incomplete[0]]))[0, 0]) + 1
         raise DataError(
-            f"{path}: values are missing in {listing(incomplete)}; fill them in, or drop those rows"
+            f"{path}: values are missing in {listing(incomplete)} (the first of {incomplete[0]} in "
+            f"row {row:,}); fill them in, or drop those rows"
         )
     dtype = np.result_type(*{_narrow(values) for values in columns.values()})
     widths = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
@@ -176,6 +191,19 @@ def _is_text(values: np.ndarray) -> bool:
     if values.dtype.kind == "O":
         return not {type(value) for value in values[~_missing(values)]} <= {bool}
     return values.dtype.kind not in "biuf"
+
+
+def _first_text(values: np.ndarray) -> tuple[int, str]:
+    """(row, counted from 1, value) of the first that is no number; of a column of numbers that are
+    written as text, or of dates, the first."""
+    for row, value in enumerate(values.tolist(), start=1):
+        if value is not None and not isinstance(value, bool) and not _NUMBER.fullmatch(str(value)):
+            return row, str(value)
+    return 1, str(values[0])
+
+
+def _cut(text: str, most: int = 30) -> str:
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def _narrow(values: np.ndarray) -> np.dtype:
