@@ -46,13 +46,80 @@ def test_evaluate_measures_the_rows_that_were_held_out(shell, command):
     assert "warning: the model was trained on most of these rows" in every.err
 
 
-def test_rows_of_other_values_or_order_are_other_data(shell):
+@pytest.mark.parametrize("command", [("train",), ("sweep", "--reg", "1e-3"), ("probe",)])
+def test_rows_of_the_training_are_known_in_other_files(shell, command):
     data = write_npz(shell.home / "t.npz")
-    shell.good("train", data, "--out", "m")
+    out = "folder" if command[0] == "probe" else "m"
+    shell.good(command[0], data, *command[1:], "--out", out)
+    path = "folder/model.safetensors" if command[0] == "probe" else "m"
     x, y = blobs()
-    np.savez("other.npz", X=x[::-1], y=y[::-1])
-    result = evaluated(shell, "m", "other.npz")
-    assert (result["rows"], result["remark"]) == (ROWS, None)
+    new = np.random.default_rng(1).normal(size=(80, 4))
+    more = np.concatenate([x, new]).astype(np.float32), np.concatenate([y, y[:80]])
+    others = {"grown": more, "turned": (x[::-1], y[::-1]), "new": (new, y[:80])}
+    remarks = {}
+    for name, (rows, labels) in others.items():
+        np.savez(f"{name}.npz", X=rows, y=labels)
+        result = evaluated(shell, path, f"{name}.npz")
+        assert result["rows"] == len(labels)
+        remarks[name] = result["remark"]
+    worse = "rows equal rows of the training: on new rows it will do worse"
+    assert remarks == {
+        "grown": f"warning: 96 of these 200 {worse}",
+        "turned": f"warning: 96 of these 120 {worse}",
+        "new": None,
+    }
+    held = evaluated(shell, path, data)
+    assert "held out" in held["remark"]
+
+
+def test_a_sketch_of_rows_speaks_of_shares(shell):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9000, 3)), np.arange(9000) % 2
+    write = {"t": slice(None, 6000), "mixed": slice(3000, 9000), "few": slice(0, 60)}
+    for name, part in write.items():
+        np.savez(f"{name}.npz", X=x[part], y=y[part])
+    shell.good("train", "t.npz", "--test-size", 0, "--out", "m")
+    remark = evaluated(shell, "m", "mixed.npz")["remark"]
+    share = int(remark.removeprefix("warning: about ").partition("%")[0])
+    assert abs(share - 50) < 8  # five standard errors
+    assert "warning: some of these 60 rows" in evaluated(shell, "m", "few.npz")["remark"]
+    assert "trained on all of these" in evaluated(shell, "m", "t.npz")["remark"]
+    model = xclf.load("m")
+    model.save("again")
+    np.testing.assert_array_equal(
+        xclf.load("again")._trained_on.seen.hashes, model._trained_on.seen.hashes
+    )
+
+
+@pytest.mark.parametrize("command", [("train",), ("sweep", "--reg", "1e-3,1e-2", "--cv", 3)])
+def test_nothing_is_held_out(shell, command):
+    data = write_npz(shell.home / "t.npz")
+    both = ("--test-size", 0, "--out", "m", "--report", "r.json")
+    found = shell(command[0], data, *command[1:], *both)
+    assert found.status == 0
+    assert "nothing is held out: all rows are trained on" in found.err
+    assert found.out.endswith(
+        "trained on all 120 rows; nothing was held out, --test gives rows to test on\n"
+    )
+    result = json.loads(shell.good(command[0], data, *command[1:], *both, "--json"))
+    assert (result["test"], result["labels"], result["train_rows"]) == (None, None, ROWS)
+    assert json.loads(Path("r.json").read_text())["metrics"] == []
+    shell.good(command[0], data, *command[1:], "--test-size", 0, "--report", "r.html")
+    assert "all of these rows" in evaluated(shell, "m", data)["remark"]
+
+
+def test_there_is_no_training_part(shell):
+    data = write_npz(shell.home / "t.npz")
+    x, y = blobs(seed=5)
+    np.savez("u.npz", X=x, y=y)
+    shell.good("train", data, "--out", "m")
+    assert "u.npz ships no training and test" in shell.fails(
+        "evaluate", "m", "u.npz", "--train-part"
+    )
+    message = shell.fails("predict", "m", "u.npz", "--train-part", "--out", "p.csv")
+    assert "u.npz ships no training and test part" in message
+    both = ("--train-part", "--all-rows")
+    assert "exclude each other" in shell.fails("evaluate", "m", data, *both)
 
 
 def test_a_model_that_has_seen_all_rows(shell):

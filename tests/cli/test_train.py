@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,9 +230,31 @@ def test_a_fit_that_cannot_keep_the_bound_on_memory_says_so(shell):
     assert "max_memory" in message
 
 
-def test_an_option_that_the_solver_does_not_use_is_a_warning(shell):
-    text = shell.said("train", write_npz("t.npz"), "--learning-rate", 0.1)
-    assert "warning: SoftmaxClassifier: solver 'lbfgs' does not use learning_rate" in text
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--learning-rate", 0.1), "--learning-rate has no effect: all rows are in every step"),
+        (("--early-stopping",), "--early-stopping has no effect: all rows"),
+        (("--solver", "adam", "--momentum", 0.5), "--momentum has no effect: --solver adam does"),
+        (
+            ("--solver", "adam", "--validation-fraction", 0.5),
+            "--validation-fraction has no effect: it is of --early-stopping",
+        ),
+        (("--checkpoint-every", 5), "--checkpoint-every has no effect: without --checkpoint"),
+        (("--test", "t.npz", "--test-size", 0.5), "--test-size has no effect: the test rows are"),
+        (("--label", "a"), "its columns have no names; label="),
+        (("--x", "A"), "no array 'A'"),
+    ],
+)
+def test_an_option_without_effect_is_refused(shell, options, message):
+    assert message in shell.fails("train", write_npz("t.npz"), *options)
+
+
+def test_a_default_without_effect_is_not(shell):
+    """From a file or the environment it is every command's."""
+    Path("xclf.toml").write_text('label = "species"\nid = "id"\n[train]\ncheckpoint_every = 5\n')
+    assert "no effect" not in shell.said("train", write_npz("t.npz"), "--max-iter", 9)
+    assert "no effect" not in shell.said("train", "digits", "--max-iter", 3)
 
 
 def test_a_fit_that_diverges_ends_with_advice_and_valid_json(shell):

@@ -232,6 +232,25 @@ def test_a_forged_record_of_the_training_data(saved, change):
     _assert_refused(saved, match="the record of the training data")
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        *("x", 3, {}, {"hashes": "AAAA"}, {"hashes": 3, "complete": True}),
+        *({"hashes": "", "complete": True}, {"hashes": "AAAA", "complete": True}),
+        {"hashes": "AAAAAAAAAAAAAAAAAAAAAA==", "complete": True},  # the same one twice
+        {"hashes": "AAAAAAAAAAA=", "complete": 1},
+    ],
+)
+def test_a_forged_sketch_of_the_training_rows(saved, seen):
+    told, arrays = _parts(saved)
+    record = json.loads(json.dumps(RECORD.describe()))
+    without = {name: value for name, value in record.items() if name != "seen"}
+    _forge(saved, told | {"trained_on": without}, arrays)  # as earlier versions wrote it
+    assert load(saved)._trained_on == RECORD
+    _forge(saved, told | {"trained_on": record | {"seen": seen}}, arrays)
+    _assert_refused(saved)
+
+
 @pytest.mark.parametrize("names", [["a"], "abc", ["a", "b", 3], {"a": 1}, 3])
 def test_forged_names_of_classes(saved, names):
     told, arrays = _parts(saved)

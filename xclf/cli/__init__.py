@@ -16,6 +16,7 @@ from xclf import _interrupt
 from xclf.cli import _options as opt
 from xclf.cli._console import CheckError, UserError, shown, verbosity
 from xclf.cli._defaults import defaults
+from xclf.cli._given import typed, typed_arguments
 from xclf.cli.compare import compare
 from xclf.cli.evaluate import evaluate
 from xclf.cli.export import export
@@ -66,21 +67,23 @@ def _with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
     """The command with --quiet and --verbose, which decide what its consoles print."""
 
     @wraps(command)
-    def run(*, quiet: bool, verbose: bool, **arguments: Any) -> None:
+    def run(*, context: typer.Context, quiet: bool, verbose: bool, **arguments: Any) -> None:
         if quiet and verbose:
             raise UserError("--quiet and --verbose exclude each other")
-        kept = verbosity.set(verbose - quiet)
+        kept, known = verbosity.set(verbose - quiet), typed.set(typed_arguments(context))
         try:
             command(**arguments)
         finally:
             verbosity.reset(kept)
+            typed.reset(known)
 
     hints = get_type_hints(command, include_extras=True)
     own = inspect.signature(command)
     parameters = [p.replace(annotation=hints[name]) for name, p in own.parameters.items()]
+    kind = inspect.Parameter.KEYWORD_ONLY
     for name, hint in (("quiet", opt.Quiet), ("verbose", opt.Verbose)):
-        kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=False, annotation=hint))
+    parameters.append(inspect.Parameter("context", kind, annotation=typer.Context))
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     vars(run)["__signature__"] = own.replace(parameters=parameters)
     return run

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xclf.cli._console import UserError
+from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
 from xclf.training import Checkpoint
 
@@ -23,6 +24,7 @@ def make_checkpoint(given: dict[str, Any]) -> Checkpoint | None:
     out_path: Path | None = given["out_path"]
     if path is None:
         if not given["resume"]:
+            refuse(["checkpoint_every"], given, "without --checkpoint or --resume there is none")
             return None
         if out_path is None:
             raise UserError("--resume needs --checkpoint FILE, or --out, beside which it is kept")

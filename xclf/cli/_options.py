@@ -148,7 +148,10 @@ _memory = partial(
 DenseMemory: TypeAlias = Annotated[str | None, _memory()]
 
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
-TestSize: TypeAlias = Annotated[float, _data(help="Share held out if DATA ships no test.")]
+TestSize: TypeAlias = Annotated[
+    float | None,
+    _data(help="Share held out if DATA ships no test; 0: none.", show_default="0.2"),
+]
 Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
 Drop: TypeAlias = Annotated[
     list[str] | None,

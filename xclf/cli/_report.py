@@ -39,10 +39,12 @@ def write_report(
 ) -> None:
     """Write the page of results, or the results as JSON.
 
-    parts : rows by role, of which those evaluated are last;  measured : sections of an evaluation
+    parts : rows by role, of which those evaluated are last
+    measured : sections of an evaluation, none without test rows
     times : seconds by stage;  more : further sections
     """
     rows = list(parts.values())[-1]
+    metrics = [measured["metrics"]] if measured else []
     sections = {key: value for key, value in measured.items() if key != "metrics"}
     results = {
         **run_facts(
@@ -57,7 +59,7 @@ def write_report(
         ],
         "class_names": class_names,
         "model": model_facts(model),
-        "metrics": [measured["metrics"]],
+        "metrics": metrics,
         "history": history_facts(model),
         **sections,
         "times": [{"stage": stage, "seconds": seconds} for stage, seconds in times.items()],

@@ -13,7 +13,7 @@ from xclf._version import __version__
 from xclf.cli._console import shown
 from xclf.cli._devices import ChosenDevice
 from xclf.report.metrics import METRICS, Evaluation, metric_name
-from xclf.report.run import command_line
+from xclf.report.run import command_line, fingerprint
 
 # More classes than the first number are cut to the best and the worst, and confused pairs to five.
 _CLASSES, _BEST, _WORST, _PAIRS = 25, 5, 10, 5
@@ -59,13 +59,16 @@ def measures(evaluated: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def command_facts(fingerprint: str) -> dict[str, Any]:
-    """What every --json begins with: the version, when, the command, and the digest of the data."""
+def command_facts(kind: str, data: str, labels: Any) -> dict[str, Any]:
+    """What every --json begins with: the command, its kind, the version, when, and digests of the
+    data and of the labels that were measured on, by which `compare` knows equal rows."""
     return {
+        "kind": kind,
         "xclf": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "fingerprint": fingerprint,
+        "fingerprint": data,
+        "labels": None if labels is None else fingerprint(labels),
     }
 
 

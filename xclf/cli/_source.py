@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,58 +11,60 @@ import numpy as np
 from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical, check_sparse_finite
 from xclf.cli._console import UserError
+from xclf.cli._given import was_typed
 from xclf.data import Dataset, Split, load
-from xclf.estimators import TrainedOn
+from xclf.estimators import TrainedOn, hashes_of
 from xclf.report.run import fingerprint
+from xclf.rows import RowSketch
 
 # Rows checked at once: the data may be a memory map that is larger than memory.
 _CHECKED_ROWS = 1 << 14
+
+
+#: Share of the rows that is held out where nothing else is said.
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class TrainAndTest:
+    """Rows to train on and rows to test on, None for none; where the latter come from, in words."""
+
+    train: Dataset
+    test: Dataset | None
+    origin: str
 
 
 def read_split(
     source: str,
     *,
     test: str | None,
-    test_size: float,
+    test_size: float | None,
     seed: int,
     like: Any = None,
     **options: Any,
-) -> tuple[Split, TrainedOn]:
+) -> tuple[TrainAndTest, TrainedOn]:
     """Read `source`; the test rows are those of `test`, or those it ships, or held-out ones.
 
+    test_size : share to hold out, 0 for none, None for `TEST_SHARE`
     like : a fitted model, whose columns the rows must have;  options : of `load`
     Returns the rows, and what the model is to keep of them.
     """
-
-    def read(name: str, **columns: Any) -> Dataset:
-        return load(name, **{**options, **columns})
-
-    data = read(source, **columns_of(like))
-    held_out = data.test
-    if test is not None:
-        columns = {"n_features": data.x.shape[1], "index_base": data.index_base}
-        held_out = read(test, **columns, blocks=False)
-        held_out = held_out.test or held_out
-        if held_out.x.shape[1] != data.x.shape[1]:
-            raise UserError(
-                f"--test {test} has {held_out.x.shape[1]} features a row, "
-                f"{source} {data.x.shape[1]}"
-            )
-        if data.feature_names is not None:
-            check_columns(held_out.feature_names, data.feature_names, test)
+    data = load(source, **options, **columns_of(like))
+    held_out = data.test if test is None else _read_test(test, data, source, options)
     assert data.y is not None
     classes = np.unique(data.y)
     if len(classes) < 2:
         raise UserError(
             f"{data.source} holds one class only, {classes.tolist()[0]!r}: a classifier needs two"
         )
-    check_finite(data.x, data.source)
+    check_finite(data.x, data.source, names=data.feature_names)
     if held_out is not None:
         check_labels(held_out, classes, held_out.source)
-        check_finite(held_out.x, held_out.source)
-        return Split(data, held_out, held_out.source), _trained_on(data, options)
-    if not 0.0 < test_size < 1.0:
-        raise UserError(f"--test-size must be between 0 and 1, got {test_size:g}")
+        check_finite(held_out.x, held_out.source, names=held_out.feature_names)
+        return TrainAndTest(data, held_out, held_out.source), _trained_on(data, options)
+    test_size = TEST_SHARE if test_size is None else test_size
+    if test_size == 0.0:
+        return TrainAndTest(data, None, "nothing is held out"), _trained_on(data, options)
     try:
         split = Split.hold_out(data, test_size, seed)
     except ValueError as error:
@@ -71,7 +73,30 @@ def read_split(
             f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified; "
             f"--test gives others to test on: {why}"
         ) from None
-    return split, replace(_trained_on(data, options), test_size=test_size, seed=seed)
+    known = replace(_trained_on(data, options), test_size=test_size, seed=seed)
+    return TrainAndTest(split.train, split.test, split.origin), known
+
+
+def check_test_size(given: dict[str, Any]) -> None:
+    """`UserError` for a --test-size out of its range."""
+    share = given["test_size"]
+    if share is not None and not 0.0 <= share < 1.0:
+        raise UserError(f"--test-size must be between 0 and 1 (0: no test rows), got {share:g}")
+
+
+def _read_test(test: str, data: Dataset, source: str, options: dict[str, Any]) -> Dataset:
+    """The rows of --test, its test part if it ships one, which must have the columns of `data`."""
+    columns = {"n_features": data.x.shape[1], "index_base": data.index_base}
+    # Names of columns and arrays are those of `data`, which may be of another kind.
+    found = load(test, **{**options, **columns, "blocks": False, "missing_ok": True})
+    found = found.test or found
+    if found.x.shape[1] != data.x.shape[1]:
+        raise UserError(
+            f"--test {test} has {found.x.shape[1]} features a row, {source} {data.x.shape[1]}"
+        )
+    if data.feature_names is not None:
+        check_columns(found.feature_names, data.feature_names, test)
+    return found
 
 
 def _trained_on(data: Dataset, options: dict[str, Any]) -> TrainedOn:
@@ -94,8 +119,11 @@ def reading_options(given: dict[str, Any]) -> dict[str, Any]:
     named = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("drop"):
         named["drop"] = [name for part in given["drop"] for name in part.split(",")]
-    blocks = given.get("blocks", False)
-    return {"label": given["label"], "max_memory": given["max_memory"], "blocks": blocks, **named}
+    named |= {"label": given["label"], "max_memory": given["max_memory"]}
+    # A name from a file or the environment is every command's, also for data without such names.
+    naming = ("label", "drop", "id", "x_name", "y_name")
+    typed = any(given.get(name) and was_typed(name) for name in naming)
+    return {**named, "blocks": given.get("blocks", False), "missing_ok": not typed}
 
 
 def columns_of(model: Any) -> dict[str, Any]:
@@ -111,6 +139,7 @@ def read_for_model(
     source: str,
     *,
     train_part: bool,
+    need_labels: bool = True,
     **options: Any,
 ) -> Dataset:
     """Rows for a fitted model, with the columns it was trained on: the test part, if there is one.
@@ -118,9 +147,12 @@ def read_for_model(
     options : of `load`; columns of a table are by default those of the training
     The model's `feature_names_in_` is removed: scikit-learn would expect data frames.
     """
-    data = load(source, **_as_in_training(model, options), **columns_of(model))
+    options = _as_in_training(model, options) | {"need_labels": need_labels}
+    data = load(source, **options, **columns_of(model))
     if data.test is not None and not train_part:
         data = data.test
+    if train_part and data.test is None and not need_labels:
+        raise UserError(_NO_PARTS.format(source))
     if data.x.shape[1] != model.n_features_in_:
         raise UserError(
             f"{source} has {data.x.shape[1]} features a row, the model was trained on "
@@ -128,6 +160,9 @@ def read_for_model(
         )
     check_model_columns(model, data.feature_names, source)
     return data
+
+
+_NO_PARTS = "--train-part: {} ships no training and test part"
 
 
 def _as_in_training(model: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -167,17 +202,38 @@ def rows_to_measure(
     the others and `every` all, with a warning.
     """
     known: TrainedOn | None = model._trained_on
-    if known is None or known.rows != data.x.shape[0]:
-        return data, None
-    if known.fingerprint != fingerprint(data.x, data.y):
-        return data, None
-    seen = "warning: the model was trained on {} of these rows: on new rows it will do worse"
+    same = known is not None and known.rows == data.x.shape[0]
+    if known is None or not same or known.fingerprint != fingerprint(data.x, data.y):
+        if train_part and data.test is None:
+            raise UserError(_NO_PARTS.format(data.source))
+        return data, None if known is None or known.seen is None else _seen(known.seen, data)
+    seen = f"warning: the model was trained on {{}} of these rows: {_WORSE}"
     if known.test_size is None or known.seed is None or every:
         return data, seen.format("most" if known.test_size else "all")
     split = Split.hold_out(data, known.test_size, known.seed)
     if train_part:
         return split.train, seen.format("all")
     return split.test, f"the rows that the training held out: {split.origin}; --all-rows takes all"
+
+
+# Rows of a sample by which a share is not worth naming.
+_FEW = 30
+_WORSE = "on new rows it will do worse"
+
+
+def _seen(sketch: RowSketch, data: Dataset) -> str | None:
+    """A warning if rows of other data equal rows that the model was trained on."""
+    number, looked_at = sketch.known(hashes_of(data.x))
+    if not number:
+        return None
+    rows = data.x.shape[0]
+    if looked_at < _FEW:
+        share = "some"
+    elif number == looked_at:
+        share = "all" if looked_at == rows else "all, or nearly all,"
+    else:
+        share = f"{number}" if looked_at == rows else f"about {max(number / looked_at, 0.01):.0%}"
+    return f"warning: {share} of these {rows} rows equal rows of the training: {_WORSE}"
 
 
 def check_model_columns(model: Any, names: Sequence[str] | None, source: str) -> None:
@@ -199,8 +255,12 @@ def check_columns(names: Sequence[str] | None, trained: Sequence[str], source: s
             )
 
 
-def check_finite(x: np.ndarray, source: str, first: int = 0) -> None:
+def check_finite(
+    x: np.ndarray, source: str, first: int = 0, names: Sequence[str] | None = None
+) -> None:
     """`UserError` naming the first NaN or infinity in rows x, which begin at row `first`.
+
+    names : of the columns, if they have some
 
     The estimators check too, but they see rows that were split and chunked, and number those.
     """
@@ -217,9 +277,11 @@ def check_finite(x: np.ndarray, source: str, first: int = 0) -> None:
         finite = np.isfinite(part)
         if not finite.all():
             row, column = np.argwhere(~finite)[0].tolist()
+            where = f"row {first + start + row}, column {column}"
+            called = "" if names is None else f", {names[column]!r}"
             raise UserError(
-                f"{source} holds {part[row, column]} in row {first + start + row}, column {column} "
-                "(counted from 0): every value must be finite"
+                f"{source} holds {part[row, column]} in {where} (counted from 0){called}: every "
+                "value must be finite"
             )
 
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,20 @@ from xclf.cli._console import (
     warnings_log,
 )
 from xclf.cli._devices import choose
+from xclf.cli._given import refuse
 from xclf.cli._report import write_report
 from xclf.cli._results import command_facts, evaluate_rows, measures, print_measures
-from xclf.cli._source import check_model_columns, read_split, reading_options
+from xclf.cli._source import (
+    check_model_columns,
+    check_test_size,
+    read_split,
+    reading_options,
+)
 from xclf.data import Dataset
-from xclf.estimators import uses_full_batches
+from xclf.estimators import hashes_of, row_weights, uses_full_batches
 from xclf.report.class_names import name_classes, names_of_model
 from xclf.report.results import json_parameters
+from xclf.rows import RowSketch
 
 
 def _shape(x: Any) -> str:
@@ -59,6 +67,7 @@ class Training:
         self.checkpoint = make_checkpoint(given)
         self.device = choose(given["device"])
         start = time.perf_counter()
+        check_test_size(given)
         self.split, self.trained_on = read_split(
             given["data"],
             test=given["test"],
@@ -67,6 +76,9 @@ class Training:
             like=model,
             **reading_options(given),
         )
+        self._refuse_shares(given)
+        classes, index = np.unique(np.asarray(self.split.train.y), return_inverse=True)
+        row_weights(index, classes, model.class_weight, None)  # names of classes, before any word
         self.json: bool = given["json"]
         self.full: bool = given["full"]
         self.console, self.log = out(json=self.json), log(json=self.json)
@@ -78,12 +90,18 @@ class Training:
         self.rows = 0
         self.progress = FitProgress(self.log)
 
+    def _refuse_shares(self, given: dict[str, Any]) -> None:
+        """`UserError` for a share to hold out where test rows are given."""
+        scored_by_folds = given.get("cv", 0) is not None  # a search without them holds rows out too
+        if self.trained_on.test_size is None and given["test_size"] and scored_by_folds:
+            refuse(["test_size"], given, f"the test rows are {self.split.origin}")
+
     def announce(self, rows: Dataset) -> None:
         """Print the rows to train on, the test rows, the model and the device."""
         print_facts(
             self.log,
             ("data", f"{rows.source}: {_shape(rows.x)}, {rows.x.dtype}"),
-            ("test", f"{self.split.test.x.shape[0]} rows, {self.split.origin}"),
+            ("test", self._about_test()),
             ("model", " ".join(f"{self.model}".split())),
             ("backend", self.device.text),
             *self._about_checkpoint(),
@@ -94,6 +112,12 @@ class Training:
                 "out of the features, and beside predictions",
                 style="yellow",
             )
+
+    def _about_test(self) -> str:
+        test = self.split.test
+        if test is None:
+            return "nothing is held out: all rows are trained on"
+        return f"{test.x.shape[0]} rows, {self.split.origin}"
 
     def _about_checkpoint(self) -> list[tuple[str, str]]:
         if self.checkpoint is None:
@@ -143,22 +167,26 @@ class Training:
         kind : of the results;  sections : further ones of the page
         """
         model, test = self.model, self.split.test
-        names = names_of_model(model)
-        assert test.y is not None
-        start = time.perf_counter()
-        evaluated = evaluate_rows(model, self.device, test.x, test.y, names)
-        self.times |= {"fit": self.seconds, "test": time.perf_counter() - start}
-        measured = measures(evaluated)
+        names, parts = names_of_model(model), {"train": self.split.train}
+        self.times["fit"] = self.seconds
+        measured: dict[str, Any] | None = None
+        evaluated: dict[str, Any] = {}
+        if test is not None:
+            assert test.y is not None
+            start = time.perf_counter()
+            evaluated = evaluate_rows(model, self.device, test.x, test.y, names)
+            self.times["test"] = time.perf_counter() - start
+            measured, parts["test"] = measures(evaluated), test
         if self.report_path is not None:
-            parts = {"train": self.split.train, "test": test}
             every = (model, self.device, parts, names, evaluated, self.times)
             write_report(self.report_path, kind, *every, **sections)
         self._print_fit()
-        print_measures(self.console, measured, full=self.full)
+        if measured is not None:
+            print_measures(self.console, measured, full=self.full)
         if self.checkpoint is not None:  # all is done
             self.checkpoint.remove()
         return {
-            **command_facts(self.trained_on.fingerprint),
+            **command_facts(kind, self.trained_on.fingerprint, None if test is None else test.y),
             "data": self.split.train.source,
             "model": type(model).__name__,
             "parameters": json_parameters(model),
@@ -175,11 +203,19 @@ class Training:
 
     def print_accuracy(self, result: dict[str, Any]) -> None:
         """Print the line that the training comes to."""
-        print_last(f"test accuracy {result['test']['accuracy']:.4f}", json=self.json)
+        text = (
+            f"trained on all {self.rows} rows; nothing was held out, --test gives rows to test on"
+        )
+        if result["test"] is not None:
+            text = f"test accuracy {result['test']['accuracy']:.4f}"
+        print_last(text, json=self.json)
 
     def _save(self, path: Path) -> None:
         """Save with the table's column names or the svmlight file's first index, which `predict`
-        and `evaluate` compare."""
+        and `evaluate` compare, and a sketch of the rows, by which `evaluate` knows them again."""
+        if self.trained_on.seen is None:
+            hashes = hashes_of(self.split.train.x)
+            self.trained_on = replace(self.trained_on, seen=RowSketch.of(hashes))
         self._remember_data()
         self.model._index_base = self.split.train.index_base
         names = self.split.train.feature_names

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from xclf.cli import _options as opt
-from xclf.cli._console import CheckError, log, out, print_facts, print_last, warnings_log
+from xclf.cli._console import CheckError, UserError, log, out, print_facts, print_last, warnings_log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._report import check_report, write_report
@@ -55,6 +55,8 @@ def evaluate(
 
     xclf evaluate cifar.safetensors cifar-10-batches-bin --report cifar.html
     """
+    if train_part and all_rows:
+        raise UserError("--train-part and --all-rows exclude each other")
     check_report(report_path, model, data)
     chosen = choose(device)
     fitted = load_fitted(model, chosen, max_memory)
@@ -62,13 +64,13 @@ def evaluate(
     rows = read_for_model(fitted, data, train_part=train_part, **options)
     rows, remark = rows_to_measure(fitted, rows, train_part=train_part, every=all_rows)
     check_labels(rows, fitted.classes_, data)
-    check_finite(rows.x, data)
+    check_finite(rows.x, data, names=rows.feature_names)
     assert rows.y is not None
     names = names_of_model(fitted, rows.class_names)
     start = time.perf_counter()
     evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
     times = {"evaluate": time.perf_counter() - start}
-    result: dict[str, Any] = command_facts(fingerprint(rows.x, rows.y))
+    result: dict[str, Any] = command_facts("evaluate", fingerprint(rows.x, rows.y), rows.y)
     result |= {"data": rows.source, "model": str(model), "place": chosen.text, "remark": remark}
     result |= measures(evaluated)
     console = out(json=json)

@@ -34,6 +34,9 @@ def guide(
 
     xclf guide sweeps --text
     """
+    if out_path is not None and (text or page is not None):
+        other = "--text" if text else f"the page {page!r}"
+        raise UserError(f"--out writes the whole guide: give it without {other}")
     known = None if page is None else page_named(page)
     if page is not None and known is None:
         names = ", ".join(one.name for one in pages())

@@ -20,6 +20,7 @@ from xclf.cli._cluster import describe, in_order, on_cluster
 from xclf.cli._console import UserError, log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
+from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
 from xclf.cli._source import check_finite, read_for_model, reading_options
 from xclf.report.class_names import names_of_model
@@ -76,6 +77,8 @@ def _predict(given: dict[str, Any], client: Any) -> None:
     piped = str(out_path) == "-"
     if not piped:
         check_output("--out", out_path, TABLE_SUFFIXES, model, data)
+    if client is not None and given["device"] not in ("auto", "cpu"):
+        refuse(["device"], given, "a cluster predicts on its workers' processors")
     chosen = choose("cpu" if client is not None else given["device"])
     fitted = load_fitted(model, chosen, given["max_memory"])
     options = reading_options(given) | {"train_part": given["train_part"]}

@@ -15,6 +15,7 @@ from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, log, out, print_last, warnings_log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import estimator_options, make_estimator
+from xclf.cli._given import refuse, spelled, was_typed
 from xclf.cli._grid import parse_values
 from xclf.cli._training import warnings_printed
 from xclf.probes import METRICS, PROTOCOLS, ProbeInterrupted, ProbeResult, print_tables, run_probe
@@ -121,6 +122,7 @@ def probe(
 
 
 def _probe(given: dict[str, Any]) -> None:
+    _check_options(given)
     train, val, test, out_path = (given[name] for name in ("train", "val", "test", "out_path"))
     label, x_name, y_name, shots = (given[name] for name in ("label", "x_name", "y_name", "shots"))
     json, seed = given["json"], given["seed"]
@@ -152,6 +154,23 @@ def _probe(given: dict[str, Any]) -> None:
     _show(console, result, out_path, json=json)
     if checkpoint is not None:  # all is done
         checkpoint.remove()
+
+
+def _check_options(given: dict[str, Any]) -> None:
+    """`UserError` for an option that has no effect beside the others."""
+    grid = next((name for name in ("c", "reg", "learning_rate") if given[name] is not None), None)
+    if grid is not None:
+        refuse(["protocol"], given, f"{spelled(grid)} is a grid in the place of a protocol's")
+    if given["shots"] is None:
+        refuse(["tries"], given, "it is of --shots")
+    protocol = PROTOCOLS.get(given["protocol"])
+    in_steps = grid is None and protocol is not None and protocol.steps is not None
+    if in_steps:
+        why = f"--protocol {given['protocol']} sets the number of steps"
+        refuse(["max_iter", "tol"], given, why)
+    own_solver = grid is not None and given["model"] is opt.Model.two_layer
+    if not (own_solver or in_steps or grid == "learning_rate"):
+        refuse(["batch_size"], given, "all rows are in every step; --lr, a grid of rates, uses it")
 
 
 def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: bool) -> None:
@@ -202,7 +221,8 @@ def _reading(label: list[str] | None, x_name: str | None, y_name: str | None) ->
         "x_name": x_name,
         "y_name": None if _is_file(y_name) else y_name,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    return given | {"missing_ok": not any(was_typed(name) for name in given)}
 
 
 def _rows(given: list[str] | None, option: str) -> Any:

@@ -7,21 +7,25 @@ import json as json_format
 import math
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from sklearn.base import clone
 from sklearn.metrics import get_scorer_names
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedShuffleSplit, check_cv
 
 from xclf.cli import _options as opt
 from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, print_facts, warnings_log
-from xclf.cli._estimator import check_options, estimator_options, make_estimator
+from xclf.cli._estimator import PARAMETERS, check_options, estimator_options, make_estimator
+from xclf.cli._given import refuse_unused
 from xclf.cli._grid import SWEPT, describe_grid, parse_values, print_scores
 from xclf.cli._outputs import check_model_output, check_output
 from xclf.cli._report import check_report, search_facts
+from xclf.cli._source import TEST_SHARE
 from xclf.cli._training import Training, warnings_printed
 from xclf.report.pictures import PICTURE_SUFFIXES
 from xclf.report.scores import draw_scores
@@ -72,7 +76,7 @@ def sweep(
     full: opt.Full = False,
     json: opt.Json = False,
     test: opt.Test = None,
-    test_size: opt.TestSize = 0.2,
+    test_size: opt.TestSize = None,
     label: opt.Label = None,
     drop: opt.Drop = None,
     id: opt.Id = None,
@@ -111,20 +115,28 @@ def sweep(
 
 def _sweep(given: dict[str, Any]) -> None:
     model, data, scoring, cv = (given[name] for name in ("model", "data", "scoring", "cv"))
-    out_path, plot_path, test_size = given["out_path"], given["plot_path"], given["test_size"]
+    out_path, plot_path = given["out_path"], given["plot_path"]
+    share = TEST_SHARE if given["test_size"] is None else given["test_size"]
     grid = {name: parse_values(name, given[name]) for name in SWEPT if given[name] is not None}
     for name, values in grid.items():
         for value in values:
             check_options(model, {name: value})
     estimator = make_estimator(model, estimator_options(given, swept=grid))
+    first = {name: values[0] for name, values in grid.items()}
+    refuse_unused(clone(estimator).set_params(**first), PARAMETERS)
+    if share == 0.0 and cv is None:
+        raise UserError("--test-size 0 holds out no rows to score candidates on: add --cv FOLDS")
     _check_outputs(data, out_path, plot_path, scoring)
     check_report(given["report_path"], data)
     training = Training(given, estimator)
-    holdout = StratifiedShuffleSplit(1, test_size=test_size, random_state=estimator.random_state)
-    search = SweepCV(estimator, grid, cv=cv or holdout, scoring=scoring, error_score="raise")
+    splits: Any = cv or StratifiedShuffleSplit(
+        1, test_size=share, random_state=estimator.random_state
+    )
+    _check_splits(splits, training.split.train.y)
+    search = SweepCV(estimator, grid, cv=splits, scoring=scoring, error_score="raise")
     training.announce(training.split.train)
     candidates = math.prod(len(values) for values in grid.values())
-    how = f"{test_size:.0%} of the training rows held out" if cv is None else f"{cv} folds"
+    how = f"{share:.0%} of the training rows held out" if cv is None else f"{cv} folds"
     fits = f"{candidates} candidates, {candidates * (cv or 1)} fits and the best on all"
     print_facts(training.log, ("grid", describe_grid(grid)), ("scored on", f"{how}: {fits}"))
     seconds = _fit(search, training)
@@ -160,6 +172,24 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
         check_output("--plot", plot_path, PICTURE_SUFFIXES, data)
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("--plot needs matplotlib: pip install 'xclf[plot]'")
+
+
+def _check_splits(splits: Any, y: Any) -> None:
+    """`UserError` for rows that cannot be split so."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the search repeats them
+            next(iter(check_cv(splits, y, classifier=True).split(np.zeros(len(y)), y)))
+    except ValueError as error:
+        most = int(np.unique(y, return_counts=True)[1].max())
+        if isinstance(splits, int):
+            raise UserError(
+                f"--cv {splits} needs as many training rows of a class: the largest has {most}"
+            ) from None
+        raise UserError(
+            f"cannot hold out {splits.test_size:g} of {len(y)} training rows to score candidates "
+            f"on, stratified; --cv FOLDS takes folds: {error}"
+        ) from None
 
 
 def _fit(search: SweepCV[Any], training: Training) -> float:

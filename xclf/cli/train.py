@@ -8,7 +8,8 @@ from typing import Any
 from xclf.cli import _options as opt
 from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError
-from xclf.cli._estimator import estimator_options, make_estimator
+from xclf.cli._estimator import PARAMETERS, estimator_options, make_estimator
+from xclf.cli._given import refuse_unused
 from xclf.cli._outputs import check_model_output
 from xclf.cli._report import check_report
 from xclf.cli._training import Training
@@ -26,7 +27,7 @@ def train(
     full: opt.Full = False,
     json: opt.Json = False,
     test: opt.Test = None,
-    test_size: opt.TestSize = 0.2,
+    test_size: opt.TestSize = None,
     label: opt.Label = None,
     drop: opt.Drop = None,
     id: opt.Id = None,
@@ -74,6 +75,7 @@ def train(
 def _train(given: dict[str, Any]) -> None:
     model, data, report_path = given["model"], given["data"], given["report_path"]
     estimator = make_estimator(model, estimator_options(given), given["start"])
+    refuse_unused(estimator, PARAMETERS)
     check_model_output(given["out_path"], data)
     check_report(report_path, data)
     training = Training(given, estimator)

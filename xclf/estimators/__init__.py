@@ -23,14 +23,15 @@ from xclf.estimators._labels import (
     encode,
     host_labels,
     label_columns,
+    row_weights,
 )
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
-from xclf.estimators._settings import check_parameters, uses_full_batches
+from xclf.estimators._settings import check_parameters, unused_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
 from xclf.estimators._stacked import stacked_best, stacked_scores
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
-from xclf.estimators._trained_on import TrainedOn
+from xclf.estimators._trained_on import TrainedOn, hashes_of
 from xclf.estimators._two_layer import TwoLayerClassifier
 from xclf.estimators._values import computed, host_values, is_collection
 
@@ -62,6 +63,7 @@ __all__ = [
     "fit_heads",
     "fitted_shape",
     "from_sklearn",
+    "hashes_of",
     "heads_at_once",
     "host_labels",
     "host_values",
@@ -73,9 +75,11 @@ __all__ = [
     "make_heads",
     "parameters_as_text",
     "place_rows",
+    "row_weights",
     "shares_rows",
     "stacked_best",
     "stacked_scores",
     "torch_weights",
+    "unused_parameters",
     "uses_full_batches",
 ]

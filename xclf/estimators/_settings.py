@@ -202,7 +202,12 @@ def resolve_in_parts(est: Any, loss: type[Loss]) -> Settings:
     return resolve(est, auto="adam", loss=loss, single=True)
 
 
-def _warn_unused(est: Any, solver: Solver) -> None:
+def unused_parameters(est: Any) -> list[str]:
+    """The parameters of an estimator that are set, and that its solver does not use."""
+    return _unused(est, SOLVERS[est._auto_solver if est.solver == "auto" else est.solver])
+
+
+def _unused(est: Any, solver: Solver) -> list[str]:
     unused = [
         key
         for key in _FOR_MINIBATCH
@@ -214,7 +219,11 @@ def _warn_unused(est: Any, solver: Solver) -> None:
     ]
     if est.validation_fraction is not None and not est.early_stopping:
         unused.append("validation_fraction")
-    if unused:
+    return unused
+
+
+def _warn_unused(est: Any, solver: Solver) -> None:
+    if unused := _unused(est, solver):
         what = "without early_stopping=True" if unused == ["validation_fraction"] else ""
         warn_caller(
             f"{type(est).__name__}: solver {solver.name!r} does not use {', '.join(unused)}"

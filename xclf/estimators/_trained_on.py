@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import base64
+from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
+
+from xclf._array_api import Array
+from xclf._sparse import is_sparse
+from xclf._sparse_input import canonical
+from xclf.rows import RowSketch, row_hashes
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class TrainedOn:
         (height, width, channels) of rows that are images.
     pixel_layout : str, optional
         "channel_first" or "channel_last".
+    seen : RowSketch, optional
+        Of the rows that the model was trained on, by which they are known in other files.
     """
 
     source: str
@@ -36,15 +46,21 @@ class TrainedOn:
     drop: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: str | None = None
+    seen: RowSketch | None = None
 
     def describe(self) -> dict[str, Any]:
         """As values of JSON."""
-        return asdict(self)
+        entry = {field.name: getattr(self, field.name) for field in fields(self)}
+        entry["drop"] = list(self.drop)
+        entry["image_shape"] = None if self.image_shape is None else list(self.image_shape)
+        return entry | {"seen": None if self.seen is None else _describe_sketch(self.seen)}
 
     @classmethod
     def read(cls, entry: Any) -> TrainedOn:
         """From what `describe` gave; ValueError for anything else."""
         names = {field.name for field in fields(cls)}
+        if type(entry) is dict:
+            entry = {"seen": None, **entry}  # which files of earlier versions have not
         if type(entry) is not dict or set(entry) != names:
             raise ValueError("the record of the training data has other fields")
         texts = ("source", "fingerprint", "label", "id", "pixel_layout")
@@ -65,7 +81,30 @@ class TrainedOn:
         if not all(checks):
             raise ValueError("the record of the training data holds other values")
         shape = None if shape is None else tuple(shape)
-        return cls(**{**entry, "drop": tuple(drop), "image_shape": shape})
+        seen = None if entry["seen"] is None else _read_sketch(entry["seen"])
+        return cls(**{**entry, "drop": tuple(drop), "image_shape": shape, "seen": seen})
+
+
+def hashes_of(x: Array) -> np.ndarray:
+    """`row_hashes` of rows x, which may be a sparse matrix of users."""
+    return row_hashes(canonical(x) if is_sparse(x) else x)
+
+
+def _describe_sketch(sketch: RowSketch) -> dict[str, Any]:
+    content = base64.b64encode(sketch.hashes.astype("<u8").tobytes()).decode()
+    return {"hashes": content, "complete": sketch.complete}
+
+
+def _read_sketch(entry: Any) -> RowSketch:
+    if type(entry) is not dict or set(entry) != {"hashes", "complete"}:
+        raise ValueError("the sketch of the training rows has other fields")
+    if type(entry["hashes"]) is not str or type(entry["complete"]) is not bool:
+        raise ValueError("the sketch of the training rows holds other values")
+    content = base64.b64decode(entry["hashes"], validate=True)
+    hashes = np.frombuffer(content, "<u8").astype(np.uint64)
+    if not len(hashes) or np.any(hashes[1:] <= hashes[:-1]):
+        raise ValueError("the sketch of the training rows is not ascending")
+    return RowSketch(hashes, entry["complete"])
 
 
 def check_class_names(names: Any, classes: int) -> list[str]:

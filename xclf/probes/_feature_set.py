@@ -46,13 +46,14 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
         stopped = found.interrupted
         return Outcome(sources.name, train, rows, val, tests, found, model, stopped, choices)
     found = search(plan, train, splits, settings.metric, stages, names[0])
-    model, interrupted = found.best, found.interrupted
+    model, interrupted, seen = found.best, found.interrupted, rows
     if again and not interrupted:
+        seen = every
         X, y = all_rows(train, every, parts.val)
         model, interrupted = refitted(plan, found, X, y, stages, names[1])
     share = share or None
     return Outcome(
-        sources.name, train, rows, val, tests, found, model, interrupted, test_size=share
+        sources.name, train, rows, val, tests, found, model, interrupted, test_size=share, seen=seen
     )
 
 

@@ -42,6 +42,7 @@ class Outcome:
     model : the chosen candidate, refitted where the protocol says so
     choices : of several tasks, the number of the value that each has chosen
     test_size : share of the rows that was held out to test on, None where none was
+    seen : numbers of the rows of `train` that the model was trained on
     """
 
     name: str
@@ -54,6 +55,7 @@ class Outcome:
     interrupted: bool
     choices: list[int] = field(default_factory=list)
     test_size: float | None = None
+    seen: np.ndarray | None = None
 
     @property
     def score(self) -> float:

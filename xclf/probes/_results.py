@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf.estimators import TrainedOn, uses_full_batches
+from xclf.estimators import TrainedOn, hashes_of, uses_full_batches
 from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._tasks import task_sections
@@ -21,6 +21,7 @@ from xclf.report.results import (
     template_facts,
 )
 from xclf.report.run import peak_memory, run_facts
+from xclf.rows import RowSketch
 
 
 def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def trained_on(
         None if outcome.test_size is None else int(seed),
         image_shape=train.image_shape,
         pixel_layout=train.pixel_layout,
+        seen=RowSketch.of(hashes_of(train.X)[outcome.seen]),
     )
 
 

@@ -67,6 +67,8 @@ def fingerprint(x: Array, y: Any = None) -> str:
     library, the byte order and the memory layout make no difference; for text as labels neither
     does the width of its dtype.
     """
+    # Not `rows.fingerprint`, which hashes digests of parts, in threads, for checkpoints: results
+    # and model files of earlier versions hold this one, by which equal data are known to be equal.
     state = hashlib.sha256()
     if is_sparse(x) or (isinstance(x, SparseMatrix) and not isinstance(x, Blocks)):
         x = x if isinstance(x, SparseMatrix) else canonical(x)

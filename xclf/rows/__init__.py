@@ -21,6 +21,7 @@ from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, sum_over_rows
 from xclf.rows._shards import PerRow
+from xclf.rows._sketch import RowSketch, row_hashes
 from xclf.rows._stream import Sharded, Streamed, sent_sparse, shard_rows, slices
 from xclf.rows._sums import BLOCK, feature_parts, keeps_columns
 from xclf.rows._threads import blas_threads, blas_width, in_threads, own_threads
@@ -42,6 +43,7 @@ __all__ = [
     "LocalEngine",
     "MemoryBudget",
     "PerRow",
+    "RowSketch",
     "Rows",
     "Sharded",
     "Source",
@@ -62,6 +64,7 @@ __all__ = [
     "parse_bytes",
     "parts_of",
     "product_precision",
+    "row_hashes",
     "sent_sparse",
     "shard_rows",
     "slices",
