@@ -65,3 +65,4 @@ def test_the_interval_is_students():
     spread = scores.std(ddof=1) / 2.0
     np.testing.assert_allclose((low, high), t.interval(0.95, 3, mean, spread), rtol=1e-12)
     assert interval(scores[:1]) == (0.5, None, None)
+    assert interval(np.array([0.2, 0.9])) == (0.55, 0.0, 1.0)  # where t is 12.7

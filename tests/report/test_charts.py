@@ -101,6 +101,20 @@ def test_the_chosen_value_is_marked_and_named():
     assert [row[-1].text for row in figure.table.rows][4] == "chosen"
 
 
+@pytest.mark.parametrize("metric, most", [("accuracy", 1.0), ("negative_log_likelihood", 1.3)])
+def test_bands_of_shares_end_where_shares_do(metric, most, monkeypatch):
+    found = results()
+    found["search"]["metric"] = metric
+    for point in found["search"]["points"]:
+        point.update(score=0.8, std=0.5)
+    kept = []
+    chart = "xclf.report._search_curve.line_chart"
+    monkeypatch.setattr(chart, lambda label, series, *rest, **more: kept.extend(series))
+    search_figure([Run("", found)])
+    assert max(kept[0].high) == most
+    assert min(kept[0].low) == pytest.approx(0.3)
+
+
 def test_several_parameters_have_a_line_for_each_combination():
     found = results()
     for k, point in enumerate(found["search"]["points"]):

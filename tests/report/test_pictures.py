@@ -85,6 +85,13 @@ def test_the_picture_shows_what_was_measured(tmp_path, monkeypatch):
     assert len(looks) == 3  # told apart without colours
 
 
+def test_bands_of_shares_end_at_one(tmp_path, monkeypatch):
+    params = [{"reg": 1e-3}, {"reg": 1e-2}]
+    axis = _drawn(_results(params, [0.9, 0.1], [0.3, 0.3]), tmp_path, monkeypatch)
+    edges = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("values", [[9.0360001e-2, 9.0360002e-2], [0.25, 7.0], [1e-7, 1e-6]])
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_tick_labels_are_whole_numbers_of_their_own(values, scale):

@@ -134,9 +134,11 @@ def interval(scores: np.ndarray) -> tuple[float, float | None, float | None]:
 
     mean -+ t s / sqrt(T),   t the 97.5 % quantile of Student's t with T - 1 degrees of freedom,
                              s the standard deviation of the scores (divided by T - 1)
+
+    Cut to [0, 1], where all metrics of probes are: no mean of them lies elsewhere.
     """
     mean, tries = float(scores.mean()), len(scores)
     if tries < 2:
         return mean, None, None
     half = float(stdtrit(tries - 1, _LEVEL)) * float(scores.std(ddof=1)) / math.sqrt(tries)
-    return mean, mean - half, mean + half
+    return mean, max(0.0, mean - half), min(1.0, mean + half)

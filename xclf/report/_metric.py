@@ -26,6 +26,8 @@ Runs: TypeAlias = Sequence[Run]
 
 #: Metrics that are no shares.
 NO_SHARES = {"negative_log_likelihood"}
+# Beginnings of names of scikit-learn's scorers that are shares.
+_SHARES = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "jaccard", "roc_auc")
 
 
 def metric_value(name: str, value: Any, digits: int = 2) -> str:
@@ -36,6 +38,12 @@ def metric_value(name: str, value: Any, digits: int = 2) -> str:
     if known and name not in NO_SHARES and 0.0 <= value <= 1.0:
         return percent(value, digits)
     return minus(f"{value:#.4g}") if known else number(float(value))
+
+
+def within(name: str, value: float) -> float:
+    """A bound of an interval of a metric: in [0, 1] for shares, such as accuracies."""
+    share = name in METRICS or name.startswith(("top", *_SHARES))
+    return min(max(value, 0.0), 1.0) if share and name not in NO_SHARES else value
 
 
 def metric_cell(name: str, value: Any) -> Cell:

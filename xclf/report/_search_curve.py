@@ -14,6 +14,7 @@ from xclf.report._metric import (
     name_ticks,
     upper,
     with_points,
+    within,
 )
 from xclf.report._numbers import is_number, number
 from xclf.report._view import Figure, Table
@@ -89,8 +90,8 @@ def _search_series(
                 title,
                 x,
                 y,
-                [a - b for a, b in zip(y, spread, strict=True)] if banded else (),
-                [a + b for a, b in zip(y, spread, strict=True)] if banded else (),
+                [within(metric, a - b) for a, b in zip(y, spread, strict=True)] if banded else (),
+                [within(metric, a + b) for a, b in zip(y, spread, strict=True)] if banded else (),
                 hollow=frozenset(k for k, p in enumerate(points) if p.get("converged") is False),
                 texts=[_point_text(parameter, metric, p) for p in points],
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xclf.report._metric import within
 from xclf.report.pictures import COLOURS, DASHES, MARKS, save_figure, write_plain_numbers
 
 # Lines in a picture, best first; more cannot be distinguished.
@@ -52,7 +53,10 @@ def draw_scores(results: dict[str, Any], path: Path, score: str) -> None:
         style = {"marker": MARKS[number % len(MARKS)], "linestyle": DASHES[number % len(DASHES)]}
         axis.plot(x[line], mean[line], markersize=4, color=colour, label=name or score, **style)
         if np.any(spread[line] > 0.0):
-            low, high = mean[line] - spread[line], mean[line] + spread[line]
+            low, high = (
+                [within(score, value) for value in mean[line] + sign * spread[line]]
+                for sign in (-1.0, 1.0)
+            )
             band = axis.fill_between(x[line], low, high, color=colour, alpha=0.15, linewidth=0)
     if band is not None:
         band.set_label("-+ one standard deviation over the folds")
