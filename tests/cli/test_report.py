@@ -118,6 +118,36 @@ def test_results_side_by_side(shell):
     assert "different rows" in shell.good("compare", "b.json", "c.json")
 
 
+def test_what_json_prints_is_compared_as_reports_are(shell):
+    write_npz(Path("t.npz"))
+    quick = ("t.npz", "--reg", "1e-3,1e-2", "--json")
+    commands = {
+        "train": ("train", *quick[:2], "1e-3", "--json", "--out", "m", "--report", "r.json"),
+        "sweep": ("sweep", *quick, "--cv", 3, "--report", "s.json"),
+        "evaluate": ("evaluate", "m", "t.npz", "--json"),
+        "probe": ("probe", "t.npz", "--reg", "1e-3,1e-2", "--json"),
+    }
+    printed = {name: shell.good(*command) for name, command in commands.items()}
+    for name, text in printed.items():
+        Path(f"{name}.json").write_text(text)
+    text = shell.good("compare", *(f"{name}.json" for name in printed), "--json")
+    rows = json.loads(text)
+    assert [(row["name"], row["kind"]) for row in rows] == [(name, name) for name in printed]
+    (report,) = json.loads(shell.good("compare", "r.json", "s.json", "--json"))[:1]
+    same = {key for key in report if key not in ("name", "seconds", "peak_memory")}
+    assert {key: rows[0][key] for key in same} == {key: report[key] for key in same}
+    assert len({row["labels"] for row in rows[:3]}) == 1
+    Path("both.json").write_text(text)  # a file of several runs
+    again = json.loads(shell.good("compare", "both.json", "r.json", "--json"))
+    assert [row["name"] for row in again] == [*printed, "r"]
+    assert [row["accuracy"] for row in again[:4]] == [row["accuracy"] for row in rows]
+    shell.good("compare", "sweep.json", "s.json", "evaluate.json", "--report", "all.html")
+    assert "search" in figures_of(Path("all.html").read_text(encoding="utf-8"))
+    untested = shell.good("train", "t.npz", "--test-size", 0, "--json")
+    Path("u.json").write_text(untested)
+    assert "u has no metrics" in shell.fails("compare", "u.json", "r.json")
+
+
 def test_comparisons_that_cannot_be_made(shell):
     write_npz(Path("t.npz"))
     shell.good("train", "t.npz", "--report", "a.json")

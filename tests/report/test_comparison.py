@@ -14,7 +14,7 @@ from xclf.report.comparison import (
     comparison_page,
     comparison_table,
     on_other_rows,
-    read_results,
+    read_runs,
     run_names,
 )
 
@@ -100,8 +100,7 @@ def test_results_are_read_from_folders_and_files(tmp_path):
         (tmp_path / name / "results.json").write_text(json.dumps(results()))
     (tmp_path / "d.json").write_text(json.dumps(results()))
     paths = [tmp_path / name for name in ("a", "b/probe", "c/probe/results.json", "d.json")]
-    for path in paths:
-        assert read_results(path) == results()
+    assert [run for _, run in read_runs(paths)] == [results()] * 4
     assert run_names(paths) == ["a", str(paths[1]), str(paths[2]), "d"]
 
 
@@ -113,6 +112,9 @@ def test_results_are_read_from_folders_and_files(tmp_path):
         (b"[" * 100_000, "not JSON"),
         (b"[]", "results must be the dict"),
         (b'{"format": 9}', "this version of xclf reads 1"),
+        (b'{"xclf": "0.1.0", "command": null, "model": "m", "accuracy": 1}', "parts missing"),
+        (b'{"xclf": "0.1.0", "command": null, "model": "m", "test": 3}', "parts missing"),
+        (b'{"test": 3}', "results are what --report FILE.json writes, what --json prints"),
         (None, "no such file"),
     ],
 )
@@ -121,6 +123,6 @@ def test_damage_is_one_line(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ResultsError, match=message) as caught:
-        read_results(path)
+        read_runs([path])
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -76,45 +76,6 @@ def write_report(
         write_page(results, path)
 
 
-def search_facts(results: dict[str, Any], metric: str, data: str) -> dict[str, Any] | None:
-    """The section `search` of `cv_results_`: the score against the parameter with most values.
-
-    The other parameters that vary are each point's `others`. None where nothing varies.
-    """
-    from xclf.report.scores import varied
-
-    names = varied(results)
-    if not names:
-        return None
-    axis, others = names[0], names[1:]
-    points = [
-        {
-            "value": params[axis],
-            "score": _number(mean),
-            "std": _number(std),
-            "train_score": None,
-            "converged": None,
-            "others": ", ".join(f"{name}={params[name]:.4g}" for name in others),
-        }
-        for params, mean, std in zip(
-            results["params"], results["mean_test_score"], results["std_test_score"], strict=True
-        )
-    ]
-    values = [point["value"] for point in points]
-    return {
-        "parameter": axis,
-        "log": min(values) > 0 and max(values) >= 20 * min(values),
-        "metric": metric,
-        "data": data,
-        "points": points,
-        "chosen": int(np.argmin(results["rank_test_score"])),
-    }
-
-
 def _labels(rows: Dataset) -> np.ndarray:
     assert rows.y is not None
     return rows.y
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -19,7 +19,8 @@ from xclf.report.page import write_text
 
 def compare(
     results: Annotated[
-        list[Path], typer.Argument(help="Folders with a results.json, or such files.")
+        list[Path],
+        typer.Argument(help="Folders of probes, files of --report X.json, what --json printed."),
     ],
     data: Annotated[
         str | None, typer.Option(help="Rows to compare on: test, validation, or their name.")
@@ -37,9 +38,7 @@ def compare(
     """
     if report_path is not None:
         check_output("--report", report_path, (".html",), *results)
-    runs = list(
-        zip(comparison.run_names(results), map(comparison.read_results, results), strict=True)
-    )
+    runs = comparison.read_runs(results)
     rows = comparison.compare(runs, data)
     if len(rows) < 2:
         raise UserError("compare needs the results of two runs or more")

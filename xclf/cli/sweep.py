@@ -24,10 +24,11 @@ from xclf.cli._estimator import PARAMETERS, check_options, estimator_options, ma
 from xclf.cli._given import refuse_unused
 from xclf.cli._grid import SWEPT, describe_grid, parse_values, print_scores
 from xclf.cli._outputs import check_model_output, check_output
-from xclf.cli._report import check_report, search_facts
+from xclf.cli._report import check_report
 from xclf.cli._source import TEST_SHARE
 from xclf.cli._training import Training, warnings_printed
 from xclf.report.pictures import PICTURE_SUFFIXES
+from xclf.report.printed import scored_on, search_facts
 from xclf.report.scores import draw_scores
 from xclf.sweep import SweepCV
 
@@ -144,8 +145,7 @@ def _sweep(given: dict[str, Any]) -> None:
     if plot_path is not None:
         draw_scores(search.cv_results_, plot_path, scoring)
     training.times["search"] = seconds - search.refit_time_
-    scored = "held-out" if cv is None else f"{cv} folds of the"
-    facts = search_facts(search.cv_results_, scoring, scored)
+    facts = search_facts(search.cv_results_, scoring, scored_on(cv))
     result = training.report("sweep", search=facts)
     result |= {"search": _json_search(search, grid, cv, seconds)}
     best = ", ".join(f"{name} {value:.6g}" for name, value in search.best_params_.items())

@@ -16,9 +16,12 @@ from xclf.report._search_curve import search_figure
 from xclf.report._sections import distinct_keys, headline_row, metrics_table
 from xclf.report._view import Cell, Section, Table
 from xclf.report.page import check_results, render
+from xclf.report.printed import runs_of
 
 #: Results by their names.
 Named: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
+
+_KNOWN = "results are what --report FILE.json writes, what --json prints, and the folder of a probe"
 
 #: The file of results in a folder.
 RESULTS = "results.json"
@@ -28,28 +31,34 @@ class ResultsError(ValueError):
     """A file that holds no results; the message is one line that names it."""
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """The results in a file, or in the `results.json` of a folder.
+def read_runs(paths: Sequence[Path]) -> Named:
+    """The runs in files of results, or in the `results.json` of folders, by name.
 
     Raises `ResultsError` if there are none, or none that this version reads.
     """
+    return [
+        run for path, name in zip(paths, run_names(paths), strict=True) for run in _read(path, name)
+    ]
+
+
+def _read(path: Path, name: str) -> Named:
+    """The runs in one file: results, or what a command printed with --json."""
     file = path / RESULTS if path.is_dir() else path
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-        check_results(results)
+        runs = runs_of(json.loads(file.read_text(encoding="utf-8")), name)
+        for _, results in runs:
+            check_results(results)
     except FileNotFoundError:
         raise ResultsError(f"{file}: no such file") from None
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise ResultsError(
-            f"{file}: not JSON, or cut short; results are what --report FILE.json writes, "
-            "and the folder of a probe"
-        ) from None
+        raise ResultsError(f"{file}: not JSON, or cut short; {_KNOWN}") from None
     except ValueError as error:
-        raise ResultsError(f"{file}: {error}") from None
-    found: dict[str, Any] = results
-    return found
+        raise ResultsError(f"{file}: {error}; {_KNOWN}") from None
+    except (LookupError, TypeError, AttributeError):  # objects that begin as ours do
+        raise ResultsError(f"{file}: results with parts missing; {_KNOWN}") from None
+    return runs
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
