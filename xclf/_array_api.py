@@ -394,6 +394,6 @@ def _why_no_probe(runtime: Any, index: int, error: Exception) -> str:
     if out_of_memory(error):
         return f"there is no memory left on cuda:{index}: {error}"
     if "CUDA headers" in str(error):  # a plain wheel of CuPy, on a machine with only a driver
-        package = f"cupy-cuda{int(runtime.runtimeGetVersion()) // 1000}x[ctk]"
-        return f"CuPy finds no CUDA headers to compile kernels with: pip install '{package}'"
+        extra = f"cuda{int(runtime.runtimeGetVersion()) // 1000}"  # which has them
+        return f"CuPy finds no CUDA headers to compile kernels with: pip install 'xclf[{extra}]'"
     return f"a probe on cuda:{index} failed: {error}"

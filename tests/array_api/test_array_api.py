@@ -136,9 +136,9 @@ _NO_HEADERS = RuntimeError(
         (_cupy(broken=RuntimeError("no kernel image")), 0, "on cuda:0 failed: no kernel image"),
         (_cupy(broken=MemoryError("512 bytes")), 0, "there is no memory left on cuda:0: 512"),
         (_cupy(entry=2.0), 0, "a probe on cuda:0 gave a wrong product"),
-        (_cupy(broken=_NO_HEADERS), 0, "no CUDA headers to compile kernels with: pip install 'c"),
-        (_cupy(broken=_NO_HEADERS), 0, "pip install 'cupy-cuda13x[ctk]'"),
-        (_cupy(broken=_NO_HEADERS, cuda=12090), 0, "pip install 'cupy-cuda12x[ctk]'"),
+        (_cupy(broken=_NO_HEADERS), 0, "no CUDA headers to compile kernels with: pip install 'x"),
+        (_cupy(broken=_NO_HEADERS), 0, "pip install 'xclf[cuda13]'"),
+        (_cupy(broken=_NO_HEADERS, cuda=12090), 0, "pip install 'xclf[cuda12]'"),
     ],
 )
 def test_why_there_is_no_gpu(monkeypatch, cupy, index, word):

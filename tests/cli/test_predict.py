@@ -206,7 +206,7 @@ def test_parquet_needs_pyarrow(shell, models, monkeypatch):
     data = write_npz(shell.home / "t.npz")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     message = shell.fails("predict", models / "int-svm", data, "--out", "p.parquet")
-    assert message.startswith("writing .parquet needs pyarrow: pip install pyarrow")
+    assert message.startswith("writing .parquet needs pyarrow: pip install 'xclf[tables]'")
     shell.good("predict", models / "int-svm", data, "--out", "p.csv")
 
 

@@ -178,7 +178,7 @@ def test_libraries_that_are_not_installed(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     assert load(write(tmp_path, TEXT), label="species").x.shape == (3, 2)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    refused(tmp_path / "a.parquet", "Parquet needs pyarrow: pip install pyarrow")
+    refused(tmp_path / "a.parquet", r"Parquet needs pyarrow: pip install 'xclf\[tables\]'")
 
 
 COLUMNS = {"a": np.arange(3, dtype=np.float32), "b": np.array([1, 2, 3], np.float32)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from floors import FLOORS
 
 import xclf
+from xclf._extras import EXTRAS
 
 HOUSE = Path(xclf.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -53,3 +55,24 @@ def test_the_table_of_floors_is_the_one_that_is_tested():
 
 #: Small files that the page leaves out.
 UNLISTED = {"_version", "_warnings", "gradcheck"}
+
+
+def test_every_extra_brings_its_library():
+    """The extras that messages name are there, and no message words an installation itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for library, extra in EXTRAS.items():
+        assert any(line.startswith(library.lower()) for line in extras[extra])
+    worded = [path.name for path in HOUSE.rglob("*.py") if "pip install" in path.read_text("utf-8")]
+    assert sorted(worded) == ["_array_api.py", "_extras.py"]
+
+
+def test_addresses_of_the_project_are_true_ones():
+    """The project has no public address that is known: it names those of others alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = {"https://cs231n.github.io/", "https://data-apis.org/array-api/"}
+    assert set(project.get("urls", {}).values()) <= known
+    placeholders = re.compile(r"example\.(com|org)|your-?(name|org|user)|github\.com/(user|org)/")
+    pages = [ROOT / "pyproject.toml", ROOT / "README.md", *(ROOT / ".github").rglob("*.*")]
+    for page in [*pages, *(HOUSE / "guide").glob("*.md")]:
+        assert not placeholders.search(page.read_text(encoding="utf-8")), page

@@ -3,6 +3,7 @@
 FLOORS = {
     "_version": 0,
     "_array_api": 0,
+    "_extras": 0,
     "_atomic_write": 0,
     "_interrupt": 0,
     "_warnings": 0,

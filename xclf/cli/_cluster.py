@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from xclf._extras import needs
 from xclf.cli._console import UserError
 from xclf.rows import in_words
 
@@ -27,7 +28,7 @@ def on_cluster(address: str | None, workers: int | None) -> Iterator[Any]:
         import dask
         import distributed
     except ImportError:
-        raise UserError("--dask and --workers need Dask: pip install 'xclf[dask]'") from None
+        raise UserError(needs("a cluster (--dask, --workers)", "Dask")) from None
     if address is None:
         quiet = {"threads_per_worker": 1, "dashboard_address": ":0"}
         with (

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from xclf._extras import needs
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
@@ -54,7 +55,7 @@ def plot(
         last = channel_last or known.pixel_layout == "channel_last"
         contents = draw(fitted, out_path, image_shape, not last)
     except ImportError:
-        raise UserError("plot needs matplotlib: pip install 'xclf[plot]'") from None
+        raise UserError(needs("plot", "matplotlib")) from None
     log().print(f"wrote {out_path}: {', '.join(contents)}")
 
 

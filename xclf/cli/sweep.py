@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import StratifiedShuffleSplit, check_cv
 
+from xclf._extras import needs
 from xclf.cli import _options as opt
 from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, print_facts, warnings_log
@@ -171,7 +172,7 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
     if plot_path is not None:
         check_output("--plot", plot_path, PICTURE_SUFFIXES, data)
         if importlib.util.find_spec("matplotlib") is None:
-            raise UserError("--plot needs matplotlib: pip install 'xclf[plot]'")
+            raise UserError(needs("--plot", "matplotlib"))
 
 
 def _check_splits(splits: Any, y: Any) -> None:

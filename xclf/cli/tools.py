@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xclf import _array_api
+from xclf._extras import install
 from xclf._version import __version__
 from xclf.accelerate import AcceleratorState, accelerators
 from xclf.cli import _options as opt
@@ -50,7 +51,8 @@ def backends(dask: opt.Dask = None) -> None:
     console.print(f"CUDA: {'usable: ' if xp is not None else 'not usable: '}{text}")
     if xp is None:
         console.print(
-            "to use a GPU: a CUDA driver, and pip install 'xclf[cuda12]' or 'xclf[cuda13]'"
+            f"to use a GPU: a CUDA driver, and {install('cuda13')} (or cuda12, for GPUs before "
+            "compute capability 7.5 and older drivers)"
         )
     console.print(f"--device auto would use {choose('auto').text}")
     with on_cluster(dask, None) as client:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xclf._extras import needs
 from xclf.data._dataset import (
     DataError,
     Dataset,
@@ -56,7 +57,7 @@ def read_shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Da
 def _shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Dataset:
     parquet = library("pyarrow.parquet")
     if parquet is None:
-        raise DataError(f"{source}: reading Parquet needs pyarrow: pip install pyarrow")
+        raise DataError(f"{source}: {needs('reading Parquet', 'pyarrow')}")
     nbytes = 0
     for path in paths:
         with reading(path), path.open("rb") as file:
@@ -80,7 +81,7 @@ def _shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Datase
 def read_feather(path: Path, options: ReadOptions) -> Dataset:
     """A .feather or .arrow file (Arrow IPC), read as Parquet is."""
     if (ipc := library("pyarrow.ipc")) is None:
-        raise DataError(f"{path}: reading Arrow files needs pyarrow: pip install pyarrow")
+        raise DataError(f"{path}: {needs('reading Arrow files', 'pyarrow')}")
     with reading(path), path.open("rb") as file:
         import pyarrow
 
@@ -103,7 +104,7 @@ def read_feather(path: Path, options: ReadOptions) -> Dataset:
 def read_json_lines(path: Path, options: ReadOptions) -> Dataset:
     """A .jsonl file, an object of values or lists a line, read as Parquet is."""
     if (reader := library("pyarrow.json")) is None:
-        raise DataError(f"{path}: reading JSON lines needs pyarrow: pip install pyarrow")
+        raise DataError(f"{path}: {needs('reading JSON lines', 'pyarrow')}")
     length = path.stat().st_size
     check_memory(str(path), length, options.max_memory, _ADVICE)
     with reading(path), path.open("rb") as file:

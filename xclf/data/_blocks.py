@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xclf._extras import needs
 from xclf.data._dataset import DataError, Dataset
 
 # Bytes of a block of a mapped file; any other file is one block.
@@ -29,7 +30,7 @@ def in_blocks(data: Dataset, parts: Sequence[tuple[Read, Dataset]], **changes: A
         import dask
         import dask.array as da
     except ImportError:
-        raise DataError("rows in blocks need Dask: pip install 'xclf[dask]'") from None
+        raise DataError(needs("reading rows in blocks", "Dask")) from None
     if any(not isinstance(part.x, np.ndarray) for _, part in parts):
         raise DataError(f"{data.source}: sparse rows are not read in blocks")
     dtype = np.result_type(*(part.x.dtype for _, part in parts))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from xclf._extras import needs
 from xclf.data._arrays import by_name, options_for, require, rows_and_labels, widened
 from xclf.data._arrow import library
 from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, reading
@@ -72,7 +73,7 @@ def opened(path: Path, options: ReadOptions) -> Iterator[Arrays]:
         yield _torch_tensors(path, options.max_memory)
     else:
         if (h5py := library("h5py")) is None:
-            raise DataError(f"{path}: reading HDF5 needs h5py: pip install h5py")
+            raise DataError(f"{path}: {needs('reading HDF5', 'h5py')}")
         with h5py.File(path, "r") as file:
             yield _hdf5_arrays(path, file, options.max_memory)
 
@@ -132,7 +133,7 @@ def _safetensors(path: Path, max_memory: int) -> Arrays:
 def _torch_tensors(path: Path, max_memory: int) -> Arrays:
     """Tensors of a .pt file: one, a pair (rows, labels), or a dict of them."""
     if (torch := library("torch")) is None:
-        raise DataError(f"{path}: reading .pt needs torch: pip install torch; or save .safetensors")
+        raise DataError(f"{path}: {needs('reading .pt', 'torch')}, or save .safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

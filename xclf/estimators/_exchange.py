@@ -10,6 +10,7 @@ import numpy as np
 
 from xclf import _array_api
 from xclf._atomic_write import atomic_write
+from xclf._extras import needs
 from xclf._version import __version__
 from xclf.estimators._fitted import FittedModel
 
@@ -51,7 +52,7 @@ def to_torch(model: FittedModel) -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError("to_torch needs torch: pip install 'xclf[torch]'") from None
+        raise ImportError(needs("to_torch", "torch")) from None
     like = model._layers()[0].w
     place = _array_api.device(like) if isinstance(like, torch.Tensor) else "cpu"
     parts: list[Any] = []
@@ -69,7 +70,7 @@ def to_onnx(model: FittedModel, path: Path) -> None:
     try:
         import onnx
     except ImportError:
-        raise ImportError("to_onnx needs onnx: pip install 'xclf[onnx]'") from None
+        raise ImportError(needs("to_onnx", "onnx")) from None
     if sum(w.nbytes + b.nbytes for w, b in layers) > _MOST_BYTES:
         raise ValueError("an ONNX file holds at most 2 GB, which the weights exceed")
     graph = _graph(onnx.helper, layers, _labels(model.classes_), hasattr(model, "predict_proba"))

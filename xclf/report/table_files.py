@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xclf._atomic_write import atomic_write
+from xclf._extras import needs
 
 #: Columns of some rows, by name.
 Columns: TypeAlias = Mapping[str, np.ndarray]
@@ -67,7 +68,7 @@ def _write_parquet(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
         import pyarrow.parquet as parquet
     except ImportError:
         raise ImportError(
-            "writing .parquet needs pyarrow: pip install pyarrow, or choose .csv or .npy"
+            f"{needs('writing .parquet', 'pyarrow')}, or choose .csv or .npy"
         ) from None
     writer: Any = None
     try:
