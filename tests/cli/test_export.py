@@ -28,7 +28,7 @@ def saved(tmp_path, monkeypatch):
 def test_onnx(saved, tmp_path, capsys):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    assert cli.run(["export", "m.safetensors", "m.onnx"]) == 0
+    assert cli.run(["export", "m.safetensors", "--out", "m.onnx"]) == 0
     assert capsys.readouterr().err == "wrote m.onnx\n"
     session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     (labels,) = session.run(["label"], {"X": X})
@@ -37,7 +37,7 @@ def test_onnx(saved, tmp_path, capsys):
 
 def test_torch(saved):
     torch = pytest.importorskip("torch")
-    assert cli.run(["export", "m.safetensors", "head.pt"]) == 0
+    assert cli.run(["export", "m.safetensors", "--out", "head.pt"]) == 0
     head = torch.nn.Linear(5, 3, dtype=torch.float64)
     head.load_state_dict(torch.load("head.pt", weights_only=True))
     with torch.no_grad():
@@ -63,9 +63,14 @@ def test_safetensors_of_a_net_need_no_torch(saved, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["m.safetensors", "m.txt"], "OUT must end in .onnx, .pt, .safetensors, got 'm.txt'"),
+        (["m.safetensors", "m.txt"], "--out must end in .onnx, .pt, .safetensors, got 'm.txt'"),
         (["m.safetensors", "m.safetensors"], "is an input of this command"),
-        (["no.safetensors", "m.onnx"], "no model file at no.safetensors"),
+        (
+            ["m.safetensors"],
+            "needs one --out: the name of a .onnx, .pt or .safetensors",
+        ),
+        (["m.safetensors", "m.onnx", "--out", "m.onnx"], "export needs one --out"),
+        (["no.safetensors", "--out", "m.onnx"], "no model file at no.safetensors"),
     ],
 )
 def test_bad_input(saved, arguments, says, tmp_path, capsys):

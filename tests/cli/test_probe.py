@@ -97,7 +97,8 @@ def test_a_probe_goes_on(files):
         (["--y", "train-y.npy"], "--y train-y.npy is for TRAIN without labels"),
         (["--metric", "f1"], "metric must be one of accuracy, mean_per_class, average_precision"),
         (["--hidden", "5"], "--hidden is for --model two-layer only"),
-        (["--out", "train.npy"], "is no folder"),
+        (["--out", "train.npy"], "--out train.npy is no folder"),
+        (["--out", "x.html"], "--out x.html is the name of a file: give that of a folder, which"),
         (["--out", "."], "holds files and no results.json"),
     ],
 )

@@ -15,7 +15,8 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...], *inputs: st
     inputs : what the command reads, which must not be replaced by mistake
     """
     if path.is_dir():
-        raise UserError(f"{option} {path} is a folder: give a file name")
+        kinds = f" ending in {', '.join(suffixes)}" if suffixes else ""
+        raise UserError(f"{option} {path} is a folder: give a file name{kinds}")
     folder = (path.resolve() if path.is_symlink() else path).parent
     if not folder.is_dir():
         raise UserError(f"{option} {path}: there is no folder {folder}")

@@ -21,13 +21,16 @@ _SUFFIXES = (".onnx", ".pt", ".safetensors")
 
 def export(
     model: opt.SavedModel,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="The same as --out.", hidden=True)
+    ] = None,
     out_path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
+        Path | None,
+        typer.Option(
+            "--out",
             help=".onnx; .pt, a state dict of torch; .safetensors, the same for any library.",
         ),
-    ],
+    ] = None,
 ) -> None:
     """Write a saved model for another library.
 
@@ -35,11 +38,15 @@ def export(
     are those of torch.nn.Linear(D, C), of a net those of Sequential(Linear, ReLU, Linear); the
     classes are in the metadata of the latter.
 
-    xclf export cifar.safetensors cifar.onnx
+    xclf export cifar.safetensors --out cifar.onnx
 
-    xclf export cifar.safetensors head.pt
+    xclf export cifar.safetensors --out head.pt
     """
-    check_output("OUT", out_path, _SUFFIXES, model)
+    if (path is None) == (out_path is None):
+        raise UserError("export needs one --out: the name of a .onnx, .pt or .safetensors file")
+    out_path = path or out_path
+    assert out_path is not None
+    check_output("--out", out_path, _SUFFIXES, model)
     fitted = load_model(model)
     try:
         if out_path.suffix == ".onnx":

@@ -18,7 +18,15 @@ from xclf.cli._estimator import estimator_options, make_estimator
 from xclf.cli._given import refuse, spelled, was_typed
 from xclf.cli._grid import parse_values
 from xclf.cli._training import warnings_printed
-from xclf.probes import METRICS, PROTOCOLS, ProbeInterrupted, ProbeResult, print_tables, run_probe
+from xclf.probes import (
+    METRICS,
+    PROTOCOLS,
+    ProbeInterrupted,
+    ProbeResult,
+    check_folder,
+    print_tables,
+    run_probe,
+)
 
 _GRID = "Grid in the place of the protocol's: LOW:HIGH:COUNT (log-spaced) or A,B,C"
 _SPLITS = "Rows to judge by: DATA, or a share of the training rows"
@@ -139,6 +147,7 @@ def _probe(given: dict[str, Any]) -> None:
     }
     options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
+    _check_folder(out_path)
     options["reading"] = _reading(label, x_name, y_name)
     options["reading"] |= {"blocks": True} if given["blocks"] else {}
     options["shots"] = None if shots is None else _whole_numbers(shots)
@@ -154,6 +163,14 @@ def _probe(given: dict[str, Any]) -> None:
     _show(console, result, out_path, json=json)
     if checkpoint is not None:  # all is done
         checkpoint.remove()
+
+
+def _check_folder(path: Path | None) -> None:
+    if path is not None:
+        try:
+            check_folder(path)
+        except ValueError as error:
+            raise UserError(str(error).replace(f"out={str(path)!r}", f"--out {path}")) from None
 
 
 def _check_options(given: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse
 from xclf._sparse_input import canonical, check_sparse_finite
+from xclf.estimators._cells import check_cells, check_no_sparse_columns
 from xclf.estimators._collections import open_rows
 from xclf.estimators._values import first_not_finite, is_collection, not_finite
 from xclf.rows import Blocks
@@ -41,18 +42,30 @@ def check_x(est: Any, X: Any, *, reset: bool) -> Array:
         check_nothing_masked(X, "X")
         if isinstance(X, np.ndarray) and X.ndim != 2:
             raise _not_2d(X)
-        X = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        X = _array_api.native(X)
-        if X.dtype.kind not in "biuf":  # dates pass scikit-learn's check
-            raise ValueError(f"X must be numeric, got dtype {X.dtype}")
+        X = _host_rows(est, X, reset=reset)
         if X.dtype.kind == "f" and X.dtype.itemsize > 8:
             X = X.astype(np.float64)
     else:
         _check_device_x(est, X, reset=reset)
         X = _array_api.detached(X)
     with _array_api.on_device(X):
-        check_finite(X)
+        check_finite(X, getattr(est, "feature_names_in_", None))
     return X
+
+
+def _host_rows(est: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Rows that scikit-learn's validation makes an array of; errors about text say where it is."""
+    check_no_sparse_columns(X)
+    try:
+        rows = validate_data(est, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+    except (ValueError, TypeError):
+        check_cells(X)
+        raise
+    rows = _array_api.native(rows)
+    if rows.dtype.kind not in "biuf":  # dates pass scikit-learn's check
+        check_cells(X)
+        raise ValueError(f"X must be numeric, got dtype {rows.dtype}")
+    return rows
 
 
 def check_passed(est: Any, **arguments: Any) -> None:
@@ -138,14 +151,17 @@ def check_nothing_masked(values: Any, name: str) -> None:
     )
 
 
-def check_finite(X: Array) -> None:
-    """ValueError naming row and column of the first NaN or infinity in X."""
+def check_finite(X: Array, names: Any = None) -> None:
+    """ValueError naming row and column of the first NaN or infinity in X.
+
+    names : of its columns, if they have some
+    """
     if isinstance(X, SparseMatrix):
         check_sparse_finite(X)
         return
     bad = first_not_finite(X)
     if bad is not None:
-        raise ValueError(not_finite(*bad))
+        raise ValueError(not_finite(*bad, None if names is None else names[bad[1]]))
 
 
 def check_same_device(X: Any, other: Any, name: str) -> None:

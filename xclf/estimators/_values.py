@@ -45,9 +45,13 @@ def first_not_finite(X: Array) -> tuple[int, int, str] | None:
     return None
 
 
-def not_finite(row: int, column: int, value: str) -> str:
-    """The message about what `first_not_finite` returns."""
-    return f"Input X contains {value} at row {row}, column {column}: every value must be finite"
+def not_finite(row: int, column: int, value: str, name: str | None = None) -> str:
+    """The message about what `first_not_finite` returns;  name : of the column, if it has one"""
+    called = "" if name is None else f" ({str(name)[:60]!r})"
+    return (
+        f"Input X contains {value} at row {row}, column {column}{called}: every value must be "
+        "finite"
+    )
 
 
 def host_values(values: Any) -> np.ndarray:

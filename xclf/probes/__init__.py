@@ -1,5 +1,6 @@
 """Linear probes: protocols, few-shot curves, layers; `xclf.probe` runs them."""
 
+from xclf.probes._outputs import check_folder
 from xclf.probes._probe import probe, run_probe
 from xclf.probes._protocols import PROTOCOLS, Protocol
 from xclf.probes._result import ProbeInterrupted, ProbeResult
@@ -13,6 +14,7 @@ __all__ = [
     "ProbeInterrupted",
     "ProbeResult",
     "Protocol",
+    "check_folder",
     "draws",
     "hold_out",
     "print_tables",

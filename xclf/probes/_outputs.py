@@ -17,10 +17,18 @@ from xclf.report.table_files import write_table
 
 RESULTS, MODEL, PAGE = "results.json", "model.safetensors", "report.html"
 
+# Endings of names that are meant to be files.
+_FILES = {".html", ".htm", ".json", ".safetensors", ".csv", ".parquet", ".npy", ".png", ".pdf"}
+
 
 def check_folder(path: Path) -> None:
     """ValueError for what is neither the name of a new folder nor that of an earlier probe, and
     OSError for one that cannot be written."""
+    if path.suffix.lower() in _FILES and not path.exists():
+        raise ValueError(
+            f"out={str(path)!r} is the name of a file: give that of a folder, which will hold "
+            f"{PAGE}, {RESULTS}, {MODEL} and predictions"
+        )
     if path.exists() and not path.is_dir():
         raise ValueError(f"out={str(path)!r} is no folder: give the name of a new one")
     if path.is_dir() and any(path.iterdir()) and not (path / RESULTS).is_file():
