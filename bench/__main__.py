@@ -24,6 +24,7 @@ NAMES = {
     "probe": ("cpu.probe", "a whole linear probe, and few-shot draws, beside scikit-learn's fits"),
     "dask": ("cpu.cluster", "fits on a cluster of Dask, beside one process"),
     "sparse": ("cpu.sparse", "softmax, sweeps and hinge on text, beside scikit-learn"),
+    "course_accuracy": ("cpu.course_accuracy", "the course's models on CIFAR-10: accuracies"),
     "course": ("cpu.course", "the course's losses against their naive loops"),
     "accelerators": ("cpu.accelerators", "whole fits with and without each accelerator"),
     "gpu_checks": ("gpu.checks", "what must hold on a device before anything is timed"),
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
-        epilog="\n".join(f"{name:15}{about}" for name, (_, about) in NAMES.items()),
+        epilog="\n".join(f"{name:17}{about}" for name, (_, about) in NAMES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(NAMES))

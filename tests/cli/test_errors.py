@@ -59,7 +59,7 @@ SLIPS = [
     ("train digits --model svm --loss softmax", "loss must be one of 'hinge'"),
     ("train digits --margin 1", "--margin is for --model svm only"),
     ("train digits --test-size 2", "--test-size must be between 0 and 1 (0: no test rows), got 2"),
-    ("train digits --test-size 0.00001", "cannot hold out 1e-05 of 1797 rows of digits"),
+    ("train digits --test-size 0.00001", "cannot hold out 1e-5 of 1797 rows of digits"),
     ("train digits --early-stopping --solver adam --validation-fraction 2", "(0, 1)"),
     ("train digits --max-memory 4XB", "a size such as 500MB or 4G, got '4XB'"),
     ("evaluate no-model digits --max-memory 0", "a size such as 500MB or 4G, got '0'"),

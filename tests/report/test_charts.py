@@ -10,9 +10,9 @@ from page_cases import results
 from xclf.report._chart import BOTTOM, LEFT, RIGHT, TOP, Axis, Mark, Series, line_chart
 from xclf.report._confusion import confused_pairs, confusion_figure
 from xclf.report._metric import Run, short
-from xclf.report._numbers import common_ends, evenly, memory, number, percent, seconds
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
+from xclf.report.number_text import common_ends, evenly, memory, number, percent, plain, seconds
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -179,7 +179,10 @@ def test_numbers_as_text():
     ]
     assert [percent(v) for v in (1.0, 0.12345, None)] == ["100.00%", "12.35%", "–"]  # noqa: RUF001
     times = [seconds(v) for v in (0.0012, 0.5, 99.9, 192, 7300)]
-    assert times == ["1.2 ms", "0.50 s", "99.90 s", "3 min 12 s", "2 h 1 min"]
+    assert times == ["1.2 ms", "0.50 s", "99.9 s", "3 min 12 s", "2 h 1 min"]
+    assert [seconds(v, whole=True) for v in (0.002, 12.4, 192)] == ["0 s", "12 s", "3 min 12 s"]
+    values = [plain(v) for v in (1e-7, 1e6, 0.00177828, 10.0, 1797, -2.5, "lr", True)]
+    assert values == ["1e-7", "1e6", "0.001778", "10", "1797", "-2.5", "lr", "True"]
     assert [memory(v) for v in (5, 2048, 3 * 2**29)] == ["5 bytes", "2.0 KiB", "1.5 GiB"]
     assert evenly(5, 10) == [0, 1, 2, 3, 4]
     assert evenly(101, 3) == [0, 50, 100]

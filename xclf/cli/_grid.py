@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xclf.cli._console import UserError
+from xclf.report.number_text import plain
 from xclf.report.scores import varied
 
 #: Parameters that an option of the same name sweeps over; whole numbers in `_WHOLE`.
@@ -53,9 +54,11 @@ def describe_grid(grid: dict[str, list[Any]]) -> str:
     parts = []
     for name, values in grid.items():
         if len(values) > 4:
-            parts.append(f"{name} {values[0]:g} .. {values[-1]:g} ({len(values)} values)")
+            parts.append(
+                f"{name} {plain(values[0], 6)} .. {plain(values[-1], 6)} ({len(values)} values)"
+            )
         else:
-            parts.append(f"{name} " + ", ".join(f"{value:g}" for value in values))
+            parts.append(f"{name} " + ", ".join(plain(value, 6) for value in values))
     return "; ".join(parts)
 
 
@@ -72,7 +75,7 @@ def print_scores(console: Console, results: dict[str, Any], score: str, folds: i
     for name in (*names, score, *(("+-",) if folds > 1 else ()), "rank"):
         table.add_column(name, justify="right")
     for k in candidates:
-        cells = [f"{results['params'][k][name]:.6g}" for name in names]
+        cells = [plain(results["params"][k][name], 6) for name in names]
         cells.append(f"{mean[k]:.4f}")
         if folds > 1:
             cells.append(f"{spread[k]:.4f}")

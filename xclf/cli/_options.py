@@ -18,6 +18,7 @@ from xclf.estimators import (
 )
 from xclf.objectives import LOSSES
 from xclf.optim import SOLVERS
+from xclf.report.number_text import plain
 from xclf.rows import parse_bytes
 
 
@@ -57,7 +58,7 @@ def losses(model: Model) -> tuple[str, ...]:
 
 _LOSS_HELP = "; ".join(f"{one_of(losses(model))} ({model})" for model in Model if losses(model))
 
-_RATE_HELP = ", ".join(f"{s.name} {s.learning_rate:g}" for s in SOLVERS.values() if s.rule)
+_RATE_HELP = ", ".join(f"{s.name} {plain(s.learning_rate)}" for s in SOLVERS.values() if s.rule)
 MOMENTUM_SOLVERS = one_of(tuple(s.name for s in SOLVERS.values() if "momentum" in s.parameters))
 
 _data = partial(typer.Option, rich_help_panel="Data")

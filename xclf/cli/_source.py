@@ -14,6 +14,7 @@ from xclf.cli._console import UserError
 from xclf.cli._given import was_typed
 from xclf.data import Dataset, Split, load
 from xclf.estimators import TrainedOn, hashes_of
+from xclf.report.number_text import plain
 from xclf.report.run import fingerprint
 from xclf.rows import RowSketch
 
@@ -70,7 +71,7 @@ def read_split(
     except ValueError as error:
         why = str(error).partition(" Classes with too few members")[0]  # may name every row
         raise UserError(
-            f"cannot hold out {test_size:g} of {len(data.y)} rows of {source}, stratified; "
+            f"cannot hold out {plain(test_size)} of {len(data.y)} rows of {source}, stratified; "
             f"--test gives others to test on: {why}"
         ) from None
     known = replace(_trained_on(data, options), test_size=test_size, seed=seed)

@@ -39,6 +39,7 @@ from xclf.cli._source import (
 from xclf.data import Dataset
 from xclf.estimators import hashes_of, row_weights, uses_full_batches
 from xclf.report.class_names import name_classes, names_of_model
+from xclf.report.number_text import plain, seconds
 from xclf.report.results import json_parameters
 from xclf.rows import RowSketch
 
@@ -275,9 +276,9 @@ class Training:
             steps += ", converged" if model.converged_ else ", not converged"
         print_facts(
             self.console,
-            ("objective", f"{model.objective_:.8g}"),
+            ("objective", plain(float(model.objective_), 8)),
             (f"{unit}s", steps),
-            ("time", f"{self.seconds:.2f} s"),
+            ("time", seconds(self.seconds)),
             *([] if self.out_path is None else [("saved", str(self.out_path))]),
             *([] if self.report_path is None else [("report", str(self.report_path))]),
         )

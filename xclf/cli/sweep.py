@@ -28,6 +28,8 @@ from xclf.cli._outputs import check_model_output, check_output
 from xclf.cli._report import check_report
 from xclf.cli._source import TEST_SHARE
 from xclf.cli._training import Training, warnings_printed
+from xclf.report.number_text import plain
+from xclf.report.number_text import seconds as seconds_text
 from xclf.report.pictures import PICTURE_SUFFIXES
 from xclf.report.printed import scored_on, search_facts
 from xclf.report.scores import draw_scores
@@ -141,19 +143,19 @@ def _sweep(given: dict[str, Any]) -> None:
     how = f"{share:.0%} of the training rows held out" if cv is None else f"{cv} folds"
     fits = f"{candidates} candidates, {candidates * (cv or 1)} fits and the best on all"
     print_facts(training.log, ("grid", describe_grid(grid)), ("scored on", f"{how}: {fits}"))
-    seconds = _fit(search, training)
+    spent = _fit(search, training)
     print_scores(training.console, search.cv_results_, scoring, cv or 1)
     if plot_path is not None:
         draw_scores(search.cv_results_, plot_path, scoring)
-    training.times["search"] = seconds - search.refit_time_
+    training.times["search"] = spent - search.refit_time_
     facts = search_facts(search.cv_results_, scoring, scored_on(cv))
     result = training.report("sweep", search=facts)
-    result |= {"search": _json_search(search, grid, cv, seconds)}
-    best = ", ".join(f"{name} {value:.6g}" for name, value in search.best_params_.items())
+    result |= {"search": _json_search(search, grid, cv, spent)}
+    best = ", ".join(f"{name} {plain(value, 6)}" for name, value in search.best_params_.items())
     print_facts(
         training.console,
         ("best", f"{best}: {scoring} {search.best_score_:.4f}"),
-        ("sweep", f"{candidates} candidates in {seconds:.2f} s"),
+        ("sweep", f"{candidates} candidates in {seconds_text(spent)}"),
         *([] if plot_path is None else [("drawn", str(plot_path))]),
     )
     training.print_accuracy(result)
@@ -188,7 +190,7 @@ def _check_splits(splits: Any, y: Any) -> None:
                 f"--cv {splits} needs as many training rows of a class: the largest has {most}"
             ) from None
         raise UserError(
-            f"cannot hold out {splits.test_size:g} of {len(y)} training rows to score candidates "
+            f"cannot hold out {plain(splits.test_size)} of {len(y)} training rows to score candidates "
             f"on, stratified; --cv FOLDS takes folds: {error}"
         ) from None
 
@@ -226,7 +228,7 @@ def _keep_interrupted(search: SweepCV[Any], training: Training) -> None:
         some = {name: [column[k] for k in done] for name, column in results.items()}
         print_scores(training.console, some, search.scoring, search.n_splits_)
         training.model = search.best_estimator_
-        best = ", ".join(f"{name} {value:.6g}" for name, value in search.best_params_.items())
+        best = ", ".join(f"{name} {plain(value, 6)}" for name, value in search.best_params_.items())
         training.keep_interrupted(
             f"interrupted after {len(done)} of {len(results['params'])} candidates, the best "
             f"{best}: {search.scoring} {search.best_score_:.4f}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from xclf.report.number_text import plain, seconds
 from xclf.sweep import OnProgress
 from xclf.training import Event
 
@@ -56,10 +57,10 @@ class _Lines(_NoDisplay):
         if not ended and (now - self.last < _SECONDS or done < self.shown + _SHARE * self.fits):
             return
         self.last, self.shown = now, done
-        seconds = now - self.start
-        text = f"{self.name}  {int(done)}/{self.fits} fits  {seconds:.1f} s"
+        spent = now - self.start
+        text = f"{self.name}  {int(done)}/{self.fits} fits  {seconds(spent)}"
         if 0.0 < done < self.fits:
-            text += f"  about {seconds * (self.fits / done - 1.0):.0f} s left"
+            text += f"  about {seconds(spent * (self.fits / done - 1.0), whole=True)} left"
         self.console.print(text)
 
 
@@ -84,7 +85,7 @@ class _Bar(_NoDisplay):
     def show(self, done: float, event: Event | None) -> None:
         text = f"{int(done)}/{self.fits} fits"
         if event is not None:
-            text += f"  {event.unit} {event.step}  objective {event.objective:.4g}"
+            text += f"  {event.unit} {event.step}  objective {plain(event.objective)}"
         self.bar.update(self.task, completed=done, text=text)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from xclf.probes._parts import Part, joined
+from xclf.report.number_text import plain
 from xclf.sweep import rows_of
 
 
@@ -51,7 +52,7 @@ def hold_out(
         parts = train_test_split(rows, test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
         raise ValueError(
-            f"cannot hold out {share:g} of {len(rows)} rows for {role}, stratified: {error}"
+            f"cannot hold out {plain(share)} of {len(rows)} rows for {role}, stratified: {error}"
         ) from None
     kept, held = (np.sort(numbers) for numbers in parts)
     return kept, held

@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xclf.report.number_text import plain, seconds
+
 _WIDTH = 100
 _MOST_POINTS = 9  # of the search: the chosen one and its neighbours
 _MOST_TASKS = 20
@@ -64,7 +66,7 @@ def _search(results: Mapping[str, Any]) -> Any:
     shown = range(first, min(len(points), first + _MOST_POINTS))
     cells = [
         [
-            f"{points[k]['value']:.4g}",
+            plain(points[k]["value"]),
             _number(points[k]["score"]),
             *([] if points[k]["std"] is None else [_number(points[k]["std"])]),
             best if k == chosen else "" if points[k]["converged"] else "not converged",
@@ -85,7 +87,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
                 str(point["shots"]),
                 _number(point["mean"]),
                 f"{_number(point['low'])} .. {_number(point['high'])}",
-                ", ".join(f"{value:.4g}" for value in _distinct(point["chosen"])),
+                ", ".join(plain(value) for value in _distinct(point["chosen"])),
             ]
             for point in few["points"]
         ]
@@ -97,7 +99,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
         cells = [
             [
                 task["name"],
-                f"{task['chosen']:.4g}",
+                plain(task["chosen"]),
                 *(_number(task["metrics"].get(column)) for column in columns),
             ]
             for task in tasks[:_MOST_TASKS]
@@ -111,7 +113,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
                 point["name"],
                 _number(point["score"]),
                 _number(point.get("test")),
-                f"{point['chosen']:.4g}",
+                plain(point["chosen"]),
             ]
             for point in layers["points"]
         ]
@@ -125,10 +127,10 @@ def _model(results: Mapping[str, Any]) -> str:
         ended = f"iterations, {'converged' if model['converged'] else 'not converged'}"
     else:
         ended = "epochs"
-    seconds = sum(entry["seconds"] for entry in results.get("times", []))
+    spent = sum(entry["seconds"] for entry in results.get("times", []))
     value = search["points"][search["chosen"]]["value"]
-    which = f", {search['parameter']} {value:.4g}" if results.get("tasks") is None else ""
-    return f"{model['estimator']}{which}: {model['iterations']} {ended}; {seconds:.1f} s"
+    which = f", {search['parameter']} {plain(value)}" if results.get("tasks") is None else ""
+    return f"{model['estimator']}{which}: {model['iterations']} {ended}; {seconds(spent)}"
 
 
 def _table(title: str, names: list[str], cells: list[list[str]], bold: int | None = None) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from xclf.report._numbers import evenly, minus, number, power
+from xclf.report.number_text import evenly, minus, number, power
 
 # Units of the picture, about a CSS pixel on a phone.
 WIDTH, HEIGHT = 400.0, 270.0

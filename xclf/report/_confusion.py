@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xclf.report._metric import short
-from xclf.report._numbers import number, percent
 from xclf.report._view import Cell, Figure, Table
+from xclf.report.number_text import number, percent
 
 #: The most classes that a heat map shows; text in its cells up to the second number.
 MOST_CLASSES, _MOST_NUMBERS = 30, 12

@@ -17,9 +17,9 @@ from xclf.report._metric import (
     upper,
     with_points,
 )
-from xclf.report._numbers import common_ends, evenly, is_number, number, percent
 from xclf.report._view import Cell, Figure, Table
 from xclf.report.metrics import metric_name
+from xclf.report.number_text import common_ends, evenly, is_number, number, percent
 
 _TABLE_ROWS = 20
 

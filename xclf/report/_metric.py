@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from xclf.report._chart import Axis
-from xclf.report._numbers import is_number, minus, number, percent
 from xclf.report._view import Cell
 from xclf.report.metrics import METRICS, metric_name
+from xclf.report.number_text import is_number, minus, number, percent
 
 
 class Run(NamedTuple):

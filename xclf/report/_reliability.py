@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xclf.report._numbers import number, percent
 from xclf.report._view import Cell, Figure, Table
+from xclf.report.number_text import number, percent
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 380.0, 14.0, 214.0
 _SHARES_TOP, _SHARES_BOTTOM = 226.0, 262.0

@@ -16,9 +16,9 @@ from xclf.report._metric import (
     with_points,
     within,
 )
-from xclf.report._numbers import is_number, number
 from xclf.report._view import Figure, Table
 from xclf.report.metrics import metric_name
+from xclf.report.number_text import is_number, number
 
 
 def search_figure(runs: Runs) -> Figure | None:

@@ -9,11 +9,11 @@ from scipy.stats import binomtest
 from xclf.report._confusion import confused_pairs, confusion_figure
 from xclf.report._curves import few_shot_figure, history_figures, layers_figure
 from xclf.report._metric import Run, metric_cell, metric_value, upper
-from xclf.report._numbers import is_number, memory, number, percent, seconds
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
 from xclf.report._view import Cell, Picture, Section, Table, Tile
 from xclf.report.metrics import METRICS, metric_name
+from xclf.report.number_text import is_number, memory, number, percent, plain, seconds
 
 _ROLES = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -213,7 +213,7 @@ def _run(results: dict[str, Any]) -> Section:
 
 def _plain(value: Any) -> str:
     """A parameter as it is written in code, numbers with six digits."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return plain(value, 6)
 
 
 def _data(results: dict[str, Any]) -> list[Table]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xclf.report._chart import Chart
-from xclf.report._numbers import is_number, number
+from xclf.report.number_text import is_number, number
 
 
 @dataclass(frozen=True)

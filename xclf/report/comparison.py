@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 from xclf.report._chart import STYLES
 from xclf.report._curves import few_shot_figure, history_figures, layers_figure
 from xclf.report._metric import Run, metric_cell
-from xclf.report._numbers import memory, number, seconds
 from xclf.report._search_curve import search_figure
 from xclf.report._sections import distinct_keys, headline_row, metrics_table
 from xclf.report._view import Cell, Section, Table
+from xclf.report.number_text import memory, number, seconds
 from xclf.report.page import check_results, render
 from xclf.report.printed import runs_of
 

@@ -12,6 +12,7 @@ from xclf import _array_api
 from xclf._atomic_write import atomic_write
 from xclf.optim import SOLVERS
 from xclf.report.class_names import names_of_model
+from xclf.report.number_text import plain
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -181,4 +182,4 @@ def _two_or_five(value: float, place: int | None = None) -> str:
 
 def _plain(value: float, place: int | None = None) -> str:
     """Up to nine digits: ticks that lie close together differ in the last."""
-    return f"{value:.9g}".replace("e-0", "e-").replace("e+0", "e")
+    return plain(value, 9)

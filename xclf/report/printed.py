@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xclf.report.metrics import METRICS
+from xclf.report.number_text import plain
 from xclf.report.scores import varied
 
 
@@ -37,7 +38,7 @@ def search_facts(results: Mapping[str, Any], metric: str, data: str) -> dict[str
             "std": _number(std),
             "train_score": None,
             "converged": None,
-            "others": ", ".join(f"{name}={params[name]:.4g}" for name in others),
+            "others": ", ".join(f"{name}={plain(params[name])}" for name in others),
         }
         for params, mean, std in zip(
             results["params"], results["mean_test_score"], results["std_test_score"], strict=True

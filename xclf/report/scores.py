@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xclf.report._metric import within
+from xclf.report.number_text import plain
 from xclf.report.pictures import COLOURS, DASHES, MARKS, save_figure, write_plain_numbers
 
 # Lines in a picture, best first; more cannot be distinguished.
@@ -61,7 +62,7 @@ def draw_scores(results: dict[str, Any], path: Path, score: str) -> None:
     if band is not None:
         band.set_label("-+ one standard deviation over the folds")
     best = int(np.argmin(results["rank_test_score"]))
-    chosen = ", ".join(f"{name}={_short(params[best][name])}" for name in varied(results))
+    chosen = ", ".join(f"{name}={plain(params[best][name])}" for name in varied(results))
     axis.plot(
         *(x[best], mean[best]), marker="*", markersize=14, color="black", linestyle="none",
         label=f"best: {mean[best]:.4f}",
@@ -88,10 +89,6 @@ def _lines(results: dict[str, Any], axis_name: str | None) -> dict[str, list[int
     others = [name for name in varied(results) if name != axis_name] if axis_name else []
     lines: dict[str, list[int]] = {}
     for candidate, params in enumerate(results["params"]):
-        values = ", ".join(f"{name}={_short(params.get(name))}" for name in others)
+        values = ", ".join(f"{name}={plain(params.get(name))}" for name in others)
         lines.setdefault(values, []).append(candidate)
     return lines
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from xclf.report.number_text import plain, seconds
 from xclf.sweep._fits import Fit
 from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import FitLedger
@@ -77,7 +78,7 @@ class Progress(NullProgress):
             share = event.step / event.total if event.unit == "epoch" else 0.0
             where = f"{event.unit} {event.step}"
             if not self.best:  # until candidates are trained on every fold
-                where += f"  lowest objective {event.objective:.4g}"
+                where += f"  lowest objective {plain(event.objective)}"
             begun = self.done + ended
             self._show(begun, begun + size * share * event.heads, where)
 
@@ -109,7 +110,7 @@ class Progress(NullProgress):
         if means:
             top, first = max(means)
             chosen = self.ledger.candidates[-first // len(splits)]
-            values = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
+            values = ", ".join(f"{name}={plain(value)}" for name, value in chosen.items())
             self.best = f"best accuracy {top:.4f} ({values})"
 
     def _show(self, begun: float, completed: float, where: str) -> None:
@@ -120,16 +121,12 @@ class Progress(NullProgress):
             self.bar.update(self.task, completed=completed, text=text)
         elif fits >= self.total or completed >= self.shown + _SHARE * self.total:
             self.shown = completed
-            seconds = time.perf_counter() - self.start
-            left = seconds * (self.total / completed - 1.0) if completed else 0.0
-            parts = [f"fits {fits}/{self.total}", where, self.best, f"{seconds:.1f} s"]
+            spent = time.perf_counter() - self.start
+            left = spent * (self.total / completed - 1.0) if completed else 0.0
+            parts = [f"fits {fits}/{self.total}", where, self.best, seconds(spent)]
             if 0.0 < completed < self.total:
-                parts.append(f"about {left:.0f} s left")
+                parts.append(f"about {seconds(left, whole=True)} left")
             self.console.print("  ".join(part for part in parts if part))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _bar(console: Any) -> Any:

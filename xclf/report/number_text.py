@@ -24,9 +24,17 @@ def number(value: Any, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e6):
         return minus(f"{int(value):,}")
-    text = f"{value:.{digits}g}"
+    return minus(plain(value, digits))
+
+
+def plain(value: Any, digits: int = 4) -> str:
+    """A number for terminals, with so many significant digits: '1e-7', '0.001778', '1797'; anything
+    else as `str` has it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    text = str(value) if isinstance(value, int) else f"{value:.{digits}g}"
     mantissa, e, exponent = text.partition("e")
-    return minus(f"{mantissa}e{int(exponent)}" if e else text)
+    return f"{mantissa}e{int(exponent)}" if e else text
 
 
 def power(exponent: int) -> str:
@@ -39,16 +47,21 @@ def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def seconds(value: float | None) -> str:
-    """'6.1 ms', '0.42 s', '3 min 12 s', '2 h 5 min'."""
+def seconds(value: float | None, *, whole: bool = False) -> str:
+    """'6.1 ms', '0.42 s', '42.1 s', '3 min 12 s', '2 h 5 min'.
+
+    whole : no parts of a second, as of a time that is estimated
+    """
     if value is None:
         return NOTHING
-    if value < 100.0:
-        return f"{1000.0 * value:.1f} ms" if value < 0.01 else f"{value:.2f} s"
-    whole = round(value)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if value < 99.95:
+        if value < 0.01 and not whole:
+            return f"{1000.0 * value:.1f} ms"
+        return f"{value:.{0 if whole else 2 if value < 10.0 else 1}f} s"
+    total = round(value)
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
 def memory(value: float | None) -> str:
