@@ -190,8 +190,8 @@ def _check_splits(splits: Any, y: Any) -> None:
                 f"--cv {splits} needs as many training rows of a class: the largest has {most}"
             ) from None
         raise UserError(
-            f"cannot hold out {plain(splits.test_size)} of {len(y)} training rows to score candidates "
-            f"on, stratified; --cv FOLDS takes folds: {error}"
+            f"cannot hold out {plain(splits.test_size)} of {len(y)} training rows to score "
+            f"candidates on, stratified; --cv FOLDS takes folds: {error}"
         ) from None
 
 
