@@ -44,6 +44,13 @@ __all__ = [
 # Imported at their first use: most programs need none of them.
 _ROOMS = ("cs231n", "data")
 _NAMES = dict.fromkeys(("ProbeInterrupted", "ProbeResult", "probe"), "xclf.probes")
+# What takes the place of scikit-learn's.
+_COUNTERPARTS = {
+    "LogisticRegression": "SoftmaxClassifier",
+    "LinearSVC": "SVMClassifier",
+    "MLPClassifier": "TwoLayerClassifier",
+    "GridSearchCV": "SweepCV",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -51,4 +58,5 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"xclf.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'xclf' has no attribute {name!r}")
+    hint = f"; its counterpart is {_COUNTERPARTS[name]}" if name in _COUNTERPARTS else ""
+    raise AttributeError(f"module 'xclf' has no attribute {name!r}{hint}")

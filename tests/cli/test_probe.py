@@ -26,6 +26,7 @@ def files(shell):
 def test_three_files_and_a_page(files):
     given = ["train.npy,train-y.npy", "--val", "val.npy,val-y.npy", "--test", "test.npy,test-y.npy"]
     text = files.good("probe", *given, *GIVEN, "--shots", "1,4", "--tries", "2", "--out", "out")
+    assert "with out/model.safetensors in it" in files.fails("plot", "out")
     want = xclf.probe(TRAIN, VAL, TEST, C=GRID, shots=[1, 4], tries=2)
     assert f"{want.accuracy:.4f}" in text
     assert "wrote out: report.html" in text
@@ -110,6 +111,13 @@ def test_errors(files, given, words):
 
 def test_rows_without_labels(files):
     assert "labels" in files.fails("probe", "train.npy", *GIVEN)
+    message = files.fails("probe", "train.npy", "train-y.npy", *GIVEN)
+    assert message.endswith("rows and labels are one argument, train.npy,train-y.npy")
+    found = files("probe", "train.npy,train-y.npy", "train.npy", *GIVEN)
+    assert (found.status, found.out) == (2, "")  # before the first is probed
+    assert found.err.startswith("xclf: train.npy: rows without labels")
+    message = files.fails("train", "train.npy", "train-y.npy")
+    assert "rows and labels in two files are one argument, x.npy,y.npy" in message
 
 
 def test_several_tasks_of_a_table(files):

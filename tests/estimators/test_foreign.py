@@ -10,6 +10,7 @@ from estimator_cases import CLASSES, blobs
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import xclf
 from xclf.estimators import HINTS
@@ -39,6 +40,27 @@ def test_grids_and_pipelines():
         xclf.SweepCV(xclf.SoftmaxClassifier(), {"C": [1.0]}).fit(X, Y)
     with pytest.raises(ValueError, match="Invalid parameter 'C'"):
         make_pipeline(xclf.SVMClassifier()).set_params(svmclassifier__C=1.0)
+
+
+def test_names_of_others_have_hints():
+    with pytest.raises(AttributeError, match="'LogisticRegression'; its counterpart is Softmax"):
+        xclf.LogisticRegression  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'Forest'$"):
+        xclf.Forest  # noqa: B018
+    with pytest.raises(ValueError, match="got 'saga': 'auto' takes the place of scikit-learn's"):
+        xclf.SoftmaxClassifier(solver="saga").fit(X, Y)
+
+
+def test_a_scaler_before_the_fit_is_standardize():
+    """The conversion of the guide: a pipeline with a StandardScaler."""
+    C, scales = 0.3, np.arange(1.0, 1.0 + X.shape[1])
+    logistic = LogisticRegression(C=C, tol=1e-10, max_iter=10_000)
+    theirs = make_pipeline(StandardScaler(), logistic).fit(X * scales, Y)
+    ours = xclf.SoftmaxClassifier(reg=1 / (2 * C * len(X)), standardize=True).fit(X * scales, Y)
+    # |W - W*|^2 <= gap / reg, with a gap of 1e-8 of the objective, in units of deviations.
+    bound = 2 * np.sqrt(1e-8 * ours.objective_ / ours.reg)
+    there = theirs[-1].coef_ / theirs[0].scale_
+    assert np.max(np.abs(ours.coef_ - there) * theirs[0].scale_) <= bound
 
 
 def test_the_constructor_is_as_it_was():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -158,6 +159,8 @@ def _usage(error: Any) -> str:
     message = str(error.format_message()).rstrip(".").replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     option = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    if re.search(r"unexpected extra argument.*\.np[yz]\)", message):
+        message += "; rows and labels in two files are one argument, x.npy,y.npy"
     if option in HINTS:
         message = f"No such option: --{option.replace('_', '-')}; {HINTS[option]}"
     return message if context is None else f"{message}; see: {context.command_path} --help"

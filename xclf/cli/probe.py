@@ -224,7 +224,19 @@ def _train(sources: list[str], y_name: str | None) -> Any:
         if with_labels:
             raise UserError(f"--y {y_name} is for TRAIN without labels, got {with_labels[0]!r}")
         sources = [f"{source},{y_name}" for source in sources]
+    _check_labelled(sources)
     return sources[0] if len(sources) == 1 else sources
+
+
+def _check_labelled(sources: list[str]) -> None:
+    """`UserError`, before the first of several feature sets is probed, for rows without labels."""
+    bare = [source for source in sources if "," not in source and source.endswith(".npy")]
+    if len(sources) < 2 or not bare:
+        return
+    labels = bare[1] if len(sources) == len(bare) == 2 else "LABELS.npy"
+    raise UserError(
+        f"{bare[0]}: rows without labels; rows and labels are one argument, {bare[0]},{labels}"
+    )
 
 
 def _is_file(y_name: str | None) -> bool:

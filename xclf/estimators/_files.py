@@ -101,7 +101,9 @@ def load(path: str | Path, like: Any = None) -> BaseClassifier:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
+        inside = sorted(one.name for one in path.glob(f"*{SUFFIX}")) if path.is_dir() else []
+        hint = f": it is a folder, with {path / inside[0]} in it" if inside else ""
+        raise FileNotFoundError(f"no model file at {path}{hint}")
     try:
         body, arrays = read_tensors(path, FORMAT, "xclf model")
     except TensorFileError as error:

@@ -29,6 +29,8 @@ _FOR_MINIBATCH = (
     "n_iter_no_change",
 )
 
+_SOLVERS_OF_OTHERS = ("newton-cg", "newton-cholesky", "liblinear", "sag", "saga")
+
 Check = tuple[Callable[[Any], bool], str]
 
 
@@ -128,7 +130,10 @@ def check_parameters(kind: Any, params: Mapping[str, Any]) -> None:
         good, words = checks[key]
         if good(value):
             continue
-        raise ValueError(f"{name}: {key} must be {words}, got {value!r}")
+        hint = ""
+        if key == "solver" and value in _SOLVERS_OF_OTHERS:
+            hint = ": 'auto' takes the place of scikit-learn's solvers"
+        raise ValueError(f"{name}: {key} must be {words}, got {value!r}{hint}")
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def _run(results: dict[str, Any]) -> Section:
         facts.append(("Converged", "yes" if model["converged"] else "no"))
     for key, name in (("objective", "Objective"), ("dual_gap", "Above the optimum by at most")):
         if is_number(model.get(key)):
-            facts.append((name, number(model[key], 6)))
+            facts.append((name, number(model[key], 6 if key == "objective" else 2)))
     if protocol:
         facts.append(
             ("Protocol", ": ".join(filter(None, (protocol.get("name"), protocol.get("text")))))
