@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_results_side_by_side(shell):
     assert "different rows" in shell.good("compare", "b.json", "c.json")
 
 
-def test_what_json_prints_is_compared_as_reports_are(shell):
+def test_what_json_prints_is_compared_as_reports_are(shell, monkeypatch):
     write_npz(Path("t.npz"))
     quick = ("t.npz", "--reg", "1e-3,1e-2", "--json")
     commands = {
@@ -143,6 +144,10 @@ def test_what_json_prints_is_compared_as_reports_are(shell):
     assert [row["accuracy"] for row in again[:4]] == [row["accuracy"] for row in rows]
     shell.good("compare", "sweep.json", "s.json", "evaluate.json", "--report", "all.html")
     assert "search" in figures_of(Path("all.html").read_text(encoding="utf-8"))
+    Path("runs.jsonl").write_text(printed["train"] + printed["sweep"])  # a line for each run
+    monkeypatch.setattr("sys.stdin", io.StringIO(printed["evaluate"]))
+    rows = json.loads(shell.good("compare", "runs.jsonl", "-", "--json"))
+    assert [row["name"] for row in rows] == ["runs.jsonl 1", "runs.jsonl 2", "standard input"]
     untested = shell.good("train", "t.npz", "--test-size", 0, "--json")
     Path("u.json").write_text(untested)
     assert "u has no metrics" in shell.fails("compare", "u.json", "r.json")

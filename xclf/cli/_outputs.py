@@ -14,6 +14,8 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...], *inputs: st
 
     inputs : what the command reads, which must not be replaced by mistake
     """
+    if str(path) == "-":
+        raise UserError(f"{option} - : only tables of predictions go to standard output")
     if path.is_dir():
         kinds = f" ending in {', '.join(suffixes)}" if suffixes else ""
         raise UserError(f"{option} {path} is a folder: give a file name{kinds}")

@@ -20,7 +20,7 @@ from xclf.report.page import write_text
 def compare(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Folders of probes, files of --report X.json, what --json printed."),
+        typer.Argument(help="Folders of probes, files of --report X.json, what --json printed; -."),
     ],
     data: Annotated[
         str | None, typer.Option(help="Rows to compare on: test, validation, or their name.")

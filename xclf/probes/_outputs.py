@@ -24,7 +24,7 @@ _FILES = {".html", ".htm", ".json", ".safetensors", ".csv", ".parquet", ".npy", 
 def check_folder(path: Path) -> None:
     """ValueError for what is neither the name of a new folder nor that of an earlier probe, and
     OSError for one that cannot be written."""
-    if path.suffix.lower() in _FILES and not path.exists():
+    if (path.suffix.lower() in _FILES or str(path) == "-") and not path.exists():
         raise ValueError(
             f"out={str(path)!r} is the name of a file: give that of a folder, which will hold "
             f"{PAGE}, {RESULTS}, {MODEL} and predictions"

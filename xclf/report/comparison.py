@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +43,13 @@ def read_runs(paths: Sequence[Path]) -> Named:
 
 
 def _read(path: Path, name: str) -> Named:
-    """The runs in one file: results, or what a command printed with --json."""
+    """The runs in one file: results, or what a command printed with --json; also several, a line
+    for each. `-` is standard input."""
     file = path / RESULTS if path.is_dir() else path
     try:
-        runs = runs_of(json.loads(file.read_text(encoding="utf-8")), name)
+        piped = str(path) == "-"
+        text = sys.stdin.read() if piped else file.read_text(encoding="utf-8")
+        runs = _parsed(text, "standard input" if piped else name)
         for _, results in runs:
             check_results(results)
     except FileNotFoundError:
@@ -59,6 +63,18 @@ def _read(path: Path, name: str) -> Named:
     except (LookupError, TypeError, AttributeError):  # objects that begin as ours do
         raise ResultsError(f"{file}: results with parts missing; {_KNOWN}") from None
     return runs
+
+
+def _parsed(text: str, name: str) -> Named:
+    """The runs in a text: one value of JSON, or one on each of several lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2 or not all(line.startswith(("{", "[{")) for line in lines):
+        return runs_of(json.loads(text), name)
+    return [
+        run
+        for number, line in enumerate(lines, start=1)
+        for run in runs_of(json.loads(line), f"{name} {number}")
+    ]
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
