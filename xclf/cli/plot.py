@@ -12,6 +12,7 @@ import typer
 from xclf._extras import needs
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
+from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
 from xclf.estimators import TrainedOn
 from xclf.estimators import load as load_model
@@ -51,6 +52,8 @@ def plot(
             f"--shape {shape} does not fit rows of {features} features: height times width times "
             "channels must be that"
         )
+    if image_shape is None:
+        refuse(["channel_last"], {"channel_last": channel_last}, "its rows are not known as images")
     try:
         last = channel_last or known.pixel_layout == "channel_last"
         contents = draw(fitted, out_path, image_shape, not last)
