@@ -15,7 +15,7 @@ from kill_cases import RaiseAt
 from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf.objectives import Network, loss_named
 from xclf.sweep import Fit, Fold, fit_together
-from xclf.training import Monitor, full_batch, trees_of
+from xclf.training import Monitor, _penalty_path, full_batch, trees_of
 from xclf.training._penalty_path import levels_of
 
 X, Y = blobs(120, 6, 3)
@@ -61,6 +61,20 @@ def test_what_is_no_path(reg, start):
     assert levels_of(problem(reg), np.full((len(reg), 21), start)) == []
 
 
+def watched_levels(monkeypatch):
+    """A list of the heads in each level of every path to come."""
+    seen = []
+
+    def watched(problem, theta):
+        levels = levels_of(problem, theta)
+        if len(theta) > 1:
+            seen.append([len(level) for level in levels])
+        return levels
+
+    monkeypatch.setattr(_penalty_path, "levels_of", watched)
+    return seen
+
+
 def fitted(estimator, x=X):
     """Models of all penalties, as heads of one fit."""
     rows = np.arange(len(Y))
@@ -92,19 +106,26 @@ def test_a_path_ends_where_single_fits_do(estimator, x, dtype, newton, monkeypat
         monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
         monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
     x = x.astype(dtype)
-    paths = []
-    plain = full_batch.fit_along
-    monkeypatch.setattr(
-        full_batch, "fit_along", lambda *args: paths.append(len(args[0])) or plain(*args)
-    )
+    paths = watched_levels(monkeypatch)
     models = fitted(estimator, x)
     small_hinge = newton and isinstance(estimator, SVMClassifier)  # head by head, from one basis
-    assert paths == ([] if small_hinge else [len(REG)])
+    assert paths == ([] if small_hinge else [[1] * len(REG)])
     for model in models:
         single = replace_reg(estimator, model.reg).fit(x, Y)
         assert model.converged_
         # Each is within 1e-4 of the one optimum: tol, at most.
         assert model.objective_ == pytest.approx(single.objective_, rel=2e-4)
+
+
+def test_bounds_level_by_level_are_those_of_all_together(monkeypatch):
+    """Where parameters take much memory: the same steps, and bounds that are good enough."""
+    together = fitted(SoftmaxClassifier(), WIDE)
+    monkeypatch.setattr(_penalty_path, "_TOGETHER", 0)
+    for one, other in zip(together, fitted(SoftmaxClassifier(), WIDE), strict=True):
+        assert other.converged_
+        assert other.n_iter_ == one.n_iter_
+        assert other.objective_ == pytest.approx(one.objective_, rel=1e-9)
+        assert other.dual_gap_ <= 1e-6 * other.objective_
 
 
 @pytest.mark.parametrize("newton", [True, False])
@@ -113,7 +134,7 @@ def test_it_takes_fewer_steps(newton, monkeypatch):
     if not newton:
         monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
     along = sum(model.n_iter_ for model in fitted(SoftmaxClassifier(tol=1e-3)))
-    monkeypatch.setattr(full_batch, "levels_of", lambda problem, theta: [])
+    monkeypatch.setattr(_penalty_path, "levels_of", lambda problem, theta: [])
     at_once = sum(model.n_iter_ for model in fitted(SoftmaxClassifier(tol=1e-3)))
     assert along < 0.6 * at_once
 
@@ -126,9 +147,11 @@ def run(monitor):
         )
 
 
+@pytest.mark.parametrize("soon", [True, False])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, None])
-def test_heads_that_have_not_begun_stand_where_their_line_does(stop):
+def test_heads_that_have_not_begun_stand_where_their_line_does(stop, soon, monkeypatch):
     """Those that have ended are done, whether Ctrl-C or a callback ends the rest."""
+    monkeypatch.setattr(_penalty_path, "_TOGETHER", 0 if soon else 1 << 30)
     events = []
 
     def watch(event):
@@ -171,14 +194,7 @@ def test_a_broken_path_goes_on_to_the_same_bits(newton, tmp_path, monkeypatch):
 
 def test_rows_in_several_folds_share_the_path(monkeypatch):
     """The folds of a value train together."""
-    widths = []
-    along = full_batch.fit_along
-
-    def watched(levels, *args):
-        widths.extend(len(level) for level in levels)
-        return along(levels, *args)
-
-    monkeypatch.setattr(full_batch, "fit_along", watched)
+    paths = watched_levels(monkeypatch)
     search = SweepCV(SoftmaxClassifier(), {"reg": REG}, cv=4, refit=False).fit(X, Y)
-    assert widths == [4] * len(REG)
+    assert paths == [[4] * len(REG)]
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

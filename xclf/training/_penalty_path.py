@@ -9,7 +9,6 @@ starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol, Self
 
@@ -25,6 +24,9 @@ from xclf.training.events import FitResult, Monitor
 #: Values of reg that make a path, and the most that one may be of the next: a line through values
 #: that are far apart does not point at the one after them.
 LEAST, MOST_APART = 3, 4.0
+
+# Bytes of the parameters of all heads up to which they are proven together.
+_TOGETHER = 16 << 20
 
 # How much longer than the step before it a step along a line may be.
 _FARTHER = 2.0
@@ -92,40 +94,79 @@ def _keys(problem: Heads, heads: int) -> list[Any]:
     return [tuple(part[k].tobytes() for part in parts) for k in range(heads)]
 
 
-def fit_along(
-    levels: list[np.ndarray],
-    problem: Heads,
-    theta: Array,
-    monitor: Monitor,
-    fit: Callable[[Any, Array], list[FitResult]],
-) -> list[FitResult]:
-    """`fit` (problem, start) of the heads of every level, each from where those before it point.
+class Way(Protocol):
+    """A way to fit K heads.
+
+    space : the problem of all heads in the way's own parameters
+    several : whether levels of heads are fitted one after another
+    """
+
+    several: bool
+
+    @property
+    def space(self) -> Heads:
+        """See above."""
+
+    def start(self, theta: Array) -> Array:
+        """Its own parameters at theta (K, P)."""
+
+    def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
+        """Results, in its own parameters, of the heads that host integers name."""
+
+    def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
+        """What is proven of such results, in the problem's parameters."""
+
+
+def fit_along(way: Way, theta: Array, monitor: Monitor) -> list[FitResult]:
+    """K heads from theta (K, P), along a path where that is worth it, see `levels_of`.
 
     Where one level was interrupted, or stopped by a callback, the heads of those after it stand
-    where their line would have gone on from.
+    where those before them do.
     """
-    xp, reg = namespace(theta), np.zeros(len(theta)) + to_host(problem.objective.reg)
+    start, every = way.start(theta), np.arange(len(theta))
+    levels = levels_of(way.space, start)
+    if not levels:
+        return way.finish(every, way.fit(every, start))
+    way.several = True
+    # A bound takes a pass, of many heads together where their parameters take little memory.
+    soon = 8 * theta.shape[0] * theta.shape[1] > _TOGETHER
+    del theta
+    reg = np.zeros(len(every)) + to_host(way.space.objective.reg)
+    found: dict[int, FitResult] = {}
     results: dict[int, FitResult] = {}
     for at, heads in enumerate(levels):
         monitor.before = len(monitor.history["loss"])
         monitor.waiting = sum(map(len, levels[at + 1 :]))
-        lines = [[level[k] for level in levels[max(0, at - 2) : at]] for k in range(len(heads))]
-        start = theta[: len(heads), ...]
-        if at:
-            start = xp.stack(
-                [
-                    _ahead([(reg[one], results[one].theta) for one in line], reg[k])
-                    for line, k in zip(lines, heads.tolist(), strict=True)
-                ]
-            )
-        level = fit(problem.take_heads(heads), start)
-        results |= zip(heads.tolist(), level, strict=True)
+        begin = _starts(levels[max(0, at - 2) : at], heads, reg, found) if at else start[heads, :]
+        level = way.fit(heads, begin)
+        found |= zip(heads.tolist(), level, strict=True)
         ended = [one for one in level if one.interrupted or one.reason == STOPPED]
         if ended:
-            _end(ended[0], levels[at:], problem, results)
+            _end(ended[0], levels[at:], way.space, found)
+        if soon:
+            due = np.concatenate(levels[at:]) if ended else heads
+            own = way.finish(due, [found[k] for k in due.tolist()])
+            results |= zip(due.tolist(), own, strict=True)
+            for k in levels[at - 2].tolist() if at > 1 else []:
+                del found[k]
+        if ended:
             break
-    monitor.before = monitor.waiting = 0
-    return [results[k] for k in range(len(theta))]
+    monitor.before, monitor.waiting = len(monitor.history["loss"]), 0
+    if not soon:
+        results |= enumerate(way.finish(every, [found[k] for k in every.tolist()]))
+    monitor.before = 0
+    return [results[k] for k in every.tolist()]
+
+
+def _starts(
+    before: list[np.ndarray], heads: np.ndarray, reg: np.ndarray, found: dict[int, FitResult]
+) -> Array:
+    """Where `heads` start: ahead of those in their places in one or two levels before."""
+    starts = []
+    for place, k in enumerate(heads.tolist()):
+        line = [int(level[place]) for level in before]
+        starts.append(_ahead([(reg[one], found[one].theta) for one in line], reg[k]))
+    return namespace(starts[0]).stack(starts)
 
 
 def _ahead(line: list[tuple[float, Array]], reg: float) -> Array:

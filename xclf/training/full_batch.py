@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from xclf._array_api import Array
 from xclf.training._newton import is_small, steps_in_passes
-from xclf.training._penalty_path import fit_along, levels_of
+from xclf.training._penalty_path import fit_along
 from xclf.training._precision import widest
-from xclf.training._rotated_rows import rotated_rows
+from xclf.training._rotated_rows import RotatedRows, rotated_rows
 from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
-from xclf.training._settle import Run, settle
+from xclf.training._settle import SLOW, Run, settle
 from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
@@ -47,71 +48,104 @@ def fit_certified(
 ) -> list[FitResult]:
     """K objectives of a `Smooth` loss, whose linear heads end with a bound on their distance to the
     optimum: by Newton's method with conjugate gradients where that suits, of sparse rows in the
-    space of their scores where that suits, else by L-BFGS."""
-    heads, slow_at = int(theta.shape[0]), math.inf
-    suitable = suits(problem, heads)
-    if not suitable and is_wide(problem):
-        results = _fit_scores(problem, theta, tol, max_iter, monitor)
-        return _settled(problem, results, tol, max_iter, monitor, minimise_lbfgs)
-    method: Run = fit_newton_cg if suitable else minimise_lbfgs
-    if problem.linear and is_small(widest(problem)):
-        passes = _newton_in_passes(problem, heads)
-        slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
-    levels = levels_of(problem, theta) if problem.linear else []
-    if levels and suitable:
-        rotated = rotated_rows(problem)
-
-        def fit(some: Problem, start: Array) -> list[FitResult]:
-            return fit_newton_cg(some, start, tol, max_iter, monitor, slow_at, rotated)
-
-        results = fit_along(levels, problem, theta, monitor, fit)
-    elif levels:
-        results = _fit_path(levels, problem, theta, tol, max_iter, monitor, slow_at)
-    else:
-        results = method(problem, theta, tol, max_iter, monitor, slow_at)
-    return _settled(problem, results, tol, max_iter, monitor, method)
+    space of their scores where that suits, else by L-BFGS. Heads that differ by their penalty
+    alone go along a path."""
+    if not problem.linear:
+        return minimise_lbfgs(problem, theta, tol, max_iter, monitor)
+    suitable = suits(problem, int(theta.shape[0]))
+    kind = _ByScores if not suitable and is_wide(problem) else _ByFeatures
+    return fit_along(kind(problem, tol, max_iter, monitor, suitable), theta, monitor)
 
 
-def _fit_path(
-    levels: list[np.ndarray],
-    problem: Problem | ScoreSpace,
-    theta: Array,
-    tol: float,
-    max_iter: int,
-    monitor: Monitor,
-    slow_at: float = math.inf,
-) -> list[FitResult]:
-    """L-BFGS along levels of reg."""
-    common = Common(problem)
+class _ByFeatures:
+    """Linear heads in their weights and biases.
 
-    def fit(some: Problem, start: Array) -> list[FitResult]:
-        return minimise_lbfgs(some, start, tol, max_iter, monitor, slow_at, common)
+    newton : by Newton's method with conjugate gradients, else by L-BFGS
+    """
 
-    return fit_along(levels, problem, theta, monitor, fit)
+    several = False
+
+    def __init__(
+        self, problem: Problem, tol: float, max_iter: int, monitor: Monitor, newton: bool
+    ) -> None:
+        self.problem, self.tol, self.max_iter = problem, tol, max_iter
+        self.monitor, self.newton = monitor, newton
+
+    @property
+    def space(self) -> Problem | ScoreSpace:
+        """The problem of all heads."""
+        return self.problem
+
+    def start(self, theta: Array) -> Array:
+        """theta (K, P) itself."""
+        return theta
+
+    @cached_property
+    def _common(self) -> Common | None:
+        return Common(self.space) if self.several else None
+
+    @cached_property
+    def _rotated(self) -> RotatedRows | None:
+        return rotated_rows(self.problem) if self.several else None
+
+    def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
+        """Results of the heads that host integers name."""
+        problem, slow_at = self.problem.take_heads(heads), math.inf
+        if is_small(widest(problem)):
+            passes = _newton_in_passes(problem, len(heads))
+            slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
+        options = (self.tol, self.max_iter, self.monitor, slow_at)
+        if self.newton:
+            return fit_newton_cg(problem, start, *options, self._rotated)
+        return minimise_lbfgs(problem, start, *options, self._common)
+
+    def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
+        """With what float64 says of them."""
+        again: Run = fit_newton_cg if self.newton else minimise_lbfgs
+        problem = self.problem.take_heads(heads)
+        return _settled(problem, results, self.tol, self.max_iter, self.monitor, again)
 
 
-def _fit_scores(
-    problem: Problem, theta: Array, tol: float, max_iter: int, monitor: Monitor
-) -> list[FitResult]:
-    """L-BFGS in the space of the scores: in float32 as far as that goes, then in float64."""
-    space = score_space(problem, np.float32)
-    start = space.inside(theta)
-    levels = levels_of(space, start)
-    if levels:
-        results = _fit_path(levels, space, start, max(tol, COARSE), max_iter, monitor)
-    else:
-        results = minimise_lbfgs(space, start, max(tol, COARSE), max_iter, monitor)
-    ended = any(one.interrupted or one.reason == STOPPED for one in results)
-    done = max(one.n_iter for one in results)
-    if tol < COARSE and not ended and done < max_iter:
-        space, before = score_space(problem, np.float64), results
+class _ByScores(_ByFeatures):
+    """Linear heads in the space of their scores: by L-BFGS in float32 as far as that goes, then in
+    float64."""
+
+    @cached_property
+    def space(self) -> ScoreSpace:
+        """The problem of all heads, with products in float32."""
+        return score_space(self.problem, np.float32)
+
+    @cached_property
+    def _exact(self) -> ScoreSpace:
+        return score_space(self.problem, np.float64)
+
+    def start(self, theta: Array) -> Array:
+        """Pairs near theta (K, P)."""
+        return self.space.inside(theta)
+
+    def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
+        """Results, in pairs, of the heads that host integers name."""
+        coarse, monitor, most = max(self.tol, COARSE), self.monitor, self.max_iter
+        start = start.astype(np.float32, copy=False)
+        space = self.space.take_heads(heads)
+        results = minimise_lbfgs(space, start, coarse, most, monitor, common=self._common)
+        ended = any(one.interrupted or one.reason == STOPPED for one in results)
+        done = max(one.n_iter for one in results)
+        if self.tol >= COARSE or ended or done >= most:
+            return results
+        space, before = self._exact.take_heads(heads), results
         start = space.exact(np.stack([one.theta for one in results]))
-        results = minimise_lbfgs(space, start, tol, max_iter - done, monitor)
-        results = [
+        monitor.before = len(monitor.history["loss"])
+        results = minimise_lbfgs(space, start, self.tol, most - done, monitor)
+        return [
             replace(one, n_iter=one.n_iter + old.n_iter)
             for one, old in zip(results, before, strict=True)
         ]
-    return [replace(one, theta=space.outside(one.theta)) for one in results]
+
+    def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
+        """In weights and biases, with what float64 says of them."""
+        outside = [replace(one, theta=self.space.outside(one.theta)) for one in results]
+        return super().finish(heads, outside)
 
 
 def _newton_in_passes(problem: Problem, heads: int) -> float:
@@ -127,8 +161,11 @@ def _settled(
     monitor: Monitor,
     again: Run,
 ) -> list[FitResult]:
-    if not problem.linear or any(result.interrupted for result in results):
-        return results
+    if any(result.interrupted for result in results):
+        return [
+            replace(one, interrupted=True, reason="interrupted") if one.reason == SLOW else one
+            for one in results
+        ]
     small = is_small(widest(problem))
     newton_first = small and _newton_in_passes(problem, len(results)) <= SETTLING
     try:
