@@ -198,3 +198,16 @@ def test_rows_in_several_folds_share_the_path(monkeypatch):
     search = SweepCV(SoftmaxClassifier(), {"reg": REG}, cv=4, refit=False).fit(X, Y)
     assert paths == [[4] * len(REG)]
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_every_backend_goes_along_it(backend):
+    """By estimators, on devices too: as NumPy does, to what `converged_` promises."""
+    x, y = backend.asarray(X), backend.asarray(Y)
+    rows = np.arange(len(Y))
+    fits = [Fit(0, SoftmaxClassifier(reg=reg, tol=1e-5)) for reg in REG]
+    fit_together(x, fits, [Fold(rows, rows, Y)])
+    for fit, reg in zip(fits, REG, strict=True):
+        assert fit.error is None
+        single = SoftmaxClassifier(reg=reg, tol=1e-5).fit(X, Y)
+        assert fit.template.converged_
+        assert fit.template.objective_ == pytest.approx(single.objective_, rel=2e-5)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from xclf._array_api import Array, namespace, to_host
-from xclf._heads import is_per_head
+from xclf._heads import is_per_head, take_heads
 from xclf.objectives import Objective
 from xclf.rows import Rows, Streamed
 from xclf.training._stages import STOPPED
@@ -123,7 +123,7 @@ def fit_along(way: Way, theta: Array, monitor: Monitor) -> list[FitResult]:
     Where one level was interrupted, or stopped by a callback, the heads of those after it stand
     where those before them do.
     """
-    start, every = way.start(theta), np.arange(len(theta))
+    start, every = way.start(theta), np.arange(theta.shape[0])
     levels = levels_of(way.space, start)
     if not levels:
         return way.finish(every, way.fit(every, start))
@@ -137,7 +137,11 @@ def fit_along(way: Way, theta: Array, monitor: Monitor) -> list[FitResult]:
     for at, heads in enumerate(levels):
         monitor.before = len(monitor.history["loss"])
         monitor.waiting = sum(map(len, levels[at + 1 :]))
-        begin = _starts(levels[max(0, at - 2) : at], heads, reg, found) if at else start[heads, :]
+        begin = (
+            _starts(levels[max(0, at - 2) : at], heads, reg, found)
+            if at
+            else take_heads(start, heads)
+        )
         level = way.fit(heads, begin)
         found |= zip(heads.tolist(), level, strict=True)
         ended = [one for one in level if one.interrupted or one.reason == STOPPED]
@@ -189,9 +193,9 @@ def _end(
         xp = namespace(why.theta)
         theta = xp.stack([results[k].theta for k in last[: len(heads)].tolist()])
         values = to_host(problem.take_heads(heads).value_and_grad(theta)[0])
-        for k, own, value in zip(heads.tolist(), theta, values.tolist(), strict=True):
+        for place, (k, value) in enumerate(zip(heads.tolist(), values.tolist(), strict=True)):
             results[k] = FitResult(
-                xp.asarray(own, copy=True),
+                xp.asarray(theta[place, :], copy=True),
                 n_iter=1,
                 objective=float(value),
                 converged=False,
