@@ -202,7 +202,7 @@ def test_rows_in_several_folds_share_the_path(monkeypatch):
 
 def test_every_backend_goes_along_it(backend):
     """By estimators, on devices too: as NumPy does, to what `converged_` promises."""
-    x, y = backend.asarray(X), backend.asarray(Y)
+    x = backend.asarray(X)
     rows = np.arange(len(Y))
     fits = [Fit(0, SoftmaxClassifier(reg=reg, tol=1e-5)) for reg in REG]
     fit_together(x, fits, [Fold(rows, rows, Y)])

@@ -1,4 +1,4 @@
-"""Hinge fits of heads whose rows with weight are all of one class."""
+"""Full-batch fits of heads whose rows with weight are all of one class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def without_spare_rows(
     fit: Callable[[Problem, Array], list[FitResult]], problem: Problem, theta: Array
 ) -> list[FitResult]:
     """`fit` of all heads; of one whose rows with weight are all of one class, of which biases alone
-    meet all margins, to one of them."""
+    bring all losses to 0, to one of them."""
     lone = _rows_of_one_class(problem, int(theta.shape[0]))
     results: dict[int, FitResult] = {}
     for k, row in lone.items():

@@ -8,13 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
-from xclf._array_api import Array
+from xclf._array_api import Array, from_host, namespace, to_host
+from xclf.objectives import Softmax, true_index
 from xclf.training._newton import is_small, steps_in_passes
+from xclf.training._one_class import without_spare_rows
 from xclf.training._penalty_path import fit_along
-from xclf.training._precision import widest
+from xclf.training._precision import ABSENT, widest
 from xclf.training._rotated_rows import RotatedRows, rotated_rows
 from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
-from xclf.training._settle import SLOW, Run, settle
+from xclf.training._settle import CONVERGED, SLOW, Run, settle
 from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
@@ -52,9 +54,33 @@ def fit_certified(
     alone go along a path."""
     if not problem.linear:
         return minimise_lbfgs(problem, theta, tol, max_iter, monitor)
-    suitable = suits(problem, int(theta.shape[0]))
-    kind = _ByScores if not suitable and is_wide(problem) else _ByFeatures
-    return fit_along(kind(problem, tol, max_iter, monitor, suitable), theta, monitor)
+
+    def fit(some: Problem, start: Array) -> list[FitResult]:
+        objective, alone = some.objective, len(some.rows) == 1 and some.rows.tasks is None
+        if alone and objective.network.bias and isinstance(objective.loss, Softmax):
+            return _of_one_row(some, start)
+        suitable = suits(some, int(start.shape[0]))
+        kind = _ByScores if not suitable and is_wide(some) else _ByFeatures
+        return fit_along(kind(some, tol, max_iter, monitor, suitable), start, monitor)
+
+    return without_spare_rows(fit, problem, theta)
+
+
+def _of_one_row(problem: Problem, theta: Array) -> list[FitResult]:
+    """Of softmax heads of a single row, whose loss the biases bring to 0 as they go to infinity:
+    weights of 0, and biases as far apart as makes no difference. Steps towards them would be
+    hundreds."""
+    xp, network = namespace(theta), problem.objective.network
+    index = int(to_host(true_index(problem.rows.labels))[0])
+    bias = np.where(np.arange(network.widths[1]) == index, 0.0, -ABSENT)[None, :, None]
+    bias = from_host(bias, theta, theta.dtype) + xp.zeros_like(theta[:, :1, None])
+    weights = xp.zeros_like(theta[:, : network.size - network.widths[1]])
+    weights = xp.reshape(weights, (-1, network.widths[1], network.widths[0]))
+    theta = network.flatten([(weights, bias)])
+    return [
+        FitResult(xp.asarray(theta[k, :], copy=True), 1, 0.0, True, CONVERGED, 0.0, dual_gap=0.0)
+        for k in range(int(theta.shape[0]))
+    ]
 
 
 class _ByFeatures:
