@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick_strict import quicken
 
 from xclf import _array_api
 
@@ -72,6 +73,7 @@ def _strict_namespace() -> Any:
     xp.set_array_api_strict_flags(
         boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
     )
+    quicken(xp)
     return xp
 
 
