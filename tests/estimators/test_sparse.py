@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from pairwise import pairwise
 from sklearn.exceptions import ConvergenceWarning
 
 import xclf
@@ -115,22 +116,27 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=["small", "many rows"])
-def methods(request, monkeypatch):
-    """The methods for small problems, and those for many rows."""
-    if request.param == "many rows":
+def _use_methods(name, monkeypatch):
+    """The methods for small problems, or those for many rows."""
+    if name == "many rows":
         monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
         monkeypatch.setattr("xclf.training._newton.MOST_PARAMETERS", 0)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"sample_weight": WEIGHTS}, {"class_weight": "balanced"}, {"dtype": np.float32},
-], ids=["plain", "weights", "balanced", "float32"])  # fmt: skip
-@pytest.mark.parametrize("name", MODELS)
-def test_full_batch_fits_are_those_of_dense_rows(methods, name, options):
+# Weights and a type are set up before any method runs.
+@pairwise(
+    methods=["small", "many rows"],
+    name=[*MODELS],
+    weight=[None, WEIGHTS],
+    class_weight=[None, "balanced"],
+    dtype=[np.float64, np.float32],
+)
+def test_full_batch_fits_are_those_of_dense_rows(
+    methods, name, weight, class_weight, dtype, monkeypatch
+):
+    _use_methods(methods, monkeypatch)
     kind, given = MODELS[name]
-    options = dict(options)
-    dtype, weight = options.pop("dtype", np.float64), options.pop("sample_weight", None)
+    options = {"class_weight": class_weight}
     model, dense = (
         kind(**given, **options).fit(x.astype(dtype), Y, sample_weight=weight) for x in (CSR, X)
     )
@@ -187,8 +193,10 @@ def test_columns_of_labels():
     assert np.allclose(model.objective_, dense.objective_, rtol=2 * PROMISE)
 
 
+@pytest.mark.parametrize("methods", ["small", "many rows"])
 @pytest.mark.parametrize("kind", [SoftmaxClassifier, SVMClassifier])
-def test_sweeps_over_folds(methods, kind):
+def test_sweeps_over_folds(methods, kind, monkeypatch):
+    _use_methods(methods, monkeypatch)
     grid = {"reg": [1e-3, 1e-2, 1e-1]}
     found, dense = (xclf.SweepCV(kind(), grid, cv=3).fit(x, Y) for x in (CSR.tocoo(), X))
     assert found.best_params_ == dense.best_params_

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import abc
 import importlib
 from typing import Any
 
 
-class _Index(metaclass=abc.ABCMeta):
-    """`typing.SupportsIndex`, looked up once for a class instead of at every index."""
+class _HasIndex(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return hasattr(type(value), "__index__")
 
-    @classmethod
-    def __subclasshook__(cls, other: type) -> bool:
-        return hasattr(other, "__index__")
+
+class _Index(metaclass=_HasIndex):
+    """`typing.SupportsIndex`, whose own check reads the attributes of the protocol every time."""
 
 
 def quicken(strict: Any) -> None:
