@@ -41,8 +41,7 @@ def _on_numpy(loss, weighted, tol):
     return _fit(loss, weights=WEIGHTS if weighted else None, tol=tol)[0]
 
 
-@losses_
-@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
+@pytest.mark.parametrize("loss, weighted", [("softmax", False), ("softmax", True), ("hinge", True)])
 def test_every_backend_reaches_the_same_objective(backend, loss, weighted):
     """Float64 fits, converged: equal to 1e-10 whatever the library's own rounding."""
     tol = 1e-9 if loss == "softmax" else 1e-11
@@ -75,8 +74,7 @@ def _squared_hinge_by_bfgs(reg, weighted):
     return best.fun
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
-@pytest.mark.parametrize("reg", [1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("reg, weighted", [(1e-3, False), (1e-2, True), (1.0, False)])
 def test_the_squared_hinge_reaches_the_optimum_of_another_method(backend, weighted, reg):
     """Both gradients vanish, so objectives agree to the square of their distance."""
     weights = WEIGHTS if weighted else None
@@ -241,7 +239,7 @@ def test_a_tolerance_below_rounding_ends_too():
 def test_a_net_goes_down(backend, loss):
     """ReLU has kinks, where no gradient vanishes: a line search that fails there ends the fit."""
     result, monitor, problem = _fit(
-        loss, backend, widths=(5, 6, 3), tol=1e-3, reg=3e-2, max_iter=99
+        loss, backend, widths=(5, 6, 3), tol=1e-3, reg=3e-2, max_iter=40
     )
     assert result.converged or result.reason.startswith(("rounding", "reached", "no further"))
     assert result.objective < 0.7 * monitor.history["loss"][0]

@@ -34,7 +34,11 @@ def _problem(backend, reg, weights=None, heads=None, *, bias=True, dtype="float6
     return Problem(problem.objective, replace(problem.rows, heads=backend.asarray(heads)))
 
 
-def _fit(backend, problem, margin, *, tol=1e-7, max_iter=5000, callbacks=(), start=None):
+#: Two digits above the default: the rounds that follow are those before, with smaller residuals.
+TOL = 1e-5
+
+
+def _fit(backend, problem, margin, *, tol=TOL, max_iter=5000, callbacks=(), start=None):
     heads = len(margin)
     theta = np.zeros((heads, problem.objective.network.size)) if start is None else start
     monitor = Monitor(callbacks, "iteration", max_iter)
@@ -67,8 +71,8 @@ def test_heads_are_single_fits(backend, weights):
     for k, got in enumerate(together):
         want = _single_fit(k, "folds" if weights == "heads" else weights)  # the same rows
         assert got.converged
-        assert got.dual_gap <= 1e-7 * got.objective
-        assert got.objective == pytest.approx(want.objective, rel=2e-7)
+        assert got.dual_gap <= TOL * got.objective
+        assert got.objective == pytest.approx(want.objective, rel=2 * TOL)
         assert got.objective - got.dual_gap <= want.objective
         assert want.objective - want.dual_gap <= got.objective
 
@@ -85,8 +89,7 @@ def test_heads_end_at_their_own_time():
     assert np.all(np.diff(seen) <= 0)
     assert len({result.n_iter for result in together}) > 2
     for k, got in enumerate(together):
-        (alone,) = _fit(Backend.NUMPY, _problem(Backend.NUMPY, REG[k]), MARGIN[k : k + 1])
-        assert 0.5 <= got.n_iter / alone.n_iter <= 2
+        assert 0.5 <= got.n_iter / _single_fit(k, "none").n_iter <= 2
 
 
 def test_equal_heads_stay_equal():
@@ -95,7 +98,7 @@ def test_equal_heads_stay_equal():
     for other in others:
         # But for rounding: a product's columns may be summed in different orders.
         np.testing.assert_allclose(other.theta, one.theta, rtol=0, atol=1e-4)
-        assert other.objective == pytest.approx(one.objective, rel=2e-7)
+        assert other.objective == pytest.approx(one.objective, rel=2 * TOL)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -115,7 +118,7 @@ def test_heads_without_penalty_among_others(bias):
 
 def test_float32_heads_that_need_it_go_on_in_float64():
     x = X.astype("float32")
-    reg = np.array([1e-1, 1e-2, 1e-3])
+    reg = np.array([1e-1, 3e-2, 1e-2])
     problem = _problem(Backend.NUMPY, reg, FOLDS, np.arange(3), dtype="float32", x=x)
     together = _fit(Backend.NUMPY, problem, np.ones(3), tol=3e-8, start=np.zeros((3, 18)))
     for k, got in enumerate(together):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from estimator_cases import blobs, objective_of, svm_by_general_solver
+from pairwise import pairwise
 
 from xclf import SVMClassifier
 
@@ -30,10 +31,12 @@ def _mixed_units(n=120):
     return np.stack([*columns, r.integers(10**8, 9 * 10**9, n).astype(float)], axis=1), y
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("reg", REGS)
-@pytest.mark.parametrize("shape", [(5, 64, 2), (60, 80, 30), (40, 128, 10)], ids=str)
-@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pairwise(
+    loss=["hinge", "squared_hinge"],
+    shape=[(5, 64, 2), (60, 80, 30), (40, 128, 10)],
+    reg=REGS,
+    dtype=["float64", "float32"],
+)
 def test_few_separable_rows(loss, shape, reg, dtype):
     """Also as a float32 model stores them: coefficients grow by some units, to meet margins."""
     x, y = _one_shot(*shape)
