@@ -19,7 +19,7 @@ import dask.array as da  # noqa: E402
 
 N, D, C = 300, 6, 3
 X, Y = blobs(N, D, C)
-GRID = {"reg": [1e-2, 1e-1, 1.0]}
+GRID = {"reg": [1e-2, 1.0]}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def lazy():
 )
 def test_a_search_is_that_over_rows_in_memory(lazy, model, specs):
     """Optima agree to the solver's tolerance, and no row of this data is that near to a border."""
-    grid = {"reg": [1e-2, 1e-1]} if isinstance(model, SVMClassifier) else GRID
+    grid = {"reg": [1e-1, 1.0]} if isinstance(model, SVMClassifier) else GRID
     search = SweepCV(clone(model), grid, cv=3, return_train_score=True)
     there = clone(search).fit(lazy, da.from_array(Y, chunks=50))
     count = len(specs)
