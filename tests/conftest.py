@@ -34,10 +34,12 @@ with contextlib.suppress(ImportError):
 
 def pytest_configure(config: pytest.Config) -> None:
     required_backends()
+    # Of torch, once it is imported: its threads wait for each other in small products.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if hasattr(config, "workerinput") and "OPENBLAS_NUM_THREADS" not in os.environ:
-        # One of several processes of pytest-xdist: their threads would wait for each other.
+        # One of several processes of pytest-xdist, and its children.
         threadpoolctl.threadpool_limits(1)
-        os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A shell's background jobs ignore Ctrl-C, and so do their children; tests send it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -111,13 +111,12 @@ def test_it_repeats_bit_for_bit(model, way):
         np.testing.assert_array_equal(_array_api.to_host(one.w), _array_api.to_host(other.w))
 
 
-@pytest.mark.parametrize("reg", [1e-1, 1e-2])
-def test_the_gap_of_the_hinge_is_certified_over_all_rows(reg, widened):
+def test_the_gap_of_the_hinge_is_certified_over_all_rows(widened):
     """To the optimum: multipliers have moved many times, on both devices."""
     x, y = X[:80], Y[:80]
-    want = SVMClassifier(reg=reg).fit(x, y)
+    want = SVMClassifier(reg=1e-1).fit(x, y)
     widened.clear()
-    got = SVMClassifier(reg=reg, device=BOTH).fit(x, y)
+    got = SVMClassifier(reg=1e-1, device=BOTH).fit(x, y)
     assert want.converged_
     assert got.converged_
     assert 0.4 <= _share(widened) <= 0.6
@@ -151,7 +150,7 @@ def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
 def test_the_heads_of_a_sweep_are_shared(cls, way, widened):
     """Fold weights (G, N) and their heads too; heads that are done leave on both devices."""
-    grid, x, y = {"reg": [1.0, 1e-1, 5e-2]}, X[:80], Y[:80]
+    grid, x, y = {"reg": [1.0, 2e-1]}, X[:80], Y[:80]
     want = SweepCV(small(cls), grid, cv=2).fit(x, y)
     widened.clear()
     got = SweepCV(small(cls, device=BOTH), grid, cv=2).fit(x, y)

@@ -91,7 +91,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
 )
 def test_a_sweep_that_is_stopped_saves_the_best_so_far(number, status, says, tmp_path):
     """The first hidden width ends at once, the second one never."""
-    never = [*SWEEP, "--hidden=4,600", "--max-iter=300", "--solver=sgd", "--lr=1e-2,1e-1"]
+    never = [*SWEEP, "--hidden=4,4000", "--max-iter=60", "--solver=sgd", "--lr=1e-2,1e-1"]
     process = start(tmp_path, *never, "--out=m", "--resume", "--checkpoint-every=0.2")
     for line in process.stderr:
         if line.startswith("fits 2/4"):

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 from backends import Backend, usable_or_required, why_missing
-from estimator_cases import CLASSES, blobs, objective_of, one_torch_thread, quick, small  # noqa: F401
+from estimator_cases import CLASSES, blobs, objective_of, quick, small
 from helpers import assert_same_kind
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, _array_api

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from backends import Backend, why_missing
-from estimator_cases import CLASSES, blobs, one_torch_thread, quick  # noqa: F401
+from estimator_cases import CLASSES, blobs, quick
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 

@@ -13,7 +13,6 @@ from estimator_cases import (
     blobs,
     layers_of,
     objective_of,
-    one_torch_thread,  # noqa: F401
     with_loss,
 )
 from scipy.optimize import minimize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device_cases import gpus  # noqa: F401
-from estimator_cases import CLASSES, blobs, layers_of, one_torch_thread, small  # noqa: F401
+from estimator_cases import CLASSES, blobs, layers_of, small
 from pairwise import pairwise
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning

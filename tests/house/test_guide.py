@@ -134,7 +134,7 @@ def run(shell: Shell, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("torch")
     if words[1:2] == ["plot"] or "--plot" in words:
         pytest.importorskip("matplotlib")
-    if words[1] in ("train", "sweep"):  # small: of the figures other tests speak
+    if words[1] in ("train", "sweep", "probe"):  # small: of the figures other tests speak
         words += ["--max-iter", "3"]
     result = shell(*words[1:])
     assert result.status in (0, 1 if "--min-accuracy" in words else 0), (line, result.err)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
-import pytest
 from helpers import ORACLES, l2_value, reduce
 from scipy.optimize import LinearConstraint, minimize
 
@@ -26,14 +24,6 @@ MINIBATCH = [name for name, solver in SOLVERS.items() if not solver.full_batch]
 def with_loss(cls: Any, loss: str, **parameters: Any) -> Any:
     """A model of `cls` with that loss, where it has a choice."""
     return cls(**parameters) if cls is SoftmaxClassifier else cls(loss=loss, **parameters)
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> None:
-    """For modules that import it: small products only wait for a second thread."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
 
 
 def blobs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from estimator_cases import blobs
 from pairwise import pairwise
 from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV

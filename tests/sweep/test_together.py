@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from estimator_cases import blobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pairwise import pairwise

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
+from estimator_cases import blobs, problem_on
 from kill_cases import RaiseAt
 
 from xclf.objectives import Network, loss_named

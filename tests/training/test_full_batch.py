@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
+from estimator_cases import blobs, problem_on
 from scipy.optimize import minimize
 
 from xclf.objectives import Network

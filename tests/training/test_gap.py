@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
+from estimator_cases import blobs, problem_on
 from helpers import hinge_rows, proximal_rows
 
 from xclf.objectives import Network

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from counting import NAMESPACE, counted, counting
-from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from estimator_cases import blobs
 from helpers import assert_close_max_norm, run_epoch
 from pairwise import pairwise
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread, problem_on  # noqa: F401
+from estimator_cases import blobs, problem_on
 
 from xclf.objectives import Network, loss_named
 from xclf.training import Monitor, Problem, fit_augmented_lagrangian

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 from backends import Backend
-from estimator_cases import blobs, one_torch_thread  # noqa: F401
+from estimator_cases import blobs
 from helpers import assert_close_max_norm
 from pairwise import pairwise
 

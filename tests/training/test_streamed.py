@@ -10,7 +10,7 @@ import pytest
 from backends import Backend, why_missing
 from counting import NAMESPACE, counted, counting
 from device_cases import gpus  # noqa: F401
-from estimator_cases import CLASSES, blobs, one_torch_thread, small  # noqa: F401
+from estimator_cases import CLASSES, blobs, small
 from helpers import run_epoch
 from pairwise import pairwise
 
