@@ -9,8 +9,10 @@ a failure, so that a machine bought for its GPU cannot pass without it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A shell's background jobs ignore Ctrl-C, and so do their children; tests send it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Modules, tests and their cases stay: no collection of garbage goes through them again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`-n 2`: a file in one process, where its fixtures and caches are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 #: Rooms of whole fits. Those to plain NumPy arrays are the other tests there, and the references

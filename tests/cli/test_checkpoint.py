@@ -87,7 +87,10 @@ def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "number, status, says",
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.long),
+        (signal.SIGTERM, 143, "terminated"),
+    ],
 )
 def test_a_sweep_that_is_stopped_saves_the_best_so_far(number, status, says, tmp_path):
     """The first hidden width ends at once, the second one never."""

@@ -99,7 +99,13 @@ sys.meta_path.insert(0, Later())
 """
 
 
-@pytest.mark.parametrize("ending", ["return real(*arguments, **options)", "raise ValueError('5')"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param("return real(*arguments, **options)", marks=pytest.mark.long),
+        "raise ValueError('5')",
+    ],
+)
 def test_a_ctrl_c_that_a_library_swallows(tmp_path, ending):
     """It is neither success nor another error."""
     code = SWALLOWED.replace("ENDING", ending)
@@ -107,6 +113,7 @@ def test_a_ctrl_c_that_a_library_swallows(tmp_path, ending):
     assert (status, err.splitlines()[-1]) == (130, "xclf: interrupted")
 
 
+@pytest.mark.long
 def test_a_process_in_the_background_ignores_ctrl_c(tmp_path):
     ignore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     status, _, err = ended(with_module(tmp_path, "typer", CTRL_C, **ignore))

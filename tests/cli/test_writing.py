@@ -150,6 +150,7 @@ def test_a_disk_that_fills_is_one_line_and_leaves_nothing(shell, files):
     assert names() == before
 
 
+@pytest.mark.long  # the limit on the size of a file, above, ends writes at the same places
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_small_disk(shell, tmp_path):
     x, y = blobs(rows=20_000)
