@@ -50,10 +50,6 @@ xclf.SoftmaxClassifier(class_weight="even")
 """
 
 
-#: mypy reads NumPy's stubs before it comes to the file: ten seconds, in which no line of xclf runs.
-slow = pytest.mark.long
-
-
 def checked(path: Path, text: str) -> list[str]:
     """mypy's lines on a user's file beside the package as it is installed."""
     pytest.importorskip("mypy")
@@ -75,7 +71,8 @@ def checked(path: Path, text: str) -> list[str]:
     return [line for line in ran.stdout.splitlines() if "user.py" in line]
 
 
-@slow
+# mypy reads NumPy's stubs before it comes to the file: ten seconds, and no line of xclf runs.
+@pytest.mark.long
 def test_what_a_user_gets_is_typed(tmp_path):
     lines = checked(tmp_path / "user.py", USER)
     assert not [line for line in lines if "error" in line]
@@ -85,7 +82,7 @@ def test_what_a_user_gets_is_typed(tmp_path):
         assert expected in found
 
 
-@slow
+@pytest.mark.long
 def test_slips_are_errors(tmp_path):
     errors = [line for line in checked(tmp_path / "user.py", SLIPS) if "error" in line]
     assert len(errors) == 6
