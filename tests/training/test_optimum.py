@@ -83,6 +83,26 @@ def test_sparse_rows_of_which_one_class_has_weight(shape):
     assert model.score(x, y, sample_weight=(y == 1) * 2.0) == 1.0
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+def test_a_class_without_weight_has_a_bias_alone(cls, standardize):
+    """No row costs anything because of it: it stays as far below as the loss needs."""
+    x, y = blobs(40, 4, 4, seed=3)
+    x = x * [1.0, 30.0, 0.1, 3.0] + 5.0
+    there = y != 2
+    model = cls(1e-2, standardize=standardize).fit(x, y, sample_weight=there * 1.0)
+    without = cls(1e-2, standardize=standardize).fit(x[there], y[there])
+    assert model.converged_
+    assert model.objective_ == pytest.approx(without.objective_, rel=2e-6)
+    np.testing.assert_array_equal(model.coef_[2], 0.0)
+    if cls is SoftmaxClassifier:
+        assert model.predict_proba(x[there])[:, 2].max() == 0.0
+    else:
+        own = model.decision_function(x)[np.arange(40), y][there].min()
+        least = own - 2.0  # twice the margin, and a thousandth
+        assert least - 2e-3 * abs(least) <= model.intercept_[2] <= least
+
+
 def test_raw_breast_cancer_in_float32():
     """Areas of 1e3 beside smoothness of 1e-1, in float32: within its own promise of 1e-6."""
     x, y = load_breast_cancer(return_X_y=True)
