@@ -45,6 +45,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
 def test_rows_of_five_times_the_memory(tmp_path):
     centres = np.random.default_rng(0).normal(size=(3, FEATURES)).astype(np.float32)
