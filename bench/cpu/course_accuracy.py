@@ -161,7 +161,6 @@ RUNS: dict[str, tuple[str, Callable[[Data], Predict]]] = {
                 reg=1e-3,
                 weight_scale=2e-2,
                 dtype=np.float32,
-                seed=0,
             ),
             np.float32,
             update_rule="adam",
