@@ -108,6 +108,14 @@ def test_nothing_is_held_out(shell, command):
     assert "all of these rows" in evaluated(shell, "m", data)["remark"]
 
 
+def test_names_of_arrays_for_a_table(shell):
+    data = write_csv(shell.home / "t.csv", NAMES)
+    shell.good("train", data, "--label", "species", *QUICK, "--out", "m")
+    for option in ("--x", "--y"):
+        message = shell.fails("evaluate", "m", data, option, "A")
+        assert message == f"{option} has no effect: {data} holds no arrays with names"
+
+
 def test_there_is_no_training_part(shell):
     data = write_npz(shell.home / "t.npz")
     x, y = blobs(seed=5)

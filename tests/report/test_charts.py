@@ -45,6 +45,7 @@ def test_larger_values_are_further_right_and_higher():
             ["99.0%", "99.1%", "99.2%", "99.3%", "99.4%", "99.5%"],
         ),
         (Axis("", ticks=[(1, "a"), (2, "b")]), [1, 2], ["a", "b"]),
+        (Axis("", whole=True), [1, 3], ["1", "2", "3"]),
     ],
 )
 def test_ticks(axis, values, labels):

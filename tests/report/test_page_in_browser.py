@@ -147,6 +147,19 @@ def test_the_keyboard_reaches_search_and_heads(classes):
     assert classes.problems == []
 
 
+def test_long_labels_of_an_axis_stay_in_their_picture(browser, tmp_path):
+    found = results()
+    found["history"]["objective"] = [0.06037160 - 1e-9 * k for k in found["history"]["iteration"]]
+    write_page(found, tmp_path / "page.html")
+    page = browser.open(tmp_path / "page.html", 390)
+    script = """[...document.querySelectorAll("svg")].every(svg => {
+        const left = svg.getBoundingClientRect().left;
+        return [...svg.querySelectorAll("text")].every(
+            text => text.getBoundingClientRect().left >= left - 0.5);
+    })"""
+    assert page.value(script)
+
+
 def test_pictures_have_text_alternatives_and_their_numbers(browser, paths):
     page = browser.open(paths["few"], 1280)
     labels = page.value(

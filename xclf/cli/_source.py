@@ -11,7 +11,7 @@ import numpy as np
 from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical, check_sparse_finite
 from xclf.cli._console import UserError
-from xclf.cli._given import was_typed
+from xclf.cli._given import refuse, was_typed
 from xclf.data import Dataset, Split, load
 from xclf.estimators import TrainedOn, hashes_of
 from xclf.report.number_text import plain
@@ -150,6 +150,7 @@ def read_for_model(
     """
     options = _as_in_training(model, options) | {"need_labels": need_labels}
     data = load(source, **options, **columns_of(model))
+    _check_array_names(data, options)
     if data.test is not None and not train_part:
         data = data.test
     if train_part and data.test is None and not need_labels:
@@ -161,6 +162,13 @@ def read_for_model(
         )
     check_model_columns(model, data.feature_names, source)
     return data
+
+
+def _check_array_names(data: Dataset, options: dict[str, Any]) -> None:
+    """`UserError` for names of arrays that were typed, for data that have none."""
+    if data.array_names is None:
+        why = f"{data.source} holds no arrays with names"
+        refuse(("x_name", "y_name"), options, why)
 
 
 _NO_PARTS = "--train-part: {} ships no training and test part"

@@ -46,12 +46,14 @@ class Axis:
     """An axis: its label, its scale, and ticks where they are not to be chosen.
 
     ticks : (value, label) pairs;  percent : values are shares;  log : logarithmic
+    whole : values are whole numbers, and so are ticks
     """
 
     label: str
     log: bool = False
     percent: bool = False
     ticks: Sequence[tuple[float, str]] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ def _ticks(scale: Scale, axis: Axis, most: int) -> list[tuple[float, str]]:
     if scale.log:
         return _log_ticks(scale, most)
     step = nice_step((scale.high - scale.low) / most)
+    step = max(step, 1.0) if axis.whole else step
     first, last = math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9)
     decimals = max(0, -math.floor(math.log10(step * (100.0 if axis.percent else 1.0)) + 1e-9))
     values = [k * step for k in range(first, last + 1)]

@@ -177,7 +177,10 @@ def _history_figure(id: str, title: str, series: list[Series], y: Axis, runs: Ru
         title,
         "line",
         line_chart(
-            f"Line chart of {y.label} against iterations; {ends}.", series, Axis("iteration"), y
+            f"Line chart of {y.label} against iterations; {ends}.",
+            series,
+            Axis("iteration", whole=True),
+            y,
         ),
         Table.of_numbers(title, columns, rows),
         legend=len(series) > 1 or bool(runs[0].name),
