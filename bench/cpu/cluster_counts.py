@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from bench.common.measuring import table
-from xclf.rows._cluster import FAN, ClusterEngine
+from xclf.rows._cluster import ClusterEngine
+from xclf.rows._graph_tasks import FAN
 from xclf.rows._sum_tree import Forest
 
 #: Assumptions: threads of each worker, groups, and a softmax of 1000 classes on 1024 features,

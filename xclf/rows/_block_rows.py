@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,15 @@ from xclf.rows._block_tasks import (
     weigh_group,
     whole_group,
 )
-from xclf.rows._blocks import GATHERED, MANY, BlockColumn, Blocks, BlockState, plain
+from xclf.rows._blocks import (
+    GATHERED,
+    MANY,
+    BlockColumn,
+    Blocks,
+    BlockState,
+    few_bytes,
+    plain,
+)
 from xclf.rows._rows import Chunk, Rows
 from xclf.rows._shards import PerRow, is_copyable, rebuilt
 from xclf.rows._sum_tree import Sums
@@ -155,7 +164,8 @@ class BlockRows(Rows):
         """The rows numbered by host integers, in this process."""
         order, split = self.x.split(index)
         besides = [(self.beside[g], own) for g, own in split]
-        parts = list(self.x.engine.collect(take_beside, None, besides))
+        size = few_bytes(len(index) * self._bytes_beside)
+        parts = list(self.x.engine.collect(take_beside, None, besides, size))
         back = np.argsort(order, kind="stable")
         labels = np.concatenate([part.labels for part in parts], axis=-1)[..., back]
         weights = None
@@ -164,6 +174,12 @@ class BlockRows(Rows):
         x = self.x.take(index)
         own = (self.dtype, self.heads, self.tasks, self.budget, self.precision)
         return Rows(x, labels, weights, *own)
+
+    @property
+    def _bytes_beside(self) -> int:
+        """Those of a row's labels and weights."""
+        shapes = [values.shape[:-1] for values in (self.labels, self.weights) if values is not None]
+        return 8 * int(sum(math.prod(shape) for shape in shapes))
 
     def every(self, stride: int) -> Rows:
         return self.only(np.arange(0, len(self), stride))

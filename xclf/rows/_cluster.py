@@ -6,22 +6,19 @@ import time
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
-from xclf.rows._blocks import Engine, plain
-from xclf.rows._direct import direct_sums
-from xclf.rows._sum_tree import Forest, Sums, merged
+from xclf.rows._blocks import MANY, Engine, plain
+from xclf.rows._direct import Direct
+from xclf.rows._graph_tasks import Batch, Held, call, merge, pick, same, work_on
+from xclf.rows._sum_tree import Forest, Sums
 
 #: Seconds without a single worker, or without a scheduler, after which a fit ends with an error.
 PATIENCE = 60.0
-
-#: Results that one task merges.
-FAN = 8
 
 # Seconds between looks at the cluster while work is under way.
 _LOOK = 2.0
@@ -34,7 +31,7 @@ _IDLE = 30.0
 class ClusterEngine(Engine):
     """Groups of blocks on the workers of a `distributed.Client`.
 
-    A pass with little to send is a message to each worker and its answer (`direct_sums`). Any other
+    A pass with little to send is a message to each worker and its answer (`Direct`). Any other
     is one graph, and so is one whose groups are not all held: what all tasks share travels once to
     every worker that needs it; there is a task for each thread of a worker, over the groups that it
     holds, and a tree of tasks that merge what these return. The scheduler computes again what a
@@ -44,7 +41,7 @@ class ClusterEngine(Engine):
     def __init__(self, client: Any) -> None:
         self.client = client
         self._threads: dict[str, int] = dict(client.nthreads())
-        self._holders: dict[Any, str] = {}
+        self._holders: dict[Any, frozenset[str]] = {}
         self._looked = self._scheduled = time.monotonic()
         self.workers = max(self._threads.values(), default=1)
 
@@ -74,17 +71,30 @@ class ClusterEngine(Engine):
         return futures
 
     def sums(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> Sums:
-        self._check_alive()
-        if time.monotonic() - self._scheduled < _IDLE:
-            held, lost = self._held([args[0] for args in per_group])
-            work = (function, shared, per_group)
-            found = None if lost else direct_sums(self.client, *work, held, self._workers)
-            if found is not None:
-                return found
-            self._holders.clear()
+        found = self._directly("sums", function, shared, per_group)
+        if found is not None:
+            return tuple(found)
         graph, keys = self._batches(function, shared, per_group, keep=False)
-        (nodes,) = self._results(self._submit(graph, [_merge(graph, keys, len(per_group))]))
+        (nodes,) = self._results(self._submit(graph, [merge(graph, keys, len(per_group))]))
         return Forest(len(per_group), nodes).root()
+
+    def _directly(
+        self, what: str, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
+    ) -> Sequence[Any] | None:
+        """What `Direct` has of that name, if it is time for it."""
+        self._check_alive()
+        if time.monotonic() - self._scheduled > _IDLE:
+            return None
+        held, lost = self._held(
+            [[value for value in args if hasattr(value, "key")] for args in per_group]
+        )
+        if lost:
+            return None
+        found: Sequence[Any] | None
+        found = getattr(Direct(self.client, held, self._workers), what)(function, shared, per_group)
+        if found is None:
+            self._holders.clear()
+        return found
 
     def sums_and_keep(
         self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
@@ -94,9 +104,9 @@ class ClusterEngine(Engine):
         for key, batch in keys.items():
             for number, g in enumerate(batch):
                 kept[g] = f"{key}-kept-{number}"
-                graph[kept[g]] = (_pick, key, 1, number)
-            graph[f"{key}-sums"] = (_pick, key, 0)
-        root = _merge(graph, {f"{key}-sums": batch for key, batch in keys.items()}, len(per_group))
+                graph[kept[g]] = (pick, key, 1, number)
+            graph[f"{key}-sums"] = (pick, key, 0)
+        root = merge(graph, {f"{key}-sums": batch for key, batch in keys.items()}, len(per_group))
         futures = self._submit(graph, [root, *kept])
         self.wait(futures)
         (nodes,) = self._results(futures[:1])
@@ -109,16 +119,16 @@ class ClusterEngine(Engine):
         that the worker holds."""
         run, count = _key(function), len(per_group)
         common = f"{run}-shared"
-        graph: dict[str, Any] = {common: (_same, _Held(shared))}
+        graph: dict[str, Any] = {common: (same, Held(shared))}
         keys: dict[str, list[int]] = {}
-        for batch in self._shares([args[0] for args in per_group]):
+        for batch in self._shares([args[:1] for args in per_group]):
             key = f"{run}-{batch[0]}"
             keys[key] = batch
-            about = _Batch(function, count, batch, len(per_group[0]), keep)
-            graph[key] = (_work, about, common, *(value for g in batch for value in per_group[g]))
+            about = Batch(function, count, batch, len(per_group[0]), keep)
+            graph[key] = (work_on, about, common, *(value for g in batch for value in per_group[g]))
         return graph, keys
 
-    def _shares(self, groups: Sequence[Any]) -> list[list[int]]:
+    def _shares(self, groups: Sequence[tuple[Any]]) -> list[list[int]]:
         """Numbers of the groups that one worker holds, in order, for each of its threads. One that
         is being computed again is alone."""
         held, lost = self._held(groups)
@@ -129,8 +139,9 @@ class ClusterEngine(Engine):
             shares += [numbers[first:last] for first, last in pairwise(cuts)]
         return sorted(shares)
 
-    def _held(self, groups: Sequence[Any]) -> tuple[dict[str, list[int]], list[int]]:
-        """Numbers of the groups that each worker holds, in order, and of those that none does."""
+    def _held(self, per_group: Sequence[Sequence[Any]]) -> tuple[dict[str, list[int]], list[int]]:
+        """Numbers of the groups all of whose futures a worker holds, by worker and in order; and of
+        those of which none does."""
         now = time.monotonic()
         if now - self._looked > _LOOK:
             workers = self._workers()
@@ -138,21 +149,23 @@ class ClusterEngine(Engine):
                 self._threads = workers
                 self._holders.clear()
             self._looked = now
-        unknown = [group for group in groups if group.key not in self._holders]
+        futures = [future for args in per_group for future in args]
+        unknown = [future for future in futures if future.key not in self._holders]
         if unknown:
             try:
                 places = self.client.who_has(unknown)
             except Exception as error:
                 raise self._failure(error) from error
-            self._holders |= {key: min(holders) for key, holders in places.items() if holders}
+            self._holders |= {key: frozenset(holders) for key, holders in places.items() if holders}
         held: dict[str, list[int]] = {}
         lost = []
-        for number, group in enumerate(groups):
-            holder = self._holders.get(group.key)
-            if holder is None:
-                lost.append(number)
+        for number, args in enumerate(per_group):
+            places = (self._holders.get(future.key, frozenset()) for future in args)
+            holders = frozenset(self._threads).intersection(*places)
+            if holders:
+                held.setdefault(min(holders), []).append(number)
             else:
-                held.setdefault(holder, []).append(number)
+                lost.append(number)
         return held, lost
 
     def keep(
@@ -162,14 +175,54 @@ class ClusterEngine(Engine):
         per_group: Sequence[tuple[Any, ...]],
         near: Sequence[Any] | None = None,
     ) -> list[Any]:
-        run = _key(function)
+        work = [(None, *args) for args in per_group]
+        if near is None:
+            return self._kept(function, shared, work)
+        self._settle(near)
+        work = list(zip(near, *zip(*per_group, strict=True), strict=True))
+        futures = self._kept(function, shared, work)
+        # A scheduler may share work as it likes. What is elsewhere too is made again: of several
+        # copies it keeps any one.
+        for _ in range(2):
+            pairs = list(zip(near, futures, strict=True))
+            self._held(pairs)
+            known = [[self._holders.get(own.key, frozenset()) for own in pair] for pair in pairs]
+            apart = [g for g, (group, own) in enumerate(known) if not own <= group]
+            if not apart:
+                break
+            again = self._kept(function, shared, [work[g] for g in apart])
+            for g, future in zip(apart, again, strict=True):
+                futures[g] = future
+        return futures
+
+    def _settle(self, groups: Sequence[Any]) -> None:
+        """See that one worker holds each group: of several copies a scheduler keeps any one."""
+        for group in groups:
+            self._holders.pop(group.key, None)
+        self._held([(group,) for group in groups])
+        several = [group for group in groups if len(self._holders.get(group.key, ())) > 1]
+        if several:
+            self.client.replicate(several, n=1)
+            for group in several:
+                self._holders.pop(group.key, None)
+            self._held([(group,) for group in several])
+
+    def _kept(self, function: Any, shared: Any, work: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The results of function(shared, *args) for each (group, *args), beside the groups where
+        these are futures."""
+        import dask
+
+        run, anywhere = _key(function), list(self._threads)
         common = f"{run}-shared"
-        graph: dict[str, Any] = {common: (_same, _Held(shared))}
-        keys = [f"{run}-{g}" for g in range(len(per_group))]
-        beside = near or [None] * len(keys)
-        for key, args, group in zip(keys, per_group, beside, strict=True):
-            graph[key] = (_call_near, function, common, group, *args)
-        futures = self._submit(graph, keys)
+        graph: dict[str, Any] = {common: (same, Held(shared))}
+        keys = [f"{run}-{g}" for g in range(len(work))]
+        places: dict[str, Any] = {common: anywhere}
+        for key, (group, *args) in zip(keys, work, strict=True):
+            graph[key] = (call, function, common, *args)
+            places[key] = list(self._holders.get(getattr(group, "key", ""), anywhere))
+        # Any other worker may, where these are lost.
+        with dask.annotate(workers=places.get, allow_other_workers=True):
+            futures = self._submit(graph, keys)
         self.wait(futures)
         return futures
 
@@ -185,7 +238,12 @@ class ClusterEngine(Engine):
     ) -> Generator[Any]:
         if not per_group:
             return
-        common = self.keep(plain, None, [(_Held(shared),)])[0]
+        if ahead == MANY:
+            found = self._directly("results", function, shared, per_group)
+            if found is not None:
+                yield from found
+                return
+        common = self.keep(plain, None, [(Held(shared),)])[0]
         if ahead is None:
             ahead = 2 * sum(self._threads.values())
         # Some together, as a graph takes its time, and the next ones under way meanwhile.
@@ -204,7 +262,7 @@ class ClusterEngine(Engine):
         run = _key(function)
         keys = [f"{run}-{k}" for k in range(len(part))]
         return self._submit(
-            {key: (_call, function, common, *args) for key, args in zip(keys, part, strict=True)},
+            {key: (call, function, common, *args) for key, args in zip(keys, part, strict=True)},
             keys,
         )
 
@@ -296,66 +354,3 @@ def _error_of(future: Any) -> BaseException:
 def _key(function: Any) -> str:
     name = getattr(function, "__name__", "task").strip("_").replace("_", "-")
     return f"xclf-{name}-{uuid.uuid4().hex}"
-
-
-class _Held:
-    """A value in a graph, which is not searched for keys."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _call(function: Any, shared: _Held, *args: Any) -> Any:
-    return function(shared.value, *args)
-
-
-def _call_near(function: Any, shared: _Held, _: Any, *args: Any) -> Any:
-    return function(shared.value, *args)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Some of `count` groups: their numbers, and how many arguments each has.
-
-    keep : whether the function returns (sums, something) for each, and something is to stay
-    """
-
-    function: Any
-    count: int
-    numbers: list[int]
-    arguments: int
-    keep: bool
-
-
-def _work(batch: _Batch, shared: _Held, *flat: Any) -> Any:
-    """The nodes of the tree that some groups give, and what they keep."""
-    forest, kept, size = Forest(batch.count), [], batch.arguments
-    for place, g in enumerate(batch.numbers):
-        args = flat[place * size : (place + 1) * size]
-        result = batch.function(shared.value, *args)
-        if batch.keep:
-            result, state = result
-            kept.append(state)
-        forest.add((0, g), result, own=True)
-    return (forest.nodes, kept) if batch.keep else forest.nodes
-
-
-def _merge(graph: dict[str, Any], keys: Iterable[str], count: int) -> str:
-    """The key of the merged nodes of `keys`, which the graph then has."""
-    level, left = 0, list(keys)
-    while len(left) > 1:
-        level += 1
-        parts = [left[k : k + FAN] for k in range(0, len(left), FAN)]
-        left = [f"{part[0]}-merged-{level}" for part in parts]
-        graph |= {name: (merged, count, *part) for name, part in zip(left, parts, strict=True)}
-    return left[0]
-
-
-def _pick(results: Any, *place: int) -> Any:
-    for number in place:
-        results = results[number]
-    return results

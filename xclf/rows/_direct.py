@@ -12,12 +12,10 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from xclf.rows._sum_tree import Forest, Node, Sums
 from xclf.rows._threads import thread_pool
-
-Nodes = dict[Node, Sums]
 
 #: Bytes of messages, all workers together, up to which they go through the scheduler one by one.
 #: Larger ones go from worker to worker in a graph.
@@ -27,45 +25,73 @@ MOST_BYTES = 16 << 20
 _LOOK = 1.0
 
 
-def direct_sums(
-    client: Any,
-    function: Any,
-    shared: Any,
-    per_group: Sequence[tuple[Any, ...]],
-    held: Mapping[str, Sequence[int]],
-    workers: Callable[[], Container[str]],
-) -> Sums | None:
-    """Sums of function(shared, *args) for each entry `args` of `per_group`, futures; None where
-    that cannot be said without the scheduler.
+class Direct:
+    """Work on groups that workers hold, by messages.
 
     held : the numbers of the groups that each worker holds, all of them
-    workers : those that there are now, by address
+    workers : returns those that there are now, by address
     """
-    from distributed.protocol.pickle import dumps
 
-    places = {
-        worker: [(g, [future.key for future in per_group[g]]) for g in numbers]
-        for worker, numbers in held.items()
-    }
-    message = dumps((function, shared, len(per_group), places))
-    # Sums are float64 where parameters may be float32.
-    if not held or 3 * len(message) * len(held) > MOST_BYTES:
-        return None
-    coming = _begin(client, message, list(held))
-    try:
-        while (answers := _answers(coming)) is None:
-            there = workers()
-            if not all(worker in there for worker in held):
-                return None  # connections to one that is gone are tried for half a minute
-    finally:
-        coming.cancel()
-    forest = Forest(len(per_group))
-    for nodes in answers:
-        if nodes is None:
+    def __init__(
+        self, client: Any, held: Mapping[str, Sequence[int]], workers: Callable[[], Container[str]]
+    ) -> None:
+        self.client, self.held, self.workers = client, held, workers
+
+    def sums(self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]) -> Sums | None:
+        """Sums of function(shared, *args) for each entry `args` of `per_group`, futures or values;
+        None where that takes a graph."""
+        answers = self._ask(_nodes, function, shared, per_group)
+        if answers is None:
             return None
-        for node, sums in nodes.items():
-            forest.add(node, sums, own=False)
-    return forest.root()
+        forest = Forest(len(per_group))
+        for runs in answers:
+            for nodes in runs:
+                for node, sums in nodes.items():
+                    forest.add(node, sums, own=False)
+        return forest.root()
+
+    def results(
+        self, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
+    ) -> list[Any] | None:
+        """The results themselves, which are small; None where that takes a graph."""
+        answers = self._ask(_results, function, shared, per_group)
+        if answers is None:
+            return None
+        found = {g: result for runs in answers for own in runs for g, result in own.items()}
+        return [found[g] for g in range(len(per_group))]
+
+    def _ask(
+        self, work: Any, function: Any, shared: Any, per_group: Sequence[tuple[Any, ...]]
+    ) -> list[Any] | None:
+        from distributed.protocol.pickle import dumps
+
+        places = {
+            worker: [(g, [_sent(value) for value in per_group[g]]) for g in numbers]
+            for worker, numbers in self.held.items()
+        }
+        message = dumps((work, function, shared, len(per_group), places))
+        # Sums are float64 where parameters may be float32.
+        if not places or 3 * len(message) * len(places) > MOST_BYTES:
+            return None
+        coming = _begin(self.client, message, list(places))
+        try:
+            while (answers := _answers(coming)) is None:
+                there = self.workers()
+                if not all(worker in there for worker in places):
+                    return None  # connections to one that is gone are tried for half a minute
+        finally:
+            coming.cancel()
+        return None if any(runs is None for runs in answers) else answers
+
+
+class _Name(NamedTuple):
+    """That of a value which the worker holds."""
+
+    key: str
+
+
+def _sent(value: Any) -> Any:
+    return _Name(value.key) if hasattr(value, "key") else value
 
 
 def _begin(client: Any, message: bytes, workers: list[str]) -> Future[dict[str, Any]]:
@@ -80,7 +106,7 @@ def _begin(client: Any, message: bytes, workers: list[str]) -> Future[dict[str, 
     return asyncio.run_coroutine_threadsafe(run(), client.loop.asyncio_loop)
 
 
-def _answers(coming: Future[dict[str, Any]]) -> list[Nodes | None] | None:
+def _answers(coming: Future[dict[str, Any]]) -> list[Any] | None:
     """All answers, None for one that failed; nothing while they are under way."""
     try:
         answers = coming.result(timeout=_LOOK)
@@ -88,43 +114,47 @@ def _answers(coming: Future[dict[str, Any]]) -> list[Nodes | None] | None:
         return None if not coming.done() else [None]
     except Exception:  # the scheduler does not answer
         return [None]
-    return [None if isinstance(nodes, BaseException) else nodes for nodes in answers.values()]
+    return [None if isinstance(runs, BaseException) else runs for runs in answers.values()]
 
 
-async def _answer(message: bytes, dask_worker: Any) -> Nodes | None:
-    """On a worker: the nodes of the tree that its groups give, computed in as many threads as it
-    has for tasks; None where it lacks one, or the function fails."""
+async def _answer(message: bytes, dask_worker: Any) -> list[Any] | None:
+    """On a worker: what work on its groups gives, in as many threads as it has for tasks; None
+    where it lacks a group, or the function fails."""
     from distributed.protocol.pickle import loads
 
-    function, shared, count, places = loads(message)
-    groups = places[dask_worker.address]
+    work, function, shared, count, places = loads(message)
+    groups, data = places[dask_worker.address], dask_worker.data
+    names = [value.key for _, args in groups for value in args if isinstance(value, _Name)]
+    if not all(name in data for name in names):
+        return None
     threads = min(len(groups), dask_worker.state.nthreads)
     ends = [len(groups) * k // threads for k in range(threads + 1)]
     pool, loop = thread_pool(threads, "xclf-groups"), asyncio.get_running_loop()
-    work = (function, shared, count, dask_worker.data)
     runs = [
-        loop.run_in_executor(pool, _nodes, *work, groups[first:last])
+        loop.run_in_executor(pool, work, function, shared, count, data, groups[first:last])
         for first, last in pairwise(ends)
     ]
     try:
-        forest, *others = await asyncio.gather(*runs)
+        return list(await asyncio.gather(*runs))
     except Exception:  # the graph that follows says what is wrong
         return None
-    for other in others:
-        for node, sums in other.nodes.items():
-            forest.add(node, sums, own=True)
-    nodes: Nodes = forest.nodes
-    return nodes
 
 
 def _nodes(
-    function: Any,
-    shared: Any,
-    count: int,
-    data: Mapping[str, Any],
-    groups: Sequence[tuple[int, Sequence[str]]],
-) -> Forest:
+    function: Any, shared: Any, count: int, data: Mapping[str, Any], groups: Sequence[Any]
+) -> dict[Node, Sums]:
+    """The nodes of the tree that sums of some groups give."""
     forest = Forest(count)
-    for g, names in groups:
-        forest.add((0, g), function(shared, *(data[name] for name in names)), own=True)
-    return forest
+    for g, args in groups:
+        forest.add((0, g), function(shared, *_values(data, args)), own=True)
+    return forest.nodes
+
+
+def _results(
+    function: Any, shared: Any, _: int, data: Mapping[str, Any], groups: Sequence[Any]
+) -> dict[int, Any]:
+    return {g: function(shared, *_values(data, args)) for g, args in groups}
+
+
+def _values(data: Mapping[str, Any], args: Sequence[Any]) -> list[Any]:
+    return [data[value.key] if isinstance(value, _Name) else value for value in args]
