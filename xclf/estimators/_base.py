@@ -157,8 +157,9 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             Of any Array API library, or a list or data frame (which count as NumPy); real numbers.
             Sparse matrices are those of `scipy.sparse`, in any format.
             The fit runs where X is, in float64 for float64 data and float32 for the rest; integers
-            are widened a chunk at a time. Or an array or data frame of Dask, which stays in blocks:
-            on the cluster of the default `distributed.Client`, or read group by group without one.
+            are widened a chunk at a time. Or an array (of sparse blocks too) or a data frame of
+            Dask, which stays in blocks: on the cluster of the default `distributed.Client`, or read
+            group by group without one.
         y : array (N,) or (N, T)
             Labels, numbers or strings; where X is, or in host memory, of any library. With T
             columns (a data frame's keep their dtypes, lists are rows) T tasks are trained together,

@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from itertools import islice, pairwise
 from typing import Any
 
@@ -202,7 +203,8 @@ class ClusterEngine(Engine):
         self._held([(group,) for group in groups])
         several = [group for group in groups if len(self._holders.get(group.key, ())) > 1]
         if several:
-            self.client.replicate(several, n=1)
+            with suppress(Exception):  # a worker may be gone: passes find groups where they are
+                self.client.replicate(several, n=1)
             for group in several:
                 self._holders.pop(group.key, None)
             self._held([(group,) for group in several])
