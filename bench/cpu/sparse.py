@@ -97,7 +97,9 @@ def objective(x: Any, y: np.ndarray, w: np.ndarray, b: np.ndarray, reg: float) -
 
 
 def _whole(coef: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases of each class, of two classes half of the difference each."""
+    """Weights and biases of each class, of two classes half of the difference each; a bias of 0
+    for those that have none."""
+    bias = np.atleast_1d(bias)
     if len(coef) > 1:
         return coef, bias
     return np.concatenate([-coef, coef]) / 2, np.concatenate([-bias, bias]) / 2
