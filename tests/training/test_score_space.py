@@ -168,3 +168,18 @@ def test_a_broken_hinge_goes_on_to_the_same_bits(monkeypatch, tmp_path):
         again = model(kept)
         assert again.n_iter_ == whole.n_iter_
         assert again.coef_.tobytes() == whole.coef_.tobytes()
+
+
+def test_objectives_are_those_of_weights_in_float64(monkeypatch):
+    """Where the fit itself has run in float32: of weights that float32 would round."""
+    monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
+    for model in (SVMClassifier(1e-3, tol=1e-3), SoftmaxClassifier(1e-3, tol=1e-3)):
+        model.fit(SPARSE, Y, sample_weight=WEIGHTS[0])
+        scores = SPARSE @ model.coef_.T + model.intercept_
+        own = scores[np.arange(N), Y][:, None]
+        if isinstance(model, SVMClassifier):
+            losses = np.maximum(scores - own + 1.0, 0.0).sum(axis=1) - 1.0
+        else:
+            losses = np.log(np.exp(scores - own).sum(axis=1))
+        value = np.average(losses, weights=WEIGHTS[0]) + 1e-3 * np.sum(model.coef_**2)
+        assert model.objective_ == pytest.approx(value, rel=1e-11)

@@ -129,10 +129,10 @@ class _AugmentedLagrangianFit:
 
     def _begun(self, problem: Problem) -> Problem:
         """The problem with products as the fit begins with them: in the space of the scores, of a
-        coarse tolerance, in float32."""
+        coarse tolerance, in float32. Weights stay as they are, for certificates."""
         if self.kind is SmoothedHinge or self.tol < COARSE:
             return problem
-        return replace(problem, rows=problem.rows.widened(np.dtype(np.float32)))
+        return replace(problem, rows=replace(problem.rows, dtype=np.dtype(np.float32)))
 
     def _begin(
         self, inner: SmoothedHinge, theta: Array, like: SpectralPreconditioner | None = None
