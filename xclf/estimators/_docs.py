@@ -69,7 +69,7 @@ precision : {"tf32"}, default=None
 max_memory : int or str, default=None
     Bytes that a fit may take beyond X, or a size such as "500MB" (units are powers of 1024);
     chunks, curvature pairs and the preconditioner keep to it, at the cost of passes. With None a
-    fit on the CPU keeps to 200 MB and a tenth of X, of sparse X three times its bytes, as far as
+    fit on the CPU keeps to 200 MB and a tenth of X, of sparse X five times its bytes, as far as
     the parameters themselves allow. On a device a chunk that finds no memory is halved, with a
     warning."""
 

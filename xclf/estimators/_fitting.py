@@ -242,6 +242,7 @@ def _budget(
     sets = count_label_sets(rows.labels, rows.tasks)
     x = placed.counted if isinstance(rows, BlockRows) else rows.x
     shape = first.shape(network, x, rows.dtype, count_weight_vectors(weights), sets)
+    shape = replace(shape, penalised=all(head.model.reg > 0.0 for head in heads))
     try:
         return memory_budget(shape, most, taken=placed.taken, heads=len(heads))
     except ValueError as error:

@@ -77,6 +77,7 @@ class Head:
             held_out=settings.validation_fraction or 0.0,
             drawn=None if self.train is None else len(self.train),
             standardize=bool(self.model.standardize),
+            penalised=bool(self.model.reg > 0.0),
         )
 
 

@@ -94,13 +94,13 @@ def _product(rows: _Rows, block: slice, g: np.ndarray) -> np.ndarray:
     return out
 
 
-def feature_parts(columns: Any) -> list[tuple[int, int]]:
+def feature_parts(columns: Any, most: int = _PARTS) -> list[tuple[int, int]]:
     """(first, last) features of the parts that threads share, which take about as long each.
 
-    columns : CSR (D, n), a row for each feature
+    columns : CSR (D, n), a row for each feature;  most : parts
     """
     costs = columns.indptr + _EMPTY * np.arange(len(columns.indptr), dtype=np.int64)
-    parts = min(max(int(costs[-1]) // _PART, 2), _PARTS)
+    parts = min(max(int(costs[-1]) // _PART, 2), most)
     cuts = np.searchsorted(costs, np.linspace(0, costs[-1], parts + 1))
     cuts[0], cuts[-1] = 0, columns.shape[0]
     return [ends for ends in pairwise(cuts.tolist()) if ends[0] < ends[1]]

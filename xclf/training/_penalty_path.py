@@ -9,7 +9,8 @@ starts.
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+import math
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -77,7 +78,9 @@ def levels_of(problem: Heads, theta: Array) -> list[np.ndarray]:
 
 def _is_close(reg: np.ndarray) -> bool:
     """Whether falling values are as close together as a path needs them."""
-    return bool(np.all(reg > 0.0) and np.median(reg[:-1] / reg[1:]) <= MOST_APART)
+    if not np.all(reg > 0.0):
+        return False
+    return len(reg) < 2 or bool(np.median(reg[:-1] / reg[1:]) <= MOST_APART)
 
 
 def _keys(problem: Heads, heads: int) -> list[Any]:
@@ -98,10 +101,10 @@ class Way(Protocol):
     """A way to fit K heads.
 
     space : the problem of all heads in the way's own parameters
-    several : whether levels of heads are fitted one after another
+    first : the heads of the first of several levels, None where there is but one
     """
 
-    several: bool
+    first: np.ndarray | None
 
     @property
     def space(self) -> Heads:
@@ -123,43 +126,70 @@ def fit_along(way: Way, theta: Array, monitor: Monitor) -> list[FitResult]:
     Where one level was interrupted, or stopped by a callback, the heads of those after it stand
     where those before them do.
     """
-    start, every = way.start(theta), np.arange(theta.shape[0])
-    levels = levels_of(way.space, start)
+    start = way.start(theta)
+    del theta  # both may be as large as X
+    levels, every = levels_of(way.space, start), np.arange(start.shape[0])
     if not levels:
-        return way.finish(every, way.fit(every, start))
-    way.several = True
-    # A bound takes a pass, of many heads together where their parameters take little memory.
-    soon = 8 * theta.shape[0] * theta.shape[1] > _TOGETHER
-    del theta
+        results = way.finish(every, way.fit(every, start))
+        monitor.before = 0
+        return results
+    way.first, total = levels[0], monitor.total
+    monitor.total *= len(levels)
+    try:
+        return _along(way, levels, start, monitor)
+    finally:
+        monitor.before, monitor.waiting, monitor.total = 0, 0, total
+
+
+def _along(way: Way, levels: list[np.ndarray], start: Array, monitor: Monitor) -> list[FitResult]:
+    """Level after level; proven at once where parameters take much memory, else together."""
+    every = np.arange(start.shape[0])
+    soon = 8 * start.shape[0] * start.shape[1] > _TOGETHER
     reg = np.zeros(len(every)) + to_host(way.space.objective.reg)
     found: dict[int, FitResult] = {}
     results: dict[int, FitResult] = {}
     for at, heads in enumerate(levels):
         monitor.before = len(monitor.history["loss"])
         monitor.waiting = sum(map(len, levels[at + 1 :]))
-        begin = (
-            _starts(levels[max(0, at - 2) : at], heads, reg, found)
-            if at
-            else take_heads(start, heads)
-        )
-        level = way.fit(heads, begin)
-        found |= zip(heads.tolist(), level, strict=True)
-        ended = [one for one in level if one.interrupted or one.reason == STOPPED]
+        before = levels[max(0, at - 2) : at]
+        try:
+            begin = _starts(before, heads, reg, found) if at else take_heads(start, heads)
+            own = level = way.fit(heads, begin)
+            found |= zip(heads.tolist(), level, strict=True)
+            if soon:
+                own = way.finish(heads, level)
+        except KeyboardInterrupt:
+            if not at:
+                raise
+            found |= _standing(before[-1], heads, found)
+            level = [found[k] for k in heads.tolist()]
+            own = way.finish(heads, level) if soon else level
+        results |= zip(heads.tolist(), own, strict=True)
+        ended = [one for one in [*level, *own] if one.interrupted or one.reason == STOPPED]
         if ended:
-            _end(ended[0], levels[at:], way.space, found)
-        if soon:
-            due = np.concatenate(levels[at:]) if ended else heads
-            own = way.finish(due, [found[k] for k in due.tolist()])
-            results |= zip(due.tolist(), own, strict=True)
-            for k in levels[at - 2].tolist() if at > 1 else []:
-                del found[k]
-        if ended:
+            _end(way, ended[0], levels[at:], found)
+            for later in levels[at + 1 :] if soon else []:
+                more = way.finish(later, [found[k] for k in later.tolist()])
+                results |= zip(later.tolist(), more, strict=True)
             break
-    monitor.before, monitor.waiting = len(monitor.history["loss"]), 0
+        for k in levels[at - 2].tolist() if soon and at > 1 else []:
+            del found[k]
     if not soon:
+        monitor.before, monitor.waiting = len(monitor.history["loss"]), 0
         results |= enumerate(way.finish(every, [found[k] for k in every.tolist()]))
-    monitor.before = 0
     return [results[k] for k in every.tolist()]
+
+
+def _standing(
+    before: np.ndarray, heads: np.ndarray, found: dict[int, FitResult]
+) -> dict[int, FitResult]:
+    """Results of heads that Ctrl-C has reached before they had any: where those before them are."""
+    changed: dict[str, Any] = {"converged": False, "interrupted": True, "reason": "interrupted"}
+    places = before[: len(heads)].tolist()
+    return {
+        k: replace(found.get(k, found[one]), objective=math.nan, n_iter=1, **changed)
+        for k, one in zip(heads.tolist(), places, strict=True)
+    }
 
 
 def _starts(
@@ -184,22 +214,17 @@ def _ahead(line: list[tuple[float, Array]], reg: float) -> Array:
     return there + (there - theta) * share if 0.0 < share <= _FARTHER else there
 
 
-def _end(
-    why: FitResult, levels: list[np.ndarray], problem: Heads, results: dict[int, FitResult]
-) -> None:
+def _end(way: Way, why: FitResult, levels: list[np.ndarray], found: dict[int, FitResult]) -> None:
     """Results of the heads of levels[1:], which have not begun, where those before them stand."""
     last = levels[0]
     for heads in levels[1:]:
-        xp = namespace(why.theta)
-        theta = xp.stack([results[k].theta for k in last[: len(heads)].tolist()])
-        values = to_host(problem.take_heads(heads).value_and_grad(theta)[0])
-        for place, (k, value) in enumerate(zip(heads.tolist(), values.tolist(), strict=True)):
-            results[k] = FitResult(
-                xp.asarray(theta[place, :], copy=True),
-                n_iter=1,
-                objective=float(value),
-                converged=False,
-                reason=why.reason,
-                interrupted=why.interrupted,
+        found |= _standing(last, heads, found)
+        if not why.interrupted:
+            theta = namespace(found[int(heads[0])].theta).stack(
+                [found[k].theta for k in heads.tolist()]
             )
+            values = to_host(way.space.take_heads(heads).value_and_grad(theta)[0])
+            for k, value in zip(heads.tolist(), values.tolist(), strict=True):
+                changed: dict[str, Any] = {"interrupted": False, "reason": why.reason}
+                found[k] = replace(found[k], objective=float(value), **changed)
         last = heads

@@ -27,15 +27,19 @@ from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
 from xclf.kernels import l2
 from xclf.objectives import Layer, Objective
-from xclf.rows import Chunk, Rows, feature_parts, in_threads, keeps_columns, slices
+from xclf.rows import Chunk, Rows, feature_parts, in_threads, slices
 from xclf.training.preconditioner import shared_weights
 from xclf.training.problem import Problem
 
 #: Rows of a chunk of scores, and curvature pairs that are kept.
 CHUNK, PAIRS = 2048, 20
 
-# Rows of a part of a product at least, parts at most, and columns of a product.
-_PART, _PARTS, _COLUMNS = 8192, 16, 80
+# Parts of the features at most, each with scores of its own for a while; columns of a product.
+_PARTS, _COLUMNS = 8, 80
+
+#: Times the bytes of X that the spaces and certificates hold of it, at most: by columns, in float32
+#: and float64, and with its numbers in float64.
+COPIES = 5
 
 #: Tolerance up to which fits are good in float32.
 COARSE = 1e-4
@@ -53,9 +57,14 @@ def is_wide(problem: Problem) -> bool:
         and rows.x.in_host_memory
         and problem.linear
         and len(rows) <= FEW * rows.x.shape[1]
-        and keeps_columns(rows.x, rows.budget)
+        and holds_copies(rows.x, rows.budget.size)
         and bool(np.all(to_host(problem.objective.reg) > 0.0))
     )
+
+
+def holds_copies(x: SparseMatrix, size: int | None) -> bool:
+    """Whether a budget of so many bytes has room for what the space holds of X."""
+    return size is None or COPIES * x.nbytes <= size
 
 
 def score_space(problem: Problem, dtype: Any) -> ScoreSpace:
@@ -65,7 +74,8 @@ def score_space(problem: Problem, dtype: Any) -> ScoreSpace:
 
 
 class Kernel:
-    """K = U U^T, never formed: U^T by columns, then U, each shared among threads. With biases U is
+    """K = U U^T, never formed: U^T, then U, both from X by columns, whose parts threads share; with
+    it weights are read in order, and products take half the time. With biases U is
     taken about the rows' mean, by two sums beside the products: the mean, which all rows have in
     common, is the direction in which they spread the most.
 
@@ -74,18 +84,17 @@ class Kernel:
 
     def __init__(self, problem: Problem, dtype: Any) -> None:
         x, network = problem.rows.x.astype(np.dtype(dtype)), problem.objective.network
+        self.dtype, self.features, self.size = np.dtype(dtype), x.shape[1], len(x)
         columns = x.matrix.T.tocsr()
-        self.dtype, self.features = np.dtype(dtype), x.shape[1]
-        self.columns = [(slice(*ends), columns[slice(*ends)]) for ends in feature_parts(columns)]
-        # By columns too, which reads weights in order: half the time.
-        size = -(-len(x) // min(max(len(x) // _PART, 2), _PARTS))
-        self.rows = [(part, x[part, :].matrix.tocsc()) for part in slices(len(x), size)]
+        del x
+        parts = feature_parts(columns, _PARTS)
+        self.columns = [(slice(*ends), _some_rows(columns, *ends)) for ends in parts]
         scale = network.scale
         self.scale = None if scale is None else np.asarray(scale, self.dtype)[:, None] ** 2
         self.share, self.centre = None, np.zeros(self.features)
         if network.bias:
             weights = shared_weights(problem.rows).weights
-            share = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+            share = np.ones(self.size) if weights is None else np.asarray(weights, np.float64)
             share = share / share.sum()
             self.share = share.astype(self.dtype)
             mean = np.concatenate([own @ share for _, own in self.columns])
@@ -102,23 +111,20 @@ class Kernel:
             if self.scale is not None:
                 out[own[0]] /= self.scale[own[0]]
 
-        _all(part, self.columns)
+        with closing(in_threads(part, self.columns)) as done:
+            for _ in done:
+                pass
         return out
 
     def scores(self, w: np.ndarray) -> np.ndarray:
         """U w (N, M), of w (D, M) with both of the scale's factors."""
-        out = np.empty((len(self), w.shape[1]), self.dtype)
-
-        def part(own: tuple[slice, Any]) -> None:
-            out[own[0]] = own[1] @ w
-
-        _all(part, self.rows)
+        out: Any = None
+        with closing(in_threads(lambda own: own[1].T @ w[own[0]], self.columns)) as parts:
+            for part in parts:  # in order, whatever thread is the first
+                out = part if out is None else np.add(out, part, out=out)
         if self.share is not None:
             out -= self.share @ out
-        return out
-
-    def __len__(self) -> int:
-        return int(self.rows[-1][0].stop)
+        return np.asarray(out)
 
     def __call__(self, a: np.ndarray) -> np.ndarray:
         """K a (N, M), of a (N, M), some columns at a time: their weights stay in cache."""
@@ -128,10 +134,12 @@ class Kernel:
         return out
 
 
-def _all(f: Any, parts: list[Any]) -> None:
-    with closing(in_threads(f, parts)) as done:
-        for _ in done:
-            pass
+def _some_rows(matrix: Any, first: int, last: int) -> Any:
+    """Rows of a CSR matrix, whose entries are views."""
+    start, end = int(matrix.indptr[first]), int(matrix.indptr[last])
+    parts = (matrix.data[start:end], matrix.indices[start:end])
+    shape = (last - first, matrix.shape[1])
+    return type(matrix)((*parts, matrix.indptr[first : last + 1] - start), shape=shape)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def _newton(
     network = head.objective.network
     like = result.theta
 
-    step, stopped = result.n_iter, False
+    step, stopped = 0 if monitor.before else result.n_iter, False
 
     def keep(w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         held = to_host(namespace(like).zeros((1,), dtype=dtype)).dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class _ByFeatures:
     newton : by Newton's method with conjugate gradients, else by L-BFGS
     """
 
-    several = False
+    first: np.ndarray | None = None
 
     def __init__(
         self, problem: Problem, tol: float, max_iter: int, monitor: Monitor, newton: bool
@@ -108,11 +109,11 @@ class _ByFeatures:
 
     @cached_property
     def _common(self) -> Common | None:
-        return Common(self.space) if self.several else None
+        return None if self.first is None else Common(self.space, self.first)
 
     @cached_property
     def _rotated(self) -> RotatedRows | None:
-        return rotated_rows(self.problem) if self.several else None
+        return None if self.first is None else rotated_rows(self.problem)
 
     def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
         """Results of the heads that host integers name."""
@@ -163,14 +164,17 @@ class _ByScores(_ByFeatures):
         start = space.exact(np.stack([one.theta for one in results]))
         monitor.before = len(monitor.history["loss"])
         results = minimise_lbfgs(space, start, self.tol, most - done, monitor)
+        reached = f"max_iter={most - done}", f"max_iter={most}"
         return [
-            replace(one, n_iter=one.n_iter + old.n_iter)
+            replace(one, n_iter=one.n_iter + old.n_iter, reason=one.reason.replace(*reached))
             for one, old in zip(results, before, strict=True)
         ]
 
     def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
         """In weights and biases, with what float64 says of them."""
-        outside = [replace(one, theta=self.space.outside(one.theta)) for one in results]
+        exact = results[0].theta.dtype == np.float64
+        space = self._exact if exact else self.space
+        outside = [replace(one, theta=space.outside(one.theta)) for one in results]
         return super().finish(heads, outside)
 
 
@@ -206,4 +210,5 @@ def _settled(
             newton_first=newton_first,
         )
     except KeyboardInterrupt:
-        return [replace(result, interrupted=True, converged=False) for result in results]
+        changed: dict[str, Any] = {"converged": False, "reason": "interrupted"}
+        return [replace(result, interrupted=True, **changed) for result in results]

@@ -285,14 +285,14 @@ def _evaluation(
 class Common:
     """What fits to the same rows one after another have in common, made where the first needs it.
 
-    problem : of all their heads
-    basis : the preconditioner of the first, whose basis serves all
-    start_norm : the gradient's max-norm at zero weights, of the heads of the first, which those
-        after it are in the place of: it does not depend on reg
+    problem : of all their heads;  first : those of the first fit, whose places the heads of those
+        after it have: the same numbers come out whichever fit asks first
+    basis : a preconditioner whose basis serves all
+    start_norm : the gradient's max-norm at zero weights, of the heads `first`: it has no reg in it
     """
 
-    def __init__(self, problem: Problem | ScoreSpace) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem | ScoreSpace, first: np.ndarray) -> None:
+        self.problem, self.first = problem, first
         self.basis: SpectralPreconditioner | None = None
         self.start_norm: np.ndarray | None = None
 
@@ -310,8 +310,10 @@ def _precondition(
     curvature = curvature_at(problem, theta)
     if common is not None and common.basis is not None:
         return replace(common.basis, curvature=curvature, reg=reg), math.inf
-    rows = problem.rows if common is None else common.problem.rows
-    cost = passes_for_a_full_basis(rows, network, int(theta.shape[0]))
+    rows, heads = problem.rows, int(theta.shape[0])
+    if common is not None:
+        rows, heads = common.problem.rows, len(common.first)
+    cost = passes_for_a_full_basis(rows, network, heads)
     full = cost <= (AT_ONCE if common is None else AT_ONCE_FOR_MANY)
     made = spectral_preconditioner(network, rows, reg, curvature, full=full)
     if common is not None:
@@ -330,12 +332,19 @@ def _start_norm(
     problem: Problem | ScoreSpace, theta: Array, at: Iterate, common: Common | None
 ) -> np.ndarray:
     """Max-norm of the gradient at zero weights; of a net, where zero is a saddle, at the start."""
-    if common is not None and common.start_norm is not None:
-        return common.start_norm[: len(theta)]
-    xp, norm = namespace(theta), at.grad_norm
-    if len(problem.objective.network.widths) == 2 and bool(xp.any(theta != 0.0)):
-        grad = problem.value_and_grad(xp.zeros_like(theta))[1]
-        norm = np.asarray(to_host(xp.max(xp.abs(grad), axis=-1)), dtype=np.float64)
     if common is not None:
-        common.start_norm = norm
-    return norm
+        if common.start_norm is None:
+            first = common.problem.take_heads(common.first)
+            xp, shape = namespace(theta), (len(common.first), int(theta.shape[1]))
+            zeros = xp.zeros(shape, dtype=theta.dtype, device=device(theta))
+            common.start_norm = _norm_at(first, zeros)
+        return common.start_norm[: int(theta.shape[0])]
+    xp = namespace(theta)
+    if len(problem.objective.network.widths) > 2 or not bool(xp.any(theta != 0.0)):
+        return at.grad_norm
+    return _norm_at(problem, xp.zeros_like(theta))
+
+
+def _norm_at(problem: Problem | ScoreSpace, theta: Array) -> np.ndarray:
+    grad = problem.value_and_grad(theta)[1]
+    return np.asarray(to_host(namespace(grad).max(abs(grad), axis=-1)), dtype=np.float64)

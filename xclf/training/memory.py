@@ -4,7 +4,7 @@ trained at a time."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xclf import _array_api
@@ -22,14 +22,13 @@ from xclf.rows import (
     in_words,
     parse_bytes,
 )
-from xclf.training._score_space import FEW, PAIRS
+from xclf.training._score_space import COPIES, FEW, PAIRS, holds_copies
 from xclf.training.lbfgs_fit import MEMORY, PAIRS_FREE
 from xclf.training.minibatch import probe_rows
 
-#: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X.
+#: Without max_memory a fit on the CPU stays within so many bytes, and this share of X, beyond X; of
+#: sparse X, which takes little itself, COPIES of it.
 FREE, SHARE = 200_000_000, 10
-#: Sparse X, which takes little itself: so many times its bytes.
-COPIES = 3
 
 # Vectors of the parameters' size that are alive at once, in float64: parameters, gradients,
 # directions, temporaries.
@@ -66,6 +65,7 @@ class FitShape:
         out; batch 0 stands for a full-batch fit
     drawn : of a minibatch fit, the rows that it is about, where those are not all
     standardize : whether features get mean 0 and deviation 1
+    penalised : whether every head has a penalty, as the space of the scores asks for
     """
 
     network: Network
@@ -79,6 +79,7 @@ class FitShape:
     held_out: float = 0.0
     drawn: int | None = None
     standardize: bool = False
+    penalised: bool = True
 
     @property
     def itemsize(self) -> int:
@@ -130,11 +131,17 @@ class FitShape:
     @property
     def _vector(self) -> int:
         """Numbers of a head in the vectors of a full-batch method."""
-        x, widths = self.x, self.network.widths
-        certified = self.widens and len(widths) == 2
-        if certified and isinstance(x, SparseMatrix) and len(x) <= FEW * widths[0]:
-            return 2 * (len(x) + 1) * widths[1]
+        if self.in_scores:
+            return 2 * (len(self.x) + 1) * self.network.widths[1]
         return self.network.size
+
+    @property
+    def in_scores(self) -> bool:
+        """Whether the fit is in the space of the scores, where there is memory for that."""
+        x, widths = self.x, self.network.widths
+        certified = self.widens and self.penalised and len(widths) == 2
+        wide = isinstance(x, SparseMatrix) and len(x) <= FEW * widths[0]
+        return certified and wide and x.in_host_memory and hasattr(x, "matrix")
 
     def _workers(self) -> int:
         return blas_width() if _array_api.is_host(self.x) else 1
@@ -212,6 +219,9 @@ def memory_budget(
             return MemoryBudget(max(_LEAST, FREE - needed) + COPIES * x.nbytes)
         size = FREE + int(x.shape[0]) * int(x.shape[1]) * x.dtype.itemsize // SHARE
         return MemoryBudget(max(_LEAST, size - needed))
+    if shape.in_scores and not holds_copies(x, most - needed):
+        shape = replace(shape, penalised=False)  # too little for the space of the scores
+        needed = shape.needed(heads) + taken
     least = max(needed, shape.needed_before() + taken)
     if most < least:
         raise ValueError(
