@@ -85,7 +85,7 @@ class ScoreHinge(SmoothedHinge):
         )
 
     def build_preconditioner(self, theta: Array, like: Any = None) -> None:
-        """Lengths of steps in weights and biases; those of `like` would do, but are soon made."""
+        """Lengths of steps in weights and biases, measured anew: `like` has no part in it."""
         self.precondition = Swap.of(self.place, theta)
 
     def value_and_grad(self, theta: Array) -> tuple[Array, ...]:

@@ -23,7 +23,7 @@ from xclf.training.preconditioner import (
 from xclf.training.problem import Problem
 
 #: How far anchors go, the new multipliers being at 1. Measured on CIFAR-10 and on 100 classes: 1.6
-# saves a few more passes on the first, and costs half as many again on the second.
+#: saves a few more passes on the first, and costs half as many again on the second.
 RELAXATION = 1.3
 
 # Passes that a full eigenbasis may cost at once. Hinge fits are long: on 10000 rows of CIFAR-10,
