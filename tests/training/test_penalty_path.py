@@ -15,7 +15,7 @@ from kill_cases import RaiseAt
 from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf.objectives import Network, loss_named
 from xclf.sweep import Fit, Fold, fit_together
-from xclf.training import Monitor, _penalty_path, full_batch, trees_of
+from xclf.training import Monitor, _penalty_path, full_batch, lbfgs_fit, trees_of
 from xclf.training._penalty_path import levels_of
 from xclf.training._stages import STOPPED
 
@@ -241,3 +241,16 @@ def test_every_backend_goes_along_it(backend):
         single = SoftmaxClassifier(reg=reg, tol=1e-5).fit(X, Y)
         assert fit.template.converged_
         assert fit.template.objective_ == pytest.approx(single.objective_, rel=2e-5)
+
+
+def test_the_bound_on_the_way_is_about_the_mean_of_the_rows():
+    """|g|^2 / (4 reg), g in the weights at fixed biases about the centre."""
+    reg, theta = np.array([1e-2, 1e-1]), np.random.default_rng(0).normal(size=(2, 21))
+    far = problem(reg, x=X + 5.0)
+    precondition, _ = lbfgs_fit._precondition(far, theta, None)
+    bound = lbfgs_fit._evaluation(far, precondition)(theta)[2]
+    _, grad = far.value_and_grad(theta)
+    centre = precondition.mean  # of a sample of the rows
+    assert np.abs(centre - (X + 5.0).mean(axis=0)).max() < 1.0
+    own = grad[:, :18].reshape(2, 3, 6) - grad[:, 18:, None] * centre
+    assert bound == pytest.approx(np.sum(own**2, axis=(1, 2)) / (4.0 * reg), rel=1e-10)

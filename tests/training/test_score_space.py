@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,7 +14,9 @@ from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import MemoryBudget, Rows
+from xclf.training._hinge_scores import ScoreHinge
 from xclf.training._score_space import is_wide, score_space
+from xclf.training._smoothed_hinge import SmoothedHinge
 from xclf.training.problem import Problem
 
 RNG = np.random.default_rng(0)
@@ -183,3 +187,32 @@ def test_objectives_are_those_of_weights_in_float64(monkeypatch):
             losses = np.log(np.exp(scores - own).sum(axis=1))
         value = np.average(losses, weights=WEIGHTS[0]) + 1e-3 * np.sum(model.coef_**2)
         assert model.objective_ == pytest.approx(value, rel=1e-11)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_smoothed_hinge_is_that_of_the_weights(bias):
+    """Value, slack and plain hinge of both forms, before and after a move of the multipliers."""
+    whole = problem(bias=bias)
+    whole = replace(whole, objective=replace(whole.objective, loss=loss_named("hinge")))
+    margin, smoothing = np.array([1.0, 0.5]), np.array([0.3, 2.0])
+    here, there = (kind.at_zero(whole, margin, smoothing) for kind in (ScoreHinge, SmoothedHinge))
+    a, b = RNG.normal(size=(2, N, C)), RNG.normal(size=(2, 1, C)) * bias
+    space = score_space(whole, np.float64)
+    theta = space._joined(a, space._apply(a), b)
+    outside = here.outside(theta, np.arange(2))
+    for moved in (False, True):
+        if moved:
+            for one in (here, there):
+                one.move(np.array([True, False]), smoothing / 2.0)
+        value, grad, slack, square, _, plain = here.value_and_grad(theta)
+        wanted = there.value_and_grad(outside)
+        for mine, its in zip((value, slack, plain), (wanted[0], wanted[2], wanted[5]), strict=True):
+            assert np.allclose(mine, its, rtol=1e-10)
+    gradient = wanted[1][:, : C * D].reshape(2, C, D)
+    if bias:
+        gradient = gradient - wanted[1][:, C * D :, None] * space.kernel.centre
+    assert np.allclose(square, np.sum(gradient**2, axis=(1, 2)), rtol=1e-10)
+    here.build_preconditioner(theta)
+    push = space._split(2.0 * grad)[1]
+    step = space._split(here.precondition(space._joined(0.0 * a, 0.0 * a, 0.5 * push)))[1]
+    assert np.allclose(here.value_and_grad(theta)[4], np.sum(push * step, axis=(1, 2)))

@@ -1,8 +1,8 @@
 """Heads that differ by their penalty alone, one after another: each starts where the last point.
 
-The optimum is a smooth curve over log reg, along which the next value's is foretold by a straight
+The optimum is a smooth curve over log reg, along which the next value's is predicted by a straight
 line through the two before it. From there a fit takes a few steps, where one from zero takes
-dozens: 45 values from 1e-6 to 1e5 take a tenth of the steps, of a single head each.
+dozens.
 Source: Allgower & Georg (1990), predictors; Friedman, Hastie & Tibshirani (2010), paths of warm
 starts.
 """
@@ -183,7 +183,7 @@ def _along(way: Way, levels: list[np.ndarray], start: Array, monitor: Monitor) -
 def _standing(
     before: np.ndarray, heads: np.ndarray, found: dict[int, FitResult]
 ) -> dict[int, FitResult]:
-    """Results of heads that Ctrl-C has reached before they had any: where those before them are."""
+    """Interrupted results of heads that have none of their own: where those before them stand."""
     changed: dict[str, Any] = {"converged": False, "interrupted": True, "reason": "interrupted"}
     places = before[: len(heads)].tolist()
     return {
