@@ -6,6 +6,7 @@ that knows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -38,6 +39,13 @@ def take_heads(value: Any, kept: np.ndarray) -> Any:
     if is_host(value):
         return value[kept]
     return namespace(value).take(value, from_host(kept, value), axis=0)
+
+
+def take_run(arrays: Sequence[Any], kept: np.ndarray) -> list[Any]:
+    """`take_heads` of arrays that nobody writes to: views, where the heads are neighbours."""
+    run = len(kept) and bool(np.all(np.diff(kept) == 1))
+    part = slice(int(kept[0]), int(kept[-1]) + 1) if run else None
+    return [take_heads(one, kept) if part is None else one[part, ...] for one in arrays]
 
 
 def per_head(values: list[float], like: Any, dtype: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from xclf.estimators._checkpoints import checkpoint_of
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._head import Head
-from xclf.training import FitResult
+from xclf.training import FitResult, has_few_rows, method_of
 
 # Columns past which a product runs no faster per column.
 _FULL_WIDTH = 256
@@ -49,9 +50,9 @@ def in_passes(
     for head in heads:
         groups.setdefault(pass_key(head), []).append(head)
     for group in groups.values():
-        for part in _passes(group):
+        for part in _passes(group, int(placed.X.shape[0])):
             sets = len({head.label_key for head in part})
-            size = heads_at_once(placed, part[0], sets) if len(part) > 1 else 1
+            size = heads_at_once(placed, part[0], sets, _levels(part)) if len(part) > 1 else 1
             for start in range(0, len(part), size):
                 _train(part[start : start + size], train)
 
@@ -93,12 +94,30 @@ def pass_key(head: Head) -> Hashable:
     return (*key, head.weight_key) if model.standardize else key
 
 
-def _passes(group: list[Head]) -> list[list[Head]]:
+def _passes(group: list[Head], every: int) -> list[list[Head]]:
     """Heads that go over the rows together: all of them, or, where those of a fold fill a product
-    alone, fold by fold, which spares them the rows that are not theirs."""
+    alone, fold by fold, which spares them the rows that are not theirs; but for folds of few rows,
+    see `training/_draws.py`."""
     folds: dict[int, list[Head]] = {}
     for head in group:
         folds.setdefault(id(head.train), []).append(head)
+    sizes = {len(one.train) for one in group if one.train is not None}
+    draws = _goes_along_a_path(group) and method_of(group[0].loss).draws and len(sizes) == 1
+    if draws and has_few_rows(*sizes, every):
+        return [[head for fold in folds.values() for head in fold]]
     if len(group) / len(folds) * max(group[0].widths[1:]) >= _FULL_WIDTH:
         return list(folds.values())
     return [[head for fold in folds.values() for head in fold]]
+
+
+def _levels(heads: list[Head]) -> int:
+    """Levels of the path that heads go along, at least."""
+    if not _goes_along_a_path(heads):
+        return 1
+    return min(Counter((head.weight_key, head.label_key) for head in heads).values())
+
+
+def _goes_along_a_path(heads: list[Head]) -> bool:
+    first = heads[0]
+    full_batch = first.full_batch and first.start is None and method_of(first.loss).along_paths
+    return full_batch and all(head.model.reg > 0.0 for head in heads)

@@ -1,5 +1,6 @@
 """Training: one engine for K heads over the same rows, and its methods."""
 
+from xclf.training._draws import has_few_rows
 from xclf.training._stages import STOPPED, results_of, trees_of
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.checkpoint import Checkpoint, CheckpointError, Stage
@@ -34,6 +35,7 @@ __all__ = [
     "fit_augmented_lagrangian",
     "fit_lbfgs",
     "fit_minibatch",
+    "has_few_rows",
     "memory_budget",
     "method_of",
     "plain_steps",

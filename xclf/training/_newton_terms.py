@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array, device, eigh, namespace, to_host
-from xclf._heads import take_heads
-from xclf.objectives import true_mask
+from xclf._heads import take_heads, take_run
+from xclf.objectives import Objective, true_mask
 from xclf.optim.spectral import FLOOR
-from xclf.training._rotated_rows import RotatedRows
+from xclf.training._rotated_rows import RotatedRows, rotated_rows
 from xclf.training.problem import Problem
 
 #: Iterations of conjugate gradients for a step at most.
@@ -26,15 +26,16 @@ _LEAVING = 0.25
 class Terms:
     """The objective of some heads in the coordinates of rotated rows: parameters are (k, C, m).
 
-    z : (N, m);  mask : True at the true class, (C, N) or (k, C, N)
+    rotated : the rows, with z (N, m), or (k, N, m) where each head has rows of its own
+    mask : True at the true class, (C, N) or (k, C, N)
     share : each row's share of the weights, (N,), (k, N), or a number for all rows
     penalty : 2 reg of every parameter, (k, 1, m) or (1, 1, m)
-    units : (m,), the columns' root mean squares;  narrow : (N, m) float32, z / units, for products
-        with the Hessian: a step is known to a third, so that more digits would be wasted
+    units : the columns' root mean squares, (m,) or (k, 1, m);  narrow : z / units in float32, for
+        products with the Hessian: a step is known to a third, so that more digits would be wasted
     """
 
     loss: Any
-    z: Array
+    rotated: RotatedRows
     mask: Array
     share: Any
     penalty: Array
@@ -51,14 +52,14 @@ class Terms:
     def value(self, v: Array) -> tuple[Array, Array]:
         """(objective (k,), dscores (k, C, N) of each row's own loss)."""
         xp = namespace(v)
-        scores = _times(v, xp.matrix_transpose(self.z))
+        scores = _times(v, xp.matrix_transpose(self.rotated.z))
         losses, dscores = self.loss(scores, self.mask, reduction="none", axis=-2)
         mean = xp.sum(losses * self.share, axis=-1)
         return mean + 0.5 * xp.sum(self.penalty * v * v, axis=(-2, -1)), dscores
 
     def gradient(self, v: Array, dscores: Array) -> Array:
         """(k, C, m) at v, where the losses have the gradient `dscores`."""
-        return self._back(dscores, self.z) + self.penalty * v
+        return self._back(dscores, self.rotated.z) + self.penalty * v
 
     def curvature(self, dscores: Array) -> Array:
         """The losses' curvature."""
@@ -76,9 +77,9 @@ class Terms:
         moved = self._back(self.loss.curvature_product(curvature, self.mask, scores), self.narrow)
         return xp.astype(moved, v.dtype) * (size * self.units) + self.penalty * v
 
-    def preconditioner(self, curvature: Array, spectrum: Array) -> Preconditioner:
+    def preconditioner(self, curvature: Array) -> Preconditioner:
         """The inverse of the Hessian's model, with the mean curvature of the losses."""
-        xp, weights = namespace(curvature), None
+        xp, weights, spectrum = namespace(curvature), None, self.rotated.spectrum
         if not isinstance(self.share, float):
             weights = xp.astype(self.share, curvature.dtype, copy=False)
         total = self.loss.curvature_total(curvature, self.mask, weights)
@@ -90,6 +91,31 @@ class Terms:
         model = values[..., None] * spectrum + self.penalty
         return Preconditioner(classes, 1.0 / xp.where(model > 0.0, model, 1.0))
 
+    def norm(self, grad: Array) -> Array:
+        """(k,): the largest class's norm, at most, that a gradient (k, C, m) has in theta."""
+        xp, rank = namespace(grad), self.rotated.rank
+        norm = xp.sqrt(xp.sum(grad[..., :rank] ** 2, axis=-1))
+        if int(grad.shape[-1]) > rank:
+            far = 1.0 + xp.max(xp.abs(self.rotated.centre), axis=-1)
+            norm = norm + far * xp.abs(grad[..., rank])
+        return xp.max(norm, axis=-1)
+
+    def at_zero(self, heads: int) -> tuple[Array, Array]:
+        """(k,) each: objective and norm of the gradient at zero weights."""
+        xp, z = namespace(self.penalty), self.rotated.z
+        shape = (heads, int(self.mask.shape[-2]), int(z.shape[-1]))
+        zero = xp.zeros(shape, dtype=z.dtype, device=device(z))
+        value, dscores = self.value(zero)
+        return value, self.norm(self.gradient(zero, dscores))
+
+    def inside(self, theta: Array) -> Array:
+        """(k, C, m) of theta (k, P)."""
+        return self.rotated.inside(theta)
+
+    def outside(self, heads: np.ndarray, v: Array) -> Array:
+        """theta (k, P) of v (k, C, m), of the heads that host integers name."""
+        return self.rotated.outside(v)
+
     def take_heads(self, kept: np.ndarray) -> Terms:
         """Those of the heads that host integers `kept` name."""
         mask = take_heads(self.mask, kept) if self.mask.ndim > 2 else self.mask
@@ -97,7 +123,12 @@ class Terms:
         penalty = take_heads(self.penalty, kept) if self.penalty.shape[0] > 1 else self.penalty
         share = take_heads(self.share, kept) if own else self.share
         loss = take_heads(self.loss, kept)
-        return replace(self, loss=loss, mask=mask, share=share, penalty=penalty)
+        taken = replace(self, loss=loss, mask=mask, share=share, penalty=penalty)
+        if self.narrow.ndim < 3:
+            return taken
+        units, narrow = take_run((self.units, self.narrow), kept)
+        rotated = self.rotated.take_heads(kept)
+        return replace(taken, rotated=rotated, units=units, narrow=narrow)
 
 
 @dataclass(frozen=True)
@@ -113,29 +144,45 @@ class Preconditioner:
         return xp.matmul(self.classes, turned * self.scale)
 
 
-def terms_of(problem: Problem, rotated: RotatedRows) -> Terms:
-    """Of all heads of a linear problem."""
-    rows, objective = problem.rows, problem.objective
+def terms_of(problem: Problem) -> Terms:
+    """Of all heads of a linear problem; raises ValueError if squares of X overflow."""
+    rows, objective, rotated = problem.rows, problem.objective, rotated_rows(problem)
     chunk, z = rows.chunk(slice(0, len(rows))), rotated.z
     xp = namespace(z)
     share: Any = 1.0 / len(rows)
     if chunk.weights is not None:
         weights = xp.astype(chunk.weights, z.dtype, copy=False)
         share = weights / xp.sum(weights, axis=-1, keepdims=True)
-    penalized = xp.ones((1, 1, int(z.shape[1])), dtype=z.dtype, device=device(z))
+    mask = true_mask(chunk.labels, objective.network.widths[-1])
+    return assembled(objective, rotated, mask, share)
+
+
+def assembled(objective: Objective, rotated: RotatedRows, mask: Array, share: Any) -> Terms:
+    """`Terms` of the heads of an objective, of rows that are rotated already."""
+    xp, spectrum = namespace(rotated.z), rotated.spectrum
+    units = xp.sqrt(xp.where(spectrum > 0.0, spectrum, 1.0))
+    narrow = xp.astype(rotated.z / units, xp.float32)
+    penalty = penalty_of(objective, rotated)
+    return Terms(objective.loss, rotated, mask, share, penalty, units, narrow)
+
+
+def penalty_of(objective: Objective, rotated: RotatedRows) -> Array:
+    """2 reg of every parameter, (k, 1, m) or (1, 1, m)."""
+    z = rotated.z
+    xp = namespace(z)
+    penalized = xp.ones((1, 1, int(z.shape[-1])), dtype=z.dtype, device=device(z))
     if objective.network.bias:
         penalized = xp.concat([penalized[..., 1:], xp.zeros_like(penalized[..., :1])], axis=-1)
     rate = objective.penalty_rate
     rate = rate[..., None] if getattr(rate, "ndim", 0) else rate
-    mask = true_mask(chunk.labels, objective.network.widths[-1])
-    units = xp.sqrt(xp.where(rotated.spectrum > 0.0, rotated.spectrum, 1.0))
-    narrow = xp.astype(z / units, xp.float32)
-    return Terms(objective.loss, z, mask, share, rate * penalized, units, narrow)
+    return rate * penalized
 
 
 def _times(u: Array, matrix: Array) -> Array:
-    """(k, C, q): u (k, C, p) times a matrix (p, q), in one product."""
+    """(k, C, q): u (k, C, p) times a matrix (p, q), in one product, or those of all heads."""
     xp, (k, c, p) = namespace(u), u.shape
+    if matrix.ndim > 2:
+        return xp.matmul(u, matrix)
     return xp.reshape(xp.matmul(xp.reshape(u, (k * c, p)), matrix), (k, c, matrix.shape[1]))
 
 

@@ -26,7 +26,7 @@ from xclf.training.events import FitResult, Monitor
 #: that are far apart does not point at the one after them.
 LEAST, MOST_APART = 3, 4.0
 
-# Bytes of the parameters of all heads up to which they are proven together.
+# Bytes of the parameters of all heads of a problem up to which they are proven together.
 _TOGETHER = 16 << 20
 
 # How much longer than the step before it a step along a line may be.
@@ -102,9 +102,11 @@ class Way(Protocol):
 
     space : the problem of all heads in the way's own parameters
     first : the heads of the first of several levels, None where there is but one
+    problems : in how many, of rows of their own, heads are proven
     """
 
     first: np.ndarray | None
+    problems: int
 
     @property
     def space(self) -> Heads:
@@ -144,7 +146,7 @@ def fit_along(way: Way, theta: Array, monitor: Monitor) -> list[FitResult]:
 def _along(way: Way, levels: list[np.ndarray], start: Array, monitor: Monitor) -> list[FitResult]:
     """Level after level; proven at once where parameters take much memory, else together."""
     every = np.arange(start.shape[0])
-    soon = 8 * start.shape[0] * start.shape[1] > _TOGETHER
+    soon = 8 * math.prod(start.shape) > _TOGETHER * way.problems
     reg = np.zeros(len(every)) + to_host(way.space.objective.reg)
     found: dict[int, FitResult] = {}
     results: dict[int, FitResult] = {}

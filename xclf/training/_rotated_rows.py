@@ -16,6 +16,7 @@ from xclf._array_api import (
     namespace,
     to_host,
 )
+from xclf._heads import take_run
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Layer, Network
 from xclf.rows import Rows, Streamed
@@ -36,6 +37,9 @@ class RotatedRows:
 
     network : the model's;  z : (N, m) float64, m = r + 1 with biases
     spectrum : (m,), mean squares of z;  q : (D, r);  centre : (D,)
+
+    Of k heads with rows of their own: z (k, N, m), spectrum (k, 1, m), q (k, D, r), centre
+    (k, 1, D).
     """
 
     network: Network
@@ -43,6 +47,16 @@ class RotatedRows:
     spectrum: Array
     q: Array
     centre: Array
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return int(self.q.shape[-1])
+
+    def take_heads(self, kept: np.ndarray) -> RotatedRows:
+        """The rows of the heads that host integers name, where each has its own."""
+        arrays = take_run((self.z, self.spectrum, self.q, self.centre), kept)
+        return RotatedRows(self.network, *arrays)
 
     def inside(self, theta: Array) -> Array:
         """(K, C, m) of theta (K, P); what lies across the rows only costs penalty."""
@@ -55,7 +69,7 @@ class RotatedRows:
 
     def outside(self, v: Array) -> Array:
         """theta (K, P) of v (K, C, m)."""
-        xp, rank = namespace(v), int(self.q.shape[1])
+        xp, rank = namespace(v), self.rank
         w = xp.matmul(v[..., :rank], xp.matrix_transpose(self.q))
         if not self.network.bias:
             return self.network.flatten([Layer(w, None)])

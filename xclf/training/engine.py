@@ -31,20 +31,28 @@ class Method(NamedTuple):
     multipliers : whether it keeps a number for each class of each row and head
     widens : whether it also passes over the rows in float64, to certify what it reached
     losses : those that it minimises; None for all that are continuously differentiable
+    along_paths : whether heads that differ by reg alone are fitted one after another
+    draws : whether heads that share few rows are computed together, see `_draws.py`
     """
 
     fit: Callable[..., list[FitResult]]
     multipliers: bool = False
     widens: bool = False
     losses: tuple[type[Loss], ...] | None = None
+    along_paths: bool = False
+    draws: bool = False
 
 
 #: Full-batch methods by the name that `Loss.full_batch` gives.
 METHODS = {
     "lbfgs": Method(fit_lbfgs),
-    "certified_lbfgs": Method(fit_certified, widens=True, losses=(Softmax,)),
+    "certified_lbfgs": Method(
+        fit_certified, widens=True, losses=(Softmax,), along_paths=True, draws=True
+    ),
     "hinge": Method(fit_hinge, multipliers=True, widens=True, losses=(Hinge,)),
-    "squared_hinge": Method(fit_squared_hinge, widens=True, losses=(SquaredHinge,)),
+    "squared_hinge": Method(
+        fit_squared_hinge, widens=True, losses=(SquaredHinge,), along_paths=True
+    ),
 }
 
 

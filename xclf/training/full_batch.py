@@ -11,17 +11,17 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Softmax, true_index
+from xclf.training._draws import Draws, RotatedHeads
 from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._one_class import without_spare_rows
 from xclf.training._penalty_path import fit_along
 from xclf.training._precision import ABSENT, widest
-from xclf.training._rotated_rows import RotatedRows, rotated_rows
 from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
 from xclf.training._settle import CONVERGED, SLOW, Run, settle
 from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
-from xclf.training.newton_cg import fit_newton_cg, suits
+from xclf.training.newton_cg import AtZero, at_zero, fit_newton_cg, fit_rotated
 from xclf.training.problem import Problem
 
 #: Iterations after which Newton's method takes over, of a problem that is small enough for it: what
@@ -60,9 +60,11 @@ def fit_certified(
         objective, alone = some.objective, len(some.rows) == 1 and some.rows.tasks is None
         if alone and objective.network.bias and isinstance(objective.loss, Softmax):
             return _of_one_row(some, start)
-        suitable = suits(some, int(start.shape[0]))
-        kind = _ByScores if not suitable and is_wide(some) else _ByFeatures
-        return fit_along(kind(some, tol, max_iter, monitor, suitable), start, monitor)
+        draws = Draws.of(some, int(start.shape[0]))
+        if draws is not None:
+            return fit_along(_ByNewton(some, draws, tol, max_iter, monitor), start, monitor)
+        kind = _ByScores if is_wide(some) else _ByFeatures
+        return fit_along(kind(some, tol, max_iter, monitor), start, monitor)
 
     return without_spare_rows(fit, problem, theta)
 
@@ -85,18 +87,14 @@ def _of_one_row(problem: Problem, theta: Array) -> list[FitResult]:
 
 
 class _ByFeatures:
-    """Linear heads in their weights and biases.
-
-    newton : by Newton's method with conjugate gradients, else by L-BFGS
-    """
+    """Linear heads in their weights and biases, by L-BFGS."""
 
     first: np.ndarray | None = None
+    problems = 1
 
-    def __init__(
-        self, problem: Problem, tol: float, max_iter: int, monitor: Monitor, newton: bool
-    ) -> None:
+    def __init__(self, problem: Problem, tol: float, max_iter: int, monitor: Monitor) -> None:
         self.problem, self.tol, self.max_iter = problem, tol, max_iter
-        self.monitor, self.newton = monitor, newton
+        self.monitor = monitor
 
     @property
     def space(self) -> Problem | ScoreSpace:
@@ -111,26 +109,62 @@ class _ByFeatures:
     def _common(self) -> Common | None:
         return None if self.first is None else Common(self.space, self.first)
 
-    @cached_property
-    def _rotated(self) -> RotatedRows | None:
-        return None if self.first is None else rotated_rows(self.problem)
-
     def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
         """Results of the heads that host integers name."""
-        problem, slow_at = self.problem.take_heads(heads), math.inf
-        if is_small(widest(problem)):
-            passes = _newton_in_passes(problem, len(heads))
-            slow_at = min(max(passes, NEWTON_AT[0]), NEWTON_AT[1])
+        problem = self.problem.take_heads(heads)
+        slow_at = _slow_at(problem, len(heads))
         options = (self.tol, self.max_iter, self.monitor, slow_at)
-        if self.newton:
-            return fit_newton_cg(problem, start, *options, self._rotated)
         return minimise_lbfgs(problem, start, *options, self._common)
 
     def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
         """With what float64 says of them."""
-        again: Run = fit_newton_cg if self.newton else minimise_lbfgs
         problem = self.problem.take_heads(heads)
-        return _settled(problem, results, self.tol, self.max_iter, self.monitor, again)
+        return _settled(problem, results, self.tol, self.max_iter, self.monitor, minimise_lbfgs)
+
+
+class _ByNewton:
+    """Linear heads by Newton's method with conjugate gradients, in the coordinates of rotated rows:
+    of rows that they share, or of draws."""
+
+    first: np.ndarray | None = None
+    _zero: AtZero | None = None
+
+    def __init__(
+        self, problem: Problem, draws: Draws, tol: float, max_iter: int, monitor: Monitor
+    ) -> None:
+        self.draws, self.problems = draws, len(draws.problems)
+        self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
+        self.space = RotatedHeads(problem, draws.terms(problem.objective))
+
+    def start(self, theta: Array) -> Array:
+        """(K, C, m) near theta (K, P)."""
+        return self.space.terms.inside(theta)
+
+    def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
+        """Results, (C, m), of the heads that host integers name."""
+        terms, many = self.space.terms.take_heads(heads), max(1, len(heads) // self.problems)
+        if self._zero is None:  # heads in the same places have all in common that counts there
+            self._zero = at_zero(terms, len(heads))
+        slow_at = _slow_at(self.draws.problems[0], many)
+        limits = (self.tol, self.max_iter, self.monitor, slow_at)
+        return fit_rotated(terms, start, *limits, self._zero)
+
+    def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
+        """In weights and biases, with what float64 says of them."""
+        place = {k: at for at, k in enumerate(heads.tolist())}
+        proven: dict[int, FitResult] = {}
+        for numbers, problem in zip(self.draws.heads, self.draws.problems, strict=True):
+            kept = [at for at, k in enumerate(numbers.tolist()) if k in place]
+            own = numbers[kept]
+            ended = [results[place[k]] for k in own.tolist()]
+            if ended:
+                v = namespace(ended[0].theta).stack([one.theta for one in ended])
+                theta = self.space.terms.outside(own, v)
+                ended = [replace(one, theta=theta[k, :]) for k, one in enumerate(ended)]
+                some = problem.take_heads(np.asarray(kept))
+                ended = _settled(some, ended, self.tol, self.max_iter, self.monitor, fit_newton_cg)
+            proven |= zip(own.tolist(), ended, strict=True)
+        return [proven[k] for k in heads.tolist()]
 
 
 class _ByScores(_ByFeatures):
@@ -176,6 +210,13 @@ class _ByScores(_ByFeatures):
         space = self._exact if exact else self.space
         outside = [replace(one, theta=space.outside(one.theta)) for one in results]
         return super().finish(heads, outside)
+
+
+def _slow_at(problem: Problem, heads: int) -> float:
+    """Passes after which a head is better off with Newton's method."""
+    if not is_small(widest(problem)):
+        return math.inf
+    return min(max(_newton_in_passes(problem, heads), NEWTON_AT[0]), NEWTON_AT[1])
 
 
 def _newton_in_passes(problem: Problem, heads: int) -> float:

@@ -183,17 +183,20 @@ class FitShape:
         # All rows are watched as they are, unless there are some that are not trained on.
         return held + (watched if watched < total or self.weight_vectors else 0)
 
-    def heads_within(self, most: int) -> int:
+    def heads_within(self, most: int, levels: int = 1) -> int:
         """Heads, at least one, that fit into `most` bytes with all their curvature pairs, within
-        the bound of those."""
+        the bound of those.
+
+        levels : of a path that they go along, one after another, with the pairs of one
+        """
         shared = self.needed(0)
         each = self.needed(1) - shared
         if self.batch:
             return max(1, (most - shared) // each)
         pair = 2 * self._vector * self.itemsize
         pairs = MEMORY if self._vector == self.network.size else PAIRS
-        each += (pairs - LEAST_PAIRS) * pair
-        within = min((most - shared) // each, PAIRS_FREE // (pairs * pair))
+        each += (pairs - LEAST_PAIRS) * pair // levels
+        within = min((most - shared) // each, levels * PAIRS_FREE // (pairs * pair))
         if isinstance(self.x, SparseMatrix):
             within = min(within, _COLUMNS // self.network.widths[-1])
         return max(1, within)

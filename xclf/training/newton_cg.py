@@ -23,7 +23,7 @@ from xclf._heads import take_heads
 from xclf.objectives import Smooth
 from xclf.rows import blas_width, in_threads
 from xclf.training._newton_terms import Terms, descend, dots, terms_of
-from xclf.training._rotated_rows import RotatedRows, can_rotate, rotated_rows
+from xclf.training._rotated_rows import can_rotate
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -61,6 +61,9 @@ _HOST_SCORES, _DEVICE_SCORES, _SCORES = 1 << 20, 64 << 20, 8
 
 _Results = Sequence[tuple[int, FitResult]]
 
+#: Host (k,) each: the objective, and the norm of its gradient, at zero weights.
+AtZero = tuple[np.ndarray, np.ndarray]
+
 
 def suits(problem: Problem, heads: int) -> bool:
     """Whether the method is made for so many heads of a problem: of a smooth loss, with a penalty,
@@ -82,21 +85,40 @@ def fit_newton_cg(
     max_iter: int,
     monitor: Monitor,
     most_products: float = math.inf,
-    rotated: RotatedRows | None = None,
 ) -> list[FitResult]:
-    """Minimise K heads from theta (K, P); one result a head, which remains to be proven.
+    """Minimise K heads from theta (K, P); one result a head, which remains to be proven: see
+    `fit_rotated`."""
+    terms, xp = terms_of(problem), namespace(theta)
+    start = terms.rotated.inside(theta)
+    results = fit_rotated(terms, start, tol, max_iter, monitor, most_products)
+    ends = terms.rotated.outside(xp.stack([one.theta for one in results]))
+    ends = xp.astype(ends, theta.dtype, copy=False)
+    return [replace(one, theta=ends[k, :]) for k, one in enumerate(results)]
+
+
+def fit_rotated(
+    terms: Terms,
+    start: Array,
+    tol: float,
+    max_iter: int,
+    monitor: Monitor,
+    most_products: float = math.inf,
+    zero: AtZero | None = None,
+) -> list[FitResult]:
+    """Minimise K heads from parameters (K, C, m) in the coordinates of rotated rows; one result a
+    head, whose theta are such (C, m).
 
     A head has converged where its gradient's norm is `tol` times that at zero weights, and the
     preconditioner says that the objective is within `tol` of the optimum, relative.
 
     max_iter : steps at most, and a third of the passes over the rows
     most_products : passes over the rows after which a head is given up as SLOW
-    rotated : `rotated_rows`, where several fits share them
+    zero : what the terms are at zero weights, where several fits share that
     """
-    with method_stage(monitor, "Newton-CG", theta) as stage:
+    with method_stage(monitor, "Newton-CG", start) as stage:
         if stage.results is not None:
             return stage.results
-        fit = _NewtonCG(problem, theta, tol, max_iter, monitor, most_products, stage, rotated)
+        fit = _NewtonCG(terms, start, tol, max_iter, monitor, most_products, stage, zero)
         try:
             fit.run()
         except KeyboardInterrupt:
@@ -143,20 +165,19 @@ class _NewtonCG:
 
     def __init__(
         self,
-        problem: Problem,
-        theta: Array,
+        terms: Terms,
+        start: Array,
         tol: float,
         max_iter: int,
         monitor: Monitor,
         most_products: float,
         stage: MethodStage,
-        rotated: RotatedRows | None,
+        zero: AtZero | None,
     ) -> None:
         self.tol, self.max_iter, self.most_products = tol, max_iter, most_products
         self.monitor, self.stage, self.steps = monitor, stage, 0
-        self.rotated = rotated_rows(problem) if rotated is None else rotated
-        self.terms = terms_of(problem, self.rotated)
-        self.dtype, heads = theta.dtype, int(theta.shape[0])
+        self.terms, self.zero = terms, zero
+        heads = int(start.shape[0])
         self.results: dict[int, FitResult] = {}
         if stage.saved is not None:
             self.steps = stage.saved["steps"]
@@ -164,10 +185,10 @@ class _NewtonCG:
             self.results |= zip(stage.saved["ended"], ended, strict=True)
             self.groups = [_Heads(**group) for group in stage.saved["groups"]]
             return
-        at = self.rotated.inside(theta)
-        size = _group_size(heads, 8 * len(problem.rows) * int(at.shape[1]), is_host(at))
+        rows = int(terms.rotated.z.shape[-2])
+        size = _group_size(heads, 8 * rows * int(start.shape[1]), is_host(start))
         numbers = [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
-        self.groups = [self._begin(number, take_heads(at, number)) for number in numbers]
+        self.groups = [self._begin(number, take_heads(start, number)) for number in numbers]
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -212,7 +233,7 @@ class _NewtonCG:
             terms = self.terms.take_heads(group.number)
             value, dscores = terms.value(group.at)
             group.value = _host(value)
-            norm = _host(self._norm(terms.gradient(group.at, dscores)))
+            norm = _host(terms.norm(terms.gradient(group.at, dscores)))
             self.results |= self._ended(group, np.full(len(group), reason), norm)
         self.groups = []
 
@@ -221,9 +242,7 @@ class _NewtonCG:
         end) after the steps that were to be tried. Heads whose objective did not fall try a shorter
         one."""
         terms, xp = self.terms.take_heads(group.number), namespace(group.at)
-        length = from_host(group.length, group.at, group.at.dtype)[:, None, None]
-        trial = group.at + length * group.step
-        values, dscores = terms.value(trial)
+        trial, values, dscores = self._tried(group, terms)
         value, products = _host(values), group.products + 1.0
         noise = _NOISE * np.where(np.isfinite(group.value), np.abs(group.value), 0.0)
         good = value <= group.value + 1e-4 * group.length * group.slope + noise
@@ -231,39 +250,63 @@ class _NewtonCG:
         lowest = float(np.min(value, where=taken, initial=np.inf))
         idle = (group.value - value <= noise) & taken
         group = replace(group, n_iter=group.n_iter + taken, products=products)
-        rest = take_heads(group, np.flatnonzero(~good))
-        if len(rest):
+        parts: list[_Heads] = []
+        ended: list[tuple[int, FitResult]] = []
+        if not good.all():
+            rest = take_heads(group, np.flatnonzero(~good))
             rest.length = 0.5 * rest.length
+            # Not a number where products of a step have overflown.
+            lost = np.where(rest.length >= _SHORTEST, "", ROUNDING)
+            ended += self._ended(rest, lost, np.full(len(rest), np.nan))
+            parts = [take_heads(rest, np.flatnonzero(lost == ""))]
             kept = np.flatnonzero(good)
             group, terms, trial, dscores = take_heads((group, terms, trial, dscores), kept)
             value, idle = value[kept], idle[kept]
-        # Not a number where products of a step have overflown.
-        lost = np.where(rest.length >= _SHORTEST, "", ROUNDING)
-        ended = self._ended(rest, lost, np.full(len(rest), np.nan))
-        parts = [take_heads(rest, np.flatnonzero(lost == ""))]
         if len(group):
             group = replace(group, at=trial, value=value)
             moved, more = self._step(group, terms, dscores, idle)
             parts, ended = [moved, *parts], [*ended, *more]
         return _joined(xp, parts), lowest, ended
 
+    def _tried(self, group: _Heads, terms: Terms) -> tuple[Array, Array, Array]:
+        """(points, their objectives, the losses' gradients in the scores) after the steps that are
+        to be tried.
+
+        A start above the objective at zero weights is replaced by those: far off, where hardly any
+        curvature remains, steps lead nowhere.
+        """
+        trial = group.at
+        if group.length.any():
+            length = from_host(group.length, group.at, group.at.dtype)
+            trial = trial + length[:, None, None] * group.step
+        values, dscores = terms.value(trial)
+        first = np.isinf(group.value) & ~np.isnan(group.start)
+        if first.any():
+            high = first & ~(_host(values) <= self._at_zero(group.number)[0])
+            if high.any():
+                kept = from_host(~high, trial)[:, None, None]
+                trial = namespace(trial).where(kept, trial, 0.0)
+                values, dscores = terms.value(trial)
+        return trial, values, dscores
+
     def _step(
         self, group: _Heads, terms: Terms, dscores: Array, idle: np.ndarray
     ) -> tuple[_Heads, _Results]:
         """`group`, which has moved, with new steps; and the results of the heads that end there."""
-        xp, rank = namespace(dscores), int(self.rotated.q.shape[1])
+        xp, rank = namespace(dscores), terms.rotated.rank
         grad = terms.gradient(group.at, dscores)
         curvature = terms.loss.curvature(dscores, terms.mask)
-        precondition = terms.preconditioner(curvature, self.rotated.spectrum)
+        precondition = terms.preconditioner(curvature)
         curvature = xp.astype(curvature, terms.narrow.dtype)
         own = grad[..., :rank]
-        numbers = [self._norm(grad), dots(grad, precondition(grad)), dots(own, own)]
+        downhill = precondition(grad)
+        numbers = [terms.norm(grad), dots(grad, downhill), dots(own, own)]
         norm, square, residual = _host(xp.stack(numbers))
         group.start = np.where(np.isnan(group.start), norm, group.start)  # of a start at zero
         # The bound that certificates have, but for the biases: see `_softmax_gap.py`.
         gap = residual / _host(2.0 * terms.penalty[:, 0, 0])
         reasons = self._reasons(group, norm, 0.5 * square, gap, idle)
-        ended = self._ended(group, reasons, norm)
+        ended = self._ended(_balanced(group, terms, downhill), reasons, norm)
         if ended:
             kept = np.flatnonzero(reasons == "")
             if not len(kept):
@@ -334,13 +377,12 @@ class _NewtonCG:
         index = np.flatnonzero(reasons != "")
         if not len(index):
             return []
-        thetas = self.rotated.outside(take_heads(group.at, index))
-        thetas = namespace(thetas).astype(thetas, self.dtype, copy=False)
+        ends = take_heads(group.at, index)
         return [
             (
                 int(group.number[k]),
                 FitResult(
-                    theta=thetas[place, :],
+                    theta=ends[place, ...],
                     n_iter=max(int(group.n_iter[k]), 1),
                     objective=float(group.value[k]),
                     converged=reasons[k] == CONVERGED,
@@ -352,26 +394,34 @@ class _NewtonCG:
             for place, k in enumerate(index.tolist())
         ]
 
-    def _norm(self, grad: Array) -> Array:
-        """(k,): the largest class's norm of the gradient in theta, at most."""
-        xp, rank = namespace(grad), int(self.rotated.q.shape[1])
-        norm = xp.sqrt(xp.sum(grad[..., :rank] ** 2, axis=-1))
-        if int(grad.shape[-1]) > rank:
-            far = 1.0 + xp.max(xp.abs(self.rotated.centre))
-            norm = norm + far * xp.abs(grad[..., rank])
-        return xp.max(norm, axis=-1)
-
     def _begin(self, number: np.ndarray, at: Array) -> _Heads:
-        """Heads at (k, C, m), or at zero where the objective is lower there: far off, where hardly
-        any curvature is left, steps lead nowhere."""
+        """Heads at (k, C, m), with the gradient's norm at zero weights, where that is not known
+        from the first step."""
         group = _Heads.begin(number, at)
-        if not bool(namespace(at).any(at != 0.0)):
-            return group
-        terms, zero = self.terms.take_heads(number), namespace(at).zeros_like(at)
-        value, dscores = terms.value(zero)
-        lower = ~(_host(terms.value(at)[0]) <= _host(value))
-        start = namespace(at).where(from_host(lower, at)[:, None, None], zero, at)
-        return replace(group, at=start, start=_host(self._norm(terms.gradient(zero, dscores))))
+        if bool(namespace(at).any(at != 0.0)):
+            group.start = self._at_zero(number)[1]
+        return group
+
+    def _at_zero(self, number: np.ndarray) -> AtZero:
+        if self.zero is not None:
+            return self.zero[0][number], self.zero[1][number]
+        return at_zero(self.terms.take_heads(number), len(number))
+
+
+def _balanced(group: _Heads, terms: Terms, downhill: Array) -> _Heads:
+    """Heads after a step of Newton's in the biases alone, whose curvature is that of the model: a
+    certificate asks for class masses that balance, and would take a pass for each step."""
+    rank = terms.rotated.rank
+    if int(downhill.shape[-1]) == rank:
+        return group
+    ends = [group.at[..., :rank], group.at[..., rank:] - downhill[..., rank:]]
+    return replace(group, at=namespace(downhill).concat(ends, axis=-1))
+
+
+def at_zero(terms: Terms, heads: int) -> AtZero:
+    """See `AtZero`."""
+    value, norm = terms.at_zero(heads)
+    return _host(value), _host(norm)
 
 
 def _group_size(heads: int, each: int, on_host: bool) -> int:

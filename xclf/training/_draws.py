@@ -1,0 +1,196 @@
+"""Heads with few rows of their own, as the draws of a few-shot curve have them.
+
+They share X and hardly a row of it: a pass over the rows of all would mostly compute for rows
+without weight. Each draw is a small problem; those of one shape are computed together, as stacks of
+small arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from xclf._array_api import Array, device, namespace, to_host
+from xclf._heads import take_heads
+from xclf.objectives import Objective
+from xclf.rows import Rows, Streamed
+from xclf.training._newton_terms import Terms, assembled, penalty_of, terms_of
+from xclf.training._rotated_rows import RotatedRows
+from xclf.training.newton_cg import MOST_ROWS, suits
+from xclf.training.problem import Problem
+
+# Share of the rows that a draw may have at most.
+_FEW = 0.5
+
+# Arrays like the scores of a head of each draw that are alive at once.
+_SCORES = 8
+
+
+def has_few_rows(rows: int, every: int) -> bool:
+    """Whether heads that have so many rows each, of `every` row, are draws."""
+    return rows <= min(MOST_ROWS, _FEW * every)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Heads by their rows with weight: for each draw the numbers of its heads, and their problem
+    over its rows alone."""
+
+    heads: list[np.ndarray]
+    problems: list[Problem]
+
+    @classmethod
+    def of(cls, problem: Problem, heads: int) -> Self | None:
+        """Of the K heads of a problem; one draw where they share their rows, None where Newton's
+        method with conjugate gradients does not suit."""
+        draws = cls._of_few_rows(problem, heads)
+        if draws is None:
+            draws = cls([np.arange(heads)], [problem])
+        return draws if draws._suit() else None
+
+    @classmethod
+    def _of_few_rows(cls, problem: Problem, heads: int) -> Self | None:
+        rows = problem.rows
+        away = rows.in_blocks or isinstance(rows.x, Streamed) or bool(rows.shards)
+        if away or not problem.linear or rows.weights is None or rows.weights.ndim < 2:
+            return None
+        drawn = to_host(rows.weights) > 0.0
+        counts = np.unique(drawn.sum(axis=1))
+        if len(counts) > 1 or not has_few_rows(int(counts[0]), len(rows)):
+            return None
+        found = cls([], [])
+        for (vector, _), own in _by_draw(rows, heads).items():
+            found.heads.append(own)
+            index = np.flatnonzero(drawn[vector])
+            found.problems.append(_alone(problem.take_heads(own), vector, index))
+        return found if len(found.heads) > 1 else None
+
+    def _suit(self) -> bool:
+        """Whether Newton's method suits each of them, and memory takes all together."""
+        rows, (d, c) = self.problems[0].rows, self.problems[0].objective.network.widths
+        n, count = len(rows), len(self.problems)
+        if count == 1:
+            return suits(self.problems[0], len(self.heads[0]))
+        needed = 8 * count * (4 * n * d + d * min(n, d) + _SCORES * n * c)
+        return needed <= rows.budget.for_basis() and all(
+            suits(one, len(own)) for one, own in zip(self.problems, self.heads, strict=True)
+        )
+
+    def terms(self, objective: Objective) -> Terms | DrawTerms:
+        """`Terms` of all heads, whose objective this is."""
+        each = [terms_of(one) for one in self.problems]
+        if len(each) == 1:
+            return each[0]
+        xp = namespace(each[0].rotated.z)
+        rotated = RotatedRows(
+            objective.network,
+            xp.stack([one.rotated.z for one in each]),
+            xp.stack([one.rotated.spectrum[None, :] for one in each]),
+            xp.stack([one.rotated.q for one in each]),
+            xp.stack([one.rotated.centre[None, :] for one in each]),
+        )
+        share = each[0].share
+        if not all(isinstance(one.share, float) for one in each):
+            ones = xp.ones_like(each[0].rotated.z[:, 0])
+            share = xp.stack([one.share * ones for one in each])
+        first = objective.take_heads(np.asarray([own[0] for own in self.heads]))
+        terms = assembled(first, rotated, xp.stack([one.mask for one in each]), share)
+        draw = np.empty(sum(map(len, self.heads)), dtype=np.int64)
+        for number, own in enumerate(self.heads):
+            draw[own] = number
+        return DrawTerms(objective, terms, draw)
+
+
+@dataclass(frozen=True)
+class DrawTerms:
+    """`Terms` of K heads, whose arrays of rows are held once for each draw.
+
+    objective : of the heads;  by_draw : the terms of a head of each draw;  draw : (K,), the heads'
+    """
+
+    objective: Objective
+    by_draw: Terms
+    draw: np.ndarray
+
+    def inside(self, theta: Array) -> Array:
+        """(K, C, m) of theta (K, P)."""
+        xp = namespace(theta)
+        if not bool(xp.any(theta != 0.0)):
+            shape = (
+                int(theta.shape[0]),
+                *self.by_draw.mask.shape[-2:-1],
+                self.by_draw.rotated.z.shape[-1],
+            )
+            return xp.zeros(shape, dtype=theta.dtype, device=device(theta))
+        draws = range(int(self.draw.max()) + 1)
+        own = [np.flatnonzero(self.draw == number) for number in draws]
+        parts = [self._rows(n).inside(take_heads(theta, own[n])) for n in draws]
+        return take_heads(xp.concat(parts), np.argsort(np.concatenate(own)))
+
+    def outside(self, heads: np.ndarray, v: Array) -> Array:
+        """theta (k, P) of v (k, C, m), of heads of one draw that host integers name."""
+        return self._rows(int(self.draw[heads[0]])).outside(v)
+
+    def _rows(self, number: int) -> RotatedRows:
+        return self.by_draw.rotated.take_heads(np.asarray([number]))
+
+    def take_heads(self, kept: np.ndarray) -> Terms:
+        """Of the heads that host integers name."""
+        terms, objective = self.by_draw.take_heads(self.draw[kept]), self.objective.take_heads(kept)
+        penalty = penalty_of(objective, terms.rotated)
+        return replace(terms, loss=objective.loss, penalty=penalty)
+
+
+@dataclass(frozen=True)
+class RotatedHeads:
+    """K heads of a problem in the coordinates of rotated rows, (K, C, m)."""
+
+    problem: Problem
+    terms: Terms | DrawTerms
+
+    @property
+    def objective(self) -> Objective:
+        """Of all heads."""
+        return self.problem.objective
+
+    @property
+    def rows(self) -> Rows:
+        """Those of all heads."""
+        return self.problem.rows
+
+    def take_heads(self, kept: np.ndarray) -> RotatedHeads:
+        """The heads that host integers name."""
+        return RotatedHeads(self.problem.take_heads(kept), self.terms.take_heads(kept))
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        """Objective (K,) and its gradient, of heads that were taken."""
+        assert isinstance(self.terms, Terms)
+        value, dscores = self.terms.value(theta)
+        return value, self.terms.gradient(theta, dscores)
+
+
+def _by_draw(rows: Rows, heads: int) -> dict[tuple[int, int], np.ndarray]:
+    """Numbers of the heads by (vector of weights, label set)."""
+    every = np.arange(heads)
+    vectors = every if rows.heads is None else to_host(rows.heads)
+    sets = 0 * every if rows.tasks is None else to_host(rows.tasks)
+    found: dict[tuple[int, int], list[int]] = {}
+    for k, key in enumerate(zip(vectors.tolist(), sets.tolist(), strict=True)):
+        found.setdefault(key, []).append(k)
+    return {key: np.asarray(own) for key, own in found.items()}
+
+
+def _alone(problem: Problem, vector: int, index: np.ndarray) -> Problem:
+    """The problem of heads of one label set over the rows that host integers number, which have the
+    weights of that vector."""
+    rows = problem.rows.only(index)
+    labels, weights = rows.labels, rows.weights
+    assert weights is not None
+    own: Array | None = weights[vector, :]
+    if rows.tasks is not None:
+        labels = labels[int(to_host(rows.tasks)[0]), :]
+    if bool(namespace(weights).all(own == weights[vector, 0])):
+        own = None
+    return replace(problem, rows=replace(rows, labels=labels, weights=own, heads=None, tasks=None))
