@@ -14,7 +14,7 @@ from pairwise import pairwise
 from xclf import SoftmaxClassifier, SweepCV
 from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows, parse_bytes
-from xclf.training import Monitor, newton_cg
+from xclf.training import Monitor, full_batch, newton_cg
 from xclf.training._newton_terms import terms_of
 from xclf.training._rotated_rows import rotated_rows
 from xclf.training.problem import Problem
@@ -32,13 +32,14 @@ NUMPY = Backend.NUMPY
 @pytest.fixture
 def runs(monkeypatch):
     """The rotated rows of every run of the method."""
-    seen, original = [], newton_cg.rotated_rows
+    seen, original = [], rotated_rows
 
     def watched(problem):
         seen.append(original(problem))
         return seen[-1]
 
-    monkeypatch.setattr(newton_cg, "rotated_rows", watched)
+    for where in (newton_cg, full_batch):
+        monkeypatch.setattr(where, "rotated_rows", watched)
     return seen
 
 

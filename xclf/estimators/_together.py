@@ -101,9 +101,9 @@ def _passes(group: list[Head], every: int) -> list[list[Head]]:
     folds: dict[int, list[Head]] = {}
     for head in group:
         folds.setdefault(id(head.train), []).append(head)
-    sizes = {len(one.train) for one in group if one.train is not None}
-    draws = _goes_along_a_path(group) and method_of(group[0].loss).draws and len(sizes) == 1
-    if draws and has_few_rows(*sizes, every):
+    sizes = [len(one.train) for one in group if one.train is not None]
+    draws = _goes_along_a_path(group) and method_of(group[0].loss).draws and len(set(sizes)) == 1
+    if draws and has_few_rows(sizes[0], every):
         return [[head for fold in folds.values() for head in fold]]
     if len(group) / len(folds) * max(group[0].widths[1:]) >= _FULL_WIDTH:
         return list(folds.values())

@@ -12,11 +12,11 @@ from typing import Self
 
 import numpy as np
 
-from xclf._array_api import Array, device, namespace, to_host
+from xclf._array_api import Array, namespace, to_host
 from xclf._heads import take_heads
 from xclf.objectives import Objective
 from xclf.rows import Rows, Streamed
-from xclf.training._newton_terms import Terms, assembled, penalty_of, terms_of
+from xclf.training._newton_terms import Terms, penalty_of, terms_of
 from xclf.training._rotated_rows import RotatedRows
 from xclf.training.newton_cg import MOST_ROWS, suits
 from xclf.training.problem import Problem
@@ -78,28 +78,41 @@ class Draws:
             suits(one, len(own)) for one, own in zip(self.problems, self.heads, strict=True)
         )
 
-    def terms(self, objective: Objective) -> Terms | DrawTerms:
+    def inside(self, rotated: list[RotatedRows], theta: Array) -> Array:
+        """(K, C, m) of theta (K, P)."""
+        if len(rotated) == 1:
+            return rotated[0].inside(theta)
+        heads = zip(self.heads, rotated, strict=True)
+        parts = [rows.inside(take_heads(theta, own)) for own, rows in heads]
+        return take_heads(namespace(theta).concat(parts), np.argsort(np.concatenate(self.heads)))
+
+    def terms(self, rotated: list[RotatedRows], objective: Objective) -> Terms | DrawTerms:
         """`Terms` of all heads, whose objective this is."""
-        each = [terms_of(one) for one in self.problems]
+        each = [terms_of(one, rows) for one, rows in zip(self.problems, rotated, strict=True)]
         if len(each) == 1:
             return each[0]
-        xp = namespace(each[0].rotated.z)
-        rotated = RotatedRows(
-            objective.network,
-            xp.stack([one.rotated.z for one in each]),
-            xp.stack([one.rotated.spectrum[None, :] for one in each]),
-            xp.stack([one.rotated.q for one in each]),
-            xp.stack([one.rotated.centre[None, :] for one in each]),
+        xp = namespace(each[0].z)
+        shares = [one.share for one in each]
+        draw = np.argsort(np.concatenate(self.heads))
+        draw = np.repeat(np.arange(len(each)), list(map(len, self.heads)))[draw]
+        vectors = {
+            name: xp.stack([getattr(one, name) for one in each])[:, None, ...]
+            for name in ("spectrum", "units")
+        }
+        terms = replace(
+            each[0],
+            loss=None,
+            z=xp.stack([one.z for one in each]),
+            narrow=xp.stack([one.narrow for one in each]),
+            far=xp.stack([one.far for one in each])[:, None],
+            mask=xp.stack([one.mask for one in each]),
+            share=shares[0],
+            penalty=each[0].penalty[:1, ...],
+            **vectors,
         )
-        share = each[0].share
-        if not all(isinstance(one.share, float) for one in each):
-            ones = xp.ones_like(each[0].rotated.z[:, 0])
-            share = xp.stack([one.share * ones for one in each])
-        first = objective.take_heads(np.asarray([own[0] for own in self.heads]))
-        terms = assembled(first, rotated, xp.stack([one.mask for one in each]), share)
-        draw = np.empty(sum(map(len, self.heads)), dtype=np.int64)
-        for number, own in enumerate(self.heads):
-            draw[own] = number
+        if not all(isinstance(share, float) for share in shares):
+            ones = xp.ones_like(each[0].z[:, 0])
+            terms = replace(terms, share=xp.stack([share * ones for share in shares]))
         return DrawTerms(objective, terms, draw)
 
 
@@ -107,40 +120,18 @@ class Draws:
 class DrawTerms:
     """`Terms` of K heads, whose arrays of rows are held once for each draw.
 
-    objective : of the heads;  by_draw : the terms of a head of each draw;  draw : (K,), the heads'
+    objective : of the heads;  by_draw : `Terms` without a loss, with the arrays of each draw
+    draw : (K,), the heads'
     """
 
     objective: Objective
     by_draw: Terms
     draw: np.ndarray
 
-    def inside(self, theta: Array) -> Array:
-        """(K, C, m) of theta (K, P)."""
-        xp = namespace(theta)
-        if not bool(xp.any(theta != 0.0)):
-            shape = (
-                int(theta.shape[0]),
-                *self.by_draw.mask.shape[-2:-1],
-                self.by_draw.rotated.z.shape[-1],
-            )
-            return xp.zeros(shape, dtype=theta.dtype, device=device(theta))
-        draws = range(int(self.draw.max()) + 1)
-        own = [np.flatnonzero(self.draw == number) for number in draws]
-        parts = [self._rows(n).inside(take_heads(theta, own[n])) for n in draws]
-        return take_heads(xp.concat(parts), np.argsort(np.concatenate(own)))
-
-    def outside(self, heads: np.ndarray, v: Array) -> Array:
-        """theta (k, P) of v (k, C, m), of heads of one draw that host integers name."""
-        return self._rows(int(self.draw[heads[0]])).outside(v)
-
-    def _rows(self, number: int) -> RotatedRows:
-        return self.by_draw.rotated.take_heads(np.asarray([number]))
-
     def take_heads(self, kept: np.ndarray) -> Terms:
         """Of the heads that host integers name."""
         terms, objective = self.by_draw.take_heads(self.draw[kept]), self.objective.take_heads(kept)
-        penalty = penalty_of(objective, terms.rotated)
-        return replace(terms, loss=objective.loss, penalty=penalty)
+        return replace(terms, loss=objective.loss, penalty=penalty_of(objective, terms.z))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from xclf._array_api import Array, device, eigh, namespace, to_host
 from xclf._heads import take_heads, take_run
 from xclf.objectives import Objective, true_mask
 from xclf.optim.spectral import FLOOR
-from xclf.training._rotated_rows import RotatedRows, rotated_rows
+from xclf.training._rotated_rows import RotatedRows
 from xclf.training.problem import Problem
+
+#: The fields of `Terms` that are of the rows.
+OF_ROWS = ("z", "spectrum", "far", "units", "narrow")
 
 #: Iterations of conjugate gradients for a step at most.
 MOST_PRODUCTS = 100
@@ -26,7 +29,9 @@ _LEAVING = 0.25
 class Terms:
     """The objective of some heads in the coordinates of rotated rows: parameters are (k, C, m).
 
-    rotated : the rows, with z (N, m), or (k, N, m) where each head has rows of its own
+    z, spectrum : as `RotatedRows` has them, or (k, N, m) and (k, 1, m), where each head has rows of
+        its own
+    rank, far : r, and 1 + the largest entry of the centre, () or (k, 1)
     mask : True at the true class, (C, N) or (k, C, N)
     share : each row's share of the weights, (N,), (k, N), or a number for all rows
     penalty : 2 reg of every parameter, (k, 1, m) or (1, 1, m)
@@ -35,7 +40,10 @@ class Terms:
     """
 
     loss: Any
-    rotated: RotatedRows
+    z: Array
+    spectrum: Array
+    rank: int
+    far: Array
     mask: Array
     share: Any
     penalty: Array
@@ -52,14 +60,14 @@ class Terms:
     def value(self, v: Array) -> tuple[Array, Array]:
         """(objective (k,), dscores (k, C, N) of each row's own loss)."""
         xp = namespace(v)
-        scores = _times(v, xp.matrix_transpose(self.rotated.z))
+        scores = _times(v, xp.matrix_transpose(self.z))
         losses, dscores = self.loss(scores, self.mask, reduction="none", axis=-2)
         mean = xp.sum(losses * self.share, axis=-1)
         return mean + 0.5 * xp.sum(self.penalty * v * v, axis=(-2, -1)), dscores
 
     def gradient(self, v: Array, dscores: Array) -> Array:
         """(k, C, m) at v, where the losses have the gradient `dscores`."""
-        return self._back(dscores, self.rotated.z) + self.penalty * v
+        return self._back(dscores, self.z) + self.penalty * v
 
     def curvature(self, dscores: Array) -> Array:
         """The losses' curvature."""
@@ -79,7 +87,7 @@ class Terms:
 
     def preconditioner(self, curvature: Array) -> Preconditioner:
         """The inverse of the Hessian's model, with the mean curvature of the losses."""
-        xp, weights, spectrum = namespace(curvature), None, self.rotated.spectrum
+        xp, weights, spectrum = namespace(curvature), None, self.spectrum
         if not isinstance(self.share, float):
             weights = xp.astype(self.share, curvature.dtype, copy=False)
         total = self.loss.curvature_total(curvature, self.mask, weights)
@@ -93,28 +101,19 @@ class Terms:
 
     def norm(self, grad: Array) -> Array:
         """(k,): the largest class's norm, at most, that a gradient (k, C, m) has in theta."""
-        xp, rank = namespace(grad), self.rotated.rank
+        xp, rank = namespace(grad), self.rank
         norm = xp.sqrt(xp.sum(grad[..., :rank] ** 2, axis=-1))
         if int(grad.shape[-1]) > rank:
-            far = 1.0 + xp.max(xp.abs(self.rotated.centre), axis=-1)
-            norm = norm + far * xp.abs(grad[..., rank])
+            norm = norm + self.far * xp.abs(grad[..., rank])
         return xp.max(norm, axis=-1)
 
     def at_zero(self, heads: int) -> tuple[Array, Array]:
         """(k,) each: objective and norm of the gradient at zero weights."""
-        xp, z = namespace(self.penalty), self.rotated.z
+        xp, z = namespace(self.penalty), self.z
         shape = (heads, int(self.mask.shape[-2]), int(z.shape[-1]))
         zero = xp.zeros(shape, dtype=z.dtype, device=device(z))
         value, dscores = self.value(zero)
         return value, self.norm(self.gradient(zero, dscores))
-
-    def inside(self, theta: Array) -> Array:
-        """(k, C, m) of theta (k, P)."""
-        return self.rotated.inside(theta)
-
-    def outside(self, heads: np.ndarray, v: Array) -> Array:
-        """theta (k, P) of v (k, C, m), of the heads that host integers name."""
-        return self.rotated.outside(v)
 
     def take_heads(self, kept: np.ndarray) -> Terms:
         """Those of the heads that host integers `kept` name."""
@@ -126,9 +125,8 @@ class Terms:
         taken = replace(self, loss=loss, mask=mask, share=share, penalty=penalty)
         if self.narrow.ndim < 3:
             return taken
-        units, narrow = take_run((self.units, self.narrow), kept)
-        rotated = self.rotated.take_heads(kept)
-        return replace(taken, rotated=rotated, units=units, narrow=narrow)
+        own = [getattr(self, name) for name in OF_ROWS]
+        return replace(taken, **dict(zip(OF_ROWS, take_run(own, kept), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -144,31 +142,33 @@ class Preconditioner:
         return xp.matmul(self.classes, turned * self.scale)
 
 
-def terms_of(problem: Problem) -> Terms:
-    """Of all heads of a linear problem; raises ValueError if squares of X overflow."""
-    rows, objective, rotated = problem.rows, problem.objective, rotated_rows(problem)
-    chunk, z = rows.chunk(slice(0, len(rows))), rotated.z
+def terms_of(problem: Problem, rotated: RotatedRows) -> Terms:
+    """Of all heads of a linear problem."""
+    rows, objective = problem.rows, problem.objective
+    chunk, z, spectrum = rows.chunk(slice(0, len(rows))), rotated.z, rotated.spectrum
     xp = namespace(z)
     share: Any = 1.0 / len(rows)
     if chunk.weights is not None:
         weights = xp.astype(chunk.weights, z.dtype, copy=False)
         share = weights / xp.sum(weights, axis=-1, keepdims=True)
     mask = true_mask(chunk.labels, objective.network.widths[-1])
-    return assembled(objective, rotated, mask, share)
-
-
-def assembled(objective: Objective, rotated: RotatedRows, mask: Array, share: Any) -> Terms:
-    """`Terms` of the heads of an objective, of rows that are rotated already."""
-    xp, spectrum = namespace(rotated.z), rotated.spectrum
     units = xp.sqrt(xp.where(spectrum > 0.0, spectrum, 1.0))
-    narrow = xp.astype(rotated.z / units, xp.float32)
-    penalty = penalty_of(objective, rotated)
-    return Terms(objective.loss, rotated, mask, share, penalty, units, narrow)
+    return Terms(
+        loss=objective.loss,
+        z=z,
+        spectrum=spectrum,
+        rank=rotated.rank,
+        far=1.0 + xp.max(xp.abs(rotated.centre)),
+        mask=mask,
+        share=share,
+        penalty=penalty_of(objective, z),
+        units=units,
+        narrow=xp.astype(z / units, xp.float32),
+    )
 
 
-def penalty_of(objective: Objective, rotated: RotatedRows) -> Array:
+def penalty_of(objective: Objective, z: Array) -> Array:
     """2 reg of every parameter, (k, 1, m) or (1, 1, m)."""
-    z = rotated.z
     xp = namespace(z)
     penalized = xp.ones((1, 1, int(z.shape[-1])), dtype=z.dtype, device=device(z))
     if objective.network.bias:

@@ -16,7 +16,6 @@ from xclf._array_api import (
     namespace,
     to_host,
 )
-from xclf._heads import take_run
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Layer, Network
 from xclf.rows import Rows, Streamed
@@ -37,9 +36,6 @@ class RotatedRows:
 
     network : the model's;  z : (N, m) float64, m = r + 1 with biases
     spectrum : (m,), mean squares of z;  q : (D, r);  centre : (D,)
-
-    Of k heads with rows of their own: z (k, N, m), spectrum (k, 1, m), q (k, D, r), centre
-    (k, 1, D).
     """
 
     network: Network
@@ -51,12 +47,7 @@ class RotatedRows:
     @property
     def rank(self) -> int:
         """r."""
-        return int(self.q.shape[-1])
-
-    def take_heads(self, kept: np.ndarray) -> RotatedRows:
-        """The rows of the heads that host integers name, where each has its own."""
-        arrays = take_run((self.z, self.spectrum, self.q, self.centre), kept)
-        return RotatedRows(self.network, *arrays)
+        return int(self.q.shape[1])
 
     def inside(self, theta: Array) -> Array:
         """(K, C, m) of theta (K, P); what lies across the rows only costs penalty."""

@@ -16,6 +16,7 @@ from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._one_class import without_spare_rows
 from xclf.training._penalty_path import fit_along
 from xclf.training._precision import ABSENT, widest
+from xclf.training._rotated_rows import rotated_rows
 from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
 from xclf.training._settle import CONVERGED, SLOW, Run, settle
 from xclf.training._stages import STOPPED
@@ -134,11 +135,12 @@ class _ByNewton:
     ) -> None:
         self.draws, self.problems = draws, len(draws.problems)
         self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
-        self.space = RotatedHeads(problem, draws.terms(problem.objective))
+        self.rotated = [rotated_rows(one) for one in draws.problems]
+        self.space = RotatedHeads(problem, draws.terms(self.rotated, problem.objective))
 
     def start(self, theta: Array) -> Array:
         """(K, C, m) near theta (K, P)."""
-        return self.space.terms.inside(theta)
+        return self.draws.inside(self.rotated, theta)
 
     def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
         """Results, (C, m), of the heads that host integers name."""
@@ -153,13 +155,14 @@ class _ByNewton:
         """In weights and biases, with what float64 says of them."""
         place = {k: at for at, k in enumerate(heads.tolist())}
         proven: dict[int, FitResult] = {}
-        for numbers, problem in zip(self.draws.heads, self.draws.problems, strict=True):
+        draws = zip(self.draws.heads, self.draws.problems, self.rotated, strict=True)
+        for numbers, problem, rotated in draws:
             kept = [at for at, k in enumerate(numbers.tolist()) if k in place]
             own = numbers[kept]
             ended = [results[place[k]] for k in own.tolist()]
             if ended:
                 v = namespace(ended[0].theta).stack([one.theta for one in ended])
-                theta = self.space.terms.outside(own, v)
+                theta = rotated.outside(v)
                 ended = [replace(one, theta=theta[k, :]) for k, one in enumerate(ended)]
                 some = problem.take_heads(np.asarray(kept))
                 ended = _settled(some, ended, self.tol, self.max_iter, self.monitor, fit_newton_cg)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from xclf._array_api import Array, from_host, is_host, namespace, to_host
 from xclf._heads import take_heads
 from xclf.objectives import Smooth
 from xclf.rows import blas_width, in_threads
+from xclf.training._newton_heads import Heads, balanced, joined
 from xclf.training._newton_terms import Terms, descend, dots, terms_of
-from xclf.training._rotated_rows import can_rotate
+from xclf.training._rotated_rows import can_rotate, rotated_rows
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -88,10 +89,10 @@ def fit_newton_cg(
 ) -> list[FitResult]:
     """Minimise K heads from theta (K, P); one result a head, which remains to be proven: see
     `fit_rotated`."""
-    terms, xp = terms_of(problem), namespace(theta)
-    start = terms.rotated.inside(theta)
+    rotated, xp = rotated_rows(problem), namespace(theta)
+    terms, start = terms_of(problem, rotated), rotated.inside(theta)
     results = fit_rotated(terms, start, tol, max_iter, monitor, most_products)
-    ends = terms.rotated.outside(xp.stack([one.theta for one in results]))
+    ends = rotated.outside(xp.stack([one.theta for one in results]))
     ends = xp.astype(ends, theta.dtype, copy=False)
     return [replace(one, theta=ends[k, :]) for k, one in enumerate(results)]
 
@@ -126,40 +127,6 @@ def fit_rotated(
         return stage.finish([fit.results[k] for k in sorted(fit.results)])
 
 
-@dataclass
-class _Heads:
-    """Heads that are computed together, and where they are; all but arrays (k, C, m) on the host.
-
-    number : (k,) of each head in the fit
-    at : (k, C, m) the last point that was accepted, whose objective is `value`
-    step : (k, C, m) from there, of which the share `length` is tried next; `slope` is the
-        objective's derivative along it
-    start : the gradient's norm at zero weights, NaN as long as it is not known
-    n_iter, products : steps, and passes over the rows, so far
-    """
-
-    number: np.ndarray
-    at: Array
-    step: Array
-    value: np.ndarray
-    slope: np.ndarray
-    length: np.ndarray
-    start: np.ndarray
-    n_iter: np.ndarray
-    products: np.ndarray
-
-    @classmethod
-    def begin(cls, number: np.ndarray, at: Array) -> Self:
-        """Heads of which nothing is known but where they start."""
-        zero = np.zeros(len(number))
-        step, unknown = namespace(at).zeros_like(at), np.full(len(number), np.nan)
-        above, none = np.full(len(number), np.inf), np.zeros(len(number), dtype=int)
-        return cls(number, at, step, above, zero, zero, unknown, none, zero)
-
-    def __len__(self) -> int:
-        return len(self.number)
-
-
 class _NewtonCG:
     """K heads on their way, in groups that are computed together, as many at a time as threads."""
 
@@ -183,9 +150,9 @@ class _NewtonCG:
             self.steps = stage.saved["steps"]
             ended = results_of(stage.saved["results"])
             self.results |= zip(stage.saved["ended"], ended, strict=True)
-            self.groups = [_Heads(**group) for group in stage.saved["groups"]]
+            self.groups = [Heads(**group) for group in stage.saved["groups"]]
             return
-        rows = int(terms.rotated.z.shape[-2])
+        rows = int(terms.z.shape[-2])
         size = _group_size(heads, 8 * rows * int(start.shape[1]), is_host(start))
         numbers = [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
         self.groups = [self._begin(number, take_heads(start, number)) for number in numbers]
@@ -237,7 +204,7 @@ class _NewtonCG:
             self.results |= self._ended(group, np.full(len(group), reason), norm)
         self.groups = []
 
-    def _round(self, group: _Heads) -> tuple[_Heads, float, _Results]:
+    def _round(self, group: Heads) -> tuple[Heads, float, _Results]:
         """(the heads that go on, the lowest objective of those that moved, results of those that
         end) after the steps that were to be tried. Heads whose objective did not fall try a shorter
         one."""
@@ -250,7 +217,7 @@ class _NewtonCG:
         lowest = float(np.min(value, where=taken, initial=np.inf))
         idle = (group.value - value <= noise) & taken
         group = replace(group, n_iter=group.n_iter + taken, products=products)
-        parts: list[_Heads] = []
+        parts: list[Heads] = []
         ended: list[tuple[int, FitResult]] = []
         if not good.all():
             rest = take_heads(group, np.flatnonzero(~good))
@@ -266,9 +233,9 @@ class _NewtonCG:
             group = replace(group, at=trial, value=value)
             moved, more = self._step(group, terms, dscores, idle)
             parts, ended = [moved, *parts], [*ended, *more]
-        return _joined(xp, parts), lowest, ended
+        return joined(xp, parts), lowest, ended
 
-    def _tried(self, group: _Heads, terms: Terms) -> tuple[Array, Array, Array]:
+    def _tried(self, group: Heads, terms: Terms) -> tuple[Array, Array, Array]:
         """(points, their objectives, the losses' gradients in the scores) after the steps that are
         to be tried.
 
@@ -290,10 +257,10 @@ class _NewtonCG:
         return trial, values, dscores
 
     def _step(
-        self, group: _Heads, terms: Terms, dscores: Array, idle: np.ndarray
-    ) -> tuple[_Heads, _Results]:
+        self, group: Heads, terms: Terms, dscores: Array, idle: np.ndarray
+    ) -> tuple[Heads, _Results]:
         """`group`, which has moved, with new steps; and the results of the heads that end there."""
-        xp, rank = namespace(dscores), terms.rotated.rank
+        xp, rank = namespace(dscores), terms.rank
         grad = terms.gradient(group.at, dscores)
         curvature = terms.loss.curvature(dscores, terms.mask)
         precondition = terms.preconditioner(curvature)
@@ -306,7 +273,7 @@ class _NewtonCG:
         # The bound that certificates have, but for the biases: see `_softmax_gap.py`.
         gap = residual / _host(2.0 * terms.penalty[:, 0, 0])
         reasons = self._reasons(group, norm, 0.5 * square, gap, idle)
-        ended = self._ended(_balanced(group, terms, downhill), reasons, norm)
+        ended = self._ended(balanced(group, terms, downhill), reasons, norm)
         if ended:
             kept = np.flatnonzero(reasons == "")
             if not len(kept):
@@ -330,7 +297,7 @@ class _NewtonCG:
         return moved, ended
 
     def _share(
-        self, group: _Heads, norm: np.ndarray, gap: np.ndarray, square: np.ndarray
+        self, group: Heads, norm: np.ndarray, gap: np.ndarray, square: np.ndarray
     ) -> np.ndarray:
         """(k,): what a step may leave of the squared residual. Near the optimum what is to be met
         after it, no sooner: steps before the last need not be exact."""
@@ -345,7 +312,7 @@ class _NewtonCG:
 
     def _reasons(
         self,
-        group: _Heads,
+        group: Heads,
         norm: np.ndarray,
         gain: np.ndarray,
         gap: np.ndarray,
@@ -372,7 +339,7 @@ class _NewtonCG:
             "",
         )
 
-    def _ended(self, group: _Heads, reasons: np.ndarray, norm: np.ndarray) -> _Results:
+    def _ended(self, group: Heads, reasons: np.ndarray, norm: np.ndarray) -> _Results:
         """(number, result) of the heads that have a reason to end."""
         index = np.flatnonzero(reasons != "")
         if not len(index):
@@ -394,10 +361,10 @@ class _NewtonCG:
             for place, k in enumerate(index.tolist())
         ]
 
-    def _begin(self, number: np.ndarray, at: Array) -> _Heads:
+    def _begin(self, number: np.ndarray, at: Array) -> Heads:
         """Heads at (k, C, m), with the gradient's norm at zero weights, where that is not known
         from the first step."""
-        group = _Heads.begin(number, at)
+        group = Heads.begin(number, at)
         if bool(namespace(at).any(at != 0.0)):
             group.start = self._at_zero(number)[1]
         return group
@@ -406,16 +373,6 @@ class _NewtonCG:
         if self.zero is not None:
             return self.zero[0][number], self.zero[1][number]
         return at_zero(self.terms.take_heads(number), len(number))
-
-
-def _balanced(group: _Heads, terms: Terms, downhill: Array) -> _Heads:
-    """Heads after a step of Newton's in the biases alone, whose curvature is that of the model: a
-    certificate asks for class masses that balance, and would take a pass for each step."""
-    rank = terms.rotated.rank
-    if int(downhill.shape[-1]) == rank:
-        return group
-    ends = [group.at[..., :rank], group.at[..., rank:] - downhill[..., rank:]]
-    return replace(group, at=namespace(downhill).concat(ends, axis=-1))
 
 
 def at_zero(terms: Terms, heads: int) -> AtZero:
@@ -428,19 +385,6 @@ def _group_size(heads: int, each: int, on_host: bool) -> int:
     """Heads of a group, whose scores take `each` bytes a head: some for each thread."""
     most = max(1, (_HOST_SCORES if on_host else _DEVICE_SCORES) // each)
     return min(most, -(-heads // blas_width())) if on_host else min(most, heads)
-
-
-def _joined(xp: Any, parts: list[_Heads]) -> _Heads:
-    """Several groups as one."""
-    some = [part for part in parts if len(part)]
-    if len(some) < 2:
-        return (some or parts)[0]
-    joined = {}
-    for field in fields(_Heads):
-        values = [getattr(part, field.name) for part in some]
-        join = xp.concat if field.name in ("at", "step") else np.concatenate
-        joined[field.name] = join(values)
-    return _Heads(**joined)
 
 
 def _host(values: Array) -> np.ndarray:

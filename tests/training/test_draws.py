@@ -1,0 +1,134 @@
+"""Heads with few rows of their own, computed as stacks: each ends where a fit of its rows ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from backends import Backend, why_missing
+
+from xclf import SoftmaxClassifier
+from xclf.sweep import Fit, Fold, fit_together
+from xclf.training import _draws, full_batch
+
+C, EACH, DRAWS = 3, 4, 5
+N = 20 * C
+RNG = np.random.default_rng(3)
+Y = np.arange(N) % C
+REGS = np.geomspace(1e-3, 1e-1, 4)
+NOTHING = np.empty(0, dtype=int)
+
+
+def _rows(features):
+    means = RNG.standard_normal((C, features))[Y]
+    x = (RNG.standard_normal((N, features)) + 0.5 * means) * np.geomspace(1, 20, features) + 3
+    by_class = [np.flatnonzero(c == Y) for c in range(C)]
+    draws = [
+        np.concatenate([RNG.choice(own, EACH, replace=False) for own in by_class])
+        for _ in range(DRAWS)
+    ]
+    return x, draws
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """How many draws each fit computed together."""
+    seen, original = [], full_batch._ByNewton
+
+    class Watched(original):
+        def __init__(self, problem, draws, *limits):
+            seen.append(len(draws.problems))
+            super().__init__(problem, draws, *limits)
+
+    monkeypatch.setattr(full_batch, "_ByNewton", Watched)
+    return seen
+
+
+def _fitted(x, draws, labels, regs=REGS, tasks=None, **options):
+    folds = [Fold(rows, NOTHING, y[rows]) for rows, y in zip(draws, labels, strict=True)]
+    fits = [
+        Fit(number, SoftmaxClassifier(reg=reg, **options))
+        for number in range(len(draws))
+        for reg in regs
+    ]
+    fit_together(x, fits, folds, tasks=tasks)
+    return fits, folds
+
+
+@pytest.mark.parametrize("where", list(Backend))
+@pytest.mark.parametrize("features", [5, 40])
+@pytest.mark.parametrize("options", [{}, {"fit_intercept": False}, {"class_weight": "balanced"}])
+def test_they_are_fits_of_their_rows(stacks, where, features, options):
+    """Of fewer rows than features, and of more: both within 1e-6 of the optimum."""
+    if why_missing(where):
+        pytest.skip(why_missing(where))
+    x, draws = _rows(features)
+    x = x.astype(np.float32)
+    fits, folds = _fitted(where.asarray(x), draws, [Y] * DRAWS, **options)
+    assert stacks == [DRAWS]
+    for fit in fits:
+        one, rows = fit.template, folds[fit.split].train
+        alone = SoftmaxClassifier(reg=one.reg, **options).fit(x[rows], Y[rows])
+        assert one.converged_
+        assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+        # reg |V - V*|^2 <= P - P*
+        apart = where.to_host(one.coef_).astype(float) - alone.coef_
+        assert np.sum(apart**2) <= 4e-6 * alone.objective_ / one.reg
+        assert one.dual_gap_ <= 1e-6 * one.objective_
+
+
+def test_draws_of_several_label_sets(stacks):
+    """Every task has its own draws, and its own labels of all rows."""
+    x, draws = _rows(8)
+    other = (Y + (np.arange(N) // C) % 2) % C
+    labels = [Y if k % 2 == 0 else other for k in range(DRAWS)]
+    fits, folds = _fitted(x, draws, labels, tasks=[k % 2 for k in range(DRAWS)])
+    assert stacks == [DRAWS]
+    for fit in fits:
+        one, fold = fit.template, folds[fit.split]
+        alone = SoftmaxClassifier(reg=one.reg).fit(x[fold.train], fold.y)
+        assert one.converged_
+        assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+
+
+def test_a_few_values_need_no_path(stacks):
+    x, draws = _rows(8)
+    fits, folds = _fitted(x, draws, [Y] * DRAWS, regs=REGS[:1])
+    assert stacks == [DRAWS]
+    for fit in fits:
+        rows = folds[fit.split].train
+        alone = SoftmaxClassifier(reg=REGS[0]).fit(x[rows], Y[rows])
+        assert abs(fit.template.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+
+
+def test_rows_that_are_named_twice_weigh_twice(stacks):
+    x, draws = _rows(8)
+    draws = [np.concatenate([rows, rows[:3]]) for rows in draws]
+    fits, folds = _fitted(x, draws, [Y] * DRAWS)
+    assert stacks == [DRAWS]
+    for fit in fits[::3]:
+        one, rows = fit.template, folds[fit.split].train
+        alone = SoftmaxClassifier(reg=one.reg).fit(x[rows], Y[rows])
+        assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge")  # without a penalty
+@pytest.mark.parametrize("change", ["many rows", "unequal rows", "no penalty", "little memory"])
+def test_where_they_are_not_stacked(stacks, change, monkeypatch):
+    """Fits end where they would alone all the same."""
+    x, draws = _rows(6)
+    regs = REGS
+    if change == "many rows":
+        draws = [np.delete(np.arange(N), np.arange(k, N, DRAWS)) for k in range(DRAWS)]
+    elif change == "unequal rows":
+        draws[0] = draws[0][:-1]
+    elif change == "no penalty":
+        regs = [*REGS, 0.0]
+    else:
+        monkeypatch.setattr(_draws, "_SCORES", 1 << 40)
+    fits, folds = _fitted(x, draws, [Y] * DRAWS, regs=regs, max_iter=200)
+    assert DRAWS not in stacks
+    for fit in fits:
+        one, rows = fit.template, folds[fit.split].train
+        if one.reg > 0.0:
+            alone = SoftmaxClassifier(reg=one.reg, max_iter=200).fit(x[rows], Y[rows])
+            assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
