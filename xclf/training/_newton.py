@@ -28,6 +28,7 @@ from xclf._array_api import namespace, to_host
 from xclf._sparse import SparseMatrix
 from xclf.kernels import cross_entropy
 from xclf.objectives import Softmax, true_index
+from xclf.training._precision import rounding_bounds
 from xclf.training.problem import Problem
 
 #: Parameters, entries of X and multiply-adds of a Hessian, up to which it is worth its time.
@@ -118,8 +119,9 @@ class Newton:
         self.centre = mean if self.bias else np.zeros_like(mean)
         x -= self.centre
         if self.bias:  # twice: the mean of many large numbers is off by more than one rounding
-            self.centre = self.centre + self.share @ x
-            x -= self.share @ x
+            rest = self.share @ x
+            self.centre = self.centre + rest.astype(np.longdouble)
+            x -= rest
         top = np.abs(x).max(axis=0)
         top = np.where(top > 0.0, top, 1.0)
         spread = top * np.sqrt(self.share @ (x / top) ** 2)
@@ -148,7 +150,7 @@ class Newton:
         if not self.bias:
             return np.asarray(v)
         # Where columns are far off, all digits of this sum are needed.
-        place = w.astype(np.longdouble) @ self.centre.astype(np.longdouble) + b
+        place = w.astype(np.longdouble) @ self.centre + b
         return np.concatenate([v, place.astype(float)[:, None]], axis=1)
 
     def outside(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +158,7 @@ class Newton:
         if not self.bias:
             return theta / self.scale, np.zeros(self.classes)
         w = theta[:, :-1] / self.scale
-        place = theta[:, -1] - w.astype(np.longdouble) @ self.centre.astype(np.longdouble)
+        place = theta[:, -1] - w.astype(np.longdouble) @ self.centre
         return w, place.astype(float)
 
     def value(self, theta: np.ndarray) -> float:
@@ -207,15 +209,32 @@ class Newton:
         inverse *= step.unit[:, None]
         inverse *= step.unit
         theta, present = at.theta[self.present], self.present
-        off = (np.abs(at.d[:, present]) * self.share[:, None]).T @ np.abs(self.z)
-        off = 4.0 * EPS * (off + 2.0 * self.penalty * np.abs(theta)).ravel()
+        d = np.abs(at.d[:, present]) * self.share[:, None]
+        relative, noise = self._rounding(at)
+        off = (d * relative[:, None]).T @ np.abs(self.z)
+        off = (off + 8.0 * EPS * self.penalty * np.abs(theta)).ravel()
         square = (math.sqrt(step.square) + math.sqrt(float(np.diagonal(inverse) @ off**2))) ** 2
         # What all classes have in common costs penalty alone.
         shared = theta.mean(axis=0)
         square += 2.0 * float(np.sum(self.penalty * shared * shared)) * c
         size = (theta**2 + step.change[present] ** 2).ravel() / step.unit**2
-        hidden = 4.0 * step.ridge * float(size.sum())
+        hidden = 4.0 * step.ridge * float(size.sum()) + noise
         return Proof(square, hidden, inverse.reshape(c, m, c, m))
+
+    def _rounding(self, at: Point) -> tuple[np.ndarray, float]:
+        """Rounding errors at `at`: relative ones of p - y of each row, (n,), and the objective's.
+
+        Scores are off by e: in products of m terms, each rounded twice before, and in the shift of
+        all rows. As p_j changes by p_j (1 - p_j) times what its score does beside the mean of the
+        others, p - y is off by exp(2 e) - 1 of itself at most; so is a loss, by 2 e |p_y - 1|.
+        """
+        inner, outer = rounding_bounds(EPS / 2, self.z.shape[1], len(self.z))
+        far = float(np.finfo(np.longdouble).eps) * (np.abs(self.centre / self.scale))
+        sizes = np.abs(self.z) if not self.bias else np.abs(self.z) + np.append(far / EPS, 0.0)
+        scores = (inner + 2.0 * EPS) * np.max(sizes @ np.abs(at.theta[self.present]).T, axis=1)
+        relative = outer + np.expm1(2.0 * scores)
+        own = np.abs(np.take_along_axis(at.d, self.y[:, None], axis=1)[:, 0])
+        return relative, outer * at.value + float(self.share @ (own * np.expm1(2.0 * scores)))
 
     def _hessian(self, d: np.ndarray) -> np.ndarray:
         """(C m, C m) of the classes of the rows."""
@@ -231,9 +250,11 @@ class Newton:
             mixed = ((p[part] * root[part])[:, :, None] * self.z[part, None, :]).reshape(-1, c * m)
             hessian -= mixed.T @ mixed  # BLAS computes half of it
         blocks = hessian.reshape(c, m, c, m)
+        # p (1 - p) of a class, from the sum of the others: 1 - p would lose it where p is near 1.
+        variance = p * (p @ (1.0 - np.eye(c)))
         for k in range(c):
-            half = self.z * np.sqrt(self.share * p[:, k])[:, None]
-            blocks[k, :, k, :] += half.T @ half
+            half = self.z * np.sqrt(self.share * variance[:, k])[:, None]
+            blocks[k, :, k, :] = half.T @ half
         # What all classes have in common changes no score: curvature of its own keeps it at 0.
         most = np.einsum("jdjd->jd", blocks).max(axis=0) + 2.0 * self.penalty
         common = np.where(most > 0.0, most, 1.0) / c
