@@ -21,7 +21,7 @@ from xclf.training._rotated_rows import RotatedRows
 from xclf.training.newton_cg import MOST_ROWS, suits
 from xclf.training.problem import Problem
 
-# Share of the rows that a draw may have at most.
+# Share of the rows that a draw has less than.
 _FEW = 0.5
 
 # Arrays like the scores of a head of each draw that are alive at once.
@@ -30,7 +30,7 @@ _SCORES = 8
 
 def has_few_rows(rows: int, every: int) -> bool:
     """Whether heads that have so many rows each, of `every` row, are draws."""
-    return rows <= min(MOST_ROWS, _FEW * every)
+    return rows <= MOST_ROWS and rows < _FEW * every
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-# Singular values below this share of the largest are rounding; of columns of alike size.
-_RANK, _ALIKE = 1e-15, 1e3
+# Share of the columns' norms below which what a direction makes of them is rounding; ratio of these
+# norms up to which they are of alike size.
+_RANK, _ALIKE = 4e-15, 1e3
 # Rows of a matrix that are gathered at a time.
 _BLOCK = 256
 
@@ -36,7 +37,8 @@ class Basis:
     ) -> Basis:
         root = np.sqrt(share)[:, None]
         left, size, axes = _svd(root * u)
-        kept = size > _RANK * size.max(initial=0.0)
+        # What is left of the columns where they cancel is rounding, of any size.
+        kept = size > _RANK * (np.linalg.norm(root * u, axis=0) @ np.abs(axes))
         axes = axes[:, kept]
         t = left[:, kept] * size[kept] / root
         return cls(t, axes, labels, share, size[kept] ** 2, _mask(labels, classes), bias)

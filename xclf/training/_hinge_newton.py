@@ -20,6 +20,7 @@ Source: Rockafellar (1976); Li, Sun & Toh (2018), semismooth Newton for such pro
 
 from __future__ import annotations
 
+import bisect
 import math
 from typing import NamedTuple
 
@@ -35,22 +36,29 @@ _INNER, _IDLE = 60, 20
 _INNER_SHARE = 0.1
 # Shares of the slack that a move may leave, and how the smoothing shrinks then.
 _SHRINK = ((0.1, 1.0), (0.6, 0.3), (0.95, 0.1), (np.inf, 0.01))
+# Share of the smoothing that margins reach, below which a move can change nothing yet.
+_REACH = 1e-3
 # Share of the first smoothing with which a fit goes on from another: more would leave it.
 _WARM = 0.01
 # The smoothing that is the squared hinge, the share of |t|^2 / reg that it begins with, and how it
 # shrinks.
 _OWN, _FIRST, _LESS = 0.5, 1e-3, 0.1
-# Curvature of the biases beside that of a pair, where no pair between its bounds has any.
-_BIAS = 1e-8
+# Curvature of the biases beside that of a pair, where no pair between its bounds has any; and where
+# steps are exact enough for less: what it leaves of the flow counts in the gap.
+_BIAS, _LEAST_BIAS = 1e-8, 1e-16
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
 _ROUNDS, _USUAL = 500, 100
 # Multiply-adds that gathering an entry of the equations takes as long as.
 _GATHERED = 50
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
-# scaled equations are solved, if they are so many at most, or so few that this takes no time.
-_STIFF, _MOST_EQUATIONS, _FEW_EQUATIONS = 1e8, 2000, 256
+# scaled equations are solved, if they are so many at most, or so few that this takes no time: then
+# by QR, if its matrix has so many entries at most.
+_STIFF, _MOST_EQUATIONS, FEW_EQUATIONS, _MOST_ENTRIES = 1e8, 2000, 256, 1 << 20
 # Ratio of the features' mean squares up to which they are alike.
 _SPREAD = 1e6
+
+
+_EPS = 2.0**-52
 
 
 class Gap(NamedTuple):
@@ -85,7 +93,7 @@ class HingeNewton:
         most_pairs: int = 2000,
     ) -> None:
         self.most_pairs = most_pairs
-        self._most_equations = min(_MOST_EQUATIONS, max(_FEW_EQUATIONS, most_pairs // 2))
+        self._most_equations = min(_MOST_EQUATIONS, max(FEW_EQUATIONS, most_pairs // 2))
         self.basis, self.reg, self.margin, self.squared = basis, reg, margin, squared
         self.v, self.b = v, b
         self.anchor, self.centre = np.zeros(basis.mask.shape), b
@@ -102,9 +110,13 @@ class HingeNewton:
         large, small = (
             float(f(basis.spectrum)) if len(basis.spectrum) else 1.0 for f in (np.max, np.min)
         )
-        self.least_mu = large / (2.0 * reg * _STIFF) if large <= _SPREAD * small else 0.0
+        equations = len(b) * (basis.t.shape[1] + 1)
+        self._orthogonal = equations <= FEW_EQUATIONS
+        alike = large <= _SPREAD * small and not self._orthogonal
+        self.least_mu = large / (2.0 * reg * _STIFF) if alike else 0.0
         self.large = large
         self.inner = self.idle = self.moves = 0
+        self.ended = False
         # The pairs between their bounds at the last step, the factor of their equations with its
         # mu, and the multiply-adds of conjugate gradients since there was one.
         self.free = np.zeros_like(basis.mask)
@@ -122,7 +134,8 @@ class HingeNewton:
         self._clip()
 
     def _clip(self) -> None:
-        self.rho = _BIAS * float(self.basis.share.min()) / self.mu
+        bias = _LEAST_BIAS if self._orthogonal else _BIAS
+        self.rho = bias * float(self.basis.share.min()) / self.mu
         self.a = np.clip(self.wanted, 0.0, self.most)
         self.a[self.basis.mask] = 0.0
         g = self.basis.gathered(self.a * self.basis.share[:, None])
@@ -159,18 +172,11 @@ class HingeNewton:
         self.idle = self.idle + 1 if gap.residual > 0.9 * self.least else 0
         self.least = min(self.least, gap.residual)
         if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
-            kept = gap.slack / self.last if self.last > 0.0 else 0.0
-            self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
-            self.moves += 1
-            if self.squared:
-                self.mu = max(_OWN, _LESS * self.mu)
-            else:
-                self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
-                self.mu = max(self.mu, self.least_mu)
-                self.anchor, self.centre = self.a, self.b
-            self._place()
+            self._move(gap)
         self.inner += 1
         dv, db = self._step(goal / max(gap.residual, 1e-300))
+        if not (dv.any() or db.any()):
+            self.idle = _IDLE
         length, dm = self._search(dv, db)
         self.v, self.b = self.v + length * dv, self.b + length * db
         # Computed anew, rounding of m over mu would be that of a, and too much for large features.
@@ -178,6 +184,23 @@ class HingeNewton:
         self.wanted += (length / self.mu) * dm
         self.centre = self.b if self.squared else self.centre
         self._clip()
+
+    def _move(self, gap: Gap) -> None:
+        """Multipliers and smoothing at the end of an inner solve. Where the squared hinge is
+        minimised as it is, there is none to come."""
+        self.ended = self.squared and self.mu == _OWN and self.idle >= _IDLE
+        kept = gap.slack / self.last if self.last > 0.0 else 0.0
+        self.last, self.inner, self.least, self.idle = gap.slack, 0, np.inf, 0
+        self.moves += kept <= _SHRINK[-2][0] or bool(np.abs(self.m).max() >= _REACH * self.mu)
+        if self.squared:
+            before, self.mu = self.mu, max(_OWN, _LESS * self.mu)
+            self.wanted *= before / self.mu
+            self._clip()
+        else:
+            self.mu *= next(shrink for most, shrink in _SHRINK if kept <= most)
+            self.mu = max(self.mu, self.least_mu)
+            self.anchor, self.centre = self.a, self.b
+            self._place()
 
     def _step(self, wanted: float) -> tuple[np.ndarray, np.ndarray]:
         basis, (n, r), c = self.basis, self.basis.t.shape, len(self.b)
@@ -189,6 +212,8 @@ class HingeNewton:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
         stiff = self.large / (2.0 * self.reg * self.mu)
         equations = c * (r + 1)
+        if stiff > _STIFF and self._orthogonal and equations * (equations + count) <= _MOST_ENTRIES:
+            return self._solve_orthogonal(free)
         if stiff > _STIFF and equations <= self._most_equations:
             return self._solve_scaled(free)
         # The equations, if they take no longer than conjugate gradients do, or did since the last.
@@ -220,15 +245,52 @@ class HingeNewton:
         flow[i, j] = q
         return -(self.gv + basis.gathered(flow).T @ basis.t) / (2.0 * self.reg), db
 
+    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(features (n, m), curvature of penalties (m,), gradient (C, m)), biases a last column."""
+        t, ridge = self.basis.t, np.full(self.basis.t.shape[1], 2.0 * self.reg)
+        if not self.basis.bias:
+            return t, ridge, self.gv
+        ones = np.ones((len(t), 1))
+        return np.hstack([t, ones]), np.append(ridge, self.rho), np.c_[self.gv, self.gb]
+
+    def _solve_orthogonal(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The step from the R of a QR decomposition of the roots of the Hessian's terms.
+
+        With the largest rows first and columns exchanged, the smallest terms, of the penalty, keep
+        their digits beside those of pairs. Source: Cox & Higham (1998).
+        """
+        basis, (i, j), c = self.basis, np.nonzero(free), len(self.b)
+        t, ridge, grad = self._columns()
+        m, every = t.shape[1], np.arange(len(i))
+        terms = np.zeros((len(i) + c * m, c, m))
+        half = t[i] * np.sqrt(basis.share[i] / self.mu)[:, None]
+        terms[every, j], terms[every, basis.labels[i]] = half, -half
+        terms = terms.reshape(len(terms), c * m)
+        terms[len(i) :][np.diag_indices(c * m)] = np.tile(np.sqrt(ridge), c)
+        unit = 1.0 / np.linalg.norm(terms, axis=0)
+        terms *= unit
+        terms = terms[np.argsort(-np.abs(terms).max(axis=1))]
+        root, order = scipy.linalg.qr(
+            terms, mode="r", pivoting=True, overwrite_a=True, check_finite=False
+        )
+        root = root[: c * m]
+        inverse = scipy.linalg.solve_triangular(root, np.eye(c * m), check_finite=False)
+        g = basis.gathered(self.a * basis.share[:, None])
+        at = np.c_[self.v, self.b - self.centre] if basis.bias else self.v
+        noise = _EPS * (np.abs(g).T @ np.abs(t) + ridge * np.abs(at))
+        along = inverse.T @ (unit * grad.ravel())[order]
+        along[along**2 <= inverse.T**2 @ ((unit * noise.ravel())[order]) ** 2] = 0.0
+        along = inverse @ along
+        step = np.empty(c * m)
+        step[order] = along
+        step = (-unit * step).reshape(c, m)
+        return (step[:, :-1], step[:, -1]) if basis.bias else (step, np.zeros(c))
+
     def _solve_scaled(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The step from the Hessian, scaled so that features of any size are alike."""
         basis, c = self.basis, len(self.b)
         weight = free * (basis.share / self.mu)[:, None]
-        ridge, grad = np.full(basis.t.shape[1], 2.0 * self.reg), self.gv
-        t = basis.t
-        if basis.bias:
-            t, ridge = np.c_[t, np.ones(len(t))], np.append(ridge, self.rho)
-            grad = np.c_[grad, self.gb]
+        t, ridge, grad = self._columns()
         m = t.shape[1]
         hessian = np.zeros((c, m, c, m))
         every = np.arange(c)
@@ -252,19 +314,14 @@ class HingeNewton:
         return (step[:, :-1], step[:, -1]) if basis.bias else (step, np.zeros(c))
 
     def _conjugate_gradients(self, free: np.ndarray, eta: float) -> tuple[np.ndarray, np.ndarray]:
-        basis, penalty = self.basis, 2.0 * self.reg
+        basis = self.basis
         weight = free * (basis.share / self.mu)[:, None]
         flows = basis.mask.T.astype(float) @ weight
         flows += flows.T
         values, classes = np.linalg.eigh(np.diag(flows.sum(axis=1)) - flows)
         values = np.maximum(values, 0.0)
-        # Biases are a last column of v.
-        t = np.c_[basis.t, np.ones(len(basis.t))] if basis.bias else basis.t
-        spectrum, ridge = basis.spectrum, np.full(basis.t.shape[1], penalty)
-        left = -self.gv
-        if basis.bias:
-            spectrum, ridge = np.append(spectrum, 1.0), np.append(ridge, self.rho)
-            left = np.c_[left, -self.gb]
+        t, ridge, grad = self._columns()
+        spectrum, left = np.append(basis.spectrum, np.ones(len(ridge) - len(basis.spectrum))), -grad
         scale = 1.0 / (values[:, None] * spectrum + ridge)
         x = np.zeros_like(left)
         z = classes @ ((classes.T @ left) * scale)
@@ -299,22 +356,18 @@ class HingeNewton:
         plain = 2.0 * self.reg * float(np.sum(self.v * dv))
         plain += self.rho * float((self.b - self.centre) @ db)
         square = 2.0 * self.reg * float(np.sum(dv * dv)) + self.rho * float(db @ db)
-        low, high, first = 0.0, 1.0, derivative(0.0)
-        at_low, at_high = first, derivative(1.0)
-        if abs(at_high) <= 0.1 * abs(first):
+        if abs(derivative(1.0)) <= 0.1 * abs(derivative(0.0)):
             return 1.0, dm
-        while at_high < 0.0 and high < 1e6:
-            low, at_low, high = high, at_high, 2.0 * high
-            at_high = derivative(high)
-        length = high
-        for _ in range(30):
-            share = -at_low / (at_high - at_low) if at_high > at_low else 0.5
-            length = low + (high - low) * min(max(share, 0.05), 0.95)
-            here = derivative(length)
-            if abs(here) <= 0.05 * abs(first):
-                break
-            if here < 0.0:
-                low, at_low = length, here
-            else:
-                high, at_high = length, here
-        return length, dm
+        with np.errstate(all="ignore"):
+            ends = np.stack([-self.wanted, self.most - self.wanted]) * (self.mu / dm)
+        kinks = np.sort(ends[np.isfinite(ends) & (ends > 0.0)])
+        # Between kinks the derivative is linear: where it is 0 lies behind the last that is below.
+        last = bisect.bisect_left(
+            range(len(kinks)), True, key=lambda k: derivative(float(kinks[k])) >= 0
+        )
+        low = float(kinks[last - 1]) if last else 0.0
+        high = float(kinks[last]) if last < len(kinks) else 2.0 * low + 1.0
+        at_low, at_high = derivative(low), derivative(high)
+        if not at_high > at_low:
+            return low, dm
+        return low - at_low * ((high - low) / (at_high - at_low)), dm

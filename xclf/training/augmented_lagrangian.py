@@ -79,11 +79,13 @@ def fit_augmented_lagrangian(
         fit = _AugmentedLagrangianFit(problem, theta, tol, max_iter, monitor, stage)
         del theta  # the start is not needed any more
         try:
-            fit.run()
-            if fit.waiting:
-                # The last part of the gap is below float32's rounding: go on with wider products.
-                fit.widen()
+            with np.errstate(over="ignore", invalid="ignore"):
                 fit.run()
+                if fit.waiting:
+                    # The last part of the gap is below float32's rounding, or what overflows it:
+                    # go on with wider products.
+                    fit.widen()
+                    fit.run()
         except KeyboardInterrupt:
             fit.interrupt()
         return stage.finish([result for result in fit.results if result is not None])

@@ -115,7 +115,9 @@ class _ByFeatures:
         problem = self.problem.take_heads(heads)
         slow_at = _slow_at(problem, len(heads))
         options = (self.tol, self.max_iter, self.monitor, slow_at)
-        return minimise_lbfgs(problem, start, *options, self._common)
+        # What overflows in float32 is left to float64, which has the last word.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return minimise_lbfgs(problem, start, *options, self._common)
 
     def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
         """With what float64 says of them."""
@@ -149,7 +151,8 @@ class _ByNewton:
             self._zero = at_zero(terms, len(heads))
         slow_at = _slow_at(self.draws.problems[0], many)
         limits = (self.tol, self.max_iter, self.monitor, slow_at)
-        return fit_rotated(terms, start, *limits, self._zero)
+        with np.errstate(over="ignore", invalid="ignore"):  # likewise
+            return fit_rotated(terms, start, *limits, self._zero)
 
     def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
         """In weights and biases, with what float64 says of them."""

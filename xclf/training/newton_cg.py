@@ -193,8 +193,12 @@ class _NewtonCG:
         others would go on with."""
         for number, result in ended:
             if not (result.converged and self.groups):
+                own = self.terms.take_heads(np.asarray([number]))
                 self.results[number] = replace(
-                    result, reason=reason, interrupted=reason == "interrupted"
+                    result,
+                    objective=float(_host(own.value(result.theta[None, ...])[0])[0]),
+                    reason=reason,
+                    interrupted=reason == "interrupted",
                 )
         for group in self.groups:
             terms = self.terms.take_heads(group.number)
