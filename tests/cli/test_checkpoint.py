@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from kill_cases import bits
-from process_cases import ended, start
+from process_cases import Copy, ended
 
 import xclf
 from xclf import cli
@@ -21,7 +21,7 @@ SWEEP = ["sweep", "digits", *NET[:2], *NET[3:], "--n-iter-no-change=99", "--reg=
 
 def _killed(home, command, checkpoint, after):
     """Run the command until its checkpoint is there, and some seconds more; then kill -9."""
-    process = start(home, *command)
+    process = Copy(home, *command)
     end = time.monotonic() + 60
     while not (home / checkpoint).exists():
         assert time.monotonic() < end
@@ -37,7 +37,7 @@ def test_a_killed_training_goes_on(tmp_path, capsys):
     command = [*TRAIN, "--out=m", "--resume", "--checkpoint-every=0"]
     _killed(tmp_path, command, "m.checkpoint", 0.1)
     assert not again.exists()
-    status, _, err = ended(start(tmp_path, *command))
+    status, _, err = ended(Copy(tmp_path, *command))
     assert status == 0, err
     assert "checkpoint  m.checkpoint, going on from it\n" in err
     assert bits(xclf.load(again)) == bits(xclf.load(whole))
@@ -95,7 +95,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
 def test_a_sweep_that_is_stopped_saves_the_best_so_far(number, status, says, tmp_path):
     """The first hidden width ends at once, the second one never."""
     never = [*SWEEP, "--hidden=4,4000", "--max-iter=60", "--solver=sgd", "--lr=1e-2,1e-1"]
-    process = start(tmp_path, *never, "--out=m", "--resume", "--checkpoint-every=0.2")
+    process = Copy(tmp_path, *never, "--out=m", "--resume", "--checkpoint-every=0.2")
     for line in process.stderr:
         if line.startswith("fits 2/4"):
             break
@@ -114,7 +114,7 @@ def test_a_sweep_that_is_stopped_saves_the_best_so_far(number, status, says, tmp
 
 def test_a_training_that_is_terminated_saves_its_model(tmp_path):
     forever = ["train", "digits", *NET, "--max-iter=1000000", "--n-iter-no-change=1000000"]
-    process = start(tmp_path, *forever, "--out=m")
+    process = Copy(tmp_path, *forever, "--out=m")
     for line in process.stderr:
         if line.startswith("epoch 2/"):
             break

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from process_cases import ENVIRONMENT, ended, start
+from process_cases import ENVIRONMENT, Copy, ended, start
 
 import xclf
 
@@ -24,7 +24,7 @@ def test_train_then_check_in_a_process_of_their_own(tmp_path):
     assert json.loads(out)["test"]["accuracy"] > 0.9
     assert err == ""
     check = ("evaluate", "m", "digits", "--device=cpu", "--min-accuracy=1")
-    status, out, err = ended(start(tmp_path, *check))
+    status, out, err = ended(Copy(tmp_path, *check))
     assert status == 1
     assert "accuracy 0.9" in out
     assert err.splitlines()[-1].startswith("xclf: accuracy 0.9")
@@ -38,7 +38,7 @@ def test_a_slip_is_one_line_with_status_2(tmp_path):
 
 
 def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
-    process = start(tmp_path, *LONG, "--out=m")
+    process = Copy(tmp_path, *LONG, "--out=m")
     for line in process.stderr:
         if line.startswith("epoch 2/"):
             break
@@ -133,7 +133,7 @@ def test_json_to_a_reader_who_has_left(tmp_path):
     read, write = os.pipe()
     os.close(read)
     train = ("train", "digits", "--device=cpu", "--max-iter=1", "--json")
-    process = start(tmp_path, *train, stdout=write)
+    process = Copy(tmp_path, *train, out=write)
     os.close(write)
     status, _, err = ended(process)
     assert status == 1

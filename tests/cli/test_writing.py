@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_cases import blobs, write_npz
-from process_cases import ENVIRONMENT
+from process_cases import Copy, ended
 
 import xclf
 from xclf._atomic_write import atomic_write, temporary_path
@@ -119,22 +117,15 @@ def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path):
 
 
 def failures(commands: list[list[str]], most_bytes: int | None = None) -> list[str]:
-    """The messages of commands that all end with status 2, run in one process of their own.
+    """The messages of commands that all end with status 2, each in a process of its own.
 
     most_bytes : the size at which a file can grow no more, as on a full disk
     """
-    script = (
-        "import json, resource, signal, sys\n"
-        "from xclf.cli import run\n"
-        "commands, most = json.loads(sys.argv[1])\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "if most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
-        "assert [run(command) for command in commands] == [2] * len(commands)\n"
-    )
-    arguments = [sys.executable, "-c", script, json.dumps([commands, most_bytes])]
-    ran = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    lines = [line for line in ran.stderr.splitlines() if line.startswith("xclf: ")]
+    lines = []
+    for command in commands:
+        status, _, err = ended(Copy(Path.cwd(), *command, most_bytes=most_bytes))
+        assert status == 2, err
+        lines += [line for line in err.splitlines() if line.startswith("xclf: ")]
     assert len(lines) == len(commands)
     return lines
 

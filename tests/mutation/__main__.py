@@ -16,21 +16,19 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import multiprocessing
 import os
-import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from tests.mutation import trial
+from tests.mutation import live, trial
 from tests.mutation.covering import ROOT, Covering, environment, measure, sources
-from tests.mutation.mutants import Mutant, mutant, named, places, tree_of
+from tests.mutation.mutants import Mutant, drawn, mutant, named, tree_of
 
 REASONS = Path(__file__).with_name("reasons.json")
 #: Mistakes that lived once, and must not again: the curvature guard of L-BFGS, and the units of
@@ -39,82 +37,124 @@ NAMED = (
     ("xclf/optim/lbfgs.py", "steps * (derivative - derivative0)", "steps * (value - derivative0)"),
     ("xclf/training/_precision.py", "math.sqrt(length) + 16", "math.sqrt(length) + 0"),
 )
-_FIRST = 40
+#: Seconds of tests in each turn: a copy of the process is made for each, and what fails soon is
+#: seen soon.
+_TURNS = (2.0, 10.0, 30.0)
 KILLED = ("failed", "error", "time")
 
 
-def covering_tests(covering: Covering, mutant: Mutant) -> list[str]:
-    """The tests of its lines, those of its room first; of what runs at import, the tests of the
-    body or of the names' uses."""
-    room = f"tests/{mutant.file.split('/')[1]}/"
-    for lines in (mutant.lines, mutant.body):
-        if tests := covering.of(mutant.file, lines):
-            return sorted(tests, key=lambda test: not test.startswith(room))
-    uses: set[str] = set()
-    for path in sources():
-        file = path.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(path.read_text())):
-            name = getattr(node, "id", getattr(node, "attr", None))
-            if isinstance(node, ast.expr) and name in mutant.names:
-                uses.update(covering.of(file, range(node.lineno, node.lineno + 1)))
-    uses = uses or set(covering.of(mutant.file, range(1, 1000)))
-    return sorted(uses, key=lambda test: (covering.seconds[test], test))
+class Trials:
+    """Tries mutants, one after the other.
 
+    bad : tests that fail without any mistake
+    """
 
-def attempt(covering: Covering, limit: float, mutant: Mutant) -> dict[str, Any]:
-    """Try tests in turns: the first, the others of its lines, others of their files. A turn takes
-    up to `limit` seconds of tests."""
-    start, tree = time.monotonic(), tree_of(ROOT, mutant)
-    tests = covering_tests(covering, mutant)
-    turns = [tests[:_FIRST], tests[_FIRST:], covering.beside(tests)]
-    outcome, ran = trial.Outcome(""), 0
-    for turn in turns:
+    def __init__(self, covering: Covering, folder: Path, limit: float) -> None:
+        self.covering, self.limit = covering, limit
+        self.collected = live.Collected(folder / "collected.log")
+        self.killers: Counter[tuple[str, str]] = Counter()
+        self.bad: set[str] = set()
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Those of its lines: first what has killed others of its file, then those of its room,
+        the fastest first. Of what runs at import, those of the body or of the names' uses."""
+        room = f"tests/{mutant.file.split('/')[1]}/"
+        found = (set(self._covering(mutant)) & self.collected.tests) - self.bad
+        seconds, killers = self.covering.seconds, self.killers
+        return sorted(
+            found,
+            key=lambda test: (
+                -killers[mutant.file, test],
+                not test.startswith(room),
+                seconds[test],
+                test,
+            ),
+        )
+
+    def _covering(self, mutant: Mutant) -> Iterable[str]:
+        for lines in (mutant.lines, mutant.body):
+            if tests := self.covering.of(mutant.file, lines):
+                return tests
+        uses: set[str] = set()
+        for path in sources():
+            file = path.relative_to(ROOT).as_posix()
+            for node in ast.walk(ast.parse(path.read_text())):
+                name = getattr(node, "id", getattr(node, "attr", None))
+                if isinstance(node, ast.expr) and name in mutant.names:
+                    uses.update(self.covering.of(file, range(node.lineno, node.lineno + 1)))
+        return uses or self.covering.of(mutant.file, range(1, 1000))
+
+    def turns(self, tests: list[str]) -> Iterator[list[str]]:
+        """Tests for some seconds each, and for no more than `limit` in all."""
+        seconds, total = self.covering.seconds, 0.0
         chosen: list[str] = []
-        total = 0.0
-        for test in turn:
-            total += covering.seconds[test]
-            if total > limit and chosen:
+        lengths = chain(_TURNS, repeat(_TURNS[-1]))
+        end = next(lengths)
+        for test in tests:
+            total += seconds[test]
+            if total > self.limit and chosen:
                 break
             chosen.append(test)
-        if chosen and not outcome.killed:
-            ran += len(chosen)
-            outcome = trial.run(mutant.file, tree, chosen, 60 + 10 * min(total, limit))
-    return {
-        "file": mutant.file,
-        "line": mutant.lines.start,
-        "kind": mutant.kind,
-        "mutant": mutant.text,
-        "outcome": outcome.killed or "survived",
-        "test": outcome.test,
-        "tests": ran,
-        "seconds": round(time.monotonic() - start, 1),
-    }
+            if total > end:
+                yield chosen
+                chosen, end = [], total + next(lengths)
+        if chosen:
+            yield chosen
+
+    def attempt(self, mutant: Mutant) -> dict[str, Any]:
+        start, tree = time.monotonic(), tree_of(ROOT, mutant)
+        tests, outcome, ran = self.tests(mutant), trial.Outcome(""), 0
+        for turn in self.turns(tests):
+            outcome = self._turn(mutant, tree, turn)
+            ran += len(turn)
+            if outcome.killed:
+                self.killers[mutant.file, outcome.test] += 1
+                break
+        return {
+            "name": mutant.name,
+            "file": mutant.file,
+            "line": mutant.lines.start,
+            "kind": mutant.kind,
+            "mutant": mutant.text,
+            "outcome": outcome.killed or "survived",
+            "test": outcome.test,
+            "tests": ran,
+            "of": len(tests),
+            "seconds": round(time.monotonic() - start, 1),
+        }
+
+    def _turn(self, mutant: Mutant, tree: ast.Module, tests: list[str]) -> trial.Outcome:
+        seconds = sum(self.covering.seconds[test] for test in tests)
+        limit = 20 + 10 * seconds
+        outcome = None
+        if not self.covering.imported[mutant.file] & set(mutant.lines):
+            outcome = self.collected.run(mutant.file, tree, tests, limit)
+        if outcome is None:
+            outcome = trial.run(mutant.file, tree, tests, limit + 20)
+        return outcome
+
+    def fails_anyway(self, test: str) -> bool:
+        """Without any mistake; it's among `bad` then."""
+        outcome = self.collected.run("", None, [test], 600)
+        if outcome is None or outcome.killed:
+            self.bad.add(test)
+        return test in self.bad
 
 
-def false_alarms(tests: set[str]) -> set[str]:
-    """Those that fail without any mistake."""
-    bad: set[str] = set()
-    while True:
-        outcome = trial.run("", None, sorted(tests - bad), 1800)
-        if outcome.killed != "failed":
-            return bad if not outcome.killed else tests
-        bad.add(outcome.test)
-
-
-def report(
-    tried: list[dict[str, Any]], candidates: int, args: argparse.Namespace
-) -> dict[str, Any]:
+def report(tried: list[dict[str, Any]], candidates: int, seed: int, sample: int) -> dict[str, Any]:
     reasons = json.loads(REASONS.read_text())
     drawn = [each for each in tried if each["kind"] != "named"]
     lived = [_identity(each) for each in drawn if each["outcome"] not in KILLED]
+    survivors = [{"mutant": each, "reason": reasons.get(each, "")} for each in lived]
     return {
-        "seed": args.seed,
-        "sample": args.sample,
+        "seed": seed,
+        "sample": sample,
         "candidates": candidates,
         "tried": len(drawn),
         "killed": len(drawn) - len(lived),
+        "equivalent": sum(each["reason"].startswith("Equivalent") for each in survivors),
         "outcomes": Counter(each["outcome"] for each in drawn),
-        "survivors": [{"mutant": each, "reason": reasons.get(each, "")} for each in lived],
+        "survivors": survivors,
         "named": [each for each in tried if each["kind"] == "named"],
         "mutants": drawn,
     }
@@ -125,39 +165,51 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds of tests in each turn")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that measure what tests run")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests of a mutant")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xclf-mutation")
     args = parser.parse_args()
     os.environ.update(environment())
-    covering = measure(args.data)
+    covering = measure(args.data, args.jobs)
     files = [path.relative_to(ROOT).as_posix() for path in sources()]
-    everything = [place for file in files for place in places(ROOT, file)]
-    drawn = random.Random(args.seed).sample(everything, min(args.sample, len(everything)))
-    chosen = [named(ROOT, *each) for each in NAMED] + [mutant(ROOT, place) for place in drawn]
+    places, candidates = drawn(ROOT, files, args.seed, args.sample)
+    chosen = [named(ROOT, *each) for each in NAMED]
+    chosen += [mutant(ROOT, name, place) for name, place in places.items()]
     trial.warm_up(args.data)
-    tried: list[dict[str, Any]] = []
-    if args.json is not None and args.json.exists():
-        earlier = json.loads(args.json.read_text())["results"]
-        tried = [each for each in earlier["mutants"] if each["outcome"] in KILLED]
-    done = {_identity(each) for each in tried}
-    rest = [each for each in chosen if each.identity not in done]
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as pool:
-        for each in pool.map(partial(attempt, covering, args.limit), rest):
-            print(each["outcome"], each["seconds"], _identity(each), flush=True)
-            tried.append(each)
-            if args.json is not None:
-                _record(args.json, report(tried, len(everything), args))
-    bad = false_alarms({each["test"] for each in tried if each["test"]})
-    for each in tried:
-        if each["test"] in bad:
-            each["outcome"] = "its test fails without it"
-    results = report(tried, len(everything), args)
-    print({name: results[name] for name in ("candidates", "tried", "killed", "outcomes")})
-    if args.json is not None:
-        _record(args.json, results)
+    tried = _earlier(args.json, {each.name for each in chosen})
+
+    def record() -> dict[str, Any]:
+        results = report(tried, candidates, args.seed, args.sample)
+        if args.json is not None:
+            _record(args.json, results)
+        return results
+
+    trials = Trials(covering, args.data, args.limit)
+    rest = chosen
+    while rest := [each for each in rest if each.name not in {done["name"] for done in tried}]:
+        for each in rest:
+            tried.append(trials.attempt(each))
+            print(tried[-1]["outcome"], tried[-1]["seconds"], _identity(tried[-1]), flush=True)
+            record()
+        # What a test says that fails without the mistake too is nothing: once more without it.
+        blamed = {each["test"] for each in tried if each["test"]}
+        bad = {test for test in sorted(blamed) if trials.fails_anyway(test)}
+        tried[:] = [each for each in tried if each["test"] not in bad]
+    trials.collected.close()
+    results = record()
+    names = ("candidates", "tried", "killed", "equivalent", "outcomes")
+    print({name: results[name] for name in names})
     return 0
+
+
+def _earlier(target: Path | None, names: set[str]) -> list[dict[str, Any]]:
+    """What an earlier run killed of these."""
+    if target is None or not target.exists():
+        return []
+    results = json.loads(target.read_text())["results"]
+    killed = [each for each in results["mutants"] if each["outcome"] in KILLED]
+    return [each for each in killed if each["name"] in names]
 
 
 def _identity(tried: dict[str, Any]) -> str:

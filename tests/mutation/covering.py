@@ -15,7 +15,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("kernels", "objectives", "optim", "training")
 #: The rooms' own tests, and those of what is built of all four.
-TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/estimators")
+TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/estimators", "tests/sweep")
+#: On a cluster, other processes compute, without the mistake.
+LEFT_OUT = ("tests/estimators/test_cluster.py", "tests/estimators/test_collections.py")
+_IMPORTED = "lines that run when modules are imported"
 
 
 def sources() -> list[Path]:
@@ -47,10 +50,12 @@ class Durations:
 class Covering:
     """seconds : by test, of those that pass
     lines : by source file (relative to the repository) and line, the tests that run it
+    imported : by source file, the lines that run outside of tests, when modules are imported
     """
 
     seconds: dict[str, float]
     lines: dict[str, dict[int, list[str]]]
+    imported: dict[str, set[int]]
 
     def of(self, file: str, lines: range) -> list[str]:
         """The tests that run any of these lines, the fastest first."""
@@ -58,56 +63,57 @@ class Covering:
         tests = {test for line in lines for test in known.get(line, ())}
         return sorted(tests & self.seconds.keys(), key=lambda test: (self.seconds[test], test))
 
-    def beside(self, tests: list[str]) -> list[str]:
-        """The other tests of the same files, the fastest first: what a fixture or a cache shares
-        is counted for the first test alone."""
-        files = {test.partition("::")[0] for test in tests}
-        others = [each for each in self.seconds if each.partition("::")[0] in files]
-        return sorted(set(others) - set(tests), key=lambda test: (self.seconds[test], test))
 
-
-def measure(folder: Path) -> Covering:
+def measure(folder: Path, jobs: int) -> Covering:
     """Read what an earlier run measured of these sources; run the tests that are new since."""
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"{_digest(sources())}.json"
     known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     files = [path for each in TESTS for path in sorted((ROOT / each).rglob("test_*.py"))]
     names = {path.relative_to(ROOT).as_posix(): _digest([path]) for path in files}
+    names = {name: digest for name, digest in names.items() if name not in LEFT_OUT}
     stale = [name for name, digest in names.items() if known.get(name, {}).get("digest") != digest]
     if stale:
-        known.update(_run(stale, names, folder))
+        earlier = known.get(_IMPORTED, {})
+        known.update(_run(stale, names, folder, jobs))
+        for file, each in earlier.items():
+            known[_IMPORTED][file] = sorted({*each, *known[_IMPORTED][file]})
         store.write_text(json.dumps(known))
     seconds: dict[str, float] = {}
     lines: dict[str, dict[int, list[str]]] = {}
+    imported = {file: set(each) for file, each in known[_IMPORTED].items()}
     for name in names:
         seconds |= known[name]["seconds"]
         for file, by_line in known[name]["lines"].items():
             for line, tests in by_line.items():
                 lines.setdefault(file, {}).setdefault(int(line), []).extend(tests)
-    return Covering(seconds, lines)
+    return Covering(seconds, lines, imported)
 
 
 def _digest(paths: list[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def _run(stale: list[str], digests: dict[str, str], folder: Path) -> dict[str, Any]:
+def _run(stale: list[str], digests: dict[str, str], folder: Path, jobs: int) -> dict[str, Any]:
     from coverage import CoverageData
 
     data, seconds = folder / "coverage.sqlite", folder / "seconds.json"
     seconds.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tests.mutation.covering", str(seconds), *stale]
+    command = [sys.executable, "-m", "tests.mutation.covering", str(jobs), str(seconds), *stale]
     subprocess.run(command, cwd=ROOT, env=environment() | {"COVERAGE_FILE": str(data)}, check=False)
     found: dict[str, Any] = {
         name: {"digest": digests[name], "seconds": {}, "lines": defaultdict(dict)} for name in stale
     }
+    found[_IMPORTED] = {}
     for test, each in json.loads(seconds.read_text()).items():
         found[test.partition("::")[0]]["seconds"][test] = each
     run = CoverageData(str(data))
     run.read()
     for source in sources():
         file = source.relative_to(ROOT).as_posix()
-        for line, contexts in run.contexts_by_lineno(str(source)).items():
+        by_line = run.contexts_by_lineno(str(source))
+        found[_IMPORTED][file] = [line for line, contexts in by_line.items() if "" in contexts]
+        for line, contexts in by_line.items():
             for test in {context.rpartition("|")[0] for context in contexts if context}:
                 name = test.partition("::")[0]
                 found[name]["lines"][file].setdefault(line, []).append(test)
@@ -115,14 +121,14 @@ def _run(stale: list[str], digests: dict[str, str], folder: Path) -> dict[str, A
 
 
 def main(arguments: list[str]) -> None:
-    """Run these test files with coverage by test: FILE of seconds, then the test files."""
+    """Run these test files with coverage by test: processes, FILE of seconds, the test files."""
     import pytest
 
-    target, *files = arguments
+    jobs, target, *files = arguments
     durations = Durations()
     rooms = [f"--cov=xclf/{room}" for room in ROOMS]
     options = ["-q", "-p", "no:cacheprovider", "--cov-context=test", "--cov-report=", *rooms]
-    pytest.main([*options, "-n", "2", *files], plugins=[durations])
+    pytest.main([*options, "-n", jobs, *files], plugins=[durations])
     Path(target).write_text(json.dumps(durations.passed()))
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,6 +44,7 @@ _NO_EFFECT = ("strict", "copy")
 class Mutant:
     """A mistake in `file`: node `node` (in the order of the walk) becomes its `variant`.
 
+    name : short, of its own
     text : the statement as it was and as it is
     lines : of the statement; a compound one's head
     body : what runs with a head, such as a function with its default values
@@ -49,6 +52,7 @@ class Mutant:
     replaced : a mistake in the words of the source, instead of a node: (what was, what is)
     """
 
+    name: str
     file: str
     node: int
     variant: int
@@ -68,19 +72,45 @@ Place: TypeAlias = tuple[str, int, int]
 """(file, number of the node, number of its variant)"""
 
 
-def places(root: Path, file: str) -> list[Place]:
-    """Where `file` can change, in its order."""
-    nodes = enumerate(_walk(ast.parse((root / file).read_text())))
-    return [(file, k, v) for k, (node, _) in nodes for v in range(len(_variants(node)))]
+def places(root: Path, file: str) -> dict[str, Place]:
+    """Where `file` can change, by a name that stays while its statement does."""
+    heads: dict[int, str] = {}
+    found: dict[str, Place] = {}
+    for number, (node, parents) in enumerate(_walk(ast.parse((root / file).read_text()))):
+        for variant, (_, other) in enumerate(_variants(node)):
+            statement = _statement(node, parents)
+            head = heads.setdefault(id(statement), ast.unparse(_head(statement)))
+            name = f"{file}: {head}: {ast.unparse(node)} -> {ast.unparse(other)}"
+            count = next(k for k in itertools.count() if f"{name} ({k})" not in found)
+            found[f"{name} ({count})"] = file, number, variant
+    return found
 
 
-def mutant(root: Path, place: Place) -> Mutant:
+def drawn(root: Path, files: list[str], seed: int, size: int) -> tuple[dict[str, Place], int]:
+    """`size` of all places, and how many there are.
+
+    Those whose names have the least hashes: a change of the source changes the draw there alone.
+    """
+    everything = {name: place for file in files for name, place in places(root, file).items()}
+    names = sorted(everything, key=lambda name: sha256(f"{seed} {name}".encode()).digest())
+    return {_short(name): everything[name] for name in names[:size]}, len(everything)
+
+
+def _short(name: str) -> str:
+    return sha256(name.encode()).hexdigest()[:12]
+
+
+def mutant(root: Path, name: str, place: Place) -> Mutant:
     file, number, variant = place
     node, parents = list(_walk(ast.parse((root / file).read_text())))[number]
-    statement = next(each for each in (node, *reversed(parents)) if isinstance(each, ast.stmt))
+    statement = _statement(node, parents)
     _, changed = mutated(root, place)
     text = f"{ast.unparse(_head(statement))} -> {ast.unparse(_head(changed))}"
-    return Mutant(*place, _variants(node)[variant][0], text, *_where(statement))
+    return Mutant(name, *place, _variants(node)[variant][0], text, *_where(statement))
+
+
+def _statement(node: ast.AST, parents: tuple[ast.AST, ...]) -> ast.stmt:
+    return next(each for each in (node, *reversed(parents)) if isinstance(each, ast.stmt))
 
 
 def named(root: Path, file: str, old: str, new: str) -> Mutant:
@@ -90,7 +120,18 @@ def named(root: Path, file: str, old: str, new: str) -> Mutant:
         raise ValueError(f"{file} must hold {old!r} once")
     line = before.count("\n") + 1
     lines = range(line, line + 1)
-    return Mutant(file, -1, -1, "named", f"{old} -> {new}", lines, range(0), (), (old, new))
+    return Mutant(
+        _short(f"{file}: {old}"),
+        file,
+        -1,
+        -1,
+        "named",
+        f"{old} -> {new}",
+        lines,
+        range(0),
+        (),
+        (old, new),
+    )
 
 
 def tree_of(root: Path, mutant: Mutant) -> ast.Module:
@@ -110,7 +151,7 @@ def mutated(root: Path, place: Place) -> tuple[ast.Module, ast.stmt]:
             setattr(parents[-1], name, new)
         elif isinstance(value, list):
             value[:] = [new if each is node else each for each in value]
-    return tree, next(each for each in (new, *reversed(parents)) if isinstance(each, ast.stmt))
+    return tree, _statement(new, parents)
 
 
 def _walk(

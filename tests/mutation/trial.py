@@ -28,7 +28,8 @@ _LIBRARIES = (
     "hypothesis hypothesis.extra.numpy safetensors.numpy threadpoolctl pytest _pytest.assertion"
 )
 _MEMORY = 12 << 30
-_BROKEN, _UNKNOWN = 99, 4
+BROKEN, _UNKNOWN = 99, 4
+_TICK = 0.01
 
 
 class Outcome(NamedTuple):
@@ -51,7 +52,7 @@ def warm_up(folder: Path) -> None:
         raise RuntimeError("xclf is imported: its mutants would not be")
 
 
-class _First:
+class First:
     """A plugin of pytest that notes the first failure."""
 
     def __init__(self, target: Path) -> None:
@@ -86,47 +87,67 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self.path.name == "__init__.py"
 
 
-def run(file: str, tree: ast.Module | None, tests: list[str], limit: float) -> Outcome:
-    """Run these tests up to the first that fails; None is the source as it is.
+def run(file: str, tree: ast.Module, tests: list[str], limit: float) -> Outcome:
+    """Run these tests up to the first that fails, in a copy of this process.
 
-    limit : seconds of the clock, after which the copy is ended
+    limit : seconds of processor time, after which the copy is ended
     """
     with tempfile.TemporaryDirectory() as folder:
         first, output = Path(folder) / "first.json", Path(folder) / "output"
         child = os.fork()
         if child == 0:
-            _in_copy(file, tree, tests, first, output)
-        code = _wait(child, time.monotonic() + limit)
-        if code is None:
-            return Outcome("time", "", f"over {limit:.0f} s")
-        if code == 0:
-            return Outcome("")
-        if code == _BROKEN:
-            raise RuntimeError(f"pytest did not run: {output.read_text()}")
-        if code == _UNKNOWN and any("::" in test for test in tests):
+            _in_copy(file, tree, tests, first, output, limit)
+        outcome = ended(child, limit, first, output)
+        if outcome.why.startswith(f"{_UNKNOWN}: ") and any("::" in test for test in tests):
             # The mistake is in a test's name, as the parameters are: not a failure.
             return run(file, tree, sorted({test.partition("::")[0] for test in tests}), limit)
-        if first.exists():
-            return Outcome("failed", *json.loads(first.read_text()))
-        return Outcome("error", "", f"pytest ends with {code}: {output.read_text()[-600:]}")
+        return outcome
 
 
-def _in_copy(file: str, tree: ast.Module | None, tests: list[str], first: Path, out: Path) -> None:
-    code = _BROKEN
+def limited(seconds: float) -> None:
+    """Make this copy the head of a group that has so much processor time and memory."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (end, end + 5))
+
+
+def ended(child: int, limit: float, first: Path, output: Path | None = None) -> Outcome:
+    """The outcome of a copy, whose group is ended with it."""
+    code = _wait(child, 60 + 6 * limit)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if code is None or code in (-signal.SIGXCPU, -signal.SIGKILL):
+        if code is None:
+            os.waitpid(child, 0)
+        return Outcome("time", "", f"over {limit:.0f} s")
+    if code == 0:
+        return Outcome("")
+    text = output.read_text()[-600:] if output else ""
+    if code == BROKEN:
+        raise RuntimeError(f"pytest did not run: {text}")
+    if first.exists():
+        return Outcome("failed", *json.loads(first.read_text()))
+    return Outcome("error", "", f"{code}: {text}")
+
+
+def _in_copy(
+    file: str, tree: ast.Module, tests: list[str], first: Path, out: Path, limit: float
+) -> None:
+    code = BROKEN
     try:
-        os.setsid()
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        limited(limit)
         os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
         os.dup2(1, 2)
-        if tree is not None:
-            sys.meta_path.insert(0, _Mutated(file, tree))
+        sys.meta_path.insert(0, _Mutated(file, tree))
         import pytest
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-p", "no:xdist"]
         # Plugins of pytest were imported before it starts.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         options.append(f"--basetemp={first.parent / 'tests'}")
-        code = int(pytest.main([*options, *tests], plugins=[_First(first)]))
+        code = int(pytest.main([*options, *tests], plugins=[First(first)]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -135,14 +156,11 @@ def _in_copy(file: str, tree: ast.Module | None, tests: list[str], first: Path, 
         os._exit(code)
 
 
-def _wait(child: int, deadline: float) -> int | None:
-    """The exit status of the copy, or None: it is ended with its children at the deadline."""
-    while time.monotonic() < deadline:
+def _wait(child: int, seconds: float) -> int | None:
+    """The exit status, or None. Time in which this process is stopped does not count."""
+    for _ in range(int(seconds / _TICK)):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+        time.sleep(_TICK)
     return None
