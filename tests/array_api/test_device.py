@@ -10,6 +10,7 @@ import pytest
 from backends import Backend
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
+from pairwise import pairwise
 from sklearn.model_selection import cross_val_score
 
 from xclf import SoftmaxClassifier, TwoLayerClassifier, _array_api, load
@@ -61,10 +62,12 @@ def _told(yes):
     return pytest.warns(UserWarning, match=told) if yes else contextlib.nullcontext()
 
 
-@classes_
 @pytest.mark.usefixtures("every_problem_is_large")
-@pytest.mark.parametrize("standardize", [False, True])
-@pytest.mark.parametrize("way", ["moved", "streamed", "several", "several streamed"])
+@pairwise(
+    cls=CLASSES,
+    standardize=[False, True],
+    way=["moved", "streamed", "several", "several streamed"],
+)
 def test_a_fit_elsewhere_is_the_fit_on_the_cpu(cls, standardize, way, asked, monkeypatch):
     """The objective of full fits to 1e-10 (float64), whatever carries the rows."""
     monkeypatch.setattr(rows_of_a_chunk, lambda *_: 40)

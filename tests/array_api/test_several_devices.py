@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
+from pairwise import pairwise
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
 from xclf.estimators import _devices
@@ -36,7 +37,10 @@ def streamed(monkeypatch):
     monkeypatch.setattr(_array_api, "free_memory", lambda *_: 1)
 
 
-@pytest.fixture(params=["resident", "streamed"])
+WAYS = ["resident", "streamed"]
+
+
+@pytest.fixture(params=WAYS)
 def way(request):
     if request.param == "streamed":
         request.getfixturevalue("streamed")
@@ -75,9 +79,7 @@ MODELS = {
     ),
 }
 models = pytest.mark.parametrize("model", MODELS)
-options_ = pytest.mark.parametrize(
-    "options", [{}, {"class_weight": "balanced"}, {"standardize": True}], ids=str
-)
+OPTIONS = [{}, {"class_weight": "balanced"}, {"standardize": True}]
 
 
 def _fit(name, x=X, y=Y, **options):
@@ -85,10 +87,11 @@ def _fit(name, x=X, y=Y, **options):
     return cls(**own | {"max_iter": 5} | options).fit(x, y)
 
 
-@models
-@options_
-def test_every_full_batch_fit_is_shared(model, options, way, widened):
+@pairwise(model=list(MODELS), options=OPTIONS, way=WAYS)
+def test_every_full_batch_fit_is_shared(model, options, way, request, widened):
     """Half of the rows each, weights and all; no operation meets arrays of two devices."""
+    if way == "streamed":
+        request.getfixturevalue("streamed")
     weights = np.random.default_rng(0).uniform(0.5, 2.0, size=len(Y))
     want = MODELS[model][0](**MODELS[model][1] | {"max_iter": 5} | options)
     want.fit(X, Y, sample_weight=weights)

@@ -50,11 +50,14 @@ def test_sweep_and_probe(shell, shards, address):
     assert len(probe["search"]["points"]) == 2
 
 
-def test_sweep_and_probe_start_workers(shell, shards):
+@pytest.mark.parametrize(
+    "command, tried",
+    [("sweep", "candidates"), pytest.param("probe", "points", marks=pytest.mark.long)],
+)
+def test_sweep_and_probe_start_workers(shell, shards, command, tried):
     """Of a cluster of their own, which ends with them."""
-    for command, tried in (("sweep", "candidates"), ("probe", "points")):
-        words = (command, shards, "--reg", "1e-2,1e-1", "--json", "--workers", "1")
-        assert len(json.loads(shell.good(*words))["search"][tried]) == 2
+    words = (command, shards, "--reg", "1e-2,1e-1", "--json", "--workers", "1")
+    assert len(json.loads(shell.good(*words))["search"][tried]) == 2
 
 
 def test_backends_names_the_cluster(shell, address):

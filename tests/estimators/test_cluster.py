@@ -137,7 +137,11 @@ def test_rows_that_are_on_the_workers_already(shared):
 
 
 @pytest.mark.filterwarnings("ignore:.*max_iter")
-@pytest.mark.parametrize("labels", [np.arange(3), np.array(["a", "bb", "c"])], ids=["int", "str"])
+@pytest.mark.parametrize(
+    "labels",
+    [pytest.param(np.arange(3), marks=pytest.mark.long), np.array(["a", "bb", "c"])],
+    ids=["int", "str"],
+)
 def test_labels_in_blocks_stay_there(shared, labels, monkeypatch):
     """And weights: no process gets all of them; whatever is wrong with them is named as in
     memory. One fit is told the same by arrays in this process: it has the same bits."""
@@ -228,7 +232,9 @@ class After:
             self.act()
 
 
-@pytest.mark.parametrize("model", [SOFTMAX, HINGE], ids=["lbfgs", "hinge"])
+@pytest.mark.parametrize(
+    "model", [pytest.param(SOFTMAX, marks=pytest.mark.long), HINGE], ids=["lbfgs", "hinge"]
+)
 def test_a_worker_is_killed_and_another_joins(shared, model):
     """What it held, multipliers too, is computed again: the bits are the same."""
     want = clone(model).fit(lazy(), Y)

@@ -21,11 +21,11 @@ import dask.array as da  # noqa: E402
 N, D, C = 400, 6, 3
 X, Y = blobs(N, D, C)
 WEIGHTS = np.random.default_rng(1).uniform(0.0, 2.0, N)
-SOFTMAX = SoftmaxClassifier(reg=1e-2)
+SOFTMAX = SoftmaxClassifier(reg=1e-1)
 CONVEX = (
     SOFTMAX,
-    SVMClassifier(reg=5e-2, tol=1e-3),
-    SVMClassifier(reg=5e-2, loss="squared_hinge"),
+    SVMClassifier(reg=2e-1, tol=1e-3),
+    SVMClassifier(reg=2e-1, loss="squared_hinge"),
 )
 CHUNKS = ((N, D), (97, D), (50, 4), ((1, 150, 149, 100), (1, 5)))
 

@@ -11,6 +11,7 @@ import scipy.sparse
 from backends import Backend
 from estimator_cases import blobs, problem_on
 from kill_cases import RaiseAt
+from pairwise import pairwise
 
 from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf.objectives import Network, loss_named
@@ -89,24 +90,22 @@ def replace_reg(estimator, reg):
     return type(estimator)(**{**estimator.get_params(), "reg": reg})
 
 
-@pytest.mark.parametrize("newton", [True, False])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "estimator, x",
-    [
-        (SoftmaxClassifier(), X),
-        (SoftmaxClassifier(fit_intercept=False, standardize=True), X * 100.0 + 3.0),
-        (SVMClassifier(loss="squared_hinge"), X),
-        (SoftmaxClassifier(), WIDE),
-        (SoftmaxClassifier(fit_intercept=False), WIDE),
-    ],
-)
-def test_a_path_ends_where_single_fits_do(estimator, x, dtype, newton, monkeypatch):
+PATHS = [
+    (SoftmaxClassifier(), X),
+    (SoftmaxClassifier(fit_intercept=False, standardize=True), X * 100.0 + 3.0),
+    (SVMClassifier(loss="squared_hinge"), X),
+    (SoftmaxClassifier(), WIDE),
+    (SoftmaxClassifier(fit_intercept=False), WIDE),
+]
+
+
+@pairwise(newton=[True, False], dtype=["float32", "float64"], case=PATHS)
+def test_a_path_ends_where_single_fits_do(case, dtype, newton, monkeypatch):
     """By each method: Newton's, L-BFGS, and L-BFGS in the space of the scores."""
     if not newton:
         monkeypatch.setattr("xclf.training.newton_cg.MOST_ROWS", 0)
         monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
-    x = x.astype(dtype)
+    estimator, x = case[0], case[1].astype(dtype)
     paths = watched_levels(monkeypatch)
     models = fitted(estimator, x)
     small_hinge = newton and isinstance(estimator, SVMClassifier)  # head by head, from one basis
