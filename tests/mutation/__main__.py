@@ -2,7 +2,7 @@
 
 Makes small mistakes in `xclf/kernels`, `objectives`, `optim` and `training`, drawn from all that
 `mutants.py` knows, and runs for each the tests that run its line, the fastest first: a mistake that
-no test notices is a survivor. FILE is written after each; a run that finds it there goes on, and
+no test notices is a survivor. FILE is written after each; a run that finds it there goes on, then
 tries its survivors again, with the tests that are new since. Why some of them survive is said in
 `reasons.json`.
 
@@ -178,24 +178,28 @@ def main() -> int:
     chosen += [mutant(ROOT, name, place) for name, place in places.items()]
     trial.warm_up(args.data)
     tried = _earlier(args.json, {each.name for each in chosen})
+    # Those that no run has tried before those that have survived one.
+    rest = sorted(
+        (each for each in chosen if tried.get(each.name, {}).get("outcome") not in KILLED),
+        key=lambda each: each.name in tried,
+    )
 
     def record() -> dict[str, Any]:
-        results = report(tried, candidates, args.seed, args.sample)
+        results = report(list(tried.values()), candidates, args.seed, args.sample)
         if args.json is not None:
             _record(args.json, results)
         return results
 
     trials = Trials(covering, args.data, args.limit)
-    rest = chosen
-    while rest := [each for each in rest if each.name not in {done["name"] for done in tried}]:
+    while rest:
         for each in rest:
-            tried.append(trials.attempt(each))
-            print(tried[-1]["outcome"], tried[-1]["seconds"], _identity(tried[-1]), flush=True)
+            found = tried[each.name] = trials.attempt(each)
+            print(found["outcome"], found["seconds"], _identity(found), flush=True)
             record()
         # What a test says that fails without the mistake too is nothing: once more without it.
-        blamed = {each["test"] for each in tried if each["test"]}
+        blamed = {each["test"] for each in tried.values() if each["test"]} - trials.bad
         bad = {test for test in sorted(blamed) if trials.fails_anyway(test)}
-        tried[:] = [each for each in tried if each["test"] not in bad]
+        rest = [each for each in chosen if tried[each.name]["test"] in bad]
     trials.collected.close()
     results = record()
     names = ("candidates", "tried", "killed", "equivalent", "outcomes")
@@ -203,13 +207,13 @@ def main() -> int:
     return 0
 
 
-def _earlier(target: Path | None, names: set[str]) -> list[dict[str, Any]]:
-    """What an earlier run killed of these."""
+def _earlier(target: Path | None, names: set[str]) -> dict[str, dict[str, Any]]:
+    """What an earlier run tried of these."""
     if target is None or not target.exists():
-        return []
+        return {}
     results = json.loads(target.read_text())["results"]
-    killed = [each for each in results["mutants"] if each["outcome"] in KILLED]
-    return [each for each in killed if each["name"] in names]
+    tried = {each["name"]: each for each in results["named"] + results["mutants"]}
+    return {name: each for name, each in tried.items() if name in names}
 
 
 def _identity(tried: dict[str, Any]) -> str:
