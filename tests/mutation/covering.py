@@ -84,9 +84,11 @@ def measure(folder: Path, jobs: int) -> Covering:
     imported = {file: set(each) for file, each in known[_IMPORTED].items()}
     for name in names:
         seconds |= known[name]["seconds"]
+        tests = known[name]["tests"]
         for file, by_line in known[name]["lines"].items():
-            for line, tests in by_line.items():
-                lines.setdefault(file, {}).setdefault(int(line), []).extend(tests)
+            for line, numbers in by_line.items():
+                found = lines.setdefault(file, {}).setdefault(int(line), [])
+                found.extend(tests[number] for number in numbers)
     return Covering(seconds, lines, imported)
 
 
@@ -102,7 +104,8 @@ def _run(stale: list[str], digests: dict[str, str], folder: Path, jobs: int) -> 
     command = [sys.executable, "-m", "tests.mutation.covering", str(jobs), str(seconds), *stale]
     subprocess.run(command, cwd=ROOT, env=environment() | {"COVERAGE_FILE": str(data)}, check=False)
     found: dict[str, Any] = {
-        name: {"digest": digests[name], "seconds": {}, "lines": defaultdict(dict)} for name in stale
+        name: {"digest": digests[name], "seconds": {}, "tests": {}, "lines": defaultdict(dict)}
+        for name in stale
     }
     found[_IMPORTED] = {}
     for test, each in json.loads(seconds.read_text()).items():
@@ -115,9 +118,10 @@ def _run(stale: list[str], digests: dict[str, str], folder: Path, jobs: int) -> 
         found[_IMPORTED][file] = [line for line, contexts in by_line.items() if "" in contexts]
         for line, contexts in by_line.items():
             for test in {context.rpartition("|")[0] for context in contexts if context}:
-                name = test.partition("::")[0]
-                found[name]["lines"][file].setdefault(line, []).append(test)
-    return found
+                own = found[test.partition("::")[0]]
+                number = own["tests"].setdefault(test, len(own["tests"]))
+                own["lines"][file].setdefault(line, []).append(number)
+    return found | {name: found[name] | {"tests": list(found[name]["tests"])} for name in stale}
 
 
 def main(arguments: list[str]) -> None:
