@@ -16,12 +16,15 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,13 @@ class Trials:
                 name = getattr(node, "id", getattr(node, "attr", None))
                 if isinstance(node, ast.expr) and name in mutant.names:
                     uses.update(self.covering.of(file, range(node.lineno, node.lineno + 1)))
+        # Tests that read a table run none of its lines.
+        naming = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / "tests" / mutant.file.split("/")[1]).glob("test_*.py")
+            if set(mutant.names) & set(re.findall(r"\w+", path.read_text()))
+        }
+        uses.update(test for test in self.covering.seconds if test.partition("::")[0] in naming)
         return uses or self.covering.of(mutant.file, range(1, 1000))
 
     def turns(self, tests: list[str]) -> Iterator[list[str]]:
@@ -176,6 +186,7 @@ def main() -> int:
     places, candidates = drawn(ROOT, files, args.seed, args.sample)
     chosen = [named(ROOT, *each) for each in NAMED]
     chosen += [mutant(ROOT, name, place) for name, place in places.items()]
+    about = _about()
     trial.warm_up(args.data)
     tried = _earlier(args.json, {each.name for each in chosen})
     # Those that no run has tried before those that have survived one.
@@ -187,7 +198,7 @@ def main() -> int:
     def record() -> dict[str, Any]:
         results = report(list(tried.values()), candidates, args.seed, args.sample)
         if args.json is not None:
-            _record(args.json, results)
+            _write(args.json, about, results)
         return results
 
     trials = Trials(covering, args.data, args.limit)
@@ -220,18 +231,25 @@ def _identity(tried: dict[str, Any]) -> str:
     return f"{tried['file']}: {tried['mutant']}"
 
 
-def _record(target: Path, results: dict[str, Any]) -> None:
-    from bench.common.record import machine, versions, write_json
+def _about() -> dict[str, Any]:
+    """Versions and machine, from another process: they import `xclf`."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(_seen).result()
 
+
+def _seen() -> dict[str, Any]:
+    from bench.common.record import machine, versions
+
+    return {"versions": versions(), "machine": machine()}
+
+
+def _write(target: Path, about: dict[str, Any], results: dict[str, Any]) -> None:
     words = [word if word != str(target) else "JSON" for word in sys.argv[1:]]
-    document = {
-        "command": " ".join(["python -m tests.mutation", *words]),
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "machine": machine(),
-        "results": results,
-    }
-    write_json(target, document)
+    command = " ".join(["python -m tests.mutation", *words])
+    document = {"command": command, "date": time.strftime("%Y-%m-%d")} | about
+    partial = target.with_name(target.name + ".part")
+    partial.write_text(json.dumps(document | {"results": results}, indent=1) + "\n")
+    partial.replace(target)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,6 @@ def warm_up(folder: Path) -> None:
     for name in _LIBRARIES.split():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    if any(name.partition(".")[0] == "xclf" for name in sys.modules):
-        raise RuntimeError("xclf is imported: its mutants would not be")
 
 
 class First:
@@ -92,6 +90,8 @@ def run(file: str, tree: ast.Module, tests: list[str], limit: float) -> Outcome:
 
     limit : seconds of processor time, after which the copy is ended
     """
+    if any(name.partition(".")[0] == "xclf" for name in sys.modules):
+        raise RuntimeError("xclf is imported: its mutant would not be")
     with tempfile.TemporaryDirectory() as folder:
         first, output = Path(folder) / "first.json", Path(folder) / "output"
         child = os.fork()
