@@ -158,6 +158,19 @@ def test_batch_gradients_average_to_the_gradient(widths, bias):
     assert_close_max_norm(np.mean(gradients, axis=0), problem.value_and_grad(theta)[1], 1e-13)
 
 
+@bias_
+def test_more_hidden_layers(bias):
+    """Each of another width."""
+    network = Network((D, 5, 6, 7, C), bias=bias)
+    x, labels, _ = _data()
+    problem = Problem(Objective(network, loss_named("softmax"), 0.1), _numpy_rows(x, _mask(labels)))
+    theta = _theta(network)
+    value, gradient = problem.value_and_grad(theta)
+    assert_relative(value, _oracle(network, "softmax", theta, x, labels, None, 0.1), 1e-13, "value")
+    want = numerical_gradient(lambda at: float(problem.value_and_grad(at)[0]), theta)
+    assert_close_max_norm(gradient, want, DIFFERENCES)
+
+
 def test_batch_gradients_of_heads_are_single_ones():
     network = Network(NET)
     x, labels, weights = _data()

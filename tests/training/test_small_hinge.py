@@ -1,0 +1,101 @@
+"""One head of a small hinge problem: where it starts, its estimate of the gap, what callbacks hear.
+
+Every bound is a few dozen roundings of sums of some hundred terms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from backends import Backend
+from estimator_cases import problem_on
+
+from xclf import SVMClassifier
+from xclf.objectives import Network
+from xclf.training import Monitor
+from xclf.training.hinge import SmallHinge, fit_hinge
+
+RNG = np.random.default_rng(0)
+SCALE = np.array([1e-2, 1.0, 30.0, 5.0])
+X, Y = RNG.normal(size=(40, 4)) * SCALE, np.arange(40) % 3
+NETWORK = Network((4, 3), shift=X.mean(axis=0), scale=SCALE)
+
+
+def problem(reg=1e-2):
+    return problem_on(Backend.NUMPY, NETWORK, X, Y, loss="hinge", reg=reg)
+
+
+def head(theta):
+    return SmallHinge(problem(), theta, np.float64, 1e-6, None)
+
+
+def test_a_head_starts_from_the_weights_that_it_is_given():
+    """But for what all classes share, which no margin sees."""
+    theta = RNG.normal(size=NETWORK.size)
+    begun, raw = head(theta), NETWORK.raw(NETWORK.layers(theta))[0]
+    w, b = begun._stored(begun.newton.v, begun.newton.b)
+    np.testing.assert_allclose(w, raw.w - raw.w.mean(axis=0), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(b, raw.b[:, 0] - raw.b.mean(), rtol=1e-11, atol=1e-12)
+
+
+def test_the_estimated_gap_is_one_at_any_multipliers():
+    """It bounds what is above the optimum, flows that do not balance included: each unit of them
+    costs as much as a bias can move, the largest margin there is."""
+    best = SVMClassifier(reg=1e-2, standardize=False, tol=1e-9).fit(X / SCALE, Y).objective_
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        newton = head(rng.normal(size=NETWORK.size)).newton
+        gap, share = newton.gap(), newton.basis.share
+        assert gap.value - best <= gap.total * (1.0 + 1e-9)
+        m, a = newton.m, newton.a
+        far = max(abs(entry) for row in m for entry in row) + 1.0
+        out = sum(share[i] * a[i, j] for i in range(len(m)) for j in range(3) if j != Y[i])
+        flows = np.zeros(3)
+        for i in range(len(m)):
+            for j in range(3):
+                if j != Y[i]:
+                    flows[j] += share[i] * a[i, j]
+                    flows[Y[i]] -= share[i] * a[i, j]
+        assert out >= 0.0
+        pull = float(np.sum(newton.gv**2)) / (4.0 * 1e-2)
+        want = pull + 0.5 * float(np.abs(flows).sum()) * far
+        assert gap.residual == pytest.approx(want, rel=1e-9)
+
+
+def fitted(*callbacks, count=3):
+    monitor = Monitor(callbacks, "iteration", 1000)
+    start = np.zeros((count, NETWORK.size))
+    reg = np.geomspace(1e-1, 1e-3, count)
+    return fit_hinge(problem(reg), start, tol=1e-6, max_iter=1000, monitor=monitor)
+
+
+def test_callbacks_hear_how_many_heads_are_not_done():
+    heard = []
+    fitted(lambda event: heard.append(event.heads))
+    assert sorted(set(heard)) == [1, 2, 3]
+    assert heard == sorted(heard, reverse=True)
+
+
+def test_heads_after_one_that_is_stopped_take_no_step():
+    heard = []
+
+    def stop(event):
+        heard.append(event.step)
+        return len(heard) == 2
+
+    results = fitted(stop)
+    assert len(heard) == 2
+    assert len(results) == 3
+    assert not any(result.converged for result in results)
+
+
+def test_a_class_without_weight_is_beyond_every_margin():
+    """Of columns of unequal scale too: its rows of the objective are 0, at the stored numbers."""
+    weights = np.where(Y == 2, 0.0, 1.0)
+    for standardize in (False, True):
+        x = X + 3.0 * SCALE * (Y == 1)[:, None]
+        model = SVMClassifier(reg=1e-3, standardize=standardize).fit(x, Y, sample_weight=weights)
+        scores = model.decision_function(x[Y < 2])
+        own = scores[np.arange(len(scores)), Y[Y < 2]]
+        assert model.converged_
+        assert (scores[:, 2] - own + 1.0 <= 0.0).all()
