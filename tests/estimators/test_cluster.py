@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import time
-import tracemalloc
 
 import dask_cases
 import numpy as np
@@ -175,23 +174,77 @@ def test_labels_in_blocks_stay_there(shared, labels, monkeypatch):
         clone(SOFTMAX).fit(lazy(), da.from_array(y, chunks=70), bad)
 
 
+ADAM = SoftmaxClassifier(solver="adam", max_iter=2, batch_size=32, random_state=0)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_minibatches_of_labels_in_blocks(shared, columns, monkeypatch):
+    """Labels and weights stay beside their rows; rows without weight are not drawn; the bits are
+    those of blocks in one process with all labels in it."""
+    y = np.stack([Y, Y[::-1]], axis=1)[:, :columns].squeeze()
+    weights = np.where(np.arange(N) % 3 == 0, 0.0, WEIGHTS)
+    parts = da.from_array(y, chunks=(70, 1)[: y.ndim]), da.from_array(weights, chunks=100)
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.estimators._base.computed", lambda value: value and 1 / 0)
+        there = clone(ADAM).fit(lazy(), *parts)
+    with monkeypatch.context() as patch:
+        patch.setattr("xclf.estimators._collections.client", lambda: None)
+        here = clone(ADAM).fit(lazy(), y, weights)
+    np.testing.assert_array_equal(there.coef_, here.coef_)
+    drawn = weights > 0.0
+    kept = clone(ADAM).fit(X[drawn], y[drawn], weights[drawn])
+    # Two epochs of 160 rows in other batches: within a tenth of each other.
+    np.testing.assert_allclose(there.objective_, kept.objective_, rtol=0.1)
+
+
+def test_labels_of_a_data_frame_stay_there(shared, monkeypatch):
+    """Chunk sizes of neither are known beforehand, and partitions need not be the same."""
+    dask_cases.need("dask.dataframe", "pandas")
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcde")), npartitions=4)
+    names = np.array(["lo", "mid", "hi"])[Y]
+    want = clone(SOFTMAX).fit(frame, names)
+    score = float(np.mean(want.predict(frame).compute() == names))
+    monkeypatch.setattr("xclf.estimators._base.computed", lambda value: value and 1 / 0)
+    monkeypatch.setattr("xclf.estimators._fitted.computed", None)
+    for labels in (pd.Series(names).astype("category"), pd.Series(names, dtype=object)):
+        for partitions in (3, 4):
+            column = dd.from_pandas(labels, npartitions=partitions)
+            got = clone(SOFTMAX).fit(frame, column)
+            np.testing.assert_array_equal(got.coef_, want.coef_)
+        assert got.score(frame, column) == score
+
+
+def test_labels_made_of_the_rows(shared, caplog):
+    """A scheduler that is sent one key by two graphs warns of it."""
+    array = lazy() * 2.0
+    y = (array[:, 0] > 0.0).astype("int64")
+    clone(SOFTMAX).fit(array, y, abs(array[:, 1]))
+    assert "run_spec" not in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore:.*max_iter")
 def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypatch):
-    """350,000 rows more are 2.8 MB for a number of each, and this is a third of it. The scheduler,
-    in this process too, holds what tasks and groups are: as many for few rows."""
+    """A number of each would be 8 bytes a row, and this is a third of it. The scheduler, in this
+    process too, holds some 0.1 MB for each block."""
     monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
     model = clone(SOFTMAX).set_params(class_weight="balanced", max_iter=1, tol=1.0)
-    peaks = []
-    for rows in (20_000, 50_000, 400_000):  # the first sets up what stays
-        monkeypatch.setattr("xclf.rows._blocks._GROUP", rows * 4)
-        noise = da.random.default_rng(0).normal(size=(rows, 4), chunks=(rows // 4, 4))
-        y = (noise[:, :2] > 0).astype("int64")
-        weights = da.random.default_rng(1).uniform(size=rows, chunks=rows // 4)
-        tracemalloc.start()
-        model.fit(noise.astype("float32"), y, weights)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 1_000_000
+
+    def fit_and_score(x, y, weights):
+        monkeypatch.setattr("xclf.rows._blocks._GROUP", x.nbytes // 4)
+        model.fit(x, y, weights)
+        model.score(x, y, weights)
+
+    assert dask_cases.bytes_per_row(fit_and_score, (20_000, 50_000, 400_000)) < 2.5
+    # Some groups of 16 bytes a row are here at a time.
+    monkeypatch.setattr("xclf.rows._blocks._GROUP", 100_000 * 16)
+    batches = clone(ADAM).set_params(batch_size=1 << 16, max_iter=1, tol=1.0)
+    sizes = (100_000, 200_000, 1_000_000)
+    assert (
+        dask_cases.bytes_per_row(lambda x, y, w: batches.fit(x, y[:, 0], w), sizes, 100_000) < 2.5
+    )
 
 
 def test_nothing_is_left_on_the_workers(shared):

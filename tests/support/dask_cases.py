@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +40,31 @@ def within_gaps(one: Any, other: Any) -> None:
     assert one.converged_
     assert other.converged_
     assert abs(one.objective_ - other.objective_) <= bound
+
+
+def bytes_per_row(
+    work: Callable[..., Any], sizes: tuple[int, int, int], most: int = 1 << 30
+) -> float:
+    """Bytes that this process holds at the peak for each further row, by the last two sizes: the
+    first sets up what stays.
+
+    work : takes X (N, 4) float32, labels (N, 2) and weights (N,), collections
+    most : rows of a block
+    """
+    import dask.array as da
+
+    peaks = []
+    for rows in sizes:
+        each = min(rows // 4, most)
+        noise = da.random.default_rng(0).normal(size=(rows, 4), chunks=(each, 4))
+        y = (noise[:, :2] > 0).astype("int64")
+        weights = da.random.default_rng(1).uniform(size=rows, chunks=each)
+        if rows > sizes[0]:
+            tracemalloc.start()
+        work(noise.astype("float32"), y, weights)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return (peaks[2] - peaks[1]) / (sizes[2] - sizes[1])
 
 
 @contextmanager

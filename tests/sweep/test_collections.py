@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import dask_cases
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import xclf
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
 
 dask_cases.need("dask.array")
@@ -94,3 +98,24 @@ def test_first_steps_of_a_pipeline_are_refused(lazy):
     )
     with pytest.raises(TypeError, match="the first steps of a Pipeline take rows in memory"):
         search.fit(lazy, Y)
+
+
+@pytest.mark.filterwarnings("ignore:.*max_iter")
+def test_the_memory_of_this_process_is_what_the_guide_says(monkeypatch):
+    """Two blocks of a quarter of the rows, 32 bytes each, are there at a time."""
+    blocks = 16
+    page = (Path(xclf.__file__).parent / "guide" / "cluster.md").read_text(encoding="utf-8")
+    shared, each = map(int, re.findall(r"`SweepCV`, .* \| (\d+), and (\d+) for each fold", page)[0])
+    (probe,) = map(int, re.findall(r"`probe` \| (\d+) ", page))
+    monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
+    monkeypatch.setattr("xclf.rows._blocks._GROUP", 1 << 18)
+    model, sizes = SoftmaxClassifier(max_iter=2, tol=1.0), (8_000, 20_000, 80_000)
+
+    def search(x, y, weights):
+        SweepCV(clone(model), GRID, cv=3).fit(x, y[:, 0])
+
+    def probed(x, y, weights):
+        xclf.probe((x, y[:, 0]), reg=[1e-2, 1e-1], seed=0, test=0.1)
+
+    assert dask_cases.bytes_per_row(search, sizes) < shared + 3 * each + blocks
+    assert dask_cases.bytes_per_row(probed, sizes) < probe + blocks

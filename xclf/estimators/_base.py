@@ -18,7 +18,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
-from xclf.estimators._block_labels import block_sample_weight, block_targets
+from xclf.estimators._block_labels import block_sample_weight, block_targets, stay_beside
 from xclf.estimators._block_weights import block_weights
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
@@ -37,11 +37,11 @@ from xclf.estimators._labels import (
 )
 from xclf.estimators._printer import Printer
 from xclf.estimators._resume import Resume
-from xclf.estimators._settings import check_parameters, resolve_in_parts, uses_full_batches
+from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
 from xclf.estimators._types import ClassWeight, Device, LrSchedule, Precision, RandomState, Solver
-from xclf.estimators._values import computed
+from xclf.estimators._values import computed, optimized_together
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.rows import Blocks
@@ -189,6 +189,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
+        X, y, sample_weight = optimized_together(X, y, sample_weight)
         placed = place_rows(self, border.check_x(self, X, reset=True))
         targets = block_targets(self, placed.X, y)
         weights: Any = block_sample_weight(self, placed.X, sample_weight)
@@ -198,7 +199,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
             if weights is None:
                 weights = check_sample_weight(placed.X, computed(sample_weight))
         placed = replace(placed, taken=placed.taken + targets.bytes_of_tasks)
-        there = isinstance(placed.X, Blocks) and uses_full_batches(self)
+        there = isinstance(placed.X, Blocks) and stay_beside(self)
         weigh = partial(block_weights, placed.X) if there else None
         heads = make_heads(self, placed, targets, weights, weigh)
         if self.warm_start:

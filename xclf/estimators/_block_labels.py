@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,17 +17,23 @@ from xclf.estimators._labels import (
     host_labels,
 )
 from xclf.estimators._settings import uses_full_batches
-from xclf.estimators._values import host_values, is_collection
+from xclf.estimators._values import delayed_blocks, host_values, is_collection, lazy_column
 from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine
 
 # Classes beyond which labels are no few kinds, and come to the process that fits.
 _MOST_CLASSES = 100_000
 
 
+def stay_beside(model: Any) -> bool:
+    """Whether labels and weights of rows in blocks stay beside them: where none are held out, by
+    their labels, in this process."""
+    return uses_full_batches(model) or not model.early_stopping
+
+
 def block_targets(model: Any, X: Any, y: Any) -> Targets | None:
     """The labels of a collection y (N,) or (N, T) for X on a cluster, as indices beside its rows;
-    None where they have to be in this process: for minibatches, and whatever is wrong with them,
-    which is told by row there."""
+    None where they have to be in this process: for early stopping, and whatever is wrong with them,
+    which is said by row there."""
     parts = _parts(model, X, y)
     if parts is None:
         return None
@@ -72,19 +79,28 @@ def _parts(model: Any, X: Any, values: Any) -> list[Any] | None:
     """Those of a collection (N,) or (N, T), T > 1, that belong to each group of X; None where it is
     none, or is not as it should be."""
     on_cluster = isinstance(X, Blocks) and isinstance(X.engine, ClusterEngine)
-    if not on_cluster or not is_collection(values) or not uses_full_batches(model):
+    if not on_cluster or not is_collection(values) or not stay_beside(model):
         return None
-    series = hasattr(values, "divisions") and getattr(values, "ndim", 0) == 1
-    array = values.values if series else values
+    array = _of_known_chunks(lazy_column(values))
     shape = tuple(getattr(array, "shape", ()))
-    # Of unknown chunk sizes the shape is NaN.
-    if not hasattr(array, "rechunk") or shape[:1] != X.shape[:1] or len(shape) > 2:
-        return None
-    if len(shape) == 2 and not shape[1] > 1:
+    if shape[:1] != X.shape[:1] or len(shape) > 2 or (len(shape) == 2 and not shape[1] > 1):
         return None
     array = array.rechunk((tuple(np.diff(X.ends).tolist()), *shape[1:]))
-    parts: list[Any] = X.engine.client.compute(array.to_delayed().ravel().tolist())
+    parts: list[Any] = X.engine.client.compute(delayed_blocks(array))
     return parts
+
+
+def _of_known_chunks(array: Any) -> Any:
+    """An array of Dask, or None; of unknown chunk sizes with those that it has, its blocks held by
+    the workers; None where these cannot be computed."""
+    if array is None or not any(map(math.isnan, array.chunks[0])):
+        return array
+    try:
+        held = array.persist()
+        held.compute_chunk_sizes()
+    except Exception:  # computing it in this process says what is wrong
+        return None
+    return held
 
 
 def _columns(labels: Any) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,10 +61,10 @@ def block_weights(
     if found[:, 2].min() == most:
         return None
     weighing = replace(weighing, most=most)
-    sums, counts = np.transpose(list(engine.collect(_sum_and_count, weighing, groups, MANY)))
-    weighing = replace(weighing, mean=float(sums.sum() / counts.sum()))
+    sums, counts, drawn = zip(*engine.collect(_sum_and_drawn, weighing, groups, MANY), strict=True)
+    weighing = replace(weighing, mean=float(np.sum(sums) / sum(counts)))
     parts = engine.keep(_of_group, weighing, groups, X.groups)
-    return BlockWeights(engine, parts, X.shape[0], least / most)
+    return BlockWeights(engine, parts, X.shape[0], least / most, b"".join(drawn))
 
 
 def _mass(
@@ -83,12 +84,14 @@ def _extremes(
     return float(np.min(own, initial=np.inf, where=own > 0.0)), float(own.max()), float(own.min())
 
 
-def _sum_and_count(
+def _sum_and_drawn(
     weighing: _Weighing, labels: np.ndarray, weights: np.ndarray | None
-) -> tuple[float, int]:
-    """The sum of the weights of a group, and how many are above 0."""
+) -> tuple[float, int, bytes]:
+    """The sum of the weights of a group, how many are above 0, and a hash of which these are."""
     own = weighing.of(labels, weights)
-    return float(own.sum()), int(np.count_nonzero(own))
+    drawn = own > 0.0
+    digest = hashlib.sha256(np.packbits(drawn).data).digest()
+    return float(own.sum()), int(np.count_nonzero(drawn)), digest
 
 
 def _of_group(weighing: _Weighing, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -20,7 +20,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse, stacked_rows
 from xclf._sparse_input import canonical, sparse_not_finite
-from xclf.estimators._values import first_not_finite, not_finite
+from xclf.estimators._values import delayed_blocks, first_not_finite, not_finite
 from xclf.rows import (
     FEW,
     MANY,
@@ -163,7 +163,7 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
     """Blocks for this process: their lengths and values are checked in a first pass."""
     import dask
 
-    delayed = array.to_delayed().ravel().tolist()
+    delayed = delayed_blocks(array)
     sizes = _known(array)
     if sizes is None:
         sizes = [dask.compute(dask.delayed(_measured)(None, block))[0] for block in delayed]
@@ -194,7 +194,7 @@ def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
     import dask
     import distributed
 
-    sizes, blocks = _known(array), array.to_delayed().ravel().tolist()
+    sizes, blocks = _known(array), delayed_blocks(array)
     spread = sizes is not None and not distributed.futures_of(array)
     if sizes is None:  # they are in memory then: what their sizes are is known by computing
         blocks = engine.client.compute(blocks)

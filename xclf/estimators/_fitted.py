@@ -18,6 +18,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix
 from xclf.estimators import _border as border
+from xclf.estimators._block_scores import block_accuracy
 from xclf.estimators._collections import map_lazily
 from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels, label_columns
@@ -171,6 +172,10 @@ class FittedModel:
         border.check_passed(self, y=y)
         border.check_same_device(X, y, "y")
         border.check_same_device(X, sample_weight, "sample_weight")
+        if is_collection(X) and is_collection(y):
+            share = block_accuracy(self.predict(X), y, sample_weight)
+            if share is not None:
+                return share
         y, sample_weight = computed(y), computed(sample_weight)
         weights = None if sample_weight is None else host_values(sample_weight)
         if self._task_models is not None:

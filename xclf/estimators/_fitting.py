@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -153,18 +153,27 @@ def _block_rows(
         weights = list(vectors.values())
         more |= {"heads": np.asarray(which)} if len(weights) > 1 else {}
     elif any(w is not None for w in vectors.values()) and not all(map(_weights_are_implied, heads)):
-        weights = np.stack([np.ones(X.shape[0]) if w is None else w for w in vectors.values()])
-        drawn = np.flatnonzero(weights.any(axis=0))
-        few = len(drawn) * X.row_bytes <= GATHERED
-        if first.train is not None and first.full_batch and few:
-            mask = _masked(labels[..., drawn], first.widths[-1])
-            rows = Rows(X.take(drawn), mask, None, placed.dtype, **more)
-            return _weighted(rows, weights[:, drawn], which)
+        weights, drawn = list(vectors.values()), _with_weight(vectors.values(), X.shape[0])
+        few = first.full_batch and np.count_nonzero(drawn) * X.row_bytes <= GATHERED
+        if first.train is not None and few:
+            numbers = np.flatnonzero(drawn)
+            own = [np.ones(len(numbers)) if w is None else w[numbers] for w in weights]
+            mask = _masked(labels[..., numbers], first.widths[-1])
+            rows = Rows(X.take(numbers), mask, None, placed.dtype, **more)
+            return _weighted(rows, np.stack(own), which)
         if len(weights) > 1:
             more["heads"] = np.asarray(which)
         else:
-            weights = None if (weights == 1.0).all() else weights[0]
+            weights = None if (weights[0] == 1.0).all() else weights[0]
     return BlockRows.of(X, labels, weights, placed.dtype, first.widths[-1], **more)
+
+
+def _with_weight(vectors: Iterable[np.ndarray | None], rows: int) -> np.ndarray:
+    """Whether each row has weight in one of the vectors (N,), None for ones."""
+    drawn = np.zeros(rows, dtype=bool)
+    for weights in vectors:
+        drawn |= True if weights is None else weights > 0.0
+    return drawn
 
 
 def _masked(labels: Array, classes: int) -> Array:

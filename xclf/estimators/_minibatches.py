@@ -49,8 +49,11 @@ def training_rows(
     head: Head, rows: Rows, rng: np.random.Generator, one_epoch: bool
 ) -> tuple[np.ndarray | None, Rows | None]:
     """(numbers of the rows to train on, held-out rows): those with weight, and a stratified share
-    of them. A part takes its weights as they are: rows without weight count in its batches."""
+    of them; (None, None) for all of them. A part takes its weights as they are: rows without weight
+    count in its batches."""
     if one_epoch:
+        return np.arange(len(head.index)) if rows.in_blocks else None, None
+    if rows.in_blocks and head.train is None and head.settings.validation_fraction is None:
         return None, None
     numbers = np.arange(len(head.index)) if head.train is None else head.train
     drawn = np.arange(len(numbers))

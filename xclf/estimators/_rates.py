@@ -11,7 +11,7 @@ import numpy as np
 from xclf._array_api import namespace, to_host
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network
-from xclf.rows import Rows
+from xclf.rows import BlockRows, Rows
 
 if TYPE_CHECKING:
     from xclf.estimators._head import Head
@@ -50,9 +50,12 @@ def _limit(head: Head) -> float:
 def _largest_moment(network: Network, rows: Rows, train: np.ndarray | None) -> float:
     """At least the largest eigenvalue of X^T X / n, X in fitting coordinates: the Frobenius norm of
     X X^T / n for rows that are spread over the training rows."""
-    numbers = np.arange(len(rows)) if train is None else train
     most = max(1, min(_ROWS, _ENTRIES // network.widths[0]))
-    some = rows.only(numbers[:: -(-len(numbers) // most)])
+    if train is None and isinstance(rows, BlockRows):
+        some = rows.sample(most)
+    else:
+        numbers = np.arange(len(rows)) if train is None else train
+        some = rows.only(numbers[:: -(-len(numbers) // most)])
     with np.errstate(over="ignore"):
         if isinstance(some.x, SparseMatrix):
             own = some.x.astype(namespace(some.x).float64).scaled(network.scale)

@@ -12,6 +12,7 @@ from xclf.estimators._checkpoints import checkpoint_of
 from xclf.estimators._devices import PlacedRows
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._head import Head
+from xclf.rows import BlockWeights
 from xclf.training import FitResult, has_few_rows, method_of
 
 # Columns past which a product runs no faster per column.
@@ -87,11 +88,17 @@ def pass_key(head: Head) -> Hashable:
         head.start is None,
     )
     if not head.full_batch:
-        drawn = None if head.weights is None else (head.weights > 0.0).tobytes()
-        key += (id(head.train), pickle.dumps(model.random_state), drawn)
+        key += (id(head.train), pickle.dumps(model.random_state), _drawn(head.weights))
         if settings.validation_fraction is not None:
             key += (head.label_key,)
     return (*key, head.weight_key) if model.standardize else key
+
+
+def _drawn(weights: Any) -> bytes | None:
+    """Equal where the same rows have weight."""
+    if isinstance(weights, BlockWeights):
+        return weights.drawn
+    return None if weights is None else (weights > 0.0).tobytes()
 
 
 def _passes(group: list[Head], every: int) -> list[list[Head]]:

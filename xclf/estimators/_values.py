@@ -26,6 +26,40 @@ def computed(value: Any) -> Any:
     return value.compute() if is_collection(value) else value
 
 
+def lazy_column(values: Any) -> Any:
+    """A collection as an array of Dask; a column of a data frame with unknown chunk sizes, values
+    that NumPy has no dtype for as objects. None for what is neither."""
+    if hasattr(values, "divisions") and getattr(values, "ndim", 0) == 1:
+        dtype = values.dtype if isinstance(values.dtype, np.dtype) else np.dtype(object)
+        return values.map_partitions(_column, dtype, meta=np.empty(0, dtype))
+    return values if hasattr(type(values), "numblocks") else None
+
+
+def optimized_together(*values: Any) -> tuple[Any, ...]:
+    """The same values, arrays of Dask among them with one graph in which each key stands for one
+    task: a scheduler that knows a key of one of them by another task warns of it."""
+    arrays = [own for own in values if is_collection(own) and hasattr(type(own), "numblocks")]
+    if len(arrays) < 2:
+        return values
+    import dask
+
+    one = dict(zip(map(id, arrays), dask.optimize(*arrays), strict=True))
+    return tuple(one.get(id(own), own) for own in values)
+
+
+def delayed_blocks(array: Any) -> list[Any]:
+    """The blocks of an array of Dask, row by row; its graph optimised, if it is not yet."""
+    from dask.highlevelgraph import MaterializedLayer
+
+    done = all(isinstance(layer, MaterializedLayer) for layer in array.dask.layers.values())
+    blocks: list[Any] = array.to_delayed(optimize_graph=not done).ravel().tolist()
+    return blocks
+
+
+def _column(values: Any, dtype: np.dtype) -> np.ndarray:
+    return np.asarray(values).astype(dtype, copy=False)
+
+
 def first_not_finite(X: Array) -> tuple[int, int, str] | None:
     """Row, column and kind of the first NaN or infinity in X (N, D), None without one."""
     xp = _array_api.namespace(X)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xclf._array_api import Array
-from xclf._sparse import stacked_rows, take_rows
+from xclf.rows._block_batches import Order, cut, taken
 from xclf.rows._block_tasks import (
     Beside,
     Call,
@@ -184,6 +184,11 @@ class BlockRows(Rows):
     def every(self, stride: int) -> Rows:
         return self.only(np.arange(0, len(self), stride))
 
+    @property
+    def count_drawn(self) -> int:
+        """Rows with weight."""
+        return len(self) if self.drawn is None else int(self.drawn.sum())
+
     def sample(self, most: int) -> Rows:
         """At least `most` rows of those with weight, if so many may be gathered, spread over all
         groups and drawn at random within strata of them. In this process."""
@@ -197,7 +202,7 @@ class BlockRows(Rows):
     def _spread(self, most: int) -> np.ndarray:
         """Row numbers, in order."""
         rng = np.random.default_rng(0)
-        total = len(self) if self.drawn is None else int(self.drawn.sum())
+        total = self.count_drawn
         most = min(most, total)
         # One of each stratum of the rows with weight: a period of the rows may not matter.
         edges = np.linspace(0, total, most + 1)
@@ -214,13 +219,20 @@ class BlockRows(Rows):
         found = list(self.x.engine.collect(_weighted_rows, None, parts, MANY))
         return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
 
-    def order(self, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Group by group: the groups in random order, and the rows of each."""
-        _, split = self.x.split(train)
-        parts = [split[k] for k in rng.permutation(len(split)).tolist()]
-        return np.concatenate([self.x.ends[g] + rng.permutation(own) for g, own in parts])
+    def order(self, train: np.ndarray | None, rng: np.random.Generator) -> Any:
+        """Group by group: the groups in random order, and the rows of each.
 
-    def numbers(self, order: np.ndarray) -> Array:
+        train : numbers of the rows; None for all that have weight
+        """
+        counts = np.diff(self.x.ends) if self.drawn is None else self.drawn
+        own = None
+        if train is not None:
+            own = dict(self.x.split(train)[1])
+            counts = np.asarray([len(own.get(g, ())) for g in range(len(counts))])
+        groups = rng.permutation(np.flatnonzero(counts)).tolist()
+        return Order(groups, int(counts.sum()), int(rng.integers(1 << 62)), own)
+
+    def numbers(self, order: Any) -> Any:
         return order
 
     @property
@@ -229,33 +241,19 @@ class BlockRows(Rows):
         size = GATHERED if self.budget.size is None else min(GATHERED, self.budget.size // 4)
         return max(1, size // self.x.row_bytes)
 
-    def batches(self, indices: Sequence[Array]) -> Generator[Chunk]:
+    def batches(self, indices: Sequence[Any]) -> Generator[Chunk]:
         """Minibatches of `order`: a group comes to this process, and the next ones are on their
         way while it is in use."""
         if not indices:
             return
-        every = np.concatenate(indices)
-        owner = np.searchsorted(self.x.ends, every, side="right") - 1
-        first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-        runs = iter(zip(first.tolist(), [*first[1:].tolist(), len(every)], strict=True))
-        groups = [(self.x.groups[g], self.beside[g]) for g in owner[first].tolist()]
+        order: Order = indices[0].order
+        groups = [(self.x.groups[g], self.beside[g]) for g in order.groups]
         with closing(self.x.engine.collect(whole_group, None, groups, ahead=_AHEAD)) as loaded:
-            parts: list[Chunk] = []
-            held = 0
-            for batch in indices:
-                while held < len(batch):
-                    start, stop = next(runs)
-                    own = every[start:stop] - self.x.ends[owner[start]]
-                    x, beside = next(loaded)
-                    parts.append(self._taken(x, beside, own))
-                    held += stop - start
-                yield self._of_heads(_cut(parts, len(batch)))
-                held -= len(batch)
-
-    def _taken(self, x: Array, beside: Beside, index: np.ndarray) -> Chunk:
-        weights = None if beside.weights is None else beside.weights[..., index]
-        labels = beside.labels[..., index]
-        return Chunk(take_rows(x, index), labels, weights, slice(0, 0), self.dtype, self.tasks)
+            chunks = (
+                taken(x, beside, order.rows(g, beside), self.dtype, self.tasks)
+                for g, (x, beside) in zip(order.groups, loaded, strict=True)
+            )
+            yield from map(self._of_heads, cut(chunks, indices))
 
     def _of_heads(self, chunk: Chunk) -> Chunk:
         if chunk.weights is not None:
@@ -281,37 +279,6 @@ def parts_of(values: np.ndarray | BlockColumn | None, x: Blocks) -> list[Any]:
     if isinstance(values, BlockColumn):
         return list(values.parts)
     return [None if values is None else values[..., where] for where in x.places]
-
-
-def _cut(parts: list[Chunk], count: int) -> Chunk:
-    """The first `count` rows of `parts`, which keeps the others."""
-    taken: list[Chunk] = []
-    while count:
-        part = parts.pop(0)
-        size = len(part.raw)
-        if size > count:
-            parts.insert(0, _rows_of(part, slice(count, size)))
-            part, size = _rows_of(part, slice(0, count)), count
-        taken.append(part)
-        count -= size
-    if len(taken) == 1:
-        return taken[0]
-    weights = None
-    if taken[0].weights is not None:
-        weights = np.concatenate([part.weights for part in taken], axis=-1)
-    return replace(
-        taken[0],
-        raw=stacked_rows([part.raw for part in taken]),
-        label_sets=np.concatenate([part.label_sets for part in taken], axis=-1),
-        weights=weights,
-    )
-
-
-def _rows_of(chunk: Chunk, where: slice) -> Chunk:
-    weights = None if chunk.weights is None else chunk.weights[..., where]
-    labels = chunk.label_sets[..., where]
-    raw = take_rows(chunk.raw, np.arange(where.start, where.stop))
-    return replace(chunk, raw=raw, label_sets=labels, weights=weights)
 
 
 def _shared(rows: Rows, totals: np.ndarray | None) -> Rows:

@@ -332,11 +332,14 @@ class BlockWeights(BlockColumn):
     """Weights >= 0 of all rows, beside them.
 
     lightest : the least weight above 0, over the largest
+    drawn : equal where the same rows have weight
     """
 
-    def __init__(self, engine: Engine, parts: Sequence[Any], rows: int, lightest: float) -> None:
+    def __init__(
+        self, engine: Engine, parts: Sequence[Any], rows: int, lightest: float, drawn: bytes
+    ) -> None:
         super().__init__(engine, parts, rows)
-        self.lightest = lightest
+        self.lightest, self.drawn = lightest, drawn
 
 
 class BlockState(PerRow):

@@ -178,8 +178,9 @@ class Rows:
         """Numbers on the host, a part for each device, on the devices of the rows."""
         return PerRow.from_host(parts, self.devices)
 
-    def order(self, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def order(self, train: np.ndarray | None, rng: np.random.Generator) -> Any:
         """The row numbers `train` in the order in which an epoch takes them."""
+        assert train is not None, "only rows in blocks know which have weight"
         return train[rng.permutation(len(train))]
 
     def numbers(self, order: np.ndarray) -> Array:

@@ -110,7 +110,8 @@ def fit_minibatch(
     A head that has ended leaves the batch. The monitor receives the best of those that train.
 
     problem : all rows; row weights, if any, must have mean 1 (see `Objective.batch_gradient`)
-    train : host indices of the rows to train on, all by default
+    train : host indices of the rows to train on, all by default; of rows in blocks all that have
+        weight
     validation : held-out rows; with them the plateau rule watches their accuracy, and the
         parameters of the best epoch are kept
     state : the rule's, to go on with
@@ -118,7 +119,8 @@ def fit_minibatch(
         history describes
     steps : what takes the steps of an epoch, `plain_steps` by default
     """
-    train = np.arange(len(problem.rows)) if train is None else train
+    if train is None and not problem.rows.in_blocks:
+        train = np.arange(len(problem.rows))
     if _is_plain(problem, plan, theta):
         theta = theta[0, :]  # every step then does without reshaping to and from one head
     objective = problem.objective
@@ -137,7 +139,11 @@ def fit_minibatch(
 
 
 def _run_epochs(
-    run: _Run, train: np.ndarray, rng: np.random.Generator, monitor: Monitor, stage: MethodStage
+    run: _Run,
+    train: np.ndarray | None,
+    rng: np.random.Generator,
+    monitor: Monitor,
+    stage: MethodStage,
 ) -> None:
     """Epochs until every head has ended."""
     plan = run.heads.plan
@@ -295,7 +301,10 @@ def probe_rows(count: int) -> int:
     return min(count, max(_PROBE_ROWS, count // _PROBE_SHARE))
 
 
-def _probe(rows: Rows, train: np.ndarray, rng: np.random.Generator) -> Rows:
+def _probe(rows: Rows, train: np.ndarray | None, rng: np.random.Generator) -> Rows:
+    if train is None:
+        assert isinstance(rows, BlockRows)
+        return rows.sample(probe_rows(rows.count_drawn))
     if isinstance(rows, BlockRows):  # rows without weight are not among those to train on
         most = min(probe_rows(len(train)), rows.most_gathered)
         return subset(rows, np.sort(rng.choice(train, most, replace=False)))
