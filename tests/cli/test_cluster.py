@@ -8,6 +8,7 @@ import dask_cases
 import numpy as np
 import pytest
 from estimator_cases import blobs
+from sklearn.datasets import dump_svmlight_file
 
 dask_cases.need("dask.array", "distributed")
 import distributed  # noqa: E402
@@ -58,6 +59,29 @@ def test_sweep_and_probe_start_workers(shell, shards, command, tried):
     """Of a cluster of their own, which ends with them."""
     words = (command, shards, "--reg", "1e-2,1e-1", "--json", "--workers", "1")
     assert len(json.loads(shell.good(*words))["search"][tried]) == 2
+
+
+def test_sparse_files_and_ids(shell, address, tmp_path, monkeypatch):
+    """Sparse rows stay sparse on the workers; `evaluate` knows the rows of the training again."""
+    dask_cases.small_groups(monkeypatch)
+    x = np.where(np.random.default_rng(0).random(X.shape) < 0.3, 0.0, X)
+    for k in range(3):
+        dump_svmlight_file(x[k::3], Y[k::3], str(tmp_path / f"p{k}.svmlight"))
+        rows = [f"r{k}.{i},{','.join(map(str, row))}" for i, row in enumerate(X[k::3].tolist())]
+        (tmp_path / f"p{k}.csv").write_text("\n".join(["name,a,b,c,d,e", *rows]))
+    files, model, there = f"{tmp_path}/*.svmlight", tmp_path / "m.safetensors", ("--dask", address)
+    shell.good("train", files, "--reg", "1e-1", "--out", model, *there)
+    measured = json.loads(shell.good("evaluate", model, files, "--json"))
+    assert measured["rows"] == 48, "those that the training held out, a fifth"
+    shell.good("predict", model, files, "--out", tmp_path / "a.csv", *there)
+    shell.good("predict", model, files, "--out", tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    words = ("predict", model, f"{tmp_path}/p*.csv", "--id", "name", "--out")
+    for name, more in (("c.csv", there), ("d.csv", ())):
+        shell.good(*words, tmp_path / name, *more)
+    said = (tmp_path / "c.csv").read_text()
+    assert said == (tmp_path / "d.csv").read_text()
+    assert len(said.splitlines()) == 1 + len(X)
 
 
 def test_backends_names_the_cluster(shell, address):

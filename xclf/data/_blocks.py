@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from xclf._extras import needs
-from xclf.data._dataset import DataError, Dataset
+from xclf.data._dataset import DataError, Dataset, SparseArray
 
 # Bytes of a block of a mapped file; any other file is one block.
 _BLOCK = 32 << 20
@@ -18,10 +20,34 @@ _BLOCK = 32 << 20
 Read = Callable[[], Dataset]
 
 
-def in_blocks(data: Dataset, parts: Sequence[tuple[Read, Dataset]], **changes: Any) -> Dataset:
-    """`data` with the rows of all parts, one after the other, as an array of Dask.
+class Piece(NamedTuple):
+    """A file whose rows are read later.
 
-    parts : how to read each, and what it holds, of which mapped rows are read in slices
+    mapped : whether parts of it can be read
+    sparse : whether its rows are;  first : the index of its first column, of an svmlight file
+    """
+
+    read: Read
+    rows: int
+    columns: int
+    dtype: np.dtype
+    mapped: bool
+    sparse: bool
+    first: int
+
+    @classmethod
+    def of(cls, read: Read, data: Dataset) -> Piece:
+        """That of a file which `read` has read as `data`, whose rows are not kept."""
+        sparse = scipy.sparse.issparse(data.x)
+        rows, columns = data.x.shape
+        own = (isinstance(data.x, np.memmap), sparse, data.index_base or 0)
+        return cls(read, rows, columns, data.x.dtype, *own)
+
+
+def in_blocks(data: Dataset, pieces: Sequence[Piece], **changes: Any) -> Dataset:
+    """`data` with the rows of all pieces, one after the other, as an array of Dask, in whose blocks
+    sparse rows stay sparse: their columns are those of the widest.
+
     changes : further fields of the data set
 
     Raises DataError without Dask.
@@ -31,22 +57,36 @@ def in_blocks(data: Dataset, parts: Sequence[tuple[Read, Dataset]], **changes: A
         import dask.array as da
     except ImportError:
         raise DataError(needs("reading rows in blocks", "Dask")) from None
-    if any(not isinstance(part.x, np.ndarray) for _, part in parts):
-        raise DataError(f"{data.source}: sparse rows are not read in blocks")
-    dtype = np.result_type(*(part.x.dtype for _, part in parts))
+    dtype = np.result_type(*(piece.dtype for piece in pieces))
+    first = min(piece.first for piece in pieces)
+    columns = max(piece.columns + piece.first - first for piece in pieces)
+    sparse = pieces[0].sparse
+    meta = scipy.sparse.csr_array((0, columns), dtype=dtype) if sparse else np.empty((0, 0), dtype)
     arrays = []
-    for read, part in parts:
-        rows, columns = part.x.shape
-        size = rows
-        if isinstance(part.x, np.memmap):
-            size = max(1, _BLOCK // (columns * part.x.dtype.itemsize))
-        for start in range(0, rows, size):
-            stop = min(start + size, rows)
-            block = dask.delayed(_slice, pure=False)(read, start, stop, dtype.str)
-            arrays.append(da.from_delayed(block, (stop - start, columns), dtype))
+    for piece in pieces:
+        size = max(1, _BLOCK // (columns * dtype.itemsize)) if piece.mapped else piece.rows
+        for start in range(0, piece.rows, size):
+            stop = min(start + size, piece.rows)
+            read: Any = partial(_slice, piece.read, start, stop, dtype.str)
+            if sparse:
+                read = partial(_sparse, piece.read, columns, piece.first - first, dtype.str)
+            block = dask.delayed(read, pure=False)()
+            arrays.append(da.from_delayed(block, (stop - start, columns), dtype, meta=meta))
     x: Any = da.concatenate(arrays)
+    if sparse and data.index_base is not None:
+        changes["index_base"] = first
     return replace(data, x=x, **changes)
+
+
+def widened(x: SparseArray, columns: int, shift: int) -> SparseArray:
+    """Sparse rows with so many columns, the first `shift` of which are new."""
+    parts = (x.data, x.indices + shift if shift else x.indices, x.indptr)
+    return scipy.sparse.csr_array(parts, shape=(x.shape[0], columns))
 
 
 def _slice(read: Read, start: int, stop: int, dtype: str) -> np.ndarray:
     return np.asarray(read().x[start:stop]).astype(dtype)
+
+
+def _sparse(read: Read, columns: int, shift: int, dtype: str) -> SparseArray:
+    return widened(read().x, columns, shift).astype(dtype, copy=False)

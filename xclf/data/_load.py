@@ -25,7 +25,7 @@ from xclf.data._arrays import (
     rows_and_labels,
 )
 from xclf.data._arrow import read_feather, read_json_lines, read_parquet, read_shards
-from xclf.data._blocks import in_blocks
+from xclf.data._blocks import Piece, in_blocks
 from xclf.data._cifar import (
     is_cifar10_folder,
     is_cifar100_folder,
@@ -165,7 +165,7 @@ def _read(source: Any, options: ReadOptions) -> Dataset:
     data = _read_named(os.fspath(source), options)
     if options.blocks and not hasattr(data.x, "to_delayed"):  # a single file
         read = partial(_read_named, os.fspath(source), replace(options, blocks=False))
-        return in_blocks(data, [(read, data)])
+        return in_blocks(data, [Piece.of(read, data)])
     return data
 
 

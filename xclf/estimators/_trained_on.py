@@ -86,7 +86,11 @@ class TrainedOn:
 
 
 def hashes_of(x: Array) -> np.ndarray:
-    """`row_hashes` of rows x, which may be a sparse matrix of users."""
+    """`row_hashes` of rows x, which may be a sparse matrix of users, or an array of Dask, whose
+    blocks are hashed where they are."""
+    if hasattr(x, "to_delayed"):
+        hashed: Any = x.map_blocks(hashes_of, drop_axis=1, dtype=np.uint64, meta=np.zeros(0, "u8"))
+        return np.asarray(hashed.compute())
     return row_hashes(canonical(x) if is_sparse(x) else x)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -75,6 +75,9 @@ def fingerprint(x: Array, y: Any = None) -> str:
         own = (x.values, x.matrix.indices, x.matrix.indptr)
         state.update(repr((x.shape, [fingerprint(part) for part in own])).encode())
         x = np.zeros(0)
+    if is_sparse(getattr(x, "_meta", None)):  # blocks of Dask
+        state.update(_of_sparse_blocks(x).encode())
+        x = np.zeros(0)
     for array in (x,) if y is None else (x, y):
         values = array if _array_api.is_array(array) else np.asarray(array)
         if isinstance(values, np.ndarray) and values.dtype.kind in "OUST":
@@ -114,6 +117,13 @@ def _hash_numbers(state: Any, array: Any) -> None:
     if isinstance(array, Blocks):  # by the blocks, where these are
         state.update(rows.fingerprint(array).encode())
         return
+    if hasattr(array, "to_delayed"):  # of Dask: each block is read once
+        state.update(
+            f"{np.zeros(0, array.dtype).dtype.newbyteorder('<').str}{array.shape}".encode()
+        )
+        for block in _blocks(array):
+            state.update(np.ascontiguousarray(_little_endian(block)).data.cast("B"))
+        return
     count = array.shape[0]
     first = _little_endian(_array_api.to_host(array[:1, ...]))
     state.update(f"{first.dtype.str}{tuple(array.shape)}".encode())
@@ -121,6 +131,35 @@ def _hash_numbers(state: Any, array: Any) -> None:
     for start in range(0, count, step):
         part = _array_api.to_host(array[start : min(start + step, count), ...])
         state.update(np.ascontiguousarray(_little_endian(part)).data.cast("B"))
+
+
+def _blocks(array: Any) -> Iterator[Any]:
+    """The blocks of an array of Dask, one at a time in this process."""
+    return (block.compute() for block in array.to_delayed().ravel())
+
+
+def _matrices(x: Any) -> Iterator[Any]:
+    return (canonical(block).matrix for block in _blocks(x))
+
+
+def _of_sparse_blocks(x: Any) -> str:
+    """What sparse rows in memory add to a fingerprint, of those of an array of Dask."""
+    sizes, dtypes, kinds = zip(
+        *((own.nnz, own.data.dtype, own.indices.dtype) for own in _matrices(x)), strict=True
+    )
+    entries = sum(sizes)
+    # That of the matrices put together.
+    index = np.result_type(*kinds, np.int32 if max(entries, *x.shape) < 2**31 else np.int64)
+    shapes = ((dtypes[0], entries), (index, entries), (index, x.shape[0] + 1))
+    states = [hashlib.sha256(f"{dtype.str}{(size,)}".encode()) for dtype, size in shapes]
+    states[2].update(np.zeros(1, index).tobytes())
+    start = 0
+    for own in _matrices(x):
+        ends = own.indptr[1:].astype(index) + index.type(start)
+        for state, part in zip(states, (own.data, own.indices.astype(index), ends), strict=True):
+            state.update(_little_endian(part).tobytes())
+        start += own.nnz
+    return repr((x.shape, [f"sha256:{state.hexdigest()}" for state in states]))
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:

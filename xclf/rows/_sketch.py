@@ -66,9 +66,6 @@ def row_hashes(x: Array) -> np.ndarray:
         return np.concatenate(list(groups))
     if isinstance(x, SparseMatrix):
         return _hash_sparse(x.matrix)
-    if hasattr(x, "to_delayed"):  # an array of Dask: where its blocks are
-        hashed: Any = x.map_blocks(row_hashes, drop_axis=1, dtype=np.uint64, meta=np.zeros(0, "u8"))
-        return np.asarray(hashed.compute())
     rows, columns = (int(n) for n in x.shape)
     factors = _factors(columns)
 
