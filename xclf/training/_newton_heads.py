@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from xclf._array_api import Array, namespace
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.training._newton_terms import Terms
 
 
@@ -59,10 +59,17 @@ def joined(xp: Any, parts: list[Heads]) -> Heads:
 
 
 def balanced(group: Heads, terms: Terms, downhill: Array) -> Heads:
-    """Heads after a step of Newton's in the biases alone, whose curvature is that of the model: a
-    certificate asks for class masses that balance, and would take a pass for each step."""
-    rank = terms.rank
+    """Heads after a step of Newton's in the biases alone, where that lowers the objective: the
+    certificate asks for class masses that balance, and a pass there takes longer.
+
+    downhill : (k, C, m), the gradient times the inverse of the model, which in the biases is the
+        Hessian
+    """
+    rank, xp = terms.rank, namespace(downhill)
     if int(downhill.shape[-1]) == rank:
         return group
-    ends = [group.at[..., :rank], group.at[..., rank:] - downhill[..., rank:]]
-    return replace(group, at=namespace(downhill).concat(ends, axis=-1))
+    at = xp.concat([group.at[..., :rank], group.at[..., rank:] - downhill[..., rank:]], axis=-1)
+    value = np.asarray(to_host(terms.value(at)[0]), dtype=np.float64)
+    lower = value <= group.value
+    at = xp.where(from_host(lower, at)[:, None, None], at, group.at)
+    return replace(group, at=at, value=np.where(lower, value, group.value))

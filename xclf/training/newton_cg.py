@@ -193,12 +193,8 @@ class _NewtonCG:
         others would go on with."""
         for number, result in ended:
             if not (result.converged and self.groups):
-                own = self.terms.take_heads(np.asarray([number]))
                 self.results[number] = replace(
-                    result,
-                    objective=float(_host(own.value(result.theta[None, ...])[0])[0]),
-                    reason=reason,
-                    interrupted=reason == "interrupted",
+                    result, reason=reason, interrupted=reason == "interrupted"
                 )
         for group in self.groups:
             terms = self.terms.take_heads(group.number)
@@ -277,8 +273,10 @@ class _NewtonCG:
         # The bound that certificates have, but for the biases: see `_softmax_gap.py`.
         gap = residual / _host(2.0 * terms.penalty[:, 0, 0])
         reasons = self._reasons(group, norm, 0.5 * square, gap, idle)
-        ended = self._ended(balanced(group, terms, downhill), reasons, norm)
-        if ended:
+        done, ended = np.flatnonzero(reasons != ""), list[tuple[int, FitResult]]()
+        if len(done):
+            last, own, step, why = take_heads((group, terms, downhill, reasons), done)
+            ended = self._ended(balanced(last, own, step), why, norm[done])
             kept = np.flatnonzero(reasons == "")
             if not len(kept):
                 return take_heads(group, kept), ended
@@ -343,7 +341,9 @@ class _NewtonCG:
             "",
         )
 
-    def _ended(self, group: Heads, reasons: np.ndarray, norm: np.ndarray) -> _Results:
+    def _ended(
+        self, group: Heads, reasons: np.ndarray, norm: np.ndarray
+    ) -> list[tuple[int, FitResult]]:
         """(number, result) of the heads that have a reason to end."""
         index = np.flatnonzero(reasons != "")
         if not len(index):
