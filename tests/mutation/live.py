@@ -133,6 +133,7 @@ class _Server:
             for function, new in changes:
                 function.__code__ = new
             session.config.pluginmanager.register(First(first))
+            code = 2  # of what ends pytest, as a KeyboardInterrupt does
             for item, following in zip(items, [*items[1:], None], strict=True):
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if session.testsfailed:
