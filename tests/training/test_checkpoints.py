@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -168,3 +169,17 @@ def test_a_stage_that_failed_fails_again(tmp_path):
     work()
     work()
     assert seen == [("bad", None), "failed", ("good", None), ("bad", None), "failed"]
+
+
+def test_long_facts_are_named_alone(tmp_path):
+    """Of more than eighty characters together nothing is printed."""
+    for other, says in ((38, r"n was '1+', is '2+'; remove"), (39, "n differs; remove")):
+        path = tmp_path / f"{other}"
+        kept = Checkpoint(path, every=0)
+        with contextlib.suppress(KeyboardInterrupt), kept.stage("fit", {"n": "1" * 38}):
+            with kept.stage("part") as part:
+                part.finish(1)
+            raise KeyboardInterrupt
+        kept = Checkpoint(path, every=0)
+        with pytest.raises(CheckpointError, match=says), kept.stage("fit", {"n": "2" * other}):
+            pass

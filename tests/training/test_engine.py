@@ -129,3 +129,11 @@ def test_the_largest_product_is_that_of_a_chunk_or_a_batch():
     assert spec.largest_product == 50 * 15
     assert _spec(_plan()).largest_product == 8 * 15
     assert replace(spec, network=Network((5, 40, 3))).largest_product == 50 * 200
+
+
+def test_the_largest_product_is_that_of_a_chunk_of_the_widest_layer(monkeypatch):
+    monkeypatch.setattr("xclf.rows._rows._chunk_rows", lambda x, dtype, width, budget: 60 // width)
+    for widths, want in (((5, 3), 20 * 15), ((5, 6, 3), 10 * 30), ((5, 3, 6), 10 * 18)):
+        assert _spec(network=Network(widths)).largest_product == want
+    assert _spec(_plan(batch_size=7)).largest_product == 7 * 15
+    assert _spec(_plan(batch_size=7000)).largest_product == 50 * 15

@@ -6,9 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 
+from xclf._sparse import SparseMatrix
 from xclf.objectives import Network
-from xclf.training import FitShape, memory_budget
+from xclf.rows import Rows
+from xclf.training import FitShape, Problem, memory_budget
+from xclf.training.lbfgs_fit import pairs_for
 
 module = sys.modules["xclf.training.memory"]
 
@@ -127,3 +131,22 @@ def test_the_budget_is_what_is_left():
         memory_budget(shape, needed - 1, heads=2)
     with pytest.raises(ValueError, match="cannot be kept"):
         memory_budget(shape, needed, heads=2, taken=1)
+
+
+@pytest.mark.parametrize("dtype, most", [("float32", 32), ("float64", 16)])
+def test_curvature_pairs_take_a_gigabyte(dtype, most):
+    """A pair of 2^22 numbers is 2^25 or 2^26 bytes; few rows add none."""
+    rows = Rows(np.zeros((4, 2)), np.zeros(4, int), None, np.dtype(dtype))
+    theta = np.broadcast_to(np.float64(0.0), (1, 1 << 22))
+    assert pairs_for(Problem(None, rows), theta).size == most
+    assert pairs_for(Problem(None, rows), theta[:, : 1 << 10]).size == 50
+
+
+def test_a_fit_in_scores_has_vectors_of_them():
+    """Of N rows' scores and a bias, twice: themselves, and their products with the rows."""
+    x = scipy.sparse.random_array((20, 4000), density=0.01, rng=np.random.default_rng(0))
+    rows = SparseMatrix(scipy.sparse.csr_array(x))
+    shape = FitShape(Network((4000, 3)), rows, np.float64, widens=True)
+    assert shape.in_scores
+    assert shape._vector == 2 * (20 * 3 + 3)
+    assert FitShape(Network((4000, 3)), rows, np.float64)._vector == 3 * 4001
