@@ -58,6 +58,16 @@ def test_flows_of_a_chunk(weighted):
                 assert inside[k, j, c] == pytest.approx(both, rel=1e-13, abs=1e-15)
 
 
+def test_lengths_of_rows_are_those_of_scaled_features():
+    x, scale = RNG.normal(size=(5, N)), RNG.uniform(0.1, 10.0, 5)
+    for given in (None, scale):
+        got = _certificate._row_squares(x, given)
+        for i in range(N):
+            by = scale if given is not None else np.ones(5)
+            want = sum((x[d, i] / by[d]) ** 2 for d in range(5))
+            assert got[i] == pytest.approx(want, rel=1e-14)
+
+
 def test_smoothing_starts_with_the_penalty(monkeypatch):
     """As reg^-0.43 times the margin, which it is at reg = 1e-2; none of reg below 1e-9."""
     seen = []
