@@ -12,7 +12,7 @@ from backends import Backend
 from estimator_cases import blobs, problem_on
 
 from xclf.objectives import Network, loss_named
-from xclf.training import Monitor, Problem, fit_augmented_lagrangian
+from xclf.training import Monitor, Problem, augmented_lagrangian, fit_augmented_lagrangian
 
 X, Y = blobs(60, 5, 3)
 N, D, C = 60, 5, 3
@@ -142,6 +142,17 @@ def test_float32_heads_that_need_it_go_on_in_float64(monkeypatch):
         assert got.objective - got.dual_gap <= want.objective
         # What comes back is what a float32 model holds, to the last bit.
         np.testing.assert_array_equal(got.theta, got.theta.astype("float32"))
+
+
+def test_float32_heads_that_converge_stay_there(monkeypatch):
+    """Others, in float64, would take as long again."""
+    wide = []
+    fit = augmented_lagrangian._AugmentedLagrangianFit
+    monkeypatch.setattr(fit, "widen", lambda self: wide.append(self))
+    problem = _problem(Backend.NUMPY, np.array([1e-1, 1e-2]), dtype="float32")
+    results = _fit(Backend.NUMPY, problem, np.ones(2), tol=1e-2)
+    assert [result.converged for result in results] == [True, True]
+    assert wide == []
 
 
 def test_a_callback_stops_all_heads():

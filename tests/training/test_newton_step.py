@@ -144,7 +144,8 @@ def test_the_bound_is_one(bias, far):
     product = (lengths[-1] + lengths[-2]) * math.sqrt(proof.square)
     want = math.inf if product >= 0.9 else proof.square / (2 + 2 * math.log1p(-product) / 3)
     assert bound == pytest.approx(want, rel=1e-7)
-    assert step.square <= proof.square <= 1.01 * step.square
+    # Rounding of the gradient, a few 1e-16, beside steps of 1e-4 and more.
+    assert step.square < proof.square <= (1.0 + 1e-8) * step.square
     size = theta**2 / step.unit.reshape(C, m) ** 2
     assert proof.hidden == pytest.approx(hidden_of(step) + 4.0 * step.ridge * size.sum(), rel=1e-9)
 
