@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from xclf import SoftmaxClassifier, SVMClassifier
 from xclf.objectives import Network
 from xclf.rows import MemoryBudget, Rows
+from xclf.training import preconditioner
 from xclf.training.preconditioner import spectral_preconditioner
 
 module = sys.modules["xclf.training.preconditioner"]
@@ -191,3 +192,12 @@ def test_a_basis_in_float32_where_float64_does_not_fit():
     np.testing.assert_allclose(narrow, wide, atol=1e-4 * np.abs(wide).max())
     rows = replace(problem.rows, budget=MemoryBudget(1_000_000))
     assert module.passes_for_a_full_basis(rows, problem.objective.network, 1) == np.inf
+
+
+def test_columns_of_any_size_become_orthonormal():
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(50, 6)) * 10.0 ** np.array([-9, -3, 0, 4, 9, 80])
+    got = preconditioner._orthonormal(columns)
+    np.testing.assert_allclose(got.T @ got, np.eye(6), atol=1e-13)
+    unit = columns / np.linalg.norm(columns, axis=0)
+    np.testing.assert_allclose(got @ (got.T @ unit), unit, atol=1e-13)

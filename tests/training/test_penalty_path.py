@@ -253,3 +253,18 @@ def test_the_bound_on_the_way_is_about_the_mean_of_the_rows():
     assert np.abs(centre - (X + 5.0).mean(axis=0)).max() < 1.0
     own = grad[:, :18].reshape(2, 3, 6) - grad[:, 18:, None] * centre
     assert bound == pytest.approx(np.sum(own**2, axis=(1, 2)) / (4.0 * reg), rel=1e-10)
+
+
+def test_starts_are_on_a_line_over_the_logarithm_of_the_penalty():
+    """What is linear in log reg is met; one point is taken as it is, and so is one too far off."""
+    slope, one = np.arange(3.0), np.ones(3)
+
+    def at(reg):
+        return one + slope * np.log(reg)
+
+    line = [(reg, at(reg)) for reg in (1e-1, 4e-2)]
+    np.testing.assert_allclose(_penalty_path._ahead(line, 2e-2), at(2e-2), rtol=1e-14)
+    np.testing.assert_array_equal(_penalty_path._ahead(line[1:], 2e-2), at(4e-2))
+    np.testing.assert_array_equal(_penalty_path._ahead(line, 1e-9), at(4e-2))
+    np.testing.assert_array_equal(_penalty_path._ahead(line, 4e-2), at(4e-2))
+    np.testing.assert_array_equal(_penalty_path._ahead([line[1], line[1]], 2e-2), at(4e-2))

@@ -99,3 +99,27 @@ def test_a_class_without_weight_is_beyond_every_margin():
         own = scores[np.arange(len(scores)), Y[Y < 2]]
         assert model.converged_
         assert (scores[:, 2] - own + 1.0 <= 0.0).all()
+
+
+@pytest.mark.parametrize("reg", [1e-1, 1e-3, 1e-5])
+def test_a_proof_is_the_gap_and_its_rounding(reg):
+    """The gap of the multipliers in extended precision, plus a few hundred roundings of float64:
+    of the objective, and of gradients over 4 reg."""
+    network = Network((4, 3), bias=False, scale=SCALE)
+    at = problem_on(Backend.NUMPY, network, X, Y, loss="hinge", reg=reg)
+    begun = SmallHinge(at, np.zeros(network.size), np.float64, 1e-6, None)
+    begun.run(1e-6, 1000, Monitor((), "iteration", 1000), 0, 1)
+    w, b = begun._stored(begun.newton.v, begun.newton.b)
+    proof = begun._proof(w, b)
+    wide = np.longdouble
+    u, v, a = (X / SCALE).astype(wide), (w * SCALE).astype(wide), begun.newton.a.astype(wide)
+    scores = u @ v.T
+    m = scores - scores[np.arange(40), Y][:, None] + 1
+    g = a / 40
+    m[np.arange(40), Y] = 0
+    g[np.arange(40), Y] = -g.sum(axis=1)
+    value = np.maximum(m, 0).sum() / 40 + reg * (v * v).sum()
+    residual = g.T @ u + 2 * reg * v
+    gap = (np.maximum(m, 0) - a * m).sum() / 40 + (residual**2).sum() / (4 * reg)
+    assert proof.value == pytest.approx(float(value), rel=1e-13)
+    assert float(gap) <= proof.gap <= float(gap) * (1 + 1e-6) + 1e-12 * float(value)
