@@ -111,9 +111,12 @@ class Trials:
         if chosen:
             yield chosen
 
-    def attempt(self, mutant: Mutant) -> dict[str, Any]:
+    def attempt(self, mutant: Mutant, new: bool) -> dict[str, Any]:
+        """Try one with its tests; with those of files that are `new` alone."""
         start, tree = time.monotonic(), tree_of(ROOT, mutant)
         tests, outcome, ran = self.tests(mutant), trial.Outcome(""), 0
+        if new:
+            tests = [test for test in tests if test.partition("::")[0] in self.covering.new]
         for turn in self.turns(tests):
             outcome = self._turn(mutant, tree, turn)
             ran += len(turn)
@@ -178,6 +181,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes that measure what tests run")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests of a mutant")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    told = "try the survivors of FILE with test files that are new or changed since, alone"
+    parser.add_argument("--new-tests", action="store_true", help=told)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xclf-mutation")
     args = parser.parse_args()
     os.environ.update(environment())
@@ -204,7 +209,10 @@ def main() -> int:
     trials = Trials(covering, args.data, args.limit)
     while rest:
         for each in rest:
-            found = tried[each.name] = trials.attempt(each)
+            again = args.new_tests and each.name in tried
+            found = trials.attempt(each, again)
+            if not again or found["outcome"] in KILLED:
+                tried[each.name] = found
             print(found["outcome"], found["seconds"], _identity(found), flush=True)
             record()
         # What a test says that fails without the mistake too is nothing: once more without it.

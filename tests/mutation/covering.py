@@ -51,11 +51,13 @@ class Covering:
     """seconds : by test, of those that pass
     lines : by source file (relative to the repository) and line, the tests that run it
     imported : by source file, the lines that run outside of tests, when modules are imported
+    new : test files that were measured now
     """
 
     seconds: dict[str, float]
     lines: dict[str, dict[int, list[str]]]
     imported: dict[str, set[int]]
+    new: frozenset[str]
 
     def of(self, file: str, lines: range) -> list[str]:
         """The tests that run any of these lines, the fastest first."""
@@ -89,7 +91,7 @@ def measure(folder: Path, jobs: int) -> Covering:
             for line, numbers in by_line.items():
                 found = lines.setdefault(file, {}).setdefault(int(line), [])
                 found.extend(tests[number] for number in numbers)
-    return Covering(seconds, lines, imported)
+    return Covering(seconds, lines, imported, frozenset(stale))
 
 
 def _digest(paths: list[Path]) -> str:
