@@ -173,7 +173,7 @@ def report(tried: list[dict[str, Any]], candidates: int, seed: int, sample: int)
     }
 
 
-def main() -> int:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sample", type=int, default=300)
@@ -184,7 +184,11 @@ def main() -> int:
     told = "try the survivors of FILE with test files that are new or changed since, alone"
     parser.add_argument("--new-tests", action="store_true", help=told)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xclf-mutation")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = _options()
     os.environ.update(environment())
     covering = measure(args.data, args.jobs)
     files = [path.relative_to(ROOT).as_posix() for path in sources()]
