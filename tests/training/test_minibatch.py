@@ -369,3 +369,16 @@ def test_an_epoch_on_numpy_is_its_steps_bit_for_bit(rule, reg):
         want, held = plain_steps(problem.objective, rule, problem.rows, want, held, [(batch, rate)])
     for part, whole in zip([got, *after], [want, *held], strict=True):
         np.testing.assert_array_equal(part, whole)
+
+
+def test_a_figure_that_is_no_better_keeps_the_earlier_parameters():
+    """Stale by epochs that gain no more than tol; NaN is no gain, and equal figures are none."""
+    plateau = module._Plateau(np.full(2, np.inf), np.zeros(2, int), np.zeros((2, 1)))
+    figures = [(3.0, 2.0), (3.0, 1.99), (np.nan, 1.0), (2.0, 1.0)]
+    for epoch, pair in enumerate(figures, start=1):
+        plateau.update(np.array(pair), np.full((2, 1), float(epoch)), 0.1, False)
+    assert plateau.best.tolist() == [2.0, 1.0]
+    assert plateau.theta.ravel().tolist() == [4.0, 3.0]
+    assert plateau.stale.tolist() == [0, 1]
+    plateau.update(np.array([1.9, 0.85]), np.full((2, 1), 5.0), 0.1, True)
+    assert plateau.stale.tolist() == [1, 0]  # by a tenth of 2, and of 1
