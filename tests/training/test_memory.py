@@ -150,3 +150,10 @@ def test_a_fit_in_scores_has_vectors_of_them():
     assert shape.in_scores
     assert shape._vector == 2 * (20 * 3 + 3)
     assert FitShape(Network((4000, 3)), rows, np.float64)._vector == 3 * 4001
+
+
+def test_label_sets_are_counted():
+    labels = np.zeros((4, 9), int)
+    assert module.count_label_sets(labels, np.arange(4)) == 4
+    assert module.count_label_sets(labels[0], None) == 1
+    assert module.count_label_sets(labels, None) == 1  # a mask

@@ -182,3 +182,10 @@ def test_the_factor():
     factor = np.tril(factor)
     np.testing.assert_allclose(factor @ factor.T, a @ a.T + np.eye(5), rtol=1e-12)
     assert factor_of(-np.eye(5))[0] is None
+
+
+@both
+def test_deviations_of_columns_whose_squares_underflow(bias):
+    tiny = X * 1e-170
+    scale = newton_of(bias, x=tiny).scale
+    np.testing.assert_allclose(scale * 1e170, newton_of(bias).scale, rtol=1e-12)

@@ -12,8 +12,8 @@ from estimator_cases import problem_on
 
 from xclf import SVMClassifier
 from xclf.objectives import Network
-from xclf.training import Monitor
-from xclf.training.hinge import SmallHinge, fit_hinge
+from xclf.training import STOPPED, Monitor
+from xclf.training.hinge import ROUNDING, SmallHinge, fit_hinge
 
 RNG = np.random.default_rng(0)
 SCALE = np.array([1e-2, 1.0, 30.0, 5.0])
@@ -123,3 +123,14 @@ def test_a_proof_is_the_gap_and_its_rounding(reg):
     gap = (np.maximum(m, 0) - a * m).sum() / 40 + (residual**2).sum() / (4 * reg)
     assert proof.value == pytest.approx(float(value), rel=1e-13)
     assert float(gap) <= proof.gap <= float(gap) * (1 + 1e-6) + 1e-12 * float(value)
+
+
+def test_what_is_proven_has_converged_unless_it_was_stopped():
+    begun = head(np.zeros(NETWORK.size))
+    begun.run(1e-6, 1000, Monitor((), "iteration", 1000), 0, 1)
+    assert begun.proven()
+    ends = {reason: begun.result(reason).converged for reason in
+            ("converged", "reached max_iter=1", ROUNDING, STOPPED, "interrupted")}  # fmt: skip
+    assert list(ends.values()) == [True, True, True, False, False]
+    fresh = head(np.zeros(NETWORK.size))
+    assert not fresh.result("reached max_iter=0").converged
