@@ -8,6 +8,8 @@
                 less
     arithmetic  processor time of a pass over blocks that this process holds, beside rows in memory
     overhead    a pass over blocks that hold next to nothing
+    beyond      a fit of rows five times the memory that its process may take, beside the speed of
+                the disk and of the arithmetic (`beyond_memory`)
     large       a pass over 1,281,167 x 1024 float16 rows of 1000 classes, and what a whole fit
                 would take (an estimate, and marked as one)
     scaling     tasks, bytes and depth of a pass on 16, 64 and 256 workers, counted on the graphs
@@ -33,6 +35,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.common.measuring import BenchError, optional, progress, table
+from bench.cpu import beyond_memory
 from bench.cpu.cluster_counts import counted
 from xclf import SoftmaxClassifier
 from xclf.accelerate.cpu import softmax_row_sums
@@ -51,7 +54,7 @@ from xclf.rows import (
 )
 from xclf.training import Problem
 
-PARTS = ("throughput", "arithmetic", "overhead", "large", "scaling")
+PARTS = ("throughput", "arithmetic", "overhead", "beyond", "large", "scaling")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +77,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         results["throughput"] = _throughput(args)
     if "arithmetic" in args.parts:
         results["arithmetic"] = _arithmetic(4000 if args.quick else 100_000)
+    if "beyond" in args.parts:
+        results["beyond"] = beyond_memory.measure(quick=args.quick)
     if {"overhead", "large"} & set(args.parts):
         with _cluster(args.workers) as client:
             if "overhead" in args.parts:

@@ -235,6 +235,10 @@ def _look(_: None, blocks: Sequence[Array]) -> _Group:
     return _Group(start, values, sorted(dtypes), sorted(kinds), bad)
 
 
+def _no_rows(_: None, blocks: Sequence[Array]) -> Array:
+    return blocks[0][:0, :]
+
+
 def _name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
@@ -277,7 +281,10 @@ def _checked(
         rows += look.rows
         looks.append(look)
     dense = looks[0].kinds[0]
-    kind = kind if sparse or dense == "numpy" else array._meta
+    if not sparse and dense != "numpy":
+        kind = array._meta
+        if _kind(kind) != dense:  # a meta says what it likes
+            kind = next(engine.collect(_no_rows, None, [(groups[0],)]))
     named = np.empty((0, features)) if named is None and sparse else named
     each = -(-sum(look.values for look in looks) // rows)
     own = (features, np.dtype(array.dtype.name) if not sparse else kind.dtype, kind, share, named)
@@ -292,27 +299,45 @@ def map_lazily(model: Any, X: Any, predict: Callable[[Any, Array], Array]) -> An
     """predict(model, rows) of a collection X as a lazy array of Dask, in chunks of the same rows;
     raises what X in memory raises, but for values."""
     import dask
+    import dask.array as da
 
     array = lazy_rows(model, X, reset=False)
     travelling = copy.copy(model)
     travelling.callbacks = None
     travelling.__dict__.pop("feature_names_in_", None)  # checked: blocks have none
-    one = predict(travelling, _zeros(array, array._meta))
-    rest = tuple(int(size) for size in one.shape[1:])
-    return array.map_blocks(
+    row = _zeros(array, array._meta)
+    one = predict(_beside(travelling, row), row)
+    # Columns are in one chunk: of several `map_blocks` would make a copy of one.
+    return da.blockwise(
         partial(_predicted, predict),
+        "ik"[: one.ndim],
+        array,
+        "ij",
         dask.delayed(travelling),  # once, not in every task
+        None,
+        new_axes={"k": int(one.shape[1])} if one.ndim > 1 else {},
+        concatenate=None,
         dtype=one.dtype,
-        chunks=(array.chunks[0], *((size,) for size in rest)),
-        drop_axis=() if rest else 1,
         meta=one[:0, ...],
     )
 
 
-def _predicted(predict: Callable[[Any, Array], Array], rows: Array, model: Any) -> Array:
+def _predicted(predict: Callable[[Any, Array], Array], parts: Any, model: Any) -> Array:
+    (rows,) = parts
+    model = _beside(model, rows)
     if not rows.shape[0]:
         return predict(model, _zeros(rows, rows))[:0, ...]
     return predict(model, rows)
+
+
+def _beside(model: Any, rows: Array) -> Any:
+    """A model that a fit to blocks of a device left on the host, where such blocks are."""
+    if _array_api.is_host(rows) or is_sparse(rows):
+        return model
+    one = model if model._task_models is None else model._task_models[0]
+    if not _array_api.is_host(one._layers()[0].w):
+        return model
+    return model.to_namespace(_array_api.namespace(rows), _array_api.device(rows))
 
 
 def _zeros(rows: Any, like: Any) -> Array:

@@ -1,0 +1,166 @@
+"""A fit of rows five times the memory of its process, beside the disk and the arithmetic.
+
+The part `beyond` of `python -m bench dask`. Files of rows are written once; a process of its own,
+whose memory is bounded (RLIMIT_DATA), then times in turns
+
+    disk        all files, read one after the other into one buffer
+    arithmetic  a pass over rows in memory, of a tenth of all: ten times that
+    pass        an iteration of the fit, whose rows are read anew in each
+
+either with the files on the disk alone (`cold`: the system is asked to forget them before each) or
+where the system has them in memory (`warm`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bench.common.measuring import BenchError, progress, table
+from xclf import SoftmaxClassifier, data
+from xclf.accelerate.cpu import softmax_row_sums
+from xclf.kernels import one_hot
+from xclf.objectives import FORMULAS, Network, Objective, loss_named
+from xclf.rows import Rows
+from xclf.training import Problem
+
+_FEATURES, _CLASSES, _TENTH = 256, 10, 10
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Prints the table; returns seconds of each round, and what share of the limit a pass makes."""
+    files, rows, rounds = (10, 8000, 1) if quick else (30, 40_000, 5)
+    if not hasattr(os, "posix_fadvise"):
+        raise BenchError("the part beyond needs a system that forgets files when asked to: Linux")
+    with TemporaryDirectory() as home:
+        for k in range(files):
+            _write(Path(home), k, rows)
+        os.sync()  # what is not on the disk yet is not forgotten
+        size = files * rows * _FEATURES * 4
+        progress(f"beyond: {size >> 20} MB of rows in a process that may take a fifth of it")
+        words = [sys.executable, "-m", "bench.cpu.beyond_memory", home, str(size // 5), str(rounds)]
+        done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"the bounded process failed: {done.stderr.strip().splitlines()[-1:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    own = {"rows": files * rows, "features": _FEATURES, "classes": _CLASSES, "bytes": size}
+    result = own | {"memory": size // 5} | result
+    lines = []
+    for name, seconds in result["seconds"].items():
+        disk, arithmetic, each = (statistics.median(seconds[part]) for part in _PARTS)
+        share = max(disk, arithmetic) / each
+        result[f"share_{name}"] = share
+        lines.append((name, *(f"{s:.2f}" for s in (disk, arithmetic, each)), f"{share:.0%}"))
+    title = f"{size >> 20} MB of rows within {size // 5 >> 20} MB: a pass, median s"
+    table(title, ["files", *_PARTS, "of the slower one's speed"], lines)
+    return result
+
+
+_PARTS = ("disk", "arithmetic", "pass")
+
+
+def _write(home: Path, k: int, rows: int) -> None:
+    rng, y = np.random.default_rng(k), np.arange(rows) % _CLASSES
+    centres = np.random.default_rng(-1 % 2**32).standard_normal((_CLASSES, _FEATURES), np.float32)
+    np.save(home / f"x{k:02}.npy", rng.standard_normal((rows, _FEATURES), np.float32) + centres[y])
+    np.save(home / f"y{k:02}.npy", y)
+
+
+def _forget(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(paths: Sequence[Path], buffer: memoryview) -> float:
+    start = time.perf_counter()
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - start
+
+
+def _arithmetic(x: np.ndarray, y: np.ndarray) -> float:
+    rows = Rows(x, one_hot(np, y, _CLASSES), None, np.float32)
+    operations = replace(FORMULAS, row_sums=softmax_row_sums)  # those of fits on a processor
+    network = Network((_FEATURES, _CLASSES), operations=operations)
+    problem = Problem(Objective(network, loss_named("softmax"), 1e-4), rows)
+    theta = 1e-2 * np.random.default_rng(0).standard_normal(network.size)
+    start = time.perf_counter()
+    problem.value_and_grad(theta)
+    return _TENTH * (time.perf_counter() - start)
+
+
+class _Clock:
+    """A callback with the seconds of each iteration; asks the system to forget files between them,
+    which is not counted."""
+
+    def __init__(self, forgotten: Sequence[Path]) -> None:
+        self.forgotten, self.start = forgotten, 0.0
+        self.seconds: list[float] = []
+
+    def __call__(self, event: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+        _forget(self.forgotten)
+        self.start = time.perf_counter()
+
+
+def _fit(pattern: str, memory: int, forgotten: Sequence[Path]) -> list[float]:
+    """Seconds of the iterations after the third, which set up what later ones use."""
+    rows, clock = data.load(pattern, blocks=True), _Clock(forgotten)
+    model = SoftmaxClassifier(1e-4, max_iter=6, tol=0.0, max_memory=memory, callbacks=[clock])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is not to converge
+        model.fit(rows.x, rows.y)
+    return clock.seconds[3:]
+
+
+def _bounded(home: Path, memory: int, rounds: int) -> dict[str, Any]:
+    """In the bounded process."""
+    import resource
+
+    import dask
+
+    dask.config.set(scheduler="synchronous")  # each thread has a buffer of BLAS, of 32 MB and more
+    paths, buffer = sorted(home.glob("x*.npy")), memoryview(bytearray(8 << 20))
+    few = len(paths) // _TENTH
+    x = np.concatenate([np.load(path) for path in paths[:few]])
+    y = np.concatenate([np.load(path) for path in sorted(home.glob("y*.npy"))[:few]])
+    every = f"{home}/x*.npy,{home}/y*.npy"
+    # Threads have started then, with their buffers.
+    _fit(f"{home}/x0[0-2].npy,{home}/y0[0-2].npy", memory, [])
+    _arithmetic(x, y)
+    status = Path("/proc/self/status").read_text()
+    taken = 1024 * int(status.partition("VmData:")[2].split()[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + memory,) * 2)
+    kinds = {"cold": paths, "warm": []}
+    seconds: dict[str, dict[str, list[float]]] = {
+        name: {part: [] for part in _PARTS} for name in kinds
+    }
+    for _ in range(rounds):
+        for name, forgotten in kinds.items():
+            own = seconds[name]
+            _forget(forgotten)
+            if not forgotten:
+                _read(paths, buffer)
+            own["disk"].append(_read(paths, buffer))
+            own["arithmetic"].append(statistics.median(_arithmetic(x, y) for _ in range(5)))
+            own["pass"].append(statistics.median(_fit(every, memory, forgotten)))
+    return {"seconds": seconds}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_bounded(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
