@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from backends import Backend, why_missing
+from estimator_cases import problem_on
+from kill_cases import RaiseAt
 
-from xclf import SoftmaxClassifier
+from xclf import Checkpoint, SoftmaxClassifier
+from xclf.objectives import Network
 from xclf.sweep import Fit, Fold, fit_together
-from xclf.training import _draws, full_batch
+from xclf.training import Monitor, _draws, full_batch, trees_of
+from xclf.training._rotated_rows import rotated_rows
 
 C, EACH, DRAWS = 3, 4, 5
 N = 20 * C
@@ -100,9 +106,11 @@ def test_a_few_values_need_no_path(stacks):
         assert abs(fit.template.objective_ - alone.objective_) <= 2e-6 * alone.objective_
 
 
-def test_rows_that_are_named_twice_weigh_twice(stacks):
+@pytest.mark.parametrize("some", [1, DRAWS])
+def test_rows_that_are_named_twice_weigh_twice(stacks, some):
+    """In one of the draws, or in all."""
     x, draws = _rows(8)
-    draws = [np.concatenate([rows, rows[:3]]) for rows in draws]
+    draws = [np.concatenate([rows, rows[:3]]) if k < some else rows for k, rows in enumerate(draws)]
     fits, folds = _fitted(x, draws, [Y] * DRAWS)
     assert stacks == [DRAWS]
     for fit in fits[::3]:
@@ -132,3 +140,81 @@ def test_where_they_are_not_stacked(stacks, change, monkeypatch):
         if one.reg > 0.0:
             alone = SoftmaxClassifier(reg=one.reg, max_iter=200).fit(x[rows], Y[rows])
             assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+
+
+def _problem(x, draws):
+    """Of every reg on every draw, in mixed order."""
+    weights = np.zeros((len(draws), N))
+    for vector, rows in zip(weights, draws, strict=True):
+        vector[rows] = 1.0
+    order = RNG.permutation(len(draws) * len(REGS))
+    reg, of = np.tile(REGS, len(draws))[order], np.repeat(np.arange(len(draws)), len(REGS))[order]
+    problem = problem_on(Backend.NUMPY, Network((x.shape[1], C)), x, Y, reg=reg)
+    return replace(problem, rows=replace(problem.rows, weights=weights, heads=of))
+
+
+@pytest.mark.parametrize("features", [5, 40])
+@pytest.mark.parametrize("weighted", [0, 1, DRAWS])
+def test_terms_are_those_of_the_objective(features, weighted):
+    """Of rows with weights of their own in none, some or all of the draws; to products of D terms
+    in float64."""
+    problem = _problem(*_rows(features))
+    weights = problem.rows.weights.copy()
+    weights[:weighted] *= RNG.uniform(0.5, 2.0, (weighted, N))
+    problem = replace(problem, rows=replace(problem.rows, weights=weights))
+    heads = len(REGS) * DRAWS
+    found = _draws.Draws.of(problem, heads)
+    rotated = [rotated_rows(one) for one in found.problems]
+    terms = found.terms(rotated, problem.objective)
+    theta = RNG.standard_normal((heads, problem.objective.network.size)) * 0.1
+    v = found.inside(rotated, theta)
+    for own, rows in zip(found.heads, rotated, strict=True):
+        theta[own] = rows.outside(v[own])  # within the span of its rows
+    for some in (np.arange(heads), np.arange(heads)[::-2], np.arange(3, 9)):
+        value, dscores = terms.take_heads(some).value(v[some])
+        want, grad = problem.take_heads(some).value_and_grad(theta[some])
+        np.testing.assert_allclose(value, want, rtol=1e-11)
+        got = terms.take_heads(some).gradient(v[some], dscores)
+        np.testing.assert_allclose(
+            got[..., -1], problem.objective.network.layers(grad)[0].b[..., 0], atol=1e-10
+        )
+
+
+def test_starts_are_those_of_each_head(stacks):
+    """Next to the optimum: no steps are left to make."""
+    problem = _problem(*_rows(6))
+    size = problem.objective.network.size
+    monitor = Monitor([], "iteration", 500)
+    options = {"tol": 1e-6, "max_iter": 500, "monitor": monitor}
+    ended = full_batch.fit_certified(problem, np.zeros((len(REGS) * DRAWS, size)), **options)
+    again = full_batch.fit_certified(problem, np.stack([one.theta for one in ended]), **options)
+    assert stacks == [DRAWS, DRAWS]
+    assert {one.n_iter for one in again} == {1}
+    for one, other in zip(ended, again, strict=True):
+        assert other.objective == pytest.approx(one.objective, rel=1e-6)
+
+
+def test_they_go_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr("xclf._atomic_write._flush", lambda part: None)  # which is slow
+    x, draws = _rows(6)
+    problem = _problem(x, draws)
+
+    def run(callbacks, checkpoint=None):
+        theta = np.zeros((len(REGS) * DRAWS, problem.objective.network.size))
+        monitor = Monitor(callbacks, "iteration", 500, checkpoint=checkpoint)
+        options = {"tol": 1e-6, "max_iter": 500, "monitor": monitor}
+        if checkpoint is None:
+            return monitor, full_batch.fit_certified(problem, theta, **options)
+        with checkpoint.stage("fit"):
+            return monitor, full_batch.fit_certified(problem, theta, **options)
+
+    whole, wanted = run([])
+    steps, kept = len(whole.history["loss"]), Checkpoint(tmp_path / "c", every=0)
+    for number in (2, steps // 2):
+        with pytest.raises(ZeroDivisionError):
+            run([RaiseAt(number, ZeroDivisionError)], kept)
+    last, got = run([], kept)
+    assert last.history["loss"] == whole.history["loss"]
+    for one, other in zip(trees_of(got), trees_of(wanted), strict=True):
+        assert one.pop("theta").tobytes() == other.pop("theta").tobytes()
+        assert repr(one) == repr(other)
