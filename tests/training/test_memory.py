@@ -114,6 +114,9 @@ def test_heads_within_a_bound():
     assert shape.heads_within(shared + 7 * full) == 7
     assert shape.heads_within(shared + 7 * full - 1) == 6
     assert shape.heads_within(1 << 50) == (1 << 30) // (50 * 2 * P * 4)
+    # Along a path of 5 levels the pairs of one are alive.
+    assert shape.heads_within(1 << 50, 5) == 5 * (1 << 30) // (50 * 2 * P * 4)
+    assert shape.heads_within(shared + 7 * full, 5) > 7
     drawn = _shape(batch=100)
     each = drawn.needed(1) - drawn.needed(0)
     assert drawn.heads_within(drawn.needed(0) + 7 * each) == 7
