@@ -11,6 +11,8 @@ import scipy.linalg
 # Share of the columns' norms below which what a direction makes of them is rounding; ratio of these
 # norms up to which they are of alike size.
 _RANK, _ALIKE = 4e-15, 1e3
+# Share of the largest root of a weight, below which a row is light.
+_LIGHT = 1e-3
 # Rows of a matrix that are gathered at a time.
 _BLOCK = 256
 
@@ -41,6 +43,9 @@ class Basis:
         kept = size > _RANK * (np.linalg.norm(root * u, axis=0) @ np.abs(axes))
         axes = axes[:, kept]
         t = left[:, kept] * size[kept] / root
+        # Rows that weigh little beside others have lost their digits there.
+        light = root[:, 0] < _LIGHT * root.max(initial=0.0)
+        t[light] = u[light] @ axes
         return cls(t, axes, labels, share, size[kept] ** 2, _mask(labels, classes), bias)
 
     def labelled(self, labels: np.ndarray, classes: int) -> Basis:

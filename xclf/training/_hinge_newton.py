@@ -46,6 +46,8 @@ _OWN, _FIRST, _LESS = 0.5, 1e-3, 0.1
 # Curvature of the biases beside that of a pair, where no pair between its bounds has any; and where
 # steps are exact enough for less: what it leaves of the flow counts in the gap.
 _BIAS, _LEAST_BIAS = 1e-8, 1e-16
+# Share of the largest weight below which rows do not count for that.
+_LIGHT = 1e-8
 # Rounds of conjugate gradients at most, and those that a step is assumed to take.
 _ROUNDS, _USUAL = 500, 100
 # Multiply-adds that gathering an entry of the equations takes as long as.
@@ -135,7 +137,8 @@ class HingeNewton:
 
     def _clip(self) -> None:
         bias = _LEAST_BIAS if self._orthogonal else _BIAS
-        self.rho = bias * float(self.basis.share.min()) / self.mu
+        share = self.basis.share
+        self.rho = bias * max(float(share.min()), _LIGHT * float(share.max())) / self.mu
         self.a = np.clip(self.wanted, 0.0, self.most)
         self.a[self.basis.mask] = 0.0
         g = self.basis.gathered(self.a * self.basis.share[:, None])
@@ -211,19 +214,37 @@ class HingeNewton:
         if not count:
             return -self.gv / (2.0 * self.reg), -self.gb / self.rho
         stiff = self.large / (2.0 * self.reg * self.mu)
-        equations = c * (r + 1)
-        if stiff > _STIFF and self._orthogonal and equations * (equations + count) <= _MOST_ENTRIES:
-            return self._solve_orthogonal(free)
-        if stiff > _STIFF and equations <= self._most_equations:
-            return self._solve_scaled(free)
+        if stiff > _STIFF:
+            return self._solve_stiff(free, count)
         # The equations, if they take no longer than conjugate gradients do, or did since the last.
         allowed = max(_USUAL * 4 * c * r * (n + c), self.spent)
         if self.factor is not None and self.factor[0] == self.mu:
             allowed = math.inf
         exact = count**2 * (count / 3 + _GATHERED) <= allowed
-        if exact and count <= self.most_pairs and stiff <= _STIFF:
+        if exact and count <= self.most_pairs:
             return self._solve(free)
+        if self._has_time_for_qr(count):
+            return self._solve_orthogonal(free)
         return self._conjugate_gradients(free, min(1e-2, max(1e-6, 0.1 * wanted)))
+
+    def _solve_stiff(self, free: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The step where pairs weigh many orders more than the penalty: with as much care as there
+        is time for. No more pairs than rows may determine each other without the penalty."""
+        (n, r), c = self.basis.t.shape, len(self.b)
+        if self._has_time_for_qr(count):
+            return self._solve_orthogonal(free)
+        if count <= min(n, self.most_pairs):
+            try:
+                return self._solve(free)
+            except np.linalg.LinAlgError:  # they do not
+                pass
+        if c * (r + 1) <= self._most_equations:
+            return self._solve_scaled(free)
+        return self._conjugate_gradients(free, 1e-6)
+
+    def _has_time_for_qr(self, count: int) -> bool:
+        equations = len(self.b) * (self.basis.t.shape[1] + 1)
+        return bool(self._orthogonal and equations * (equations + count) <= _MOST_ENTRIES)
 
     def _solve(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The step from the equations of the pairs between their bounds."""
@@ -332,7 +353,10 @@ class HingeNewton:
             d *= weight
             h = basis.gathered(d).T @ t
             h += ridge * p
-            length = square / float(np.sum(p * h))
+            curvature = float(np.sum(p * h))
+            if not (square > 0.0 and curvature > 0.0):
+                break
+            length = square / curvature
             x += length * p
             left -= length * h
             z = classes @ ((classes.T @ left) * scale)
