@@ -64,6 +64,11 @@ def test_many_columns_of_any_scale_cost_what_alike_ones_do(loss):
     assert model.n_iter_ <= 200
 
 
+@pytest.mark.parametrize("seed, index", [(2035, 57), (2041, 805)])
+def test_what_overflows_float32_is_no_warning(seed, index):
+    assert fits.check(fits.draw(seed, index)).name == "converged"
+
+
 def test_what_float32_cannot_store_takes_no_further_method(monkeypatch):
     """A column 1800 deviations from 0: the solver is done, and the stored model is what is off."""
 

@@ -138,7 +138,8 @@ class _ByNewton:
         self.draws, self.problems = draws, len(draws.problems)
         self.tol, self.max_iter, self.monitor = tol, max_iter, monitor
         self.rotated = [rotated_rows(one) for one in draws.problems]
-        self.space = RotatedHeads(problem, draws.terms(self.rotated, problem.objective))
+        with np.errstate(over="ignore", invalid="ignore"):  # likewise
+            self.space = RotatedHeads(problem, draws.terms(self.rotated, problem.objective))
 
     def start(self, theta: Array) -> Array:
         """(K, C, m) near theta (K, P)."""
