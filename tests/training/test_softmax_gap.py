@@ -156,7 +156,7 @@ def test_numbers_of_a_bound(weights):
     centre = share @ X
     spread = module.Spread.of(problem)
     value, grad = problem.value_and_grad(theta[None])
-    masses = module._class_masses(problem, theta[None])
+    masses = module.class_masses(problem, theta[None])
     at = module._numbers(problem, theta[None], value, grad, spread, masses)
     gw = r.T @ (X - centre) + 2 * 0.3 * w
     want = {

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from xclf._array_api import Array, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf._heads import take_heads
 from xclf.objectives import true_index
+from xclf.training._precision import ABSENT
+from xclf.training._settle import CONVERGED
+from xclf.training._softmax_gap import class_masses
 from xclf.training.events import FitResult
 from xclf.training.problem import Problem
 
@@ -19,12 +22,16 @@ def without_spare_rows(
 ) -> list[FitResult]:
     """`fit` of all heads; of one whose rows with weight are all of one class, of which biases alone
     bring all losses to 0, to one of them."""
-    lone = _rows_of_one_class(problem, int(theta.shape[0]))
-    results: dict[int, FitResult] = {}
-    for k, row in lone.items():
-        one = problem.take_heads(np.asarray([k]))
-        one = replace(one, rows=one.rows.only(np.asarray([row])))
-        (results[k],) = fit(one, theta[k : k + 1, :])
+    if problem.rows.shards:
+        classes = _lone_classes(problem, theta)
+        results = {k: _apart(problem, theta[k, :], k, own) for k, own in classes.items()}
+        lone = dict.fromkeys(classes, 0)
+    else:
+        lone, results = _rows_of_one_class(problem, int(theta.shape[0])), {}
+        for k, row in lone.items():
+            one = problem.take_heads(np.asarray([k]))
+            one = replace(one, rows=one.rows.only(np.asarray([row])))
+            (results[k],) = fit(one, theta[k : k + 1, :])
     others = [k for k in range(int(theta.shape[0])) if k not in lone]
     if not lone or not others:
         return fit(problem, theta) if others else [results[k] for k in sorted(results)]
@@ -34,11 +41,34 @@ def without_spare_rows(
     return [results[k] for k in sorted(results)]
 
 
+def _lone_classes(problem: Problem, theta: Array) -> dict[int, int]:
+    """The class of each head of which all rows with weight are of one, from a pass over rows in
+    blocks or on several devices."""
+    if not (problem.linear and problem.objective.network.bias) or problem.rows.weights is None:
+        return {}
+    there = np.asarray(to_host(class_masses(problem, theta))) > 0.0
+    return {k: int(np.argmax(own)) for k, own in enumerate(there) if own.sum() == 1}
+
+
+def _apart(problem: Problem, theta: Array, head: int, own: int) -> FitResult:
+    """Weights of 0, and biases so far apart that no row of class `own` has a loss."""
+    network, loss, xp = problem.objective.network, problem.objective.loss, namespace(theta)
+    far = ABSENT
+    if loss.attained:
+        margin = np.ravel(to_host(loss.margin))  # type: ignore[attr-defined]
+        far = 2.0 * float(margin[head if len(margin) > 1 else 0])
+    d, c = network.widths[0], network.widths[-1]
+    bias = from_host(np.where(np.arange(c) == own, 0.0, -far)[:, None], theta, theta.dtype)
+    weights = xp.zeros_like(xp.reshape(theta[: c * d], (c, d)))
+    theta = network.flatten([(weights, bias)])
+    return FitResult(theta, 1, 0.0, True, CONVERGED, 0.0, dual_gap=0.0)
+
+
 def _rows_of_one_class(problem: Problem, heads: int) -> dict[int, int]:
     """The first row with weight of each head of which all such rows are of one class."""
     rows = problem.rows
     biases = problem.linear and problem.objective.network.bias
-    if not biases or rows.shards or rows.weights is None:
+    if not biases or rows.weights is None:
         return {}
     drawn = np.atleast_2d(to_host(rows.weights) > 0.0)
     index = np.atleast_2d(to_host(true_index(rows.labels)))

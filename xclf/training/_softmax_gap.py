@@ -80,7 +80,7 @@ def certify(
     """
     network, start = problem.objective.network, theta
     reg = np.broadcast_to(to_host(problem.objective.reg), (int(theta.shape[0]),))
-    masses = _class_masses(problem, theta)
+    masses = class_masses(problem, theta)
     value, grad = problem.value_and_grad(theta)
     first = now = _numbers(problem, theta, value, grad, spread, masses)
     gap, rounding = _bound(problem, first, reg)
@@ -218,7 +218,7 @@ class _Masses:
         return (xp.sum(xp.where(mask, chunk.weights[..., None, :], 0.0), axis=-1),)
 
 
-def _class_masses(problem: Problem, theta: Array) -> Array:
+def class_masses(problem: Problem, theta: Array) -> Array:
     """Each class's weight, (K, C), in the dtype of theta."""
     xp, classes = namespace(theta), problem.objective.network.widths[-1]
     (mass,) = sum_over_rows(_Masses(classes), problem.rows, problem.width(theta))
