@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,3 +184,13 @@ def test_long_facts_are_named_alone(tmp_path):
         kept = Checkpoint(path, every=0)
         with pytest.raises(CheckpointError, match=says), kept.stage("fit", {"n": "2" * other}):
             pass
+
+
+@pytest.mark.parametrize("every, rest", [(10.0, 49.0), (60.0, 60.0), (0.0, 0.0)])
+def test_writing_takes_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch, every, rest):
+    """Where it takes a second; at `every=0` each state is written."""
+    kept, clock = Checkpoint(tmp_path / "c", every=every), iter([100.0, 101.0])
+    now = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("xclf.training.checkpoint.time", now)
+    kept._write()
+    assert kept._due == pytest.approx(101.0 + rest, rel=1e-12)
