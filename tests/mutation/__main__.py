@@ -146,12 +146,16 @@ class Trials:
             outcome = trial.run(mutant.file, tree, tests, limit + 20)
         return outcome
 
-    def fails_anyway(self, test: str) -> bool:
-        """Without any mistake; it's among `bad` then."""
-        outcome = self.collected.run("", None, [test], 600)
-        if outcome is None or outcome.killed:
-            self.bad.add(test)
-        return test in self.bad
+    def false_alarms(self, tests: set[str]) -> set[str]:
+        """Those that fail without any mistake; they are among `bad` then."""
+        found: set[str] = set()
+        while rest := sorted(tests - found):
+            outcome = self.collected.run("", None, rest, 1800)
+            if outcome is None or not outcome.killed:
+                break
+            found |= {outcome.test} & tests or tests
+        self.bad |= found
+        return found
 
 
 def report(tried: list[dict[str, Any]], candidates: int, seed: int, sample: int) -> dict[str, Any]:
@@ -220,8 +224,8 @@ def main() -> int:
             print(found["outcome"], found["seconds"], _identity(found), flush=True)
             record()
         # What a test says that fails without the mistake too is nothing: once more without it.
-        blamed = {each["test"] for each in tried.values() if each["test"]} - trials.bad
-        bad = {test for test in sorted(blamed) if trials.fails_anyway(test)}
+        blamed = {each["test"] for each in tried.values() if each["test"]}
+        bad = trials.false_alarms(blamed & trials.collected.tests - trials.bad)
         rest = [each for each in chosen if tried[each.name]["test"] in bad]
     trials.collected.close()
     results = record()
