@@ -134,3 +134,23 @@ def test_what_is_proven_has_converged_unless_it_was_stopped():
     assert list(ends.values()) == [True, True, True, False, False]
     fresh = head(np.zeros(NETWORK.size))
     assert not fresh.result("reached max_iter=0").converged
+
+
+def test_what_unbalanced_flows_cost():
+    """Half of their size times how far apart biases may be, class by class; and what the optimum's
+    weights may differ by, of which the root of the gap is the bound: x <= far sqrt(x) + rest."""
+    begun = head(RNG.normal(size=NETWORK.size))
+    v, b, gap, push, value = RNG.normal(size=(3, 4)), np.array([0.5, 1.5, -2.0]), 0.1, 0.02, 3.0
+    means, weight = np.zeros((3, 4)), np.zeros(3)
+    for row, c, share in zip(begun.u, Y, begun.share, strict=True):
+        means[c] += share * row
+        weight[c] += share
+    means /= weight[:, None]
+    lead = max(begun.loss.lead_bound(value / weight[c]) for c in range(3))
+    moved = max(abs((v[j] - v[c]) @ means[c]) for c in range(3) for j in range(3))
+    apart = float(lead) + 3.5 + moved
+    far = push * np.sqrt(2.0 / 1e-2) * max(np.linalg.norm(row) for row in means)
+    got = begun._with_biases(gap, push, value, v, b)
+    # The least x with x - far sqrt(x) = gap + push apart.
+    assert got - far * np.sqrt(got) == pytest.approx(gap + push * apart, rel=1e-10)
+    assert begun._with_biases(gap, 0.0, value, v, b) == pytest.approx(gap, rel=1e-12)
