@@ -160,3 +160,10 @@ def test_label_sets_are_counted():
     assert module.count_label_sets(labels, np.arange(4)) == 4
     assert module.count_label_sets(labels[0], None) == 1
     assert module.count_label_sets(labels, None) == 1  # a mask
+
+
+def test_multipliers_are_of_the_classes():
+    """A number for each class of each row in float32, and room for the same in float64."""
+    shape = {"widths": (D, 7, C)}
+    more = _shape(multipliers=True, **shape).needed(2) - _shape(**shape).needed(2)
+    assert more == 2 * N * C * (4 + 8)
