@@ -189,3 +189,29 @@ def test_deviations_of_columns_whose_squares_underflow(bias):
     tiny = X * 1e-170
     scale = newton_of(bias, x=tiny).scale
     np.testing.assert_allclose(scale * 1e170, newton_of(bias).scale, rtol=1e-12)
+
+
+def test_a_bound_is_finite_and_positive_or_there_is_none():
+    """Of a product p of the decrement and the scores' lengths: 1 + log(1 - p) / 3 is 0 at 0.95."""
+    newton = newton_of()
+    proof = proven(newton, np.zeros((C, D + 1)))[0]
+    inverse = proof.inverse
+    lengths = sorted(
+        math.sqrt(max(float(z @ inverse[j, :, j, :] @ z) for z in newton.z)) for j in range(C)
+    )
+    for product in (0.3, 0.89, 0.91, 0.94, 0.96, 0.999, 1.0, 1.5, math.nan):
+        square = (product / (lengths[-1] + lengths[-2])) ** 2
+        bound = newton.bound(proof._replace(square=square))
+        if product < 0.9:
+            assert bound == pytest.approx(square / (2 + 2 * math.log1p(-product) / 3), rel=1e-9)
+        else:
+            assert bound == math.inf
+
+
+def test_one_class_alone_is_bounded_by_its_decrement():
+    """No other has weight, and so no score moves against another."""
+    newton = newton_of(y=np.zeros(N, int))
+    proof = proven(newton, np.zeros((C, D + 1)))[0]
+    one = proof._replace(square=0.25, inverse=proof.inverse[:1][:, :, :1])
+    assert len(proof.inverse) == 1
+    assert newton.bound(one) == 0.125
