@@ -260,7 +260,8 @@ def _seen() -> dict[str, Any]:
 
 
 def _write(target: Path, about: dict[str, Any], results: dict[str, Any]) -> None:
-    words = [word if word != str(target) else "JSON" for word in sys.argv[1:]]
+    words = ["JSON" if word == str(target) else word for word in sys.argv[1:]]
+    words = ["FOLDER" if Path(word).is_absolute() else word for word in words]
     command = " ".join(["python -m tests.mutation", *words])
     document = {"command": command, "date": time.strftime("%Y-%m-%d")} | about
     partial = target.with_name(target.name + ".part")
