@@ -20,6 +20,7 @@ from xclf.estimators import (
     check_same_device,
     check_x,
     check_y,
+    computed,
     encode,
     label_columns,
 )
@@ -197,6 +198,7 @@ def _part(
         X, y = data.x, data.y
     checked = SoftmaxClassifier()
     try:
+        y = computed(y)  # before X is held: a scheduler warns of keys that both of them have
         X = check_x(checked, X, reset=True)
         check_same_device(X, y, "y")
         y, tasks = _labels(checked, X, y)
