@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -37,18 +38,26 @@ class Plan:
 
     def candidates(self, rows: int, classes: int) -> list[BaseClassifier]:
         """An estimator for each value of the protocol, for fits to so many rows."""
-        return [self.candidate(value, rows, classes) for value in self.protocol.values]
+        like = self._prepared(rows)
+        values = self.protocol.values
+        return [self._with(copy.copy(like), value, rows, classes) for value in values]
 
     def candidate(self, value: float, rows: int, classes: int) -> BaseClassifier:
         """The estimator of one value."""
+        return self._with(self._prepared(rows), value, rows, classes)
+
+    def _prepared(self, rows: int) -> BaseClassifier:
+        """An estimator with all that its candidates share."""
         model: BaseClassifier = clone(self.estimator)
         model.set_params(**self._options())
         if self.protocol.steps is not None:
             model.set_params(**_epochs(self.protocol.steps, rows, model.batch_size or 200))
+        return model
+
+    def _with(self, model: BaseClassifier, value: float, rows: int, classes: int) -> BaseClassifier:
         if self.protocol.parameter == "C":
             one_vector = classes == 2 and not isinstance(model, TwoLayerClassifier)
-            value = regularisation(value, rows, one_vector=one_vector)
-            model.set_params(reg=value)
+            model.reg = regularisation(value, rows, one_vector=one_vector)
             return model
         if self.protocol.parameter == "learning_rate" and self.protocol.steps is not None:
             value *= min(model.batch_size or 200, rows) / _BATCH_OF_RATES

@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from xclf._array_api import Array, namespace, to_host
+from xclf._array_api import Array, device, namespace, to_host
 from xclf._heads import take_heads
 from xclf.objectives import Objective
 from xclf.rows import Rows, Streamed
@@ -82,9 +82,13 @@ class Draws:
         """(K, C, m) of theta (K, P)."""
         if len(rotated) == 1:
             return rotated[0].inside(theta)
+        xp = namespace(theta)
+        if not bool(xp.any(theta != 0.0)):
+            classes, m = self.problems[0].objective.network.widths[-1], rotated[0].z.shape[1]
+            return xp.zeros((theta.shape[0], classes, m), dtype=theta.dtype, device=device(theta))
         heads = zip(self.heads, rotated, strict=True)
         parts = [rows.inside(take_heads(theta, own)) for own, rows in heads]
-        return take_heads(namespace(theta).concat(parts), np.argsort(np.concatenate(self.heads)))
+        return take_heads(xp.concat(parts), np.argsort(np.concatenate(self.heads)))
 
     def terms(self, rotated: list[RotatedRows], objective: Objective) -> Terms | DrawTerms:
         """`Terms` of all heads, whose objective this is."""
