@@ -228,13 +228,17 @@ def test_minibatches_come_group_by_group(weights):
     more = {} if weights is None else {"heads": np.array([1, 0])}
     rows, memory = in_blocks(weights, **more), in_memory(weights, **more)
     train = np.flatnonzero(np.arange(N) % 5)
-    order = rows.order(train, np.random.default_rng(3))
+    epoch = rows.order(train, np.random.default_rng(3))
+    own = [rows.x.ends[g] + epoch.rows(g, rows.beside[g]) for g in epoch.groups]
+    order = np.concatenate(own)
     assert sorted(order) == train.tolist()
     owner = np.searchsorted(CUTS, order, side="right")
     assert np.count_nonzero(np.diff(owner)) == len(np.unique(owner)) - 1
     assert not np.array_equal(order, train)
-    indices = [order[start : start + 16] for start in range(0, len(order), 16)]
-    got, want = list(rows.batches(indices)), list(memory.batches(indices))
+    got, want = (
+        list(some.batches([index[start : start + 16] for start in range(0, len(order), 16)]))
+        for some, index in ((rows, epoch), (memory, order))
+    )
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one.x, other.x)
         np.testing.assert_array_equal(one.labels, other.labels)
