@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._array_api import Array
+from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
 from xclf.accelerate import Request, select
 from xclf.objectives import Hinge, Loss, Network, Objective, Softmax, SquaredHinge
@@ -108,11 +108,16 @@ class FitSpec:
     def request(self) -> Request:
         """The fit as accelerators see it."""
         n_rows, steps = len(self.rows), 0
+        x: Any = self.rows.x
+        if isinstance(self.rows, BlockRows):
+            x = x.kind
+            if self.plan is not None and not isinstance(x, SparseMatrix):
+                x = to_host(x)  # where batches of blocks are
         if self.plan is not None:
             trained = n_rows if self.train is None else len(self.train)
             steps = self.plan.epochs * (trained // self.plan.batch_size)
         return Request(
-            x=self.rows.x.kind if isinstance(self.rows, BlockRows) else self.rows.x,
+            x=x,
             dtype=self.rows.dtype,
             network=self.network,
             loss=self.loss,
