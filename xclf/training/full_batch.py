@@ -148,7 +148,8 @@ class _ByNewton:
     def fit(self, heads: np.ndarray, start: Array) -> list[FitResult]:
         """Results, (C, m), of the heads that host integers name."""
         terms, many = self.space.terms.take_heads(heads), max(1, len(heads) // self.problems)
-        if self._zero is None:  # heads in the same places have all in common that counts there
+        if self._zero is None and self.first is not None:
+            # Heads in the same places of the levels have all in common that counts there.
             self._zero = at_zero(terms, len(heads))
         slow_at = _slow_at(self.draws.problems[0], many)
         limits = (self.tol, self.max_iter, self.monitor, slow_at)

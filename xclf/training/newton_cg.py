@@ -144,7 +144,6 @@ class _NewtonCG:
         self.tol, self.max_iter, self.most_products = tol, max_iter, most_products
         self.monitor, self.stage, self.steps = monitor, stage, 0
         self.terms, self.zero = terms, zero
-        heads = int(start.shape[0])
         self.results: dict[int, FitResult] = {}
         if stage.saved is not None:
             self.steps = stage.saved["steps"]
@@ -152,10 +151,8 @@ class _NewtonCG:
             self.results |= zip(stage.saved["ended"], ended, strict=True)
             self.groups = [Heads(**group) for group in stage.saved["groups"]]
             return
-        rows = int(terms.z.shape[-2])
-        size = _group_size(heads, 8 * rows * int(start.shape[1]), is_host(start))
-        numbers = [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
-        self.groups = [self._begin(number, take_heads(start, number)) for number in numbers]
+        groups = _groups(int(start.shape[0]), terms)
+        self.groups = [self._begin(number, take_heads(start, number)) for number in groups]
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -380,15 +377,20 @@ class _NewtonCG:
 
 
 def at_zero(terms: Terms, heads: int) -> AtZero:
-    """See `AtZero`."""
-    value, norm = terms.at_zero(heads)
-    return _host(value), _host(norm)
+    """See `AtZero`; of as many heads at a time as go on together."""
+    groups = _groups(heads, terms)
+    parts = [terms.take_heads(own).at_zero(len(own)) for own in groups]
+    values, norms = (np.concatenate(list(map(_host, own))) for own in zip(*parts, strict=True))
+    return values, norms
 
 
-def _group_size(heads: int, each: int, on_host: bool) -> int:
-    """Heads of a group, whose scores take `each` bytes a head: some for each thread."""
-    most = max(1, (_HOST_SCORES if on_host else _DEVICE_SCORES) // each)
-    return min(most, -(-heads // blas_width())) if on_host else min(most, heads)
+def _groups(heads: int, terms: Terms) -> list[np.ndarray]:
+    """Numbers of the heads that are computed together: some for each thread."""
+    each = 8 * int(terms.z.shape[-2]) * int(terms.mask.shape[-2])  # bytes of scores
+    on_host = is_host(terms.z)
+    size = min(max(1, (_HOST_SCORES if on_host else _DEVICE_SCORES) // each), heads)
+    size = min(size, -(-heads // blas_width())) if on_host else size
+    return [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
 
 
 def _host(values: Array) -> np.ndarray:
