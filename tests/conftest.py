@@ -49,13 +49,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """Modules, tests and their cases stay: no collection of garbage goes through them again."""
-    gc.disable()
+    """Modules, tests and their cases stay: no collection of garbage goes through them again.
+
+    By its threshold, not by `gc.disable`: what is imported meanwhile may note whether it is enabled,
+    to set it back later (dask.utils.disable_gc).
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)
     try:
         return (yield)
     finally:
         gc.freeze()
-        gc.enable()
+        gc.set_threshold(*thresholds)
 
 
 @pytest.hookimpl(optionalhook=True)
