@@ -20,11 +20,14 @@ Array: TypeAlias = Any  # any array of an Array API namespace; the standard has 
 Namespace: TypeAlias = Any
 
 _replaced = threading.local()
+_NUMPY = compat.array_namespace(np.empty(0))
 
 
 def namespace(*arrays: Array) -> Namespace:
     """The Array API namespace of `arrays`; TypeError if they belong to several, or to none."""
-    xp = compat.array_namespace(*arrays)
+    # Without asking for NumPy's, which stacks of small problems ask for some thousand times.
+    host = all(type(array) is np.ndarray for array in arrays) and bool(arrays)
+    xp = _NUMPY if host else compat.array_namespace(*arrays)
     replaced = getattr(_replaced, "by", None)
     return xp if replaced is None or xp is not replaced[0] else replaced[1]
 

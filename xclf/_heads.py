@@ -23,6 +23,8 @@ def take_heads(value: Any, kept: np.ndarray) -> Any:
     - a tuple, list or dataclass: part by part;
     - an object with a method `take_heads`: what that returns.
     """
+    if type(value) is np.ndarray:
+        return value[kept] if value.ndim else value
     own = getattr(value, "take_heads", None)
     if own is not None:
         return own(kept)

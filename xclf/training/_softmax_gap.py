@@ -127,11 +127,12 @@ def _numbers(
     push = place = xp.zeros_like(w[..., 0])
     if b is not None and gb is not None:
         gw = gw - gb * spread.centre
-        push, place = gb[..., 0], b[..., 0] + xp.sum(w * spread.centre, axis=-1)
+        push, place = gb[..., 0], b[..., 0] + xp.matmul(w, spread.centre)
     about = xp.sum(spread.squares)
     origin = about + xp.sum(spread.centre * spread.centre)
-    parts = [value, xp.max(xp.abs(grad), axis=-1)]
-    parts += [xp.sum(a * a, axis=(-2, -1)) for a in (w, gw)]
+    # Without temporaries: of many heads with few rows each is as large as what a pass reads.
+    parts = [value, xp.maximum(xp.max(grad, axis=-1), -xp.min(grad, axis=-1))]
+    parts += [xp.sum(xp.vecdot(a, a), axis=-1) for a in (w, gw)]
     parts += [xp.zeros_like(value) + a for a in (about, origin)]
     numbers = xp.concat([xp.stack(parts, axis=-1), push, place, masses], axis=-1)
     host = np.asarray(to_host(numbers), dtype=np.float64)
