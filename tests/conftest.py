@@ -51,8 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection() -> Generator[None, Any, Any]:
     """Modules, tests and their cases stay: no collection of garbage goes through them again.
 
-    By its threshold, not by `gc.disable`: what is imported meanwhile may note whether it is enabled,
-    to set it back later (dask.utils.disable_gc).
+    By its threshold, not by `gc.disable`: what is imported meanwhile may note whether it is on, to
+    set that again later (dask.utils.disable_gc).
     """
     thresholds = gc.get_threshold()
     gc.set_threshold(0)

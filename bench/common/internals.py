@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 import xclf
-from xclf._array_api import accumulator, eigh, finish, from_host, namespace, to_host
+from xclf._array_api import accumulator, finish, from_host, namespace, to_host
 from xclf._array_api import device as device_of
+from xclf._eigh import eigh
 from xclf.accelerate import Request, select
 from xclf.kernels import one_hot
 from xclf.objectives import Network, Objective, loss_named

@@ -8,6 +8,7 @@ FLOORS = {
     "_interrupt": 0,
     "_warnings": 0,
     "_heads": 1,
+    "_eigh": 1,
     "_sparse": 1,
     "_tensor_file": 1,
     "kernels": 1,

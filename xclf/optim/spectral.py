@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from xclf._array_api import Array, eigh, namespace
+from xclf._array_api import Array, namespace
+from xclf._eigh import eigh
 from xclf._heads import is_per_head, take_heads
 
 #: A class direction without curvature (an empty active set, classes never confused) would get an

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xclf._array_api import Array, device, eigh, namespace, to_host
+from xclf._array_api import Array, device, namespace, to_host
+from xclf._eigh import eigh
 from xclf._heads import take_heads, take_run
 from xclf.objectives import Objective, true_mask
 from xclf.optim.spectral import FLOOR

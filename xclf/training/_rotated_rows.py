@@ -6,16 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xclf._array_api import (
-    Array,
-    accumulator,
-    device,
-    eigh,
-    from_host,
-    has_linalg,
-    namespace,
-    to_host,
-)
+from xclf._array_api import Array, accumulator, device, from_host, namespace, to_host
+from xclf._eigh import eigh, has_linalg
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Layer, Network
 from xclf.rows import Rows, Streamed

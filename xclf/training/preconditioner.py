@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._array_api import Array, eigh, from_host, namespace, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
+from xclf._eigh import eigh
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, true_index
 from xclf.optim import SpectralPreconditioner
