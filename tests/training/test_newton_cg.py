@@ -175,6 +175,19 @@ def test_heads_that_are_interrupted_keep_their_last_point():
     assert 0.0 < far.objective < np.log(C)
 
 
+def test_it_goes_on_where_lbfgs_has_taken_as_long_as_a_rotation(runs, monkeypatch):
+    """Columns of 1e-6 to 1e6: an optimum of 1e-10, to which L-BFGS may take hundreds of passes."""
+    x = X * 10.0 ** np.linspace(-6.0, 6.0, D)[RNG.permutation(D)]
+    want = SoftmaxClassifier(reg=1e-2).fit(x, Y).objective_
+    monkeypatch.setattr(newton_cg, "ROTATION", -1)
+    monkeypatch.setattr(full_batch, "ROTATION", 20)
+    monkeypatch.setattr(full_batch, "is_small", lambda problem: False)
+    late = SoftmaxClassifier(reg=1e-2).fit(x, Y)
+    assert len(runs) == 2
+    assert late.n_iter_ > 20
+    assert abs(late.objective_ - want) <= 1e-6 * want
+
+
 def test_where_it_is_not_made_for(runs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that can be separated, without a penalty

@@ -100,7 +100,7 @@ def _numbers(rng, absent):
     share = np.array([0.5, 0.3, 0.2]) if not absent else np.array([0.6, 0.0, 0.4])
     push = rng.normal(size=3) * 1e-3
     push[1] = -1e-3
-    return module._Numbers(*rng.uniform(0.5, 3.0, size=6), push, rng.normal(size=3), share)
+    return module._Numbers(*rng.uniform(0.5, 3.0, size=8), push, rng.normal(size=3), share)
 
 
 def _written_out(at, reg, bias):
@@ -108,7 +108,7 @@ def _written_out(at, reg, bias):
     inner, outer = (UNIT * (4 * math.sqrt(size) + 16) for size in (D, N))
     norm, far = math.sqrt(at.squares), math.sqrt(at.about_origin)
     mass = min(2 * at.value, 2.0)
-    scores = 2 * inner * norm * far
+    scores = 2 * inner * min(norm * far, math.sqrt(at.scaled * at.features))
     moved = scores * min(mass, 1.0)  # of the gradient in the scores
     off = 2 * far * (outer * mass + moved) + 4 * reg * norm * UNIT
     rounding = scores * (mass + moved)
@@ -162,6 +162,8 @@ def test_numbers_of_a_bound(weights):
     want = {
         "squares": np.sum(w * w),
         "residual": np.sum(gw * gw),
+        "scaled": np.sum((w * np.sqrt(share @ X**2)) ** 2),
+        "features": D,
         "about_centre": share @ np.sum((X - centre) ** 2, axis=1),
         "about_origin": share @ np.sum(X**2, axis=1),
         "push": r.sum(axis=0),

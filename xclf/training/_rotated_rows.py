@@ -90,19 +90,26 @@ def rotated_rows(problem: Problem) -> RotatedRows:
     return RotatedRows(network, z, spectrum, q if span is None else xp.matmul(span, q), centre)
 
 
-def can_rotate(problem: Problem, heads: int, passes: int) -> bool:
-    """Whether the rows can be rotated, and that takes no longer than so many passes over them."""
+def can_rotate(problem: Problem) -> bool:
+    """Whether the rows can be rotated in memory, to float64."""
     rows, network = problem.rows, problem.objective.network
     xp, n = namespace(rows.x), len(rows)
     away = isinstance(rows.x, Streamed) or rows.shards or rows.in_blocks
     if not problem.linear or away or not may_be_dense(rows):
         return False
-    (d, c), r = network.widths, min(n, network.widths[0])
+    d, r = network.widths[0], min(n, network.widths[0])
     return (
-        (r <= _SMALL or 4.0 * n * d * r + 10.0 * r**3 <= 4.0 * passes * heads * n * d * c)
-        and 8 * (3 * n * d + d * r + 2 * r * r) <= rows.budget.for_basis()
+        8 * (3 * n * d + d * r + 2 * r * r) <= rows.budget.for_basis()
         and accumulator(xp, device(rows.x)) == xp.float64
     )
+
+
+def rotation_in_passes(problem: Problem, heads: int) -> float:
+    """What a rotation costs, in passes over the rows for so many heads; 0 if it takes next to no
+    time."""
+    n, (d, c) = len(problem.rows), problem.objective.network.widths
+    r = min(n, d)
+    return 0.0 if r <= _SMALL else (4.0 * n * d * r + 10.0 * r**3) / (4.0 * heads * n * d * c)
 
 
 def _share(rows: Rows, like: Array) -> Array:

@@ -104,13 +104,16 @@ def certify(
 
 class _Numbers(NamedTuple):
     """What a bound is made of, on the host, (K,) or (K, C): the objective, the gradient's max-norm,
-    squared norms of the weights and of their gradient, mean squares of the rows about the centre
-    and the origin; gradient of the biases, the biases about the centre, the classes' shares."""
+    squared norms of the weights, of their gradient, and of the weights times the features' root
+    mean squares, of which `features` are not 0; mean squares of the rows about the centre and the
+    origin; gradient of the biases, the biases about the centre, the classes' shares."""
 
     value: np.ndarray
     grad_norm: np.ndarray
     squares: np.ndarray
     residual: np.ndarray
+    scaled: np.ndarray
+    features: np.ndarray
     about_centre: np.ndarray
     about_origin: np.ndarray
     push: np.ndarray
@@ -128,17 +131,19 @@ def _numbers(
     if b is not None and gb is not None:
         gw = gw - gb * spread.centre
         push, place = gb[..., 0], b[..., 0] + xp.matmul(w, spread.centre)
-    about = xp.sum(spread.squares)
-    origin = about + xp.sum(spread.centre * spread.centre)
+    squares = spread.squares + spread.centre * spread.centre
+    features = xp.sum(xp.astype(squares > 0.0, squares.dtype))
     # Without temporaries: of many heads with few rows each is as large as what a pass reads.
+    own = xp.sum(w * w, axis=-2)
     parts = [value, xp.maximum(xp.max(grad, axis=-1), -xp.min(grad, axis=-1))]
-    parts += [xp.sum(xp.vecdot(a, a), axis=-1) for a in (w, gw)]
-    parts += [xp.zeros_like(value) + a for a in (about, origin)]
+    parts += [xp.sum(own, axis=-1), xp.sum(xp.vecdot(gw, gw), axis=-1), xp.matmul(own, squares)]
+    shared = (features, xp.sum(spread.squares), xp.sum(squares))
+    parts += [xp.zeros_like(value) + a for a in shared]
     numbers = xp.concat([xp.stack(parts, axis=-1), push, place, masses], axis=-1)
     host = np.asarray(to_host(numbers), dtype=np.float64)
-    rows = np.split(host[:, 6:], 3, axis=1)
+    rows = np.split(host[:, len(parts) :], 3, axis=1)
     rows[2] = rows[2] / rows[2].sum(axis=-1, keepdims=True)
-    return _Numbers(*host[:, :6].T, *rows)
+    return _Numbers(*host[:, : len(parts)].T, *rows)
 
 
 def _estimate(
@@ -176,7 +181,8 @@ def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray,
     with np.errstate(all="ignore"):
         norm, far = np.sqrt(at.squares), np.sqrt(at.about_origin)
         mass = loss.gradient_bound(objective, network.widths[-1])
-        scores = 2 * inner * norm * far  # differences are off by two products
+        # Of the sum of |w_j x_j|, whatever the columns' scale; differences are off by two products.
+        scores = 2 * inner * np.minimum(norm * far, np.sqrt(at.scaled * at.features))
         moved = scores * loss.curvature_bound(objective, network.widths[-1])
         off = 2 * (outer * mass + moved) * far + 4 * reg * norm * unit
         rounding = scores * (mass + moved)

@@ -16,13 +16,20 @@ from xclf.training._newton import is_small, steps_in_passes
 from xclf.training._one_class import without_spare_rows
 from xclf.training._penalty_path import fit_along
 from xclf.training._precision import ABSENT, widest
-from xclf.training._rotated_rows import rotated_rows
+from xclf.training._rotated_rows import rotated_rows, rotation_in_passes
 from xclf.training._score_space import COARSE, ScoreSpace, is_wide, score_space
 from xclf.training._settle import CONVERGED, SLOW, Run, settle
 from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
-from xclf.training.newton_cg import AtZero, at_zero, fit_newton_cg, fit_rotated
+from xclf.training.newton_cg import (
+    ROTATION,
+    AtZero,
+    at_zero,
+    can_fit,
+    fit_newton_cg,
+    fit_rotated,
+)
 from xclf.training.problem import Problem
 
 #: Iterations after which Newton's method takes over, of a problem that is small enough for it: what
@@ -114,6 +121,8 @@ class _ByFeatures:
         """Results of the heads that host integers name."""
         problem = self.problem.take_heads(heads)
         slow_at = _slow_at(problem, len(heads))
+        if math.isinf(slow_at) and _newton_may_follow(problem):
+            slow_at = max(ROTATION, rotation_in_passes(problem, len(heads)))
         options = (self.tol, self.max_iter, self.monitor, slow_at)
         # What overflows in float32 is left to float64, which has the last word.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -122,7 +131,8 @@ class _ByFeatures:
     def finish(self, heads: np.ndarray, results: list[FitResult]) -> list[FitResult]:
         """With what float64 says of them."""
         problem = self.problem.take_heads(heads)
-        return _settled(problem, results, self.tol, self.max_iter, self.monitor, minimise_lbfgs)
+        again = fit_newton_cg if _newton_may_follow(problem) else minimise_lbfgs
+        return _settled(problem, results, self.tol, self.max_iter, self.monitor, again)
 
 
 class _ByNewton:
@@ -225,6 +235,12 @@ def _slow_at(problem: Problem, heads: int) -> float:
     if not is_small(widest(problem)):
         return math.inf
     return min(max(_newton_in_passes(problem, heads), NEWTON_AT[0]), NEWTON_AT[1])
+
+
+def _newton_may_follow(problem: Problem) -> bool:
+    """Whether Newton's method with conjugate gradients goes on where L-BFGS has taken as long as a
+    rotation: of columns of scales that are far apart it takes hundreds of passes."""
+    return not problem.rows.precision and can_fit(problem)
 
 
 def _newton_in_passes(problem: Problem, heads: int) -> float:

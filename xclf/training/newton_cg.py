@@ -24,7 +24,7 @@ from xclf.objectives import Smooth
 from xclf.rows import blas_width, in_threads
 from xclf.training._newton_heads import Heads, balanced, joined
 from xclf.training._newton_terms import Terms, descend, dots, terms_of
-from xclf.training._rotated_rows import can_rotate, rotated_rows
+from xclf.training._rotated_rows import can_rotate, rotated_rows, rotation_in_passes
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
 from xclf.training._stages import STOPPED, MethodStage, method_stage, results_of, trees_of
 from xclf.training.events import FitResult, Monitor
@@ -50,7 +50,7 @@ _HEIGHTS = 4.0
 # Above 0, so that a quotient is finite.
 _TINY = 1e-300
 
-# Rounding error of an objective, relative, with which a step may end above the one before.
+# Rounding error of an objective, relative, which a step may end above the one before.
 _NOISE = 16.0 * 2.0**-52
 
 # Share of a step below which rounding has left nothing to gain.
@@ -67,13 +67,17 @@ AtZero = tuple[np.ndarray, np.ndarray]
 
 
 def suits(problem: Problem, heads: int) -> bool:
-    """Whether the method is made for so many heads of a problem: of a smooth loss, with a penalty,
-    and with few rows, which are soon rotated."""
+    """Whether the method is made for so many heads of a problem, whose rows are soon rotated."""
+    return can_fit(problem) and rotation_in_passes(problem, heads) <= ROTATION
+
+
+def can_fit(problem: Problem) -> bool:
+    """Whether the method is made for a problem: of a smooth loss, with a penalty and few rows."""
     rows, objective = problem.rows, problem.objective
     return (
         isinstance(objective.loss, Smooth)
         and len(rows) <= MOST_ROWS
-        and can_rotate(problem, heads, ROTATION)
+        and can_rotate(problem)
         and bool(np.all(to_host(objective.reg) > 0.0))
         and 8 * _SCORES * objective.network.widths[-1] * len(rows) <= rows.budget.for_basis()
     )
@@ -378,16 +382,14 @@ class _NewtonCG:
 
 def at_zero(terms: Terms, heads: int) -> AtZero:
     """See `AtZero`; of as many heads at a time as go on together."""
-    groups = _groups(heads, terms)
-    parts = [terms.take_heads(own).at_zero(len(own)) for own in groups]
+    parts = [terms.take_heads(own).at_zero(len(own)) for own in _groups(heads, terms)]
     values, norms = (np.concatenate(list(map(_host, own))) for own in zip(*parts, strict=True))
     return values, norms
 
 
 def _groups(heads: int, terms: Terms) -> list[np.ndarray]:
     """Numbers of the heads that are computed together: some for each thread."""
-    each = 8 * int(terms.z.shape[-2]) * int(terms.mask.shape[-2])  # bytes of scores
-    on_host = is_host(terms.z)
+    on_host, each = is_host(terms.z), 8 * terms.z.shape[-2] * terms.mask.shape[-2]  # of scores
     size = min(max(1, (_HOST_SCORES if on_host else _DEVICE_SCORES) // each), heads)
     size = min(size, -(-heads // blas_width())) if on_host else size
     return [np.arange(k, min(k + size, heads)) for k in range(0, heads, size)]
