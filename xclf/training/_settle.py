@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from xclf._array_api import from_host, namespace, to_host
+from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer
 from xclf.training._newton import Newton, is_small
 from xclf.training._newton_steps import MOST_STEPS, minimise
@@ -56,6 +56,7 @@ def settle(
     again: Run,
     curvature_at: CurvatureAt,
     newton_first: bool = True,
+    theta: Array | None = None,
 ) -> list[FitResult]:
     """The results of a first method on K linear heads, with what float64 says of them.
 
@@ -67,9 +68,10 @@ def settle(
 
     newton_first : False where Newton's method, head by head, takes longer than `again` of many
         heads together: it then goes on with small problems that `again` leaves in doubt
+    theta : (K, P), the parameters of all results, where they are at hand
     """
     wide, dtype = widest(problem), problem.rows.dtype
-    settled, _ = _certified(wide, results, tol, dtype, curvature_at)
+    settled, _ = _certified(wide, results, tol, dtype, curvature_at, theta)
     small = is_small(wide)
     doubtful = [
         k
@@ -133,10 +135,12 @@ def _certified(
     tol: float,
     dtype: object,
     curvature_at: CurvatureAt,
+    theta: Array | None = None,
 ) -> tuple[list[FitResult], np.ndarray]:
     """(results with stored parameters and what holds there; whether each is near by estimate)."""
     xp = namespace(results[0].theta)
-    theta = as_stored(wide, xp.stack([result.theta for result in results], axis=0), dtype)
+    theta = xp.stack([result.theta for result in results]) if theta is None else theta
+    theta = as_stored(wide, theta, dtype)
     with np.errstate(all="ignore"):
         at = certify(wide, theta, Spread.of(wide), promise(tol), curvature_at)
         exact = at.rounding <= PRECISE if is_small(wide) else np.isfinite(at.value)

@@ -180,7 +180,8 @@ class _ByNewton:
                 theta = rotated.outside(v)
                 ended = [replace(one, theta=theta[k, :]) for k, one in enumerate(ended)]
                 some = problem.take_heads(np.asarray(kept))
-                ended = _settled(some, ended, self.tol, self.max_iter, self.monitor, fit_newton_cg)
+                options = (self.tol, self.max_iter, self.monitor, fit_newton_cg)
+                ended = _settled(some, ended, *options, theta)
             proven |= zip(own.tolist(), ended, strict=True)
         return [proven[k] for k in heads.tolist()]
 
@@ -255,7 +256,9 @@ def _settled(
     max_iter: int,
     monitor: Monitor,
     again: Run,
+    theta: Array | None = None,
 ) -> list[FitResult]:
+    """Of heads whose parameters are `theta` (K, P), where they are at hand."""
     if any(result.interrupted for result in results):
         return [
             replace(one, interrupted=True, reason="interrupted") if one.reason == SLOW else one
@@ -273,6 +276,7 @@ def _settled(
             again=again,
             curvature_at=curvature_at,
             newton_first=newton_first,
+            theta=theta,
         )
     except KeyboardInterrupt:
         changed: dict[str, Any] = {"converged": False, "reason": "interrupted"}
