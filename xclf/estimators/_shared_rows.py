@@ -23,11 +23,13 @@ class SharedRows:
 
     placed : X on the models' `device`;  checked : a model that X was checked with
     weights : by key, host float64 (N,): zero outside a part, mean 1 over its rows with weight
+    accepted : by class, the parameters of the last model
     """
 
     placed: PlacedRows
     checked: BaseClassifier
     weights: dict[Hashable, np.ndarray] = field(default_factory=dict)
+    accepted: dict[type, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, X: Any, like: BaseClassifier) -> Self:
@@ -53,7 +55,11 @@ class SharedRows:
         train : their host numbers in X; heads of a part have the same array
         part : equal for the heads of a part
         """
-        check_parameters(type(model), model.get_params(deep=False))
+        parameters, kind = model.get_params(deep=False), type(model)
+        before = self.accepted.get(kind, {})
+        new = {name: v for name, v in parameters.items() if v is not before.get(name, self)}
+        check_parameters(kind, new)
+        self.accepted[kind] = parameters
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.checked, name):
                 setattr(model, name, getattr(self.checked, name))

@@ -181,16 +181,22 @@ class Network:
 
     def penalty(self, theta: Array, reg: Any) -> tuple[Array, Array]:
         """reg times the sum of squared weights, biases free: value (*heads,) and flat gradient."""
-        xp = namespace(theta)
+        gradient = namespace(theta).zeros_like(theta)
+        return self.add_penalty(theta, reg, gradient), gradient
+
+    def add_penalty(self, theta: Array, reg: Any, gradient: Array) -> Array:
+        """The value of `penalty`, whose gradient is added to `gradient` in place: each may be as
+        large as X."""
+        xp, start = namespace(theta), 0
         if theta.ndim > 1 and not getattr(reg, "ndim", 0):
             reg = xp.full(theta.shape[:-1], reg, dtype=theta.dtype, device=device(theta))
         value: Array = 0.0
-        gradients: list[tuple[Array, Array | None]] = []
         for w, b in self.layers(theta):
             loss, dw = l2(w, reg)
-            value = value + loss
-            gradients.append((dw, None if b is None else xp.zeros_like(b)))
-        return value, self.flatten(gradients)
+            value, size = value + loss, w.shape[-2] * w.shape[-1]
+            gradient[..., start : start + size] += xp.reshape(dw, (*dw.shape[:-2], size))
+            start += size if b is None else size + w.shape[-2]
+        return value
 
 
 def cast(a: Array | None, dtype: Any) -> Array | None:

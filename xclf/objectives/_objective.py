@@ -94,9 +94,8 @@ class Objective:
         self, theta: Array, sums: tuple[Array, Array], total: Array
     ) -> tuple[Array, Array]:
         """Objective and gradient from sums over all rows: divided by W (*heads,), penalty added."""
-        penalty, dpenalty = self.network.penalty(theta, self.reg)
         gradient = sums[1] / total[..., None]
-        gradient += dpenalty  # in place: it may be as large as X
+        penalty = self.network.add_penalty(theta, self.reg, gradient)
         return sums[0] / total + penalty, gradient
 
     def curvature_sum(
