@@ -12,14 +12,16 @@ import contextlib
 import gc
 import os
 import signal
+import zlib
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pretend_cupy
 import pytest
 import threadpoolctl
-from backends import Backend, required_backends, usable_or_required, why_missing
+from backends import ON_GPUS, Backend, required_backends, usable_or_required, why_missing
 
 if pretend_cupy.wanted():
     pretend_cupy.install()
@@ -74,15 +76,37 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 #: Rooms of whole fits. Those to plain NumPy arrays are the other tests there, and the references
 #: of these: so NumPy is the read-only one.
 FITS = ("estimators", "sweep", "training")
+#: Rooms where array libraries take turns: see `pytest_collection_modifyitems`.
+TAKING_TURNS = (*FITS, "array_api")
+
+
+def _backends_of(path: Path) -> list[Backend]:
+    """Those that the tests of a file are collected for, NumPy first."""
+    without = {Backend.NUMPY} if path.parent.name in FITS else set()
+    return [each for each in usable_or_required() if each not in without]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        backends = usable_or_required()
-        if metafunc.definition.path.parent.name in FITS:
-            backends = [each for each in backends if each is not Backend.NUMPY]
+        backends = _backends_of(metafunc.definition.path)
         # Module scope: the value holds no state, and Hypothesis may draw many examples in one test.
         metafunc.parametrize("backend", backends, ids=str, indirect=True, scope="module")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Array libraries of the processor take turns in rooms of fits: a case runs on NumPy and on one
+    other, by a checksum of its name, so that every file meets all of them. The rest is `long`."""
+    for item in items:
+        if item.path.parent.name not in TAKING_TURNS:
+            continue
+        spec = getattr(item, "callspec", None)
+        backend = None if spec is None else spec.params.get("backend")
+        turns = [each for each in _backends_of(item.path)[1:] if each not in ON_GPUS]
+        if backend in turns:
+            case = item.nodeid.replace(str(backend), "", 1)
+            if backend is not turns[zlib.crc32(case.encode()) % len(turns)]:
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +122,10 @@ _NOT_RUN = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    specs = (getattr(item, "callspec", None) for item in session.items)
+    specs = ((item.path, getattr(item, "callspec", None)) for item in session.items)
     count = sum(
-        spec is not None and spec.params.get("backend") is Backend.NUMPY_READONLY for spec in specs
+        spec is not None and spec.params.get("backend") is _backends_of(path)[0]
+        for path, spec in specs
     )
     if count:
         missing = [each for each in Backend if each not in usable_or_required()]

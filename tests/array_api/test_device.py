@@ -186,12 +186,12 @@ def test_scikit_learns_tools_see_host_arrays_only():
 
 
 def test_a_saved_model_remembers_where_it_was(tmp_path):
-    model = SoftmaxClassifier(device="gpu", max_memory="1 GB").fit(X, NAMES)
+    model = SoftmaxClassifier(device="gpu", max_memory="1 GB", max_iter=3).fit(X, NAMES)
     model.save(tmp_path / "m.safetensors")
     read = load(tmp_path / "m.safetensors")
     assert (read.device, read.max_memory) == ("gpu", "1 GB")
     np.testing.assert_array_equal(read.predict(X), model.predict(X))
-    several = SoftmaxClassifier(device=("gpu", "gpu2")).fit(X, NAMES)
+    several = SoftmaxClassifier(device=("gpu", "gpu2"), max_iter=3).fit(X, NAMES)
     several.save(tmp_path / "s.safetensors")
     read = load(tmp_path / "s.safetensors")
     _assert_same_fit(read.fit(X, NAMES), several)

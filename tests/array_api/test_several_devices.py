@@ -116,7 +116,7 @@ def test_it_repeats_bit_for_bit(model, way):
 
 def test_the_gap_of_the_hinge_is_certified_over_all_rows(widened):
     """To the optimum: multipliers have moved many times, on both devices."""
-    x, y = X[:80], Y[:80]
+    x, y = X[:50], Y[:50]
     want = SVMClassifier(reg=1e-1).fit(x, y)
     widened.clear()
     got = SVMClassifier(reg=1e-1, device=BOTH).fit(x, y)
@@ -150,10 +150,12 @@ def test_what_float32_leaves_is_done_in_float64_on_both(monkeypatch):
     assert got.dual_gap_ <= 1e-4 * got.objective_
 
 
-@pytest.mark.parametrize("cls", [SoftmaxClassifier, SVMClassifier])
+@pytest.mark.parametrize(
+    "cls, way", [(SoftmaxClassifier, "resident"), (SVMClassifier, "streamed")], indirect=["way"]
+)
 def test_the_heads_of_a_sweep_are_shared(cls, way, widened):
     """Fold weights (G, N) and their heads too; heads that are done leave on both devices."""
-    grid, x, y = {"reg": [1.0, 2e-1]}, X[:80], Y[:80]
+    grid, x, y = {"reg": [1.0, 2e-1]}, X[:50], Y[:50]
     want = SweepCV(small(cls), grid, cv=2).fit(x, y)
     widened.clear()
     got = SweepCV(small(cls, device=BOTH), grid, cv=2).fit(x, y)

@@ -55,6 +55,10 @@ class Backend(enum.Enum):
         return getattr(self.xp, np.dtype(name).name)
 
 
+#: These are run wherever they are: a machine with a GPU is there to prove them.
+ON_GPUS = (Backend.CUPY, Backend.TORCH_CUDA)
+
+
 def _readonly(host: np.ndarray) -> np.ndarray:
     host.flags.writeable = False
     return host

@@ -110,9 +110,9 @@ def test_a_path_ends_where_single_fits_do(case, dtype, newton, monkeypatch):
     models = fitted(estimator, x)
     small_hinge = newton and isinstance(estimator, SVMClassifier)  # head by head, from one basis
     assert paths == ([] if small_hinge else [[1] * len(REG)])
-    for model in models:
+    assert all(model.converged_ for model in models)
+    for model in models[::3]:
         single = replace_reg(estimator, model.reg).fit(x, Y)
-        assert model.converged_
         # Each is within 1e-4 of the one optimum: tol, at most.
         assert model.objective_ == pytest.approx(single.objective_, rel=2e-4)
 

@@ -109,16 +109,32 @@ def test_problems_that_it_is_not_for():
     assert not is_wide(free)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(("kind", "options"), [
+OPTIONS = [
     (SoftmaxClassifier, {}), (SoftmaxClassifier, {"fit_intercept": False}),
     (SoftmaxClassifier, {"standardize": True}), (SoftmaxClassifier, {"tol": 1e-3}),
     (SoftmaxClassifier, {"reg": 1e-5}), (SVMClassifier, {"loss": "squared_hinge"}),
     (SVMClassifier, {"loss": "squared_hinge", "tol": 1e-3}), (SVMClassifier, {"tol": 1e-5}),
     (SVMClassifier, {"tol": 1e-3}), (SVMClassifier, {"tol": 1e-4, "fit_intercept": False}),
     (SVMClassifier, {"tol": 1e-3, "reg": 1e-1, "standardize": True, "margin": 0.5}),
-], ids=str)  # fmt: skip
-def test_fits_end_where_those_of_dense_rows_do(monkeypatch, kind, options, dtype):
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=str)
+def test_fits_end_where_those_of_dense_rows_do(monkeypatch, kind, options):
+    _check_fit(monkeypatch, kind, options, np.float64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [case if k % 3 == 0 else pytest.param(*case, marks=pytest.mark.long)
+     for k, case in enumerate(OPTIONS)],
+    ids=str,
+)  # fmt: skip
+def test_fits_of_float32_rows_do(monkeypatch, kind, options):
+    _check_fit(monkeypatch, kind, options, np.float32)
+
+
+def _check_fit(monkeypatch, kind, options, dtype):
     monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
     options = {"reg": 1e-3, "tol": 1e-8} | options
     exact = {} if kind is SoftmaxClassifier else {"max_iter": 20000}
