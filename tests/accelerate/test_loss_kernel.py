@@ -146,9 +146,9 @@ def test_same_as_the_formula(cupy, launches, name, masked, classes, dtype):
         assert {v.is_mask for v in launches} == {masked}
 
 
-@losses_
-@pytest.mark.parametrize("classes", [3, 100])
+@pairwise(name=[*LOSSES], classes=[3, 100], dtype=["float32", "float64"])
 def test_reductions(cupy, name, classes, dtype):
+    dtype = np.dtype(dtype)
     scores, bias, labels = inputs(classes, 70, (2,), dtype)
     check(cupy, name, scores, bias, labels, reduction="mean")
     check(cupy, name, scores, bias, labels, reduction="sum")
@@ -192,10 +192,14 @@ def rare_rows(classes, dtype):
     return scores.astype(dtype), np.zeros(len(rows), dtype=np.int64)
 
 
-@losses_
-@classes_and_labels(3, 100, 300)
-def test_rare_scores(cupy, name, masked, classes, dtype):
+@pairwise(
+    case=[(3, False), (3, True), (100, False), (300, False)],
+    name=[*LOSSES],
+    dtype=["float32", "float64"],
+)
+def test_rare_scores(cupy, name, case, dtype):
     """Ties, huge scores, leads, infinities, NaN: every entry relative, and NaN where NaN was."""
+    (classes, masked), dtype = case, np.dtype(dtype)
     scores, labels = rare_rows(classes, dtype)
     labels = mark(labels, classes, masked)
     with np.errstate(invalid="ignore", over="ignore"):

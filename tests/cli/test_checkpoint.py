@@ -15,7 +15,7 @@ import xclf
 from xclf import cli
 
 NET = ["--device=cpu", "--model=two-layer", "--hidden=8", "--seed=0", "--tol=0"]
-TRAIN = ["train", "digits", *NET, "--max-iter=60", "--n-iter-no-change=99"]
+TRAIN = ["train", "digits", *NET, "--max-iter=30", "--n-iter-no-change=99"]
 SWEEP = ["sweep", "digits", *NET[:2], *NET[3:], "--n-iter-no-change=99", "--reg=1e-3"]
 
 
@@ -35,7 +35,7 @@ def test_a_killed_training_goes_on(tmp_path, capsys):
     whole, again = tmp_path / "whole", tmp_path / "m"
     assert cli.run([*TRAIN, f"--out={whole}"]) == 0
     command = [*TRAIN, "--out=m", "--resume", "--checkpoint-every=0"]
-    _killed(tmp_path, command, "m.checkpoint", 0.1)
+    _killed(tmp_path, command, "m.checkpoint", 0.05)
     assert not again.exists()
     status, _, err = ended(Copy(tmp_path, *command))
     assert status == 0, err
@@ -94,7 +94,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
 )
 def test_a_sweep_that_is_stopped_saves_the_best_so_far(number, status, says, tmp_path):
     """The first hidden width ends at once, the second one never."""
-    never = [*SWEEP, "--hidden=4,4000", "--max-iter=60", "--solver=sgd", "--lr=1e-2,1e-1"]
+    never = [*SWEEP, "--hidden=4,4000", "--max-iter=20", "--solver=sgd", "--lr=1e-2,1e-1"]
     process = Copy(tmp_path, *never, "--out=m", "--resume", "--checkpoint-every=0.2")
     for line in process.stderr:
         if line.startswith("fits 2/4"):

@@ -51,10 +51,8 @@ def test_sweep_and_probe(shell, shards, address):
     assert len(probe["search"]["points"]) == 2
 
 
-@pytest.mark.parametrize(
-    "command, tried",
-    [("sweep", "candidates"), pytest.param("probe", "points", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("command, tried", [("sweep", "candidates"), ("probe", "points")])
 def test_sweep_and_probe_start_workers(shell, shards, command, tried):
     """Of a cluster of their own, which ends with them."""
     words = (command, shards, "--reg", "1e-2,1e-1", "--json", "--workers", "1")

@@ -32,7 +32,7 @@ def test_train_then_check_in_a_process_of_their_own(tmp_path):
 
 
 def test_a_slip_is_one_line_with_status_2(tmp_path):
-    status, out, err = ended(start(tmp_path, "train", "digit"))
+    status, out, err = ended(Copy(tmp_path, "train", "digit"))
     assert (status, out) == (2, "")
     assert err == "xclf: digit: no such file or folder; did you mean digits?\n"
 

@@ -21,11 +21,11 @@ import dask.array as da  # noqa: E402
 
 # Tasks, graphs and messages of Dask itself.
 DASK = 2 << 20
-KINDS = {"dense": (1000, 256, 200), "sparse": (1000, 20_000, 5)}  # the latter has D > N
+KINDS = {"dense": (500, 256, 200), "sparse": (500, 20_000, 5)}  # the latter has D > N
 CASES = [
     (SoftmaxClassifier(reg=1e-2), "dense"),
     (SoftmaxClassifier(reg=1e-2), "sparse"),
-    pytest.param(SVMClassifier(reg=1e-2), "dense", marks=pytest.mark.long),
+    (SVMClassifier(reg=1e-2), "dense"),
 ]
 
 
@@ -52,15 +52,15 @@ def sparse_block(seed, shape):
 
 
 def rows_of(kind):
-    """X in 10 blocks, made where they are needed, and y."""
+    """X in 5 blocks, made where they are needed, and y."""
     n, features, classes = KINDS[kind]
-    shape, make = (n // 10, features), sparse_block if kind == "sparse" else dense_block
+    shape, make = (n // 5, features), sparse_block if kind == "sparse" else dense_block
     meta = make(0, (0, features))
     blocks = [
         da.from_delayed(dask.delayed(make)(k, shape), shape, np.float32, meta=meta)
-        for k in range(10)
+        for k in range(5)
     ]
-    return da.concatenate(blocks), da.arange(n, chunks=n // 10) % classes
+    return da.concatenate(blocks), da.arange(n, chunks=n // 5) % classes
 
 
 def least(model, x, y):
@@ -86,6 +86,7 @@ def peak():
     return most
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*max_iter", "ignore:.*tolerance")
 @pytest.mark.parametrize(("model", "kind"), CASES)
 def test_of_a_worker(cluster, model, kind):
@@ -112,7 +113,7 @@ def test_of_this_process_without_a_cluster(monkeypatch):
     model = SoftmaxClassifier(reg=1e-2, max_iter=1, tol=1.0)
     model.set_params(max_memory=least(model, x, y))
     peaks = []
-    for _ in range(3):  # of other threads, and of imports, is what only some of the fits see
+    for _ in range(2):  # of other threads, and of imports, is what only some of the fits see
         with dask.config.set(scheduler="synchronous"):
             begin()
             model.fit(x, y)

@@ -35,10 +35,18 @@ def in_blocks(monkeypatch, every_problem_is_large):
     dask_cases.small_groups(monkeypatch)
 
 
+@pytest.fixture
+def alone():
+    """Blocks are loaded in this thread: for results that no scheduler changes."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
 def name_of(model):
     return f"{type(model).__name__}-{getattr(model, 'loss', 'softmax')}"
 
 
+@pytest.mark.usefixtures("alone")
 @pairwise(
     model=CONVEX,
     chunks=CHUNKS,
@@ -196,6 +204,7 @@ def sparse(x=X, chunks=(97, D), kind=scipy.sparse.csr_array):
     return da.from_array(x, chunks=chunks).map_blocks(kind), scipy.sparse.csr_array(x)
 
 
+@pytest.mark.usefixtures("alone")
 @pairwise(
     model=CONVEX,
     chunks=CHUNKS[:3],

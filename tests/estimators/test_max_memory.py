@@ -126,7 +126,10 @@ def test_the_moments_of_narrow_features_stay_within_it():
     assert used <= most + (1 << 20)
 
 
-@pytest.mark.parametrize("shape, weighted", [((8000, 10, 8), False), ((5000, 40, 3), True)])
+@pytest.mark.parametrize(
+    "shape, weighted",
+    [pytest.param((8000, 10, 8), False, marks=pytest.mark.long), ((5000, 40, 3), True)],
+)
 def test_what_goes_on_in_float64_stays_within_it(shape, weighted, monkeypatch):
     """The hinge's multipliers widen, weights with them, and nothing else of that size is left."""
     wide, calls = [], []

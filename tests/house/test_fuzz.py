@@ -17,7 +17,7 @@ from tests.fuzz.__main__ import campaign, main, parser
 from tests.fuzz.cases import Budget, Outcome
 from xclf import SoftmaxClassifier, SVMClassifier
 
-CASES = {"sweeps": 2, "files": 40, "kills": 6, "disk": 4, "signals": 1, "resumed": 2}
+CASES = {"sweeps": 2, "files": 15, "kills": 4, "disk": 4, "signals": 1, "resumed": 2}
 
 
 @pytest.mark.filterwarnings("ignore")

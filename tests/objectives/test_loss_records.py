@@ -134,7 +134,7 @@ def _spec(name: str, solver: str, rows: Rows, network: Network) -> FitSpec:
         rows=rows,
         solver=SOLVERS[solver],
         tol=1e-8,
-        max_iter=150 if len(network.widths) > 2 else 500,
+        max_iter=40 if len(network.widths) > 2 else 500,
         plan=plan,
     )
 

@@ -109,8 +109,15 @@ SPLITTERS = [
 ]
 
 
-@pytest.mark.parametrize("cv, fit", SPLITTERS, ids=lambda v: str(v)[:20])
-@pytest.mark.parametrize("estimator", [SOFTMAX, MOMENTUM], ids=["full", "minibatch"])
+@pytest.mark.parametrize(
+    "cv, fit, estimator",
+    [
+        pytest.param(*splitter, estimator, marks=[pytest.mark.long] * ((number + way) % 2))
+        for number, splitter in enumerate(SPLITTERS)
+        for way, estimator in enumerate([SOFTMAX, MOMENTUM])
+    ],
+    ids=lambda v: str(v)[:20],
+)
 def test_every_kind_of_splitter(cv, fit, estimator):
     grid = {"reg": [1e-3, 1.0]}
     sweep, grid = both(estimator, grid, cv=cv, fit=fit, scoring="neg_log_loss")

@@ -321,7 +321,7 @@ def grids(draw):
     return {n: draw(st.lists(VALUES[n], min_size=1, max_size=most, unique_by=repr)) for n in names}
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(
     estimator=st.sampled_from([SoftmaxClassifier, SVMClassifier, TwoLayerClassifier]),
     grid=grids(),
