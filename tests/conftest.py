@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import zlib
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,24 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`-n 2`: a file in one process, where its fixtures and caches are made once."""
+    """`-n 2`: a file in one process, where its fixtures and caches are made once.
+
+    In the order of their names, which ends with files that take little: those with the fewest
+    tests, which come last otherwise, are some of the slowest.
+    """
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False
     return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 #: Rooms of whole fits. Those to plain NumPy arrays are the other tests there, and the references
 #: of these: so NumPy is the read-only one.
 FITS = ("estimators", "sweep", "training")
-#: Rooms where array libraries take turns: see `pytest_collection_modifyitems`.
+#: Rooms where array libraries take turns.
 TAKING_TURNS = (*FITS, "array_api")
+#: Cases of a test in which coverage is measured.
+TRACED = 4
 
 
 def _backends_of(path: Path) -> list[Backend]:
@@ -94,7 +102,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _take_turns(items)
+    if config.getoption("cov_source", None) and not config.getoption("no_cov"):
+        _trace_the_first(items)
+
+
+def _trace_the_first(items: list[pytest.Item]) -> None:
+    """Coverage, which nearly doubles the time, is measured in a few cases of a test: further ones
+    run the same lines, but for some that then count as missing."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        if item.get_closest_marker("long") is None:
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > TRACED:
+                item.add_marker("no_cover")
+
+
+def _take_turns(items: list[pytest.Item]) -> None:
     """Array libraries of the processor take turns in rooms of fits: a case runs on NumPy and on one
     other, by a checksum of its name, so that every file meets all of them. The rest is `long`."""
     for item in items:
