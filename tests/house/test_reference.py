@@ -12,6 +12,7 @@ import pytest
 
 import xclf
 
+pytestmark = pytest.mark.long  # the pages of all modules are made
 ROOT = Path(__file__).parents[2]
 
 

@@ -236,7 +236,12 @@ def test_fewer_scores_at_a_time_give_the_same(monkeypatch, train):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # few iterations
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+@pytest.mark.parametrize(
+    "estimator",
+    [pytest.param(SOFTMAX, marks=pytest.mark.long), SVM, MOMENTUM,
+     pytest.param(NET, marks=pytest.mark.long)],
+    ids=repr,
+)  # fmt: skip
 def test_max_memory_bounds_the_heads_of_a_pass(specs, estimator, monkeypatch):
     """Passes get smaller with it, down to one head, whose own bound is the estimator's."""
     # What is needed in any case grows with the cores; the sizes below are those of one.
