@@ -1,0 +1,118 @@
+"""Which of its ways a Newton step of the hinge is computed by, and how its smoothing shrinks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from xclf.training import _hinge_basis, _hinge_newton
+from xclf.training._hinge_basis import Basis
+from xclf.training._hinge_newton import Gap, HingeNewton
+
+N, D, C, REG = 40, 4, 3, 1e-2
+RNG = np.random.default_rng(0)
+U = RNG.normal(size=(N, D))
+LABELS, SHARE = np.arange(N) % C, np.full(N, 1.0 / N)
+WAYS = ("_solve", "_solve_scaled", "_solve_orthogonal", "_conjugate_gradients", "_solve_stiff")
+
+
+def newton_of(most_pairs=2000):
+    basis = Basis.of(U, LABELS, SHARE, C, True)
+    return HingeNewton(basis, REG, 1.0, np.zeros((C, D)), np.zeros(C), most_pairs=most_pairs)
+
+
+def between(newton, count):
+    """So many pairs between their bounds, the others at one."""
+    newton.wanted = np.where(newton.basis.mask, 0.0, 2.0)
+    i, j = np.nonzero(~newton.basis.mask)
+    newton.wanted[i[:count], j[:count]] = 0.5
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Those that steps were computed by, in their order."""
+    taken = []
+    for name in WAYS:
+        real = getattr(HingeNewton, name)
+
+        def watched(self, *args, name=name, real=real):
+            taken.append(name)
+            return real(self, *args)
+
+        monkeypatch.setattr(HingeNewton, name, watched)
+    return taken
+
+
+@pytest.mark.parametrize("spent", [0.0, 4e5])
+def test_equations_are_solved_where_that_is_less_work(ways, spent):
+    """A factor of p pairs takes p^3 / 3 multiply-adds, and gathering its p^2 entries the time of 50
+    each; a hundred rounds of conjugate gradients four products of C r with the rows and the
+    classes, or as many as were spent without a factor."""
+    allowed = max(100 * 4 * C * D * (N + C), spent)
+    counts = range(1, N * (C - 1) + 1)
+    most = max(p for p in counts if p**3 / 3 + 50 * p**2 <= allowed)
+    assert 40 < most < 2 * N
+    for count, name in ((most, "_solve"), (most + 1, "_solve_orthogonal"), (5, "_solve")):
+        newton = newton_of()
+        newton.spent = spent
+        between(newton, count)
+        newton._step(1e-3)
+        assert ways.pop() == name
+
+
+def test_equations_are_factorised_once(monkeypatch):
+    """While the same pairs are between their bounds, at the same smoothing: then they cost nothing
+    more, however many they are."""
+    made, real = [], _hinge_newton.PairEquations
+    monkeypatch.setattr(_hinge_newton, "PairEquations", lambda *a: made.append(a) or real(*a))
+    newton = newton_of()
+    between(newton, 20)
+    first = newton._step(1e-3)
+    again = newton._step(1e-3)
+    assert len(made) == 1
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    newton.mu *= 0.5
+    newton._step(1e-3)
+    assert len(made) == 2
+    between(newton, 21)
+    newton._step(1e-3)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("condition, stiff", [(0.9e8, False), (1.1e8, True), (1.9e8, True)])
+def test_equations_of_a_bad_condition_are_solved_with_more_care(ways, condition, stiff):
+    """Those of pairs are t t^T / (2 reg) beside mu: of unit weights and the largest mean square,
+    their condition is that over 2 reg mu."""
+    newton = newton_of()
+    newton.mu = float(np.max(newton.basis.spectrum)) / (2.0 * REG * condition)
+    between(newton, 5)
+    newton._step(1e-3)
+    assert ("_solve_stiff" in ways) == stiff
+
+
+def test_smoothing_shrinks_more_the_less_a_move_gains():
+    """Not at all where the slack is next to gone, by ten or more where most of it stays."""
+    factors = []
+    for left in (0.05, 0.5, 0.8, 0.94, 1.5):
+        newton = newton_of()
+        newton.last, before = 1.0, newton.mu
+        newton._move(Gap(1.0, left, 0.0, 0.0))
+        factors.append(newton.mu / before)
+    assert factors[0] == 1.0
+    assert factors[1] > factors[2] == factors[3] > factors[4] > 0.0
+    assert factors[2] <= 0.1 + 1e-15
+
+
+def test_columns_of_zeros_do_not_count_as_small(monkeypatch):
+    """Jacobi's method takes longer; it is for columns that differ by orders of magnitude."""
+    taken, real = [], scipy.linalg.lapack.dgejsv
+    monkeypatch.setattr(
+        scipy.linalg.lapack, "dgejsv", lambda *a, **k: taken.append(1) or real(*a, **k)
+    )
+    for scale, jacobi in (([1.0, 1.0, 1.0, 0.0], False), ([1.0, 1.0, 1.0, 1e-6], True)):
+        a = U * scale
+        left, size, axes = _hinge_basis._svd(a)
+        np.testing.assert_allclose(left * size @ axes.T, a, rtol=0, atol=1e-14 * N)
+        assert bool(taken) == jacobi
