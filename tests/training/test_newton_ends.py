@@ -89,13 +89,13 @@ def test_an_objective_of_zero_is_the_optimum():
     """Where all rows lead by more than 745 the losses are 0, as is the gradient: nothing is below,
     though the ridge of the Hessian may hide something of steps along such weights."""
     newton = newton_of(X, Y)
-    ended, at = _newton_steps._judge(newton, newton.inside(2e3 * np.eye(3), np.zeros(3)), 1e-6, 1e-6)
+    far, near = (newton.inside(size * np.eye(3), np.zeros(3)) for size in (2e3, 1.0))
+    ended, at = _newton_steps._judge(newton, far, 1e-6, 1e-6)
     assert at.value == 0.0
     assert at.step.square == 0.0
     assert ended.converged
     assert math.isfinite(ended.gap)
-    small, _ = _newton_steps._judge(newton, newton.inside(np.eye(3), np.zeros(3)), 1e-6, 1e-6)
-    assert not small.converged
+    assert not _newton_steps._judge(newton, near, 1e-6, 1e-6)[0].converged
 
 
 def test_where_nothing_is_finite_there_is_no_step():
