@@ -17,9 +17,10 @@ LABELS, SHARE = np.arange(N) % C, np.full(N, 1.0 / N)
 WAYS = ("_solve", "_solve_scaled", "_solve_orthogonal", "_conjugate_gradients", "_solve_stiff")
 
 
-def newton_of(most_pairs=2000):
+def newton_of(most_pairs=2000, squared=False):
     basis = Basis.of(U, LABELS, SHARE, C, True)
-    return HingeNewton(basis, REG, 1.0, np.zeros((C, D)), np.zeros(C), most_pairs=most_pairs)
+    zero = np.zeros((C, D)), np.zeros(C)
+    return HingeNewton(basis, REG, 1.0, *zero, squared=squared, most_pairs=most_pairs)
 
 
 def between(newton, count):
@@ -116,3 +117,84 @@ def test_columns_of_zeros_do_not_count_as_small(monkeypatch):
         left, size, axes = _hinge_basis._svd(a)
         np.testing.assert_allclose(left * size @ axes.T, a, rtol=0, atol=1e-14 * N)
         assert bool(taken) == jacobi
+
+
+@pytest.mark.parametrize("pairs", [20, N, N + 1])
+@pytest.mark.parametrize("few, time_for_qr", [(True, True), (True, False), (False, False)])
+def test_stiff_equations_have_a_way_of_their_own(ways, monkeypatch, pairs, few, time_for_qr):
+    """By QR where there is time; else those of pairs, if these are no more than rows: more depend
+    on each other but for the penalty. Then the Hessian's, if they are few."""
+    newton = newton_of()
+    monkeypatch.setattr(HingeNewton, "_has_time_for_qr", lambda self, count: time_for_qr)
+    newton._most_equations = 256 if few else 1
+    between(newton, pairs)
+    free = newton.wanted == 0.5
+    newton._solve_stiff(free, pairs)
+    if time_for_qr:
+        want = "_solve_orthogonal"
+    elif pairs <= N:
+        want = "_solve"
+    else:
+        want = "_solve_scaled" if few else "_conjugate_gradients"
+    assert ways[-1] == want
+    assert ways.count("_solve") == (want == "_solve")
+
+
+def test_equations_are_no_more_than_there_is_memory_for():
+    """Half as many as pairs, of which they take two matrices; so few that these are nothing are
+    solved in any case."""
+    for pairs, most in ((10, 256), (512, 256), (1000, 500), (4000, 2000), (100_000, 2000)):
+        assert newton_of(pairs)._most_equations == most
+
+
+@pytest.mark.parametrize("reg", [1e-2, 1e-9])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_step_by_qr_solves_the_equations(reg, bias):
+    """Of the Hessian, the sum over pairs of share / mu e e^T, and the penalties: what a step leaves
+    of the gradient is rounding, some dozens of it."""
+    basis = Basis.of(U, LABELS, SHARE, C, bias)
+    rng = np.random.default_rng(1)
+    v, b = 0.3 * rng.normal(size=(C, D)), 0.3 * rng.normal(size=C) * bias
+    newton = HingeNewton(basis, reg, 1.0, v, b)
+    newton.mu = 2.0
+    newton._place()
+    free = (newton.wanted > 0.0) & (newton.wanted < 1.0) & ~basis.mask
+    assert free.sum() > D * C
+    dv, db = newton._solve_orthogonal(free)
+    left, flow = newton.gv + 2.0 * reg * dv, newton.gb + newton.rho * db
+    size = np.abs(newton.gv).max()
+    for i, j in np.argwhere(free):
+        moved = basis.t[i] @ (dv[j] - dv[LABELS[i]]) + db[j] - db[LABELS[i]]
+        for k, sign in ((j, 1.0), (LABELS[i], -1.0)):
+            left[k] += sign * SHARE[i] / newton.mu * moved * basis.t[i]
+            flow[k] += sign * SHARE[i] / newton.mu * moved
+    assert np.abs(left).max() <= 1e-12 * size
+    assert np.abs(flow).max() <= 1e-12 * size if bias else not db.any()
+
+
+def test_what_is_rounding_of_a_gradient_is_no_step():
+    """Where its terms cancel, as at an optimum: a step from what is left of them would be as long
+    as the penalty is small."""
+    newton = newton_of()
+    between(newton, 2 * N)
+    free = newton.wanted == 0.5
+    newton.gv = 1e-18 * RNG.normal(size=(C, D))
+    newton.gb = np.zeros(C)
+    dv, db = newton._solve_orthogonal(free)
+    assert not dv.any()
+    assert not db.any()
+
+
+@pytest.mark.parametrize("larger", [1.0, 8.0])
+def test_the_squared_hinge_ends_where_steps_gain_nothing(larger):
+    """Once its smoothing is its own: with a larger one another problem was minimised."""
+    for idle in (0, _hinge_newton._IDLE):
+        newton = newton_of(squared=True)
+        newton.mu, newton.last, newton.idle = _hinge_newton._OWN * larger, 1.0, idle
+        newton._move(Gap(1.0, 0.5, 0.0, 0.0))
+        assert newton.ended == (larger == 1.0 and idle > 0)
+        assert newton.mu == _hinge_newton._OWN
+    hinge = newton_of()
+    hinge.mu, hinge.idle = _hinge_newton._OWN, _hinge_newton._IDLE
+    hinge._move(Gap(1.0, 0.5, 0.0, 0.0))
+    assert not hinge.ended

@@ -5,6 +5,9 @@ Every bound is a few dozen roundings of sums of some hundred terms.
 
 from __future__ import annotations
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from backends import Backend
@@ -12,7 +15,7 @@ from estimator_cases import problem_on
 
 from xclf import SVMClassifier
 from xclf.objectives import Network
-from xclf.training import STOPPED, Monitor
+from xclf.training import STOPPED, Monitor, hinge
 from xclf.training.hinge import ROUNDING, SmallHinge, fit_hinge
 
 RNG = np.random.default_rng(0)
@@ -154,3 +157,82 @@ def test_what_unbalanced_flows_cost():
     # The least x with x - far sqrt(x) = gap + push apart.
     assert got - far * np.sqrt(got) == pytest.approx(gap + push * apart, rel=1e-10)
     assert begun._with_biases(gap, 0.0, value, v, b) == pytest.approx(gap, rel=1e-12)
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_residual_that_is_rounding_is_computed_with_more_digits(cancels):
+    """Of columns far from zero, where features less their mean have lost digits, and of a million
+    times the size that terms of the penalty have: the refined ones are right to a rounding of the
+    result and those of extended precision, and say so; others stay."""
+    x, scale = X + np.array([0.0, 1e6, 0.0, 0.0]), 1e-6 * SCALE
+    at = problem_on(Backend.NUMPY, Network((4, 3), scale=scale), x, Y, loss="hinge", reg=1e-2)
+    begun = SmallHinge(at, np.zeros(15), np.float64, 1e-6, None)
+    a, centre = np.where(begun.basis.mask, 0.0, RNG.uniform(size=(40, 3))), begun.centre
+    begun.newton.a = a
+    v = RNG.normal(size=(3, 4))
+    if cancels:
+        v = -begun.basis.gathered(a / 40).T @ begun.u / (2.0 * 1e-2)
+    residual, rounding = np.full((3, 4), 7.0), np.full((3, 4), 8.0)
+    begun._refine(np.asarray([1, 2]), residual, rounding, v)
+    extended = 60 * float(np.finfo(np.longdouble).eps)
+    for c, d in itertools.product(range(3), (1, 2)):
+        exact, size = Fraction(2) * Fraction(1e-2) * Fraction(v[c, d]), Fraction(0)
+        for i in range(40):
+            entry = Fraction(a[i, c]) if Y[i] != c else -sum(map(Fraction, a[i]))
+            place = (Fraction(x[i, d]) - Fraction(float(centre[d]))) / Fraction(scale[d])
+            exact += entry * place / 40
+            size += abs(entry * place) / 40
+        error = abs(Fraction(float(residual[c, d])) - exact)
+        assert error <= Fraction(float(rounding[c, d]))
+        assert rounding[c, d] <= 2.0**-52 * abs(residual[c, d]) + extended * float(size)
+    assert (residual[:, [0, 3]] == 7.0).all()
+    assert (rounding[:, [0, 3]] == 8.0).all()
+
+
+def test_what_is_small(monkeypatch):
+    """Up to the limits, which count rows, entries of X, and these times classes."""
+    assert hinge.is_small(problem())
+    for name, most in (("MOST_ROWS", 40), ("MOST_FEATURES", 160), ("MOST_PRODUCTS", 480)):
+        for limit, small in ((most, True), (most - 1, False)):
+            with monkeypatch.context() as patched:
+                patched.setattr(hinge, name, limit)
+                assert hinge.is_small(problem()) == small
+    assert not hinge.is_small(problem(reg=0.0))
+
+
+def test_the_lowest_objective_is_what_callbacks_hear():
+    """The first method's steps may raise it for a while."""
+    heard = []
+    monitor = Monitor((lambda event: heard.append(event.objective),), "iteration", 1000)
+    begun = head(RNG.normal(size=NETWORK.size))
+    values, real = [], begun.newton.gap
+
+    def gap():
+        values.append(real().value)
+        return real()
+
+    begun.newton.gap = gap
+    begun.run(1e-6, 1000, monitor, 0, 1)
+    assert len(heard) == begun.steps
+    assert all(now >= later for now, later in itertools.pairwise(heard))
+    assert begun.lowest[0] == min(values)
+
+
+@pytest.mark.parametrize("reg", [1e-3, 1e3])
+def test_the_rounding_of_a_residual(monkeypatch, reg):
+    """Of the sums of n terms and of the penalty's, each rounded, two deviations more than that; the
+    errors, against exact arithmetic, are below it."""
+    seen = []
+    monkeypatch.setattr(SmallHinge, "_refine", lambda self, *at: seen.append(at))
+    begun = SmallHinge(problem(reg), np.zeros(NETWORK.size), np.float64, 1e-6, None)
+    begun.newton.a = np.where(begun.basis.mask, 0.0, RNG.uniform(size=(40, 3)))
+    begun._proof(RNG.normal(size=(3, 4)) / SCALE, np.zeros(3))
+    ((_, residual, rounding, v),) = seen
+    g = begun.basis.gathered(begun.newton.a / 40)
+    inner, outer = (2.0**-53 * (4.0 * length**0.5 + 16.0) for length in (4, 40))
+    want = 2.0 * (inner + outer) * (np.abs(g).T @ np.abs(begun.u)) + 4.0 * reg * inner * np.abs(v)
+    np.testing.assert_allclose(rounding, want, rtol=1e-12)
+    for c, d in itertools.product(range(3), range(4)):
+        terms = zip(map(Fraction, g[:, c]), map(Fraction, begun.u[:, d]), strict=True)
+        exact = 2 * Fraction(reg) * Fraction(v[c, d]) + sum(a * b for a, b in terms)
+        assert abs(Fraction(residual[c, d]) - exact) <= Fraction(rounding[c, d])
