@@ -159,6 +159,23 @@ def test_heads_leave_the_batch_once_they_are_enough(monkeypatch, ending, leaves)
     assert [one[0] for one in fit.results if one] == list(range(ending))
 
 
+@pytest.mark.parametrize("why, narrow", [(ROUNDING, True), (ROUNDING, False), ("converged", True)])
+def test_heads_that_float32_cannot_finish_wait_for_wider_products(monkeypatch, why, narrow):
+    theta = np.zeros((1, 2))
+    number = np.zeros(1, dtype=int)
+    heads = HingeHeads.at_start(theta, theta, TOL, number, number, *np.ones((3, 1)))
+    whole = hinge_problem()
+    rows = SimpleNamespace(dtype=np.dtype("float32" if narrow else "float64"))
+    fit = SimpleNamespace(heads=heads, whole=SimpleNamespace(linear=False), results=[None])
+    fit.inner = SimpleNamespace(problem=SimpleNamespace(rows=rows), smoothing=np.ones(1))
+    fit.inner.anchor_of = lambda k: "anchor"
+    fit.lbfgs, fit.waiting = SimpleNamespace(at=SimpleNamespace(theta=theta)), []
+    fit._result = lambda k, why: (k, why)
+    monkeypatch.setattr(augmented_lagrangian, "widest", lambda problem: whole)
+    Fit.end(fit, np.asarray([why]))
+    assert [one[0] for one in fit.waiting] == [0] * (why == ROUNDING and narrow)
+
+
 def test_a_fit_that_is_far_from_its_goal_gets_all_directions(monkeypatch):
     """Once it has gone on for a third of what these take, in passes."""
     monkeypatch.setattr(preconditioner, "RANK", 8)

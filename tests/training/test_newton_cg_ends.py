@@ -14,7 +14,7 @@ from estimator_cases import problem_on
 from xclf.objectives import Network
 from xclf.training import Monitor, newton_cg
 from xclf.training._newton_terms import descend, dots, terms_of
-from xclf.training._rotated_rows import can_rotate, rotated_rows
+from xclf.training._rotated_rows import rotated_rows, rotation_in_passes
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
 
 N, D, C = 24, 5, 3
@@ -150,18 +150,40 @@ def test_rounding_ends_a_fit_that_is_to_be_exact():
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (300, 600), (600, 300)])
-@pytest.mark.parametrize("passes", [40, 10])
-def test_rows_are_rotated_where_that_takes_no_longer_than_the_passes(shape, passes):
+@pytest.mark.parametrize("heads", [1, 7])
+def test_what_a_rotation_costs_in_passes(shape, heads):
     """In multiply-adds: of the second moment, and of its factors, 4 N D r + 10 r^3 with r the
-    smaller number; a pass for a head takes two products, 4 N D C. Few rows are in any case."""
+    smaller number; a pass for a head takes two products, 4 N D C. That of few rows takes no time.
+    """
     n, d = shape
     r = min(shape)
     labels = np.arange(n) % C
     whole = problem_on(Backend.NUMPY, Network((d, C)), np.zeros(shape), labels)
-    cost = 4.0 * n * d * r + 10.0 * r**3
-    enough = next(k for k in range(1, 10_000) if cost <= passes * k * 4.0 * n * d * C)
-    assert enough > 1
-    assert can_rotate(whole, enough, passes)
-    assert not can_rotate(whole, enough - 1, passes)
+    want = (4.0 * n * d * r + 10.0 * r**3) / (heads * 4.0 * n * d * C)
+    assert rotation_in_passes(whole, heads) == pytest.approx(want, rel=1e-12)
     few = problem_on(Backend.NUMPY, Network((d, C)), np.zeros((256, d)), labels[:256])
-    assert can_rotate(few, 1, 1)
+    assert rotation_in_passes(few, 1) == 0.0
+
+
+def test_callbacks_hear_how_many_heads_go_on():
+    heard = []
+    monitor = Monitor((lambda event: heard.append(event.heads),), "iteration", 100)
+    whole = problem(reg=np.asarray([1e-5, 1e-3, 1e-1]), bias=True)
+    start = np.zeros((3, whole.objective.network.size))
+    results = newton_cg.fit_newton_cg(whole, start, 1e-6, 100, monitor)
+    assert all(one.converged for one in results)
+    assert heard[0] == 3
+    assert heard[-1] == 1
+    assert heard == sorted(heard, reverse=True)
+
+
+def test_a_start_is_held_against_zero_weights_once(monkeypatch):
+    """By the norm of the gradient and the objective there, whatever steps follow."""
+    asked, real = [], newton_cg.at_zero
+    monkeypatch.setattr(newton_cg, "at_zero", lambda *at: asked.append(1) or real(*at))
+    whole = problem(bias=True)
+    start = RNG.normal(size=(1, whole.objective.network.size))
+    monitor = Monitor((), "iteration", 100)
+    (result,) = newton_cg.fit_newton_cg(whole, start, 1e-9, 100, monitor)
+    assert result.n_iter > 3
+    assert len(asked) == 2

@@ -14,8 +14,9 @@ from estimator_cases import blobs, problem_on
 from xclf import Checkpoint
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, Objective, loss_named
-from xclf.rows import Rows
+from xclf.rows import Rows, Streamed
 from xclf.training import Monitor, _settle, full_batch, lbfgs_fit, minibatch
+from xclf.training._draws import Draws
 from xclf.training._score_space import COARSE, Swap, score_space
 from xclf.training._settle import CONVERGED, ROUNDING
 from xclf.training.events import FitResult
@@ -147,3 +148,31 @@ def test_the_outermost_stage_is_all_of_the_work(tmp_path):
             assert not fit.outermost
         assert search.outermost
         fit.finish(1)
+
+
+def test_draws_are_sought_for_as_many_heads_as_there_are(monkeypatch):
+    asked, real = [], full_batch.Draws.of
+    monkeypatch.setattr(
+        full_batch.Draws, "of", lambda some, heads: asked.append(heads) or real(some, heads)
+    )
+    x, y = blobs(60, 4, C)
+    problem = problem_on(Backend.NUMPY, Network((4, C)), x, y, reg=np.asarray([1e-2, 1e-1]))
+    start, monitor = np.zeros((2, problem.objective.network.size)), Monitor((), "iteration", 200)
+    full_batch.fit_certified(problem, start, tol=1e-6, max_iter=200, monitor=monitor)
+    assert asked == [2]
+
+
+@pytest.mark.parametrize("away", ["in_blocks", "shards", "streamed"])
+def test_rows_that_lie_elsewhere_are_not_drawn(away):
+    """Nothing of them is read for that."""
+    x = Streamed.__new__(Streamed) if away == "streamed" else np.eye(3)
+
+    class Weights:
+        ndim = 2
+
+        def __array__(self, *_):
+            raise AssertionError("weights were read")
+
+    rows = SimpleNamespace(in_blocks=away == "in_blocks", x=x, shards=[1] * (away == "shards"))
+    rows.weights = Weights()
+    assert Draws._of_few_rows(SimpleNamespace(rows=rows, linear=True), 4) is None

@@ -16,6 +16,7 @@ from estimator_cases import problem_on
 from xclf import SVMClassifier
 from xclf.objectives import Network
 from xclf.training import STOPPED, Monitor, hinge
+from xclf.training._hinge_newton import Gap
 from xclf.training.hinge import ROUNDING, SmallHinge, fit_hinge
 
 RNG = np.random.default_rng(0)
@@ -220,8 +221,8 @@ def test_the_lowest_objective_is_what_callbacks_hear():
 
 @pytest.mark.parametrize("reg", [1e-3, 1e3])
 def test_the_rounding_of_a_residual(monkeypatch, reg):
-    """Of the sums of n terms and of the penalty's, each rounded, two deviations more than that; the
-    errors, against exact arithmetic, are below it."""
+    """Of sums of n terms, of D for a margin, and of the penalty: the bounds of both, twice. Errors,
+    against exact arithmetic, are below it."""
     seen = []
     monkeypatch.setattr(SmallHinge, "_refine", lambda self, *at: seen.append(at))
     begun = SmallHinge(problem(reg), np.zeros(NETWORK.size), np.float64, 1e-6, None)
@@ -236,3 +237,28 @@ def test_the_rounding_of_a_residual(monkeypatch, reg):
         terms = zip(map(Fraction, g[:, c]), map(Fraction, begun.u[:, d]), strict=True)
         exact = 2 * Fraction(reg) * Fraction(v[c, d]) + sum(a * b for a, b in terms)
         assert abs(Fraction(residual[c, d]) - exact) <= Fraction(rounding[c, d])
+
+
+def test_a_gap_that_stays_ends_a_fit(monkeypatch):
+    """Relative to the objective, here 4, it is 1e-3 after each of so many moves: more than is to
+    blame for rounding at once."""
+    begun = head(np.zeros(NETWORK.size))
+    newton = begun.newton
+    monkeypatch.setattr(newton, "gap", lambda: Gap(4.0, 4e-3, 0.0, 0.0))
+    monkeypatch.setattr(newton, "advance", lambda gap, tol: setattr(newton, "moves", begun.steps))
+    reason = begun.run(1e-6, 100, Monitor((), "iteration", 100), 0, 1)
+    assert reason == ROUNDING
+    assert 5 < begun.steps < 50
+
+
+def test_a_goal_that_proves_nothing_is_lowered(monkeypatch):
+    """A hundredfold, as long as it is more than rounding."""
+    for enough in (1, 2, 3, 9):
+        begun, goals = head(np.zeros(NETWORK.size)), []
+        monkeypatch.setattr(begun.newton, "gap", lambda: Gap(1.0, 0.0, 0.0, 0.0))
+        monkeypatch.setattr(begun.newton, "advance", lambda gap, tol: None)
+        monkeypatch.setattr(begun, "_prove", lambda v, b, goal, goals=goals: goals.append(goal))
+        monkeypatch.setattr(begun, "proven", lambda goals=goals, n=enough: len(goals) >= n)
+        reason = begun.run(1e-6, 100, Monitor((), "iteration", 100), 0, 1)
+        assert reason == ("converged" if enough < 9 else ROUNDING)
+        np.testing.assert_allclose(goals, [1e-10, 1e-12, 1e-14][: min(enough, 3)], rtol=1e-12)
