@@ -141,15 +141,3 @@ def test_weights_may_have_any_sum():
             got = balance(*(np.ldexp(part, power) for part in parts))
             np.testing.assert_array_equal(got.inner, want.inner)
             np.testing.assert_array_equal(got.outer, want.outer)
-
-
-def test_flows_of_any_weight_are_repaired_alike():
-    """What may remain is a share of the weight: powers of two change no digit."""
-    a, labels, weights = rows_of(3, kind="inside")
-    inside = np.where(a > 0.0, np.minimum(a, 1 - a), 0.0)
-    parts = sums(a, labels, weights), sums(inside, labels, weights), np.bincount(labels, weights)
-    one = balance(*parts)
-    assert np.abs(one.inner).max() > 1e-3
-    for size in (2.0**-30, 2.0**30):
-        for got, want in zip(balance(*(size * part for part in parts)), one, strict=True):
-            np.testing.assert_array_equal(got, want)

@@ -3,6 +3,7 @@ of two solves, when a curvature is measured, how heads are shared among threads,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,8 @@ from estimator_cases import blobs, problem_on
 from xclf import Checkpoint
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, Objective, loss_named
-from xclf.rows import Rows, Streamed
-from xclf.training import Monitor, _settle, full_batch, lbfgs_fit, minibatch
+from xclf.rows import MemoryBudget, Rows, Streamed
+from xclf.training import Monitor, _draws, _settle, full_batch, lbfgs_fit, minibatch
 from xclf.training._draws import Draws
 from xclf.training._score_space import COARSE, Swap, score_space
 from xclf.training._settle import CONVERGED, ROUNDING
@@ -176,3 +177,40 @@ def test_rows_that_lie_elsewhere_are_not_drawn(away):
     rows = SimpleNamespace(in_blocks=away == "in_blocks", x=x, shards=[1] * (away == "shards"))
     rows.weights = Weights()
     assert Draws._of_few_rows(SimpleNamespace(rows=rows, linear=True), 4) is None
+
+
+@pytest.mark.parametrize("scores, stacked", [(1, True), (1 << 40, False)])
+def test_draws_are_stacked_where_there_is_memory_for_all(monkeypatch, scores, stacked):
+    """A lone one has the memory of any fit."""
+    monkeypatch.setattr(_draws, "_SCORES", scores)
+    x, y = blobs(60, 4, C)
+    problem = problem_on(Backend.NUMPY, Network((4, C)), x, y)
+    problem = replace(problem, rows=replace(problem.rows, budget=MemoryBudget(1 << 28)))
+    some = [np.arange(1)]
+    assert Draws(some, [problem])._suit()
+    for count in (2, 3):
+        assert Draws(some * count, [problem] * count)._suit() == stacked
+
+
+def test_a_single_row_takes_no_steps():
+    """Its biases, far apart, bring the loss to 0."""
+    problem = problem_on(Backend.NUMPY, Network((2, C)), np.ones((1, 2)), np.asarray([1]))
+    start = np.zeros((1, problem.objective.network.size))
+    monitor = Monitor((), "iteration", 100)
+    (result,) = full_batch.fit_certified(problem, start, tol=1e-6, max_iter=100, monitor=monitor)
+    assert (result.n_iter, result.objective, result.converged) == (1, 0.0, True)
+    assert not monitor.history["loss"]
+    assert float(problem.value(result.theta[None, :])[0]) == 0.0
+
+
+def test_zero_weights_are_evaluated_once_for_a_path(monkeypatch):
+    asked, real = [], full_batch.at_zero
+    monkeypatch.setattr(full_batch, "at_zero", lambda *at: asked.append(1) or real(*at))
+    x, y = blobs(60, 4, C)
+    for reg, times in ((np.geomspace(1e-3, 1e-1, 6), 1), (np.asarray([1e-2]), 0)):
+        problem = problem_on(Backend.NUMPY, Network((4, C)), x, y, reg=reg)
+        start = np.zeros((len(reg), problem.objective.network.size))
+        monitor = Monitor((), "iteration", 200)
+        full_batch.fit_certified(problem, start, tol=1e-6, max_iter=200, monitor=monitor)
+        assert len(asked) == times
+        asked.clear()
