@@ -14,8 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("kernels", "objectives", "optim", "training")
-#: The rooms' own tests, and those of what is built of all four.
-TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/estimators", "tests/sweep")
+#: The rooms' own tests, those of the rows that they pass over, and of what is built of all four.
+TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/rows", "tests/estimators", "tests/sweep")
 #: On a cluster, other processes compute, without the mistake.
 LEFT_OUT = ("tests/estimators/test_cluster.py", "tests/estimators/test_collections.py")
 _IMPORTED = "lines that run when modules are imported"

@@ -12,7 +12,6 @@ import gc
 import inspect
 import multiprocessing
 import os
-import sys
 import tempfile
 import traceback
 from collections import defaultdict
@@ -25,7 +24,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.mutation.covering import LEFT_OUT, ROOT, TESTS
-from tests.mutation.trial import BROKEN, First, Outcome, ended, limited
+from tests.mutation.trial import First, Outcome, end_with, ended
 
 Pairs: TypeAlias = list[tuple[CodeType, CodeType]]
 """Functions as they were and as they are."""
@@ -116,35 +115,28 @@ class _Server:
             first = Path(folder) / "first.json"
             child = os.fork()
             if child == 0:
-                self._in_copy(session, items, limit, changes, first)
+                end_with(limit, lambda: self._tested(session, items, changes, first))
             return ended(child, limit, first)
 
-    def _in_copy(
+    def _tested(
         self,
         session: pytest.Session,
         items: list[pytest.Item],
-        limit: float,
         changes: list[tuple[FunctionType, CodeType]],
         first: Path,
-    ) -> None:
-        code = BROKEN
+    ) -> int:
+        for function, new in changes:
+            function.__code__ = new
+        session.config.pluginmanager.register(First(first))
         try:
-            limited(limit)
-            for function, new in changes:
-                function.__code__ = new
-            session.config.pluginmanager.register(First(first))
-            code = 2  # of what ends pytest, as a KeyboardInterrupt does
             for item, following in zip(items, [*items[1:], None], strict=True):
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if session.testsfailed:
                     break
-            code = int(session.testsfailed > 0)
-        except BaseException:
+        except BaseException:  # of what ends pytest, as a KeyboardInterrupt does
             traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            return 2
+        return int(session.testsfailed > 0)
 
 
 class Collected:

@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tests.mutation.covering import ROOT
 
@@ -96,7 +97,7 @@ def run(file: str, tree: ast.Module, tests: list[str], limit: float) -> Outcome:
         first, output = Path(folder) / "first.json", Path(folder) / "output"
         child = os.fork()
         if child == 0:
-            _in_copy(file, tree, tests, first, output, limit)
+            end_with(limit, lambda: _tested(file, tree, tests, first, output))
         outcome = ended(child, limit, first, output)
         if outcome.why.startswith(f"{_UNKNOWN}: ") and any("::" in test for test in tests):
             # The mistake is in a test's name, as the parameters are: not a failure.
@@ -104,7 +105,22 @@ def run(file: str, tree: ast.Module, tests: list[str], limit: float) -> Outcome:
         return outcome
 
 
-def limited(seconds: float) -> None:
+def end_with(limit: float, run: Callable[[], int]) -> NoReturn:
+    """Be a copy that runs this within `limit` seconds, and ends with the status that it returns;
+    BROKEN where it raises."""
+    code = BROKEN
+    try:
+        _limited(limit)
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _limited(seconds: float) -> None:
     """Make this copy the head of a group that has so much processor time and memory."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -132,28 +148,17 @@ def ended(child: int, limit: float, first: Path, output: Path | None = None) -> 
     return Outcome("error", "", f"{code}: {text}")
 
 
-def _in_copy(
-    file: str, tree: ast.Module, tests: list[str], first: Path, out: Path, limit: float
-) -> None:
-    code = BROKEN
-    try:
-        limited(limit)
-        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
-        os.dup2(1, 2)
-        sys.meta_path.insert(0, _Mutated(file, tree))
-        import pytest
+def _tested(file: str, tree: ast.Module, tests: list[str], first: Path, out: Path) -> int:
+    os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
+    os.dup2(1, 2)
+    sys.meta_path.insert(0, _Mutated(file, tree))
+    import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-p", "no:xdist"]
-        # Plugins of pytest were imported before it starts.
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        options.append(f"--basetemp={first.parent / 'tests'}")
-        code = int(pytest.main([*options, *tests], plugins=[First(first)]))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-p", "no:xdist"]
+    # Plugins of pytest were imported before it starts.
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options.append(f"--basetemp={first.parent / 'tests'}")
+    return int(pytest.main([*options, *tests], plugins=[First(first)]))
 
 
 def _wait(child: int, seconds: float) -> int | None:
