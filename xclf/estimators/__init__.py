@@ -1,6 +1,7 @@
 """The classifiers, as scikit-learn estimators, and what trains several of them together."""
 
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._block_labels import block_targets
 from xclf.estimators._border import (
     check_passed,
     check_same_device,
@@ -28,12 +29,12 @@ from xclf.estimators._labels import (
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._settings import check_parameters, unused_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
-from xclf.estimators._stacked import stacked_best, stacked_scores
+from xclf.estimators._stacked import stacked_best, stacked_guess, stacked_scores
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._trained_on import TrainedOn, hashes_of
 from xclf.estimators._two_layer import TwoLayerClassifier
-from xclf.estimators._values import computed, host_values, is_collection
+from xclf.estimators._values import computed, host_values, is_collection, optimized_together
 
 __all__ = [
     "HINTS",
@@ -48,6 +49,7 @@ __all__ = [
     "TooManyHeadsError",
     "TrainedOn",
     "TwoLayerClassifier",
+    "block_targets",
     "check_model_path",
     "check_parameters",
     "check_passed",
@@ -73,11 +75,13 @@ __all__ = [
     "label_columns",
     "load",
     "make_heads",
+    "optimized_together",
     "parameters_as_text",
     "place_rows",
     "row_weights",
     "shares_rows",
     "stacked_best",
+    "stacked_guess",
     "stacked_scores",
     "torch_weights",
     "unused_parameters",

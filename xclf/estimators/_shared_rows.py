@@ -10,11 +10,13 @@ from typing import Any, Self
 import numpy as np
 
 from xclf.estimators._base import BaseClassifier
+from xclf.estimators._block_weights import block_weights
 from xclf.estimators._border import check_x
 from xclf.estimators._devices import PlacedRows, place_rows
-from xclf.estimators._head import Head, make_heads
+from xclf.estimators._head import Head, Weigh, make_heads
 from xclf.estimators._labels import Targets
 from xclf.estimators._settings import check_parameters
+from xclf.rows import BlockFolds, Blocks
 
 
 @dataclass
@@ -22,13 +24,14 @@ class SharedRows:
     """X, checked and placed once for all fits, and the heads of fits to parts of its rows.
 
     placed : X on the models' `device`;  checked : a model that X was checked with
-    weights : by key, host float64 (N,): zero outside a part, mean 1 over its rows with weight
+    weights : by key, float64 (N,) on the host or beside the rows: zero outside a part, mean 1 over
+        its rows with weight
     accepted : by class, the parameters of the last model
     """
 
     placed: PlacedRows
     checked: BaseClassifier
-    weights: dict[Hashable, np.ndarray] = field(default_factory=dict)
+    weights: dict[Hashable, Any] = field(default_factory=dict)
     accepted: dict[type, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -55,6 +58,39 @@ class SharedRows:
         train : their host numbers in X; heads of a part have the same array
         part : equal for the heads of a part
         """
+        heads = self._made(model, targets, sample_weight, part, None)
+        for head in heads:
+            head.train = train
+            if head.weight_key not in self.weights:
+                self.weights[head.weight_key] = self._over_all(head, train)
+            head.weights = self.weights[head.weight_key]
+        return heads
+
+    def heads_beside(
+        self, model: BaseClassifier, targets: Targets, folds: BlockFolds, number: int
+    ) -> list[Head]:
+        """As `heads`, for all rows in blocks but those of one fold; labels are beside them."""
+        X: Blocks = self.placed.X
+
+        def weigh(index: Any, classes: np.ndarray, class_weight: Any, _: Any) -> Any:
+            key = (number, pickle.dumps(class_weight))
+            if key not in self.weights:
+                own: Any = folds.inside(number)
+                if class_weight is not None:
+                    own = block_weights(X, index, classes, class_weight, own)
+                self.weights[key] = own
+            return self.weights[key]
+
+        return self._made(model, targets, None, number, weigh)
+
+    def _made(
+        self,
+        model: BaseClassifier,
+        targets: Targets,
+        sample_weight: np.ndarray | None,
+        part: Hashable,
+        weigh: Weigh | None,
+    ) -> list[Head]:
         parameters, kind = model.get_params(deep=False), type(model)
         before = self.accepted.get(kind, {})
         new = {name: v for name, v in parameters.items() if v is not before.get(name, self)}
@@ -63,16 +99,13 @@ class SharedRows:
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.checked, name):
                 setattr(model, name, getattr(self.checked, name))
-        heads = make_heads(model, self.placed, targets, sample_weight)
+        heads = make_heads(model, self.placed, targets, sample_weight, weigh)
         for head in heads:
             # Parts share the labels of all rows where they have the same classes.
             classes = head.classes.dtype.str, tuple(head.classes.tolist())
-            head.train, head.label_key = train, (head.label_key, classes)
+            head.label_key = (head.label_key, classes)
             balance = pickle.dumps(model.class_weight)
             head.weight_key = (part, head.full_batch, balance, head.weight_key)
-            if head.weight_key not in self.weights:
-                self.weights[head.weight_key] = self._over_all(head, train)
-            head.weights = self.weights[head.weight_key]
         return heads
 
     def _over_all(self, head: Head, train: np.ndarray) -> np.ndarray:

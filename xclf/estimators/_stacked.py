@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,16 @@ def stacked_best(
     size : rows of a part, of rows in blocks a group
     """
     return _parts(models, X, best_class, size)
+
+
+def stacked_guess(models: Sequence[FittedModel], X: Blocks) -> Callable[[Array], np.ndarray]:
+    """A function of rows like those of X, on the host: indices (n, K) of the largest scores."""
+    f, width = scores_function(models, best_class, stack=True, sparse=isinstance(X, SparseBlocks))
+    return partial(_guess, f, models[0]._layers()[0].w.dtype, width)
+
+
+def _guess(f: Any, dtype: Any, width: int, x: Array) -> np.ndarray:
+    return _array_api.to_host(map_rows(f, x, dtype, width))
 
 
 def _parts(

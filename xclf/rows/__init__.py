@@ -1,5 +1,12 @@
 """Where rows come from, and the one loop over them."""
 
+from xclf.rows._block_folds import (
+    BlockFolds,
+    Judged,
+    consecutive_folds,
+    count_guesses,
+    stratified_folds,
+)
 from xclf.rows._block_rows import BlockRows, parts_of
 from xclf.rows._block_tasks import join_blocks
 from xclf.rows._blocks import (
@@ -34,12 +41,14 @@ __all__ = [
     "MASK_CLASSES",
     "PRECISIONS",
     "BlockColumn",
+    "BlockFolds",
     "BlockRows",
     "BlockWeights",
     "Blocks",
     "Chunk",
     "ClusterEngine",
     "Engine",
+    "Judged",
     "LocalEngine",
     "MemoryBudget",
     "PerRow",
@@ -52,6 +61,8 @@ __all__ = [
     "blas_threads",
     "blas_width",
     "bytes_per_row",
+    "consecutive_folds",
+    "count_guesses",
     "feature_parts",
     "fingerprint",
     "group_blocks",
@@ -68,5 +79,6 @@ __all__ = [
     "sent_sparse",
     "shard_rows",
     "slices",
+    "stratified_folds",
     "sum_over_rows",
 ]

@@ -16,6 +16,7 @@ from xclf.estimators import (
     check_sample_weight,
     check_targets,
 )
+from xclf.sweep._block_search import RowsBeside
 from xclf.sweep._fits import Fit, Fold, last_step
 
 
@@ -65,3 +66,9 @@ class Context:
         given = check_sample_weight(rows, params.get("sample_weight"))
         heads = self.rows.heads(model, fit.targets, given, train, fit.split)
         return [SweepHead(head, fit, 1.0 / len(heads)) for head in heads]
+
+    def heads_beside(self, fit: Fit, beside: RowsBeside) -> list[SweepHead]:
+        """As `heads`, of labels and folds that are beside the rows."""
+        fit.targets = beside.targets
+        heads = self.rows.heads_beside(fit.template, fit.targets, beside.folds, fit.split)
+        return [SweepHead(head, fit) for head in heads]

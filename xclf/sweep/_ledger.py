@@ -25,6 +25,7 @@ from sklearn.utils.metaestimators import available_if
 from xclf import _array_api
 from xclf.estimators import computed, exact_match, label_columns
 from xclf.rows import Blocks
+from xclf.sweep._block_search import BlockScores, RowsBeside
 from xclf.sweep._fits import Fit, Fold, rows_of
 from xclf.sweep._scores import Scores
 
@@ -46,16 +47,31 @@ class Folds:
 
 
 class FitLedger:
-    """The fits of one search, candidate by candidate, split by split."""
+    """The fits of one search, candidate by candidate, split by split.
+
+    beside : labels and folds of rows on a cluster, where they stay there: splits are then those of
+        the numbers of the folds
+    """
 
     def __init__(
-        self, X: Any, y: Any, candidates: list[Any], splits: list[Fold], refit: Callable[..., None]
+        self,
+        X: Any,
+        y: Any,
+        candidates: list[Any],
+        splits: list[Fold],
+        refit: Callable[..., None],
+        beside: RowsBeside | None = None,
+        scoring: Any = None,
     ) -> None:
-        self.X, self.y = X, y
+        self.X, self.y, self.beside = X, y, beside
         self.candidates, self.splits = candidates, splits
         self.refit = refit
         self.fits: list[Fit] = []
-        self.scores = Scores(X, splits, self.fits)
+        self.scores: Scores | BlockScores = (
+            Scores(X, splits, self.fits)
+            if beside is None
+            else BlockScores(X, beside, self.fits, scoring)
+        )
         self.recording, self.calls = True, 0
         self.interrupted = False  # while the refit was under way
 
@@ -82,7 +98,12 @@ class FitLedger:
             for other in scored:
                 other.score_seconds += (time.perf_counter() - start) / len(scored)
         else:
-            self.refit(self, model.template, y, params)
+            self.refit(self, model.template, y if self.beside is None else self.y, params)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The sorted distinct labels."""
+        return np.unique(np.asarray(self.y)) if self.beside is None else self.beside.classes
 
     def replay(self) -> None:
         """Switch to the second run of the search."""
@@ -131,6 +152,7 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _answer(self, method: str, X: np.ndarray) -> np.ndarray:
         assert self.fit_ is not None
+        assert isinstance(self.ledger.scores, Scores)
         return self.ledger.scores.answer(self.fit_, method, X[:, 0])
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -149,6 +171,10 @@ class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, X: np.ndarray, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy, as the estimators' own `score`."""
+        scores = self.ledger.scores
+        if isinstance(scores, BlockScores):
+            assert self.fit_ is not None
+            return scores.accuracy(self.fit_, X[:, 0])
         columns = label_columns(y)
         if columns is not None:
             labels = [own for _, own in columns]
@@ -163,14 +189,18 @@ def recording_estimator(template: Any, ledger: FitLedger) -> RecordingEstimator:
 
 
 class OnRows:
-    """A scorer that may need anything of a model: it gets the fitted model, and its rows."""
+    """A scorer that may need anything of a model: it gets the fitted model, and its rows. Of rows
+    on a cluster, one that gets what was counted there."""
 
     def __init__(self, scorer: Callable[..., Any], ledger: FitLedger) -> None:
         self.scorer, self.ledger = scorer, ledger
         self.__signature__ = inspect.signature(scorer)  # where the search finds `sample_weight`
 
     def __call__(self, model: RecordingEstimator, X: np.ndarray, *args: Any, **params: Any) -> Any:
-        own, numbers = self.ledger.X, X[:, 0]
+        own, numbers, scores = self.ledger.X, X[:, 0], self.ledger.scores
+        if isinstance(scores, BlockScores):
+            assert model.fit_ is not None
+            return scores.scored(self.scorer, model.fit_, numbers)
         rows = own.take(numbers) if isinstance(own, Blocks) else rows_of(own, numbers)
         return self.scorer(model.template, rows, *args, **params)
 
@@ -189,6 +219,10 @@ def on_row_numbers(scoring: Any, ledger: FitLedger) -> Any:
     """`scoring` for a search over row numbers."""
     if isinstance(scoring, dict):
         return {name: on_row_numbers(scorer, ledger) for name, scorer in scoring.items()}
+    if ledger.beside is not None and scoring is not None:
+        if not isinstance(scoring, str) and not callable(scoring):
+            return {name: on_row_numbers(name, ledger) for name in scoring}
+        return OnRows(get_scorer(scoring) if isinstance(scoring, str) else scoring, ledger)
     if callable(scoring) and not needs_predictions_only(scoring):
         return OnRows(scoring, ledger)
     return scoring

@@ -46,7 +46,10 @@ def _train_together(ledger: FitLedger, fits: list[Fit], watch: NullProgress) -> 
     for fit in fits:
         split = ledger.splits[fit.split]
         try:
-            heads += context.heads(fit, split, split.train, _last_params(fit, split))
+            if ledger.beside is None:
+                heads += context.heads(fit, split, split.train, _last_params(fit, split))
+            else:
+                heads += context.heads_beside(fit, ledger.beside)
         except Exception as error:  # GridSearchCV has a rule for failed fits
             fit.fail(error)
     train_heads(context, heads, watch)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from xclf.report.number_text import plain, seconds
+from xclf.sweep._block_search import BlockScores
 from xclf.sweep._fits import Fit
 from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import FitLedger
@@ -47,7 +48,8 @@ class Progress(NullProgress):
 
     def __init__(self, ledger: FitLedger, console: Any) -> None:
         super().__init__(ledger)
-        self.console, self.truth = console, np.asarray(ledger.y)
+        self.console = console
+        self.truth = None if ledger.beside is not None else np.asarray(ledger.y)
         self.total = len(ledger.fits)
         self.done = 0.0
         self.shown = 0.0
@@ -92,11 +94,15 @@ class Progress(NullProgress):
 
     def _measure(self, fits: list[Fit]) -> None:
         """The best mean accuracy of the candidates that are trained on every fold."""
-        splits = self.ledger.splits
+        splits, counted = self.ledger.splits, self.ledger.scores
+        if isinstance(counted, BlockScores):
+            self.accuracy |= zip(map(id, fits), counted.accuracies(fits), strict=True)
+            fits = []
         for number in {fit.split for fit in fits}:
             own = [fit for fit in fits if fit.split == number]
             for fit, scores in scores_of(own, self.ledger.X, splits, number):
                 guess = fit.template.classes_[scores.argmax(axis=1)]
+                assert self.truth is not None
                 truth = self.truth[splits[number].test]
                 self.accuracy[id(fit)] = float(np.mean(guess == truth))
         means = []

@@ -47,7 +47,7 @@ def _fold_models(ledger: FitLedger, template: Any) -> list[Any]:
         if not _same(fits[0].template, template):
             continue
         models = [fit.template for fit in fits if fit.error is None]
-        classes = np.unique(np.asarray(ledger.y))
+        classes = ledger.classes
         return models if all(np.array_equal(m.classes_, classes) for m in models) else []
     return []
 

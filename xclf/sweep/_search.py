@@ -27,8 +27,10 @@ from xclf.estimators import (
     host_values,
     is_collection,
     label_columns,
+    optimized_together,
 )
 from xclf.rows import Blocks
+from xclf.sweep._block_search import RowsBeside, rows_beside
 from xclf.sweep._checkpoints import search_stage
 from xclf.sweep._fits import Fold, last_step
 from xclf.sweep._interrupted import (
@@ -158,9 +160,11 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         Parameters
         ----------
         X : array (N, D)
-            As the estimators take them. Of a collection of Dask labels and folds (row numbers, and
-            weights of each fold) are in this process, rows are not; scorers that need more than
-            predictions take a pass for each fit, and callables that see rows get those of a fold.
+            As the estimators take them. Rows of a collection of Dask stay where they are; on a
+            cluster labels and folds do so too for full-batch fits, splits that are not shuffled
+            and scorers of predicted labels, else labels, row numbers and weights of each fold are
+            in this process. Scorers that need more than predictions take a pass for each fit, and
+            callables that see rows get those of a fold.
         y : array (N,) or (N, T)
             Labels, where X is, or in host memory, of any library. Of T columns one candidate is
             chosen for all of them, by the scores of predictions (N, T).
@@ -187,10 +191,14 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         self._validate_params()
         self._get_scorers()
         check_passed(self.estimator, X=X, y=y)
-        y = _host_labels(computed(y))
         if is_collection(X):
+            X, y = optimized_together(X, y)
             options = {"max_memory": last_step(self.estimator).max_memory}
             X = check_x(type(last_step(self.estimator))(**options), X, reset=True)
+        beside = rows_beside(self, X, y, params)
+        if beside is not None:
+            return self._fit_beside(X, beside)
+        y = _host_labels(computed(y))
         if _array_api.is_host(X):
             X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
@@ -206,6 +214,25 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
             splits = [Fold(np.sort(fold.train), np.sort(fold.test)) for fold in splits]
         candidates = list(ParameterGrid(self.param_grid))
         ledger = FitLedger(X, y, candidates, splits, refit_if_uninterrupted)
+        return self._fit_splits(ledger, rows, y, for_fit, for_search)
+
+    def _fit_beside(self, X: Any, beside: RowsBeside) -> Self:
+        """`fit` of rows whose labels and folds are beside them: by the numbers of the folds."""
+        candidates, splits = list(ParameterGrid(self.param_grid)), beside.splits
+        own = (refit_if_uninterrupted, beside, self.scoring)
+        ledger = FitLedger(X, beside.y, candidates, splits, *own)
+        folds = np.arange(len(splits))
+        return self._fit_splits(ledger, folds, np.zeros(len(splits)), {}, {})
+
+    def _fit_splits(
+        self,
+        ledger: FitLedger,
+        rows: np.ndarray,
+        y: Any,
+        for_fit: dict[str, Any],
+        for_search: dict[str, Any],
+    ) -> Self:
+        """Record, train, score and refit."""
         record = self._search(ledger, scoring=_no_score, refit=False, error_score="raise")
         record.fit(rows[:, None], y, **for_fit)
         ledger.replay()
@@ -246,6 +273,8 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         """The best model's score on X, y, by `scoring` (accuracy without)."""
         _check_places(X, {"y": y} | params)
         params = {name: _on_host(value) for name, value in params.items()}
+        if self.scoring is None and is_collection(X):
+            return super().score(X, y, **params)  # type: ignore[no-any-return]
         y = computed(y)
         scorer = getattr(self, "scorer_", None)
         if isinstance(scorer, dict):

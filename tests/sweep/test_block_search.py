@@ -1,0 +1,120 @@
+"""Searches whose labels and folds stay on a cluster: those over rows in memory."""
+
+from __future__ import annotations
+
+import dask_cases
+import numpy as np
+import pytest
+from estimator_cases import blobs
+from rich.console import Console
+from sklearn.base import clone
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
+from xclf.sweep import _block_search, _search
+
+dask_cases.need("dask.array", "distributed")
+import dask.array as da  # noqa: E402
+
+X, Y = blobs(300, 6, 3)
+NAMES = np.array(["b", "c", "a"])[Y]
+GRID = {"reg": [1e-1, 1.0]}
+BALANCED = SoftmaxClassifier(class_weight="balanced")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with dask_cases.cluster() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def in_blocks(monkeypatch, every_problem_is_large):
+    dask_cases.small_groups(monkeypatch)
+
+
+def lazy():
+    return da.from_array(X, chunks=(70, 4)), da.from_array(NAMES, chunks=50)
+
+
+CASES = [
+    (BALANCED, 3, None, True),
+    (SoftmaxClassifier(standardize=True), KFold(4), ["accuracy", "f1_macro"], "f1_macro"),
+    (SVMClassifier(tol=1e-2), StratifiedKFold(2), {"right": "accuracy"}, "right"),
+]
+
+
+@pytest.mark.parametrize(("model", "cv", "scoring", "refit"), CASES, ids=["cv", "list", "dict"])
+def test_a_search_is_that_over_rows_in_memory(shared, model, cv, scoring, refit, monkeypatch):
+    """Optima agree to the solver's tolerance, and no row of this data is that near to a border:
+    what is counted is the same, and so are the scores."""
+    search = SweepCV(clone(model), GRID, cv=cv, scoring=scoring, refit=refit)
+    search.set_params(return_train_score=scoring is not None)
+    here = clone(search).fit(X, NAMES)
+    score = here.score(X, NAMES)
+    monkeypatch.setattr(_search, "computed", None)  # labels cannot come to this process
+    there = clone(search).fit(*lazy())
+    names = [name for name in here.cv_results_ if "_score" in name and "time" not in name]
+    for name in names:
+        np.testing.assert_array_equal(there.cv_results_[name], here.cv_results_[name])
+    assert there.best_params_ == here.best_params_
+    assert there.n_splits_ == here.n_splits_
+    np.testing.assert_array_equal(there.classes_, here.classes_)
+    assert str(there.scorer_) == str(here.scorer_)
+    dask_cases.within_gaps(there.best_estimator_, here.best_estimator_)
+    if scoring is None:
+        assert there.score(*lazy()) == score
+
+
+def test_progress_shows_the_best_accuracy(shared, monkeypatch):
+    monkeypatch.setattr(_search, "computed", None)
+    search = SweepCV(SoftmaxClassifier(tol=1e-2), GRID, cv=2)
+    search._console = Console(record=True, width=200)
+    search.fit(*lazy())
+    assert f"best accuracy {search.best_score_:.4f}" in search._console.export_text()
+
+
+def shares(truth, guess, sample_weight=None):
+    return float(np.mean(truth == guess))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cv": KFold(3, shuffle=True)},
+        {"cv": [(np.arange(100), np.arange(100, 300))]},
+        {"scoring": "neg_log_loss"},
+        {"scoring": make_scorer(shares)},
+        {"estimator": SoftmaxClassifier(solver="adam")},
+        {"param_grid": {"solver": ["lbfgs", "sgd"]}},
+        {"cv": 120},
+    ],
+    ids=["shuffled", "listed", "probabilities", "other scorer", "adam", "sgd", "rare"],
+)
+def test_some_searches_take_labels_to_this_process(shared, options, monkeypatch):
+    monkeypatch.setattr(_search, "rows_beside", lambda *args: found.append(beside(*args)))
+    beside, found = _block_search.rows_beside, []
+    search = SweepCV(SoftmaxClassifier(), GRID).set_params(**options)
+
+    def stop(y):
+        raise InterruptedError
+
+    monkeypatch.setattr(_search, "computed", stop)
+    with pytest.raises(InterruptedError):
+        search.fit(*lazy())
+    assert found == [None]
+
+
+@pytest.mark.filterwarnings("ignore:.*max_iter")
+def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypatch):
+    """A number of each would be 8 bytes a row, and this is a third of it, as for fits."""
+    monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
+    model = clone(BALANCED).set_params(max_iter=1, tol=1.0)
+    search = SweepCV(model, {"reg": [1.0]}, cv=2, scoring="f1_macro")
+
+    def fit(x, y, weights):
+        monkeypatch.setattr("xclf.rows._blocks._GROUP", x.nbytes // 4)
+        clone(search).fit(x, y[:, 0])
+
+    assert dask_cases.bytes_per_row(fit, (20_000, 40_000, 240_000)) < 2.5

@@ -1,0 +1,212 @@
+"""Folds of rows in blocks: the number of each row's fold lies beside it, computed where it is.
+
+A fold depends on the order of the rows and on the classes of those before: each group is sent what
+lies before its own rows, and the process that asks holds counts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclf._array_api import Array
+from xclf._sparse import SparseMatrix
+from xclf.rows._block_rows import parts_of
+from xclf.rows._block_tasks import take_rows
+from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights
+
+# Bytes of rows that are copied and judged at a time.
+_JUDGED = 16 << 20
+
+
+@dataclass(frozen=True)
+class BlockFolds:
+    """The fold (N,) of each row, beside it.
+
+    column : numbers of folds
+    counts : (S, C) rows of each class in each fold
+    """
+
+    column: BlockColumn
+    counts: np.ndarray
+
+    def inside(self, number: int) -> BlockWeights:
+        """Weights of the rows of all folds but one: whether a row is in another."""
+        column = self.column
+        parts = [(part,) for part in column.parts]
+        kept = column.engine.keep(_outside_of, number, parts, column.parts)
+        drawn = f"all folds but {number}".encode()
+        return BlockWeights(column.engine, kept, len(column), 1.0, drawn)
+
+
+class _Classes(NamedTuple):
+    """The classes of a group's rows: their numbers, how many rows and the first row of each."""
+
+    numbers: np.ndarray
+    counts: np.ndarray
+    first: np.ndarray
+
+
+def stratified_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) -> BlockFolds | None:
+    """scikit-learn's `StratifiedKFold(folds)` of labels (N,), which does not shuffle.
+
+    Sorted by class, the classes in the order in which they appear, row i is one of fold i % folds;
+    the rows of a class are then given to the folds in their own order. None where a class has fewer
+    rows than there are folds.
+    """
+    found = _classes(x, index)
+    totals, firsts = np.zeros(classes, np.int64), np.full(classes, x.shape[0])
+    for own, start in zip(found, x.ends, strict=False):
+        totals[own.numbers] += own.counts
+        firsts[own.numbers] = np.minimum(firsts[own.numbers], own.first + start)
+    if totals.min() < folds:
+        return None
+    order = np.argsort(firsts)
+    ends = np.cumsum(totals[order])
+    counts = np.empty((folds, classes), np.int64)
+    for fold in range(folds):
+        # Of the first m numbers, (m - 1 - fold) // folds + 1 are fold, fold + folds, ...
+        below = (np.concatenate([[0], ends]) - 1 - fold) // folds + 1
+        counts[fold, order] = np.diff(below)
+    before, parts = np.zeros(classes, np.int64), []
+    last = np.cumsum(counts, axis=0)
+    for own, labels in zip(found, parts_of(index, x), strict=True):
+        start = before[own.numbers]
+        # The rows of a class up to each fold's last one, of those before and in this group.
+        here = np.clip(last[:, own.numbers], start, start + own.counts) - start
+        parts.append((labels, np.diff(here, axis=0, prepend=0)))
+        before[own.numbers] += own.counts
+    kept = x.engine.keep(_by_class, index.columns, parts, x.groups)
+    return BlockFolds(_column(x, kept), counts)
+
+
+def consecutive_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) -> BlockFolds | None:
+    """scikit-learn's `KFold(folds)`, which does not shuffle: consecutive rows, as many in each, one
+    more in the first ones. None where there are fewer rows than folds."""
+    rows = x.shape[0]
+    if rows < folds:
+        return None
+    sizes = np.full(folds, rows // folds)
+    sizes[: rows % folds] += 1
+    ends = np.cumsum(sizes)
+    parts = []
+    for where in x.places:
+        here = np.clip(ends, where.start, where.stop) - where.start
+        parts.append((np.diff(here, prepend=0),))
+    kept = x.engine.keep(_by_place, None, parts, x.groups)
+    beside = list(zip(parts_of(index, x), kept, strict=True))
+    counts = x.engine.sums(_class_counts, (index.columns, folds, classes), beside)[0]
+    return BlockFolds(_column(x, kept), counts)
+
+
+def _column(x: Blocks, parts: Sequence[Any]) -> BlockColumn:
+    return BlockColumn(x.engine, parts, x.shape[0])
+
+
+def _classes(x: Blocks, index: BlockColumn) -> list[_Classes]:
+    parts = [(part,) for part in parts_of(index, x)]
+    return list(x.engine.collect(_look_at_classes, index.columns, parts, MANY))
+
+
+def _look_at_classes(column: int | None, labels: np.ndarray) -> _Classes:
+    numbers, first, counts = np.unique(_own(labels, column), return_index=True, return_counts=True)
+    return _Classes(numbers, counts, first)
+
+
+def _own(labels: np.ndarray, column: Any) -> np.ndarray:
+    own: np.ndarray = labels if column is None else labels[column]
+    return own
+
+
+def _by_class(column: int | None, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Folds (n,) of the rows of a group, of which each takes so many (S, C') of each class in it,
+    in their order."""
+    own = _own(labels, column)
+    folds = np.empty(len(own), np.int32)
+    numbers = np.tile(np.arange(len(counts)), counts.shape[1])
+    folds[np.argsort(own, kind="stable")] = np.repeat(numbers, counts.T.ravel())
+    return folds
+
+
+def _by_place(_: None, counts: np.ndarray) -> np.ndarray:
+    folds: np.ndarray = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return folds
+
+
+def _class_counts(
+    shared: tuple[int | None, int, int], labels: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray]:
+    column, number, classes = shared
+    code = folds.astype(np.int64) * classes + _own(labels, column)
+    return (np.bincount(code, minlength=number * classes).reshape(number, classes),)
+
+
+def _outside_of(number: int, folds: np.ndarray) -> np.ndarray:
+    outside: np.ndarray = folds != number
+    return outside
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Models that are judged by the rows of one fold, or by those of all others.
+
+    guess : rows (n, D) on the host -> classes (n, K) by number
+    models : K;  fold : the number;  others : whether it is all others
+    """
+
+    guess: Any
+    models: int
+    fold: int
+    others: bool
+
+
+def count_guesses(
+    judged: Sequence[Judged],
+    x: Blocks,
+    index: BlockColumn,
+    folds: BlockFolds,
+    *,
+    pairs: bool,
+) -> list[np.ndarray]:
+    """Of each: rows that are right (K, 1), or by true and guessed class (K, C C), counted where the
+    rows are.
+
+    pairs : whether the latter
+    """
+    shared = (list(judged), index.columns, folds.counts.shape[1] if pairs else 0)
+    groups = zip(x.groups, parts_of(index, x), folds.column.parts, strict=True)
+    return list(x.engine.sums(_count, shared, list(groups)))
+
+
+def _count(
+    shared: tuple[list[Judged], int | None, int],
+    blocks: Sequence[Array],
+    labels: np.ndarray,
+    folds: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    judged, column, classes = shared
+    truth, counts = _own(labels, column), []
+    for own in judged:
+        total = np.zeros((own.models, max(1, classes * classes)), np.int64)
+        rows = np.flatnonzero((folds == own.fold) != own.others)
+        size = max(1, _JUDGED // (_row_bytes(blocks[0]) + 16 * own.models))
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            guess, real = own.guess(take_rows(None, blocks, some)), truth[some]
+            for k in range(own.models):
+                if classes:
+                    code = real * classes + guess[:, k]
+                    total[k] += np.bincount(code, minlength=classes * classes)
+                else:
+                    total[k] += np.count_nonzero(real == guess[:, k])
+        counts.append(total)
+    return tuple(counts)
+
+
+def _row_bytes(block: Array) -> int:
+    if isinstance(block, SparseMatrix):
+        return block.nbytes // max(1, int(block.shape[0])) + 1
+    return int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
