@@ -18,8 +18,8 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._warnings import GatheredWarnings, warn_caller
 from xclf.estimators import _border as border
-from xclf.estimators._block_labels import block_sample_weight, block_targets, stay_beside
-from xclf.estimators._block_weights import block_weights
+from xclf.estimators._block_labels import block_index, block_sample_weight, block_targets
+from xclf.estimators._block_weights import block_weights, block_weights_as_they_are
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
 from xclf.estimators._fitted import FittedModel, fitted_widths
@@ -41,7 +41,7 @@ from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
 from xclf.estimators._types import ClassWeight, Device, LrSchedule, Precision, RandomState, Solver
-from xclf.estimators._values import computed, optimized_together
+from xclf.estimators._values import computed, is_collection, optimized_together
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
 from xclf.rows import Blocks
@@ -191,16 +191,15 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         check_parameters(type(self), self.get_params(deep=False))
         X, y, sample_weight = optimized_together(X, y, sample_weight)
         placed = place_rows(self, border.check_x(self, X, reset=True))
-        targets = block_targets(self, placed.X, y)
-        weights: Any = block_sample_weight(self, placed.X, sample_weight)
+        targets = block_targets(placed.X, y)
+        weights: Any = block_sample_weight(placed.X, sample_weight)
         with _array_api.on_device(placed.X):
             if targets is None:
                 targets = check_targets(self, placed.X, computed(y))
             if weights is None:
                 weights = check_sample_weight(placed.X, computed(sample_weight))
         placed = replace(placed, taken=placed.taken + targets.bytes_of_tasks)
-        there = isinstance(placed.X, Blocks) and stay_beside(self)
-        weigh = partial(block_weights, placed.X) if there else None
+        weigh = partial(block_weights, placed.X) if isinstance(placed.X, Blocks) else None
         heads = make_heads(self, placed, targets, weights, weigh)
         if self.warm_start:
             with _array_api.on_device(placed.X):
@@ -254,8 +253,11 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
 
     def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         check_parameters(type(self), self.get_params(deep=False))
-        y = computed(y)
-        if self._task_models is not None or (y is not None and label_columns(y) is not None):
+        X, y, sample_weight = optimized_together(X, y, sample_weight)
+        if getattr(y, "ndim", 0) != 1:
+            y = computed(y)
+        several = y is not None and not is_collection(y) and label_columns(y) is not None
+        if self._task_models is not None or several:
             raise ValueError(
                 "partial_fit takes labels of one column: train a model for each column of y"
             )
@@ -266,10 +268,16 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         placed = place_rows(self, X, several=False, warn=False)
         if not first:
             self._check_resumable(placed.X)
+        index: Any = block_index(placed.X, y, known)
+        given: Any = block_sample_weight(placed.X, sample_weight)
         with _array_api.on_device(placed.X):
-            index = encode_known(check_y(self, placed.X, y), known)
-            given = check_sample_weight(placed.X, computed(sample_weight))
-        weights = row_weights(index, known, self.class_weight, given)
+            if index is None:
+                index = encode_known(check_y(self, placed.X, computed(y)), known)
+            if given is None:
+                given = check_sample_weight(placed.X, computed(sample_weight))
+        there = isinstance(placed.X, Blocks)
+        weigh = partial(block_weights_as_they_are, placed.X) if there else row_weights
+        weights = weigh(index, known, self.class_weight, given)
         head = Head(self, settings, loss_of(self), known, index, weights=weights)
         head.start = None if first else self._layers()
         self.classes_ = known

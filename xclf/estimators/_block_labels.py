@@ -16,7 +16,6 @@ from xclf.estimators._labels import (
     encode_known,
     host_labels,
 )
-from xclf.estimators._settings import uses_full_batches
 from xclf.estimators._values import delayed_blocks, host_values, is_collection, lazy_column
 from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine
 
@@ -24,17 +23,11 @@ from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine
 _MOST_CLASSES = 100_000
 
 
-def stay_beside(model: Any) -> bool:
-    """Whether labels and weights of rows in blocks stay beside them: where none are held out, by
-    their labels, in this process."""
-    return uses_full_batches(model) or not model.early_stopping
-
-
-def block_targets(model: Any, X: Any, y: Any) -> Targets | None:
+def block_targets(X: Any, y: Any) -> Targets | None:
     """The labels of a collection y (N,) or (N, T) for X on a cluster, as indices beside its rows;
-    None where they have to be in this process: for early stopping, and whatever is wrong with them,
-    which is said by row there."""
-    parts = _parts(model, X, y)
+    None where they have to be in this process: for whatever is wrong with them, which is said by
+    row there."""
+    parts = _parts(X, y)
     if parts is None:
         return None
     columns = None if y.ndim == 1 else int(y.shape[1])
@@ -56,6 +49,19 @@ def block_targets(model: Any, X: Any, y: Any) -> Targets | None:
     return Targets(list(zip(tasks, each, strict=True)), None if columns is None else names)
 
 
+def block_index(X: Any, y: Any, classes: np.ndarray) -> BlockColumn | None:
+    """The labels of a collection y (N,) for X on a cluster, as indices of `classes` beside its
+    rows; None as for `block_targets`."""
+    parts = None if getattr(y, "ndim", 0) != 1 else _parts(X, y)
+    if parts is None:
+        return None
+    try:
+        kept = X.engine.keep(_indices, [classes], [(part,) for part in parts], X.groups)
+    except RuntimeError:
+        return None
+    return BlockColumn(X.engine, kept, X.shape[0], 0, 8 * len(X.counted))
+
+
 def _check_targets(classes: np.ndarray, name: str) -> None:
     try:
         check_classification_targets(classes)
@@ -63,9 +69,9 @@ def _check_targets(classes: np.ndarray, name: str) -> None:
         raise ValueError(str(error) if name == "y" else f"{name}: {error}") from None
 
 
-def block_sample_weight(model: Any, X: Any, sample_weight: Any) -> BlockColumn | None:
+def block_sample_weight(X: Any, sample_weight: Any) -> BlockColumn | None:
     """Weights of a collection (N,) for X on a cluster, beside its rows; None as for labels."""
-    parts = _parts(model, X, sample_weight)
+    parts = _parts(X, sample_weight)
     if parts is None or sample_weight.ndim != 1:
         return None
     try:
@@ -75,11 +81,11 @@ def block_sample_weight(model: Any, X: Any, sample_weight: Any) -> BlockColumn |
     return BlockColumn(X.engine, kept, X.shape[0])
 
 
-def _parts(model: Any, X: Any, values: Any) -> list[Any] | None:
+def _parts(X: Any, values: Any) -> list[Any] | None:
     """Those of a collection (N,) or (N, T), T > 1, that belong to each group of X; None where it is
     none, or is not as it should be."""
     on_cluster = isinstance(X, Blocks) and isinstance(X.engine, ClusterEngine)
-    if not on_cluster or not is_collection(values) or not stay_beside(model):
+    if not on_cluster or not is_collection(values):
         return None
     array = _of_known_chunks(lazy_column(values))
     shape = tuple(getattr(array, "shape", ()))

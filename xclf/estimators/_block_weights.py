@@ -67,6 +67,25 @@ def block_weights(
     return BlockWeights(engine, parts, X.shape[0], least / most, b"".join(drawn))
 
 
+def block_weights_as_they_are(
+    X: Blocks, index: Any, classes: np.ndarray, class_weight: Any, sample_weight: Any
+) -> BlockWeights | None:
+    """`row_weights` beside the rows of X, of any mean; as `block_weights`."""
+    if class_weight is None and sample_weight is None:
+        return None
+    groups = list(zip(parts_of(index, X), parts_of(sample_weight, X), strict=True))
+    weighing = _Weighing(index.columns if isinstance(index, BlockColumn) else None)
+    if class_weight is not None:
+        weighing = replace(
+            weighing, per_class=weights_of_classes(classes, class_weight, lambda: np.empty(0))
+        )
+    found = np.asarray(list(X.engine.collect(_extremes, weighing, groups, MANY)))
+    least, most = float(found[:, 0].min()), float(found[:, 1].max())
+    check_some_weight(most > 0.0)
+    parts = X.engine.keep(_of_group, weighing, groups, X.groups)
+    return BlockWeights(X.engine, parts, X.shape[0], least / most, b"")
+
+
 def _mass(
     shared: tuple[_Weighing, int], labels: np.ndarray, weights: np.ndarray | None
 ) -> np.ndarray:

@@ -340,7 +340,7 @@ def _spec(
     train: np.ndarray | None = None
     validation: Rows | None = None
     if not first.full_batch:
-        train, validation = training_rows(first, rows, rng, one_epoch)
+        rows, train, validation = training_rows(first, rows, rng, one_epoch)
         rates = [head.settings.learning_rate for head in heads]
         if not one_epoch:
             rates = learning_rates(network, heads, rows, train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from sklearn.model_selection import train_test_split
 
 from xclf._heads import is_per_head
 from xclf.estimators._head import Head
-from xclf.rows import Rows
-from xclf.training import MinibatchPlan, subset
+from xclf.rows import BlockRows, Rows
+from xclf.training import MinibatchPlan, check_gathered, subset
 
 
 def minibatch_plan(
@@ -47,23 +48,39 @@ def minibatch_plan(
 
 def training_rows(
     head: Head, rows: Rows, rng: np.random.Generator, one_epoch: bool
-) -> tuple[np.ndarray | None, Rows | None]:
-    """(numbers of the rows to train on, held-out rows): those with weight, and a stratified share
-    of them; (None, None) for all of them. A part takes its weights as they are: rows without weight
-    count in its batches."""
+) -> tuple[Rows, np.ndarray | None, Rows | None]:
+    """(all rows, numbers of those to train on, held-out rows): those with weight, and a stratified
+    share of them; None for all of them, or where rows in blocks know which. A part takes its
+    weights as they are: rows without weight count in its batches."""
+    if isinstance(rows, BlockRows) and head.train is None:
+        return _training_blocks(head, rows, rng, one_epoch)
     if one_epoch:
-        return np.arange(len(head.index)) if rows.in_blocks else None, None
-    if rows.in_blocks and head.train is None and head.settings.validation_fraction is None:
-        return None, None
+        return rows, None, None
     numbers = np.arange(len(head.index)) if head.train is None else head.train
     drawn = np.arange(len(numbers))
     if head.weights is not None:
         drawn = np.flatnonzero(head.weights[numbers])
     fraction = head.settings.validation_fraction
     if fraction is None:
-        return numbers[drawn], None
+        return rows, numbers[drawn], None
     train, validation = hold_out(drawn, head.index[drawn], fraction, rng)
-    return numbers[train], subset(rows, numbers[validation])
+    return rows, numbers[train], subset(rows, numbers[validation])
+
+
+def _training_blocks(
+    head: Head, rows: BlockRows, rng: np.random.Generator, one_epoch: bool
+) -> tuple[BlockRows, None, Rows | None]:
+    """`training_rows` of all rows in blocks."""
+    fraction = head.settings.validation_fraction
+    if one_epoch or fraction is None:
+        return replace(rows, every_row=one_epoch), None, None
+    count = rows.count_drawn
+    try:
+        rows = rows.hold_out(fraction, rng)
+    except ValueError as error:
+        raise _cannot_hold_out(fraction, count, error) from None
+    check_gathered(rows, count - rows.count_drawn)
+    return rows, None, subset(rows, rows.held_out)
 
 
 def hold_out(
@@ -74,8 +91,11 @@ def hold_out(
     try:
         parts = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
     except ValueError as error:
-        raise ValueError(
-            f"early_stopping cannot hold out validation_fraction={fraction} of "
-            f"{len(labels)} rows: {error}"
-        ) from None
+        raise _cannot_hold_out(fraction, len(labels), error) from None
     return np.sort(parts[0]), np.sort(parts[1])
+
+
+def _cannot_hold_out(fraction: float, rows: int, error: ValueError) -> ValueError:
+    return ValueError(
+        f"early_stopping cannot hold out validation_fraction={fraction} of {rows} rows: {error}"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 
 from xclf._array_api import Array
 from xclf._sparse import stacked_rows, take_rows
+from xclf.rows._block_draws import HeldOut, drawn_rows
 from xclf.rows._block_tasks import Beside
 from xclf.rows._rows import Chunk
 
@@ -24,12 +25,15 @@ class Order:
     count : rows of all groups
     seed : of the order of rows within a group
     own : of each group the numbers of its rows; None for all those with weight
+    held : of each group the rows that are held out;  every : whether rows without weight are taken
     """
 
     groups: Sequence[int]
     count: int
     seed: int
     own: Mapping[int, np.ndarray] | None = None
+    held: Sequence[HeldOut] | None = None
+    every: bool = False
 
     @property
     def shape(self) -> tuple[int]:
@@ -41,13 +45,11 @@ class Order:
 
     def rows(self, group: int, beside: Beside) -> np.ndarray:
         """Numbers of a group's rows, in the order in which they are taken."""
-        own: np.ndarray
         if self.own is not None:
             own = self.own[group]
-        elif beside.weights is not None:
-            own = np.flatnonzero(np.atleast_2d(beside.weights).any(axis=0))
         else:
-            own = np.arange(beside.labels.shape[-1])
+            held = None if self.held is None else self.held[group]
+            own = drawn_rows(beside, held, self.every)
         return np.random.default_rng((self.seed, group)).permutation(own)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from xclf._array_api import Array
 from xclf.rows._block_batches import Order, cut, taken
+from xclf.rows._block_draws import HeldOut, drawn_rows, held_rows, hold_out
 from xclf.rows._block_tasks import (
     Beside,
     Call,
@@ -58,7 +59,9 @@ class BlockRows(Rows):
     labels, weights : their shapes, `Elsewhere`
     beside : handles of `Beside` of each group
     totals : sums (G,) of the weights (G, N), or (1,) of (N,); None without weights
-    drawn : rows with weight of each group
+    drawn : rows of each group that minibatches and samples are of: with weight, and not held out
+    held : those that are held out of each group;  every_row : whether minibatches take rows without
+        weight too
     samples : rows that were gathered before, by their number
     one_weight : whether samples have one weight a row, the mean of what the heads give it
     """
@@ -69,6 +72,8 @@ class BlockRows(Rows):
     drawn: np.ndarray | None = None
     samples: dict[int, Rows] = field(default_factory=dict)
     one_weight: bool = False
+    held: list[HeldOut] | None = None
+    every_row: bool = False
 
     @classmethod
     def of(
@@ -214,9 +219,10 @@ class BlockRows(Rows):
         counts = np.bincount(owner, minlength=len(self.drawn))
         parts, done = [], 0
         for g, count in enumerate(counts.tolist()):
-            parts.append((self.beside[g], picked[done : done + count] - ends[g]))
+            own = picked[done : done + count] - ends[g]
+            parts.append((self.beside[g], None if self.held is None else self.held[g], own))
             done += count
-        found = list(self.x.engine.collect(_weighted_rows, None, parts, MANY))
+        found = list(self.x.engine.collect(_some_drawn, None, parts, MANY))
         return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
 
     def order(self, train: np.ndarray | None, rng: np.random.Generator) -> Any:
@@ -224,13 +230,32 @@ class BlockRows(Rows):
 
         train : numbers of the rows; None for all that have weight
         """
-        counts = np.diff(self.x.ends) if self.drawn is None else self.drawn
+        counts = np.diff(self.x.ends)
+        if self.drawn is not None and not self.every_row:
+            counts = self.drawn
         own = None
         if train is not None:
             own = dict(self.x.split(train)[1])
             counts = np.asarray([len(own.get(g, ())) for g in range(len(counts))])
         groups = rng.permutation(np.flatnonzero(counts)).tolist()
-        return Order(groups, int(counts.sum()), int(rng.integers(1 << 62)), own)
+        seed = int(rng.integers(1 << 62))
+        return Order(groups, int(counts.sum()), seed, own, self.held, self.every_row)
+
+    def hold_out(self, share: float, rng: np.random.Generator) -> BlockRows:
+        """The same rows, of which minibatches do not draw a share, stratified by labels of one set;
+        raises what `_block_draws.hold_out` raises."""
+        held = hold_out(self.x.engine, self.beside, share, rng)
+        drawn = np.diff(self.x.ends) if self.drawn is None else self.drawn
+        left = drawn - np.asarray([int(own.counts.sum()) for own in held])
+        return replace(self, held=held, drawn=left, samples={})
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Numbers of the rows that are held out, in order."""
+        assert self.held is not None
+        parts = list(zip(self.beside, self.held, strict=True))
+        found = self.x.engine.collect(held_rows, None, parts, MANY)
+        return np.concatenate([own + start for own, start in zip(found, self.x.ends, strict=False)])
 
     def numbers(self, order: Any) -> Any:
         return order
@@ -289,10 +314,9 @@ def _shared(rows: Rows, totals: np.ndarray | None) -> Rows:
     return replace(rows, weights=(mean / mean.mean()).astype(rows.weights.dtype), heads=None)
 
 
-def _weighted_rows(_: None, beside: Beside, index: np.ndarray) -> np.ndarray:
-    """The numbers of those rows of a group that have weight, the index-th of them."""
-    assert beside.weights is not None
-    numbers: np.ndarray = np.flatnonzero(np.atleast_2d(beside.weights).any(axis=0))[index]
+def _some_drawn(_: None, beside: Beside, held: HeldOut | None, index: np.ndarray) -> np.ndarray:
+    """The numbers of those rows of a group that are drawn from, the index-th of them."""
+    numbers: np.ndarray = drawn_rows(beside, held)[index]
     return numbers
 
 

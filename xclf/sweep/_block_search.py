@@ -25,7 +25,7 @@ from xclf.estimators import (
     uses_full_batches,
 )
 from xclf.rows import BlockFolds, Blocks, Judged, consecutive_folds, count_guesses, stratified_folds
-from xclf.sweep._fits import Fit, Fold, first_steps, last_step
+from xclf.sweep._fits import Fit, Fold, first_steps
 
 #: Bytes of counts that are added up at a time.
 BUDGET = 64 << 20
@@ -69,7 +69,7 @@ def rows_beside(search: Any, X: Any, y: Any, params: dict[str, Any]) -> RowsBesi
         return None
     if not all(map(_counts_do, _scorers(search.scoring))):
         return None
-    targets = block_targets(last_step(search.estimator), X, y)
+    targets = block_targets(X, y)
     if targets is None or targets.names is not None:
         return None
     classes, index = targets.tasks[0]

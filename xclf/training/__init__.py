@@ -8,7 +8,14 @@ from xclf.training.engine import METHODS, FitSpec, Method, fit, method_of
 from xclf.training.events import Callback, Event, FitResult, Monitor, empty_history
 from xclf.training.full_batch import fit_lbfgs
 from xclf.training.memory import FitShape, memory_budget
-from xclf.training.minibatch import DIVERGED, accuracy, fit_minibatch, probe_rows, subset
+from xclf.training.minibatch import (
+    DIVERGED,
+    accuracy,
+    check_gathered,
+    fit_minibatch,
+    probe_rows,
+    subset,
+)
 from xclf.training.problem import Problem, column_moments
 from xclf.training.steps import MinibatchPlan, plain_steps
 
@@ -29,6 +36,7 @@ __all__ = [
     "Problem",
     "Stage",
     "accuracy",
+    "check_gathered",
     "column_moments",
     "empty_history",
     "fit",

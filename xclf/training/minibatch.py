@@ -320,12 +320,18 @@ def _probe(rows: Rows, train: np.ndarray | None, rng: np.random.Generator) -> Ro
 
 def subset(rows: Rows, index: np.ndarray) -> Rows:
     """A copy of the rows that host integers name, of rows in blocks in this process."""
-    if isinstance(rows, BlockRows) and len(index) > rows.most_gathered:
-        raise ValueError(
-            f"early stopping would hold out {len(index)} rows in the process that trains, which "
-            f"may gather {rows.most_gathered}: a smaller validation_fraction, or no early_stopping"
-        )
+    if isinstance(rows, BlockRows):
+        check_gathered(rows, len(index))
     return rows.only(index)
+
+
+def check_gathered(rows: BlockRows, count: int) -> None:
+    """ValueError where so many held-out rows may not come to this process."""
+    if count > rows.most_gathered:
+        raise ValueError(
+            f"early stopping would hold out {count} rows in the process that trains, which may "
+            f"gather {rows.most_gathered}: a smaller validation_fraction, or no early_stopping"
+        )
 
 
 def _is_plain(problem: Problem, plan: MinibatchPlan, theta: Array) -> bool:
