@@ -13,6 +13,7 @@ from sklearn.datasets import dump_svmlight_file
 from xclf.data import DataError, Dataset, Split, load
 from xclf.estimators import hashes_of
 from xclf.report.run import fingerprint
+from xclf.rows import is_mapped
 
 dask_cases.need("dask.array")
 
@@ -62,7 +63,9 @@ def test_a_mapped_file_is_read_in_slices(folder, monkeypatch):
     monkeypatch.setattr("xclf.data._blocks._BLOCK", 8 * D * 4)
     np.save(folder / "x.npy", X)
     np.save(folder / "y.npy", Y)
-    assert same(f"{folder}/x.npy,{folder}/y.npy").x.chunks[0] == (*[8] * 7, 4)
+    lazy = same(f"{folder}/x.npy,{folder}/y.npy")
+    assert lazy.x.chunks[0] == (*[8] * 7, 4)
+    assert is_mapped(lazy.x.to_delayed()[1, 0].compute())
 
 
 def test_rows_are_held_out_in_order(folder):

@@ -13,6 +13,7 @@ from pairwise import pairwise
 from sklearn.base import clone
 
 from xclf import Checkpoint, CheckpointError, SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
+from xclf.estimators._values import block_loaders, delayed_blocks
 
 dask_cases.need("dask.array")
 import dask  # noqa: E402
@@ -292,6 +293,15 @@ def test_a_block_that_fails_is_named_and_the_model_stays_as_it_was():
     ):
         model.fit(array, Y)
     assert model.coef_ is before
+
+
+def test_a_group_is_loaded_by_the_tasks_of_its_own_blocks():
+    """And not searched for among those of all."""
+    blocks = delayed_blocks((da.from_array(X, chunks=(50, D)) + 1.0).rechunk((100, D)))
+    first, second = block_loaders(blocks, [slice(0, 1), slice(1, 4)])
+    np.testing.assert_array_equal(first()[0], X[:100] + 1.0)
+    np.testing.assert_array_equal(np.concatenate(second()), X[100:] + 1.0)
+    assert 2 * len(first.args[0]) < len(second.args[0])
 
 
 def test_max_memory_bounds_what_is_loaded():

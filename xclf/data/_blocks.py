@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import scipy.sparse
 
 from xclf._extras import needs
 from xclf.data._dataset import DataError, Dataset, SparseArray
+from xclf.rows import is_mapped
 
 # Bytes of a block of a mapped file; any other file is one block.
 _BLOCK = 32 << 20
@@ -86,14 +86,9 @@ def widened(x: SparseArray, columns: int, shift: int) -> SparseArray:
 
 
 def _slice(read: Read, start: int, stop: int, dtype: str) -> np.ndarray:
-    x: Any = read().x
-    whole = isinstance(x, np.memmap) and isinstance(getattr(x, "base", None), mmap.mmap)
-    if whole and x.flags.c_contiguous:
-        # Reading takes less time than looking at pages that are not there yet.
-        first, count = x.offset + start * x.strides[0], (stop - start) * x.shape[1]
-        rows = np.fromfile(str(x.filename), x.dtype, count, offset=first)
-        return rows.reshape(stop - start, x.shape[1]).astype(dtype, copy=False)
-    return np.asarray(x[start:stop]).astype(dtype)
+    """Rows of a file, of a mapped one a view where they have the dtype."""
+    own = np.asarray(read().x[start:stop])
+    return own.astype(dtype, copy=not is_mapped(own))
 
 
 def _sparse(read: Read, columns: int, shift: int, dtype: str) -> SparseArray:

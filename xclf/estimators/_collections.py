@@ -20,7 +20,7 @@ from xclf import _array_api
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse, stacked_rows
 from xclf._sparse_input import canonical, sparse_not_finite
-from xclf.estimators._values import delayed_blocks, first_not_finite, not_finite
+from xclf.estimators._values import block_loaders, delayed_blocks, first_not_finite, not_finite
 from xclf.rows import (
     FEW,
     MANY,
@@ -33,6 +33,7 @@ from xclf.rows import (
     group_blocks,
     in_words,
     join_blocks,
+    off_file,
     parse_bytes,
 )
 
@@ -148,6 +149,11 @@ def _group(_: None, *blocks: Any) -> list[Array]:
     return join_blocks(None, *(canonical(own) if is_sparse(own) else own for own in blocks))
 
 
+def _held_group(_: None, *blocks: Any) -> list[Array]:
+    """A group that a worker is to hold: in its memory, not in a file."""
+    return [off_file(block) for block in _group(None, *blocks)]
+
+
 def _with_rows(array: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
     """The blocks that have rows; ValueError if none has."""
     kept = [k for k, (length, _) in enumerate(sizes) if length]
@@ -178,13 +184,13 @@ def _open_here(array: Any, most: int | None, named: Any) -> Array:
         )
     ends = np.cumsum([0, *lengths]).tolist()
 
-    def source(where: slice) -> Source:
-        own = [delayed[k] for k in kept[where]]
+    def source(where: slice, load: Callable[[], list[Any]]) -> Source:
         what = f"rows {ends[where.start]} to {ends[where.stop] - 1} of X"
-        return Source(lambda: _group(None, *dask.compute(*own)), what)
+        return Source(lambda: _group(None, *load()), what)
 
     ahead = most is None or 4 * largest <= most
-    sources = [source(where) for where in groups]
+    loaders = block_loaders([delayed[k] for k in kept], groups)
+    sources = [source(*own) for own in zip(groups, loaders, strict=True)]
     taken = (1 + ahead) * largest
     return _checked(array, LocalEngine(ahead), sources, 1.0, named, taken)
 
@@ -203,7 +209,7 @@ def _open_on_cluster(array: Any, engine: ClusterEngine, named: Any) -> Array:
     kept = _with_rows(array, sizes)
     (lengths, size), blocks = zip(*(sizes[k] for k in kept), strict=True), [blocks[k] for k in kept]
     where = group_blocks(size)
-    groups = [dask.delayed(_group, pure=False)(None, *blocks[own]) for own in where]
+    groups = [dask.delayed(_held_group, pure=False)(None, *blocks[own]) for own in where]
     futures = engine.place(groups, spread=spread)
     ends = np.cumsum([0, *lengths]).tolist()
     engine.wait(futures, lambda g: f"rows {ends[where[g].start]} to {ends[where[g].stop] - 1} of X")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,31 @@ def delayed_blocks(array: Any) -> list[Any]:
     done = all(isinstance(layer, MaterializedLayer) for layer in array.dask.layers.values())
     blocks: list[Any] = array.to_delayed(optimize_graph=not done).ravel().tolist()
     return blocks
+
+
+def block_loaders(blocks: Sequence[Any], groups: Sequence[slice]) -> list[Callable[[], list[Any]]]:
+    """For each group of `delayed_blocks` a function that computes them.
+
+    Each has the tasks of its own blocks alone: to look for these among those of all blocks takes
+    longer than a group of rows in memory, in every pass.
+    """
+    from dask.optimization import cull
+    from dask.utils import ensure_dict
+
+    graph = ensure_dict(blocks[0].__dask_graph__())
+    loaders: list[Callable[[], list[Any]]] = []
+    for where in groups:
+        keys = [block.key for block in blocks[where]]
+        loaders.append(partial(_computed, cull(graph, keys)[0], keys))
+    return loaders
+
+
+def _computed(graph: Any, keys: list[Any]) -> list[Any]:
+    import dask.base
+    import dask.threaded
+
+    get = dask.base.get_scheduler() or dask.threaded.get
+    return list(get(graph, keys))
 
 
 def _column(values: Any, dtype: np.dtype) -> np.ndarray:

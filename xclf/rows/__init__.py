@@ -24,6 +24,7 @@ from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
 from xclf.rows._local_blocks import LocalEngine, Source
 from xclf.rows._map_rows import map_rows
+from xclf.rows._mapped import is_mapped, off_file
 from xclf.rows._memory_budget import MemoryBudget, in_words, parse_bytes
 from xclf.rows._precision import PRECISIONS, product_precision
 from xclf.rows._rows import MASK_CLASSES, Chunk, Rows, bytes_per_row, sum_over_rows
@@ -68,9 +69,11 @@ __all__ = [
     "group_blocks",
     "in_threads",
     "in_words",
+    "is_mapped",
     "join_blocks",
     "keeps_columns",
     "map_rows",
+    "off_file",
     "own_threads",
     "parse_bytes",
     "parts_of",

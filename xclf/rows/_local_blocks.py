@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xclf.rows._blocks import Engine
+from xclf.rows._mapped import bring_in
 from xclf.rows._sum_tree import Sums, sum_of
 from xclf.rows._threads import blas_width
 
@@ -99,4 +100,9 @@ class LocalEngine(Engine):
 
 
 def _loaded(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.blocks() if isinstance(value, Source) else value for value in args)
+    values = tuple(value.blocks() if isinstance(value, Source) else value for value in args)
+    for value, own in zip(values, args, strict=True):
+        if isinstance(own, Source):
+            for block in value:
+                bring_in(block)
+    return values
