@@ -71,11 +71,11 @@ def block_loaders(blocks: Sequence[Any], groups: Sequence[slice]) -> list[Callab
     loaders: list[Callable[[], list[Any]]] = []
     for where in groups:
         keys = [block.key for block in blocks[where]]
-        loaders.append(partial(_computed, cull(graph, keys)[0], keys))
+        loaders.append(partial(_tasks_results, cull(graph, keys)[0], keys))
     return loaders
 
 
-def _computed(graph: Any, keys: list[Any]) -> list[Any]:
+def _tasks_results(graph: Any, keys: list[Any]) -> list[Any]:
     import dask.base
     import dask.threaded
 
