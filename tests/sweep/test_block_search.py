@@ -9,9 +9,10 @@ from estimator_cases import blobs
 from rich.console import Console
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold, check_cv
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
+from xclf.rows._blocks import plain
 from xclf.sweep import _block_search, _search
 
 dask_cases.need("dask.array", "distributed")
@@ -67,6 +68,56 @@ def test_a_search_is_that_over_rows_in_memory(shared, model, cv, scoring, refit,
         assert there.score(*lazy()) == score
 
 
+SPLITS = {
+    "shuffled": (StratifiedKFold(3, shuffle=True, random_state=0), {}, True),
+    "groups": (GroupKFold(3), {"groups": np.arange(300) // 7}, True),
+    "listed": (
+        [(np.arange(100, 300), np.arange(100)), (np.arange(100), np.arange(100, 300))],
+        {},
+        1,
+    ),
+    "some rows": (
+        [(np.arange(100, 299), np.arange(100)), (np.arange(100), np.arange(100, 300))],
+        {},
+        0,
+    ),
+    "twice": ([(np.arange(100, 300), np.arange(100))] * 2, {}, False),
+    "drawn": (ShuffleSplit(3, random_state=0), {}, False),
+    "weights": (
+        GroupKFold(3),
+        {"groups": np.arange(300) // 7, "sample_weight": np.ones(300)},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("cv", "params", "whole"), SPLITS.values(), ids=SPLITS)
+def test_splits_that_hold_out_each_row_once_become_folds(shared, cv, params, whole, monkeypatch):
+    """Those that are made here; the labels are then those beside the rows."""
+    trained = []
+    monkeypatch.setattr(SweepCV, "_fit_splits", lambda self, ledger, *_: trained.append(ledger))
+    SweepCV(SoftmaxClassifier(), GRID, cv=cv).fit(*lazy(), **params)
+    (ledger,) = trained
+    assert (ledger.beside is not None) == bool(whole)
+    want = list(check_cv(cv).split(X, Y, params.get("groups")))
+    assert len(ledger.splits) == len(want)
+    if whole:
+        numbers = np.concatenate(list(ledger.X.engine.collect(plain, None, parts(ledger))))
+        for k, (_, test) in enumerate(want):
+            np.testing.assert_array_equal(np.flatnonzero(numbers == k), np.sort(test))
+
+
+def parts(ledger):
+    return [(part,) for part in ledger.beside.folds.column.parts]
+
+
+def test_a_shuffled_search_is_that_over_rows_in_memory(shared):
+    search = SweepCV(SoftmaxClassifier(), GRID, cv=SPLITS["shuffled"][0])
+    there, here = clone(search).fit(*lazy()), clone(search).fit(X, NAMES)
+    scores = [own.cv_results_["mean_test_score"] for own in (there, here)]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_progress_shows_the_best_accuracy(shared, monkeypatch):
     monkeypatch.setattr(_search, "computed", None)
     search = SweepCV(SoftmaxClassifier(tol=1e-2), GRID, cv=2)
@@ -88,7 +139,7 @@ def shares(truth, guess, sample_weight=None):
         {"scoring": make_scorer(shares)},
         {"estimator": SoftmaxClassifier(solver="adam")},
         {"param_grid": {"solver": ["lbfgs", "sgd"]}},
-        {"cv": 120},
+        {"cv": 101},
     ],
     ids=["shuffled", "listed", "probabilities", "other scorer", "adam", "sgd", "rare"],
 )

@@ -5,6 +5,7 @@ from xclf.rows._block_folds import (
     Judged,
     consecutive_folds,
     count_guesses,
+    given_folds,
     stratified_folds,
 )
 from xclf.rows._block_rows import BlockRows, parts_of
@@ -66,6 +67,7 @@ __all__ = [
     "count_guesses",
     "feature_parts",
     "fingerprint",
+    "given_folds",
     "group_blocks",
     "in_threads",
     "in_words",

@@ -16,7 +16,7 @@ from xclf._array_api import Array
 from xclf._sparse import SparseMatrix
 from xclf.rows._block_rows import parts_of
 from xclf.rows._block_tasks import take_rows
-from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights
+from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights, plain
 
 # Bytes of rows that are copied and judged at a time.
 _JUDGED = 16 << 20
@@ -97,6 +97,19 @@ def consecutive_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) -
         here = np.clip(ends, where.start, where.stop) - where.start
         parts.append((np.diff(here, prepend=0),))
     kept = x.engine.keep(_by_place, None, parts, x.groups)
+    return _counted(x, index, classes, folds, kept)
+
+
+def given_folds(x: Blocks, index: BlockColumn, classes: int, numbers: np.ndarray) -> BlockFolds:
+    """Folds (N,) int32 that are known here."""
+    parts = [(numbers[where],) for where in x.places]
+    kept = x.engine.keep(plain, None, parts, x.groups)
+    return _counted(x, index, classes, 1 + int(numbers.max()), kept)
+
+
+def _counted(
+    x: Blocks, index: BlockColumn, classes: int, folds: int, kept: Sequence[Any]
+) -> BlockFolds:
     beside = list(zip(parts_of(index, x), kept, strict=True))
     counts = x.engine.sums(_class_counts, (index.columns, folds, classes), beside)[0]
     return BlockFolds(_column(x, kept), counts)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import inspect
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,28 @@ from xclf.estimators import (
     stacked_guess,
     uses_full_batches,
 )
-from xclf.rows import BlockFolds, Blocks, Judged, consecutive_folds, count_guesses, stratified_folds
+from xclf.rows import (
+    BlockFolds,
+    Blocks,
+    Judged,
+    consecutive_folds,
+    count_guesses,
+    given_folds,
+    stratified_folds,
+)
 from xclf.sweep._fits import Fit, Fold, first_steps
 
-#: Bytes of counts that are added up at a time.
+# Splitters of scikit-learn that hold out each row once, and splits that are listed.
+_PARTITIONS = (
+    "KFold",
+    "StratifiedKFold",
+    "GroupKFold",
+    "StratifiedGroupKFold",
+    "PredefinedSplit",
+    "_CVIterableWrapper",
+)
+
+#: Bytes of counts that are added up at a time, and of parameters that travel for these.
 BUDGET = 64 << 20
 
 # Class of scikit-learn's named scorers and of those of `make_scorer`.
@@ -58,28 +78,65 @@ class RowsBeside:
 
 def rows_beside(search: Any, X: Any, y: Any, params: dict[str, Any]) -> RowsBeside | None:
     """For a search whose labels and folds need not come to this process; None where they have to:
-    for splits that are shuffled or the user's own, scorers that need more than predictions, what
-    is passed along with the rows, minibatches, several columns of labels, and classes with fewer
-    rows than there are folds.
+    for splits that are shuffled or the user's own (`split_beside`), scorers that need more than
+    predictions, what is passed along with the rows, minibatches, several columns of labels, and
+    classes with fewer rows than there are folds.
     """
     make, folds = _unshuffled(search.cv)
-    if not isinstance(X, Blocks) or make is None or first_steps(search.estimator):
+    if make is None or any(value is not None for value in params.values()):
         return None
-    if any(value is not None for value in params.values()) or not _all_full_batch(search):
+    targets = _targets(search, X, y)
+    if targets is None:
+        return None
+    classes, index = targets.tasks[0]
+    return _with_folds(y, targets, make(X, index, len(classes), folds))
+
+
+def split_beside(
+    search: Any, X: Any, y: Any, params: dict[str, Any], splitter: Any, splits: Iterable[Any]
+) -> RowsBeside | None:
+    """`rows_beside` of splits that are made here, one after the other, where each row is held out
+    once and trained on else: the number of its fold goes to it. The labels leave this process.
+
+    params : beside `groups`, for the splitter
+    """
+    if type(splitter).__name__ not in _PARTITIONS or set(params) - {"groups"}:
+        return None
+    targets = _targets(search, X, y)
+    if targets is None:
+        return None
+    numbers = np.full(X.shape[0], -1, np.int32)
+    for number, (train, test) in enumerate(splits):
+        inside = np.zeros(len(numbers), bool)
+        inside[train] = True
+        whole = len(train) + len(test) == len(numbers) and inside.sum() == len(train)
+        if not whole or inside[test].any() or np.any(numbers[test] >= 0):
+            return None
+        numbers[test] = number
+    if numbers.min() < 0:
+        return None
+    classes, index = targets.tasks[0]
+    return _with_folds(y, targets, given_folds(X, index, len(classes), numbers))
+
+
+def _targets(search: Any, X: Any, y: Any) -> Targets | None:
+    """The labels beside the rows; None where a search needs more than these."""
+    if not isinstance(X, Blocks) or first_steps(search.estimator) or not _all_full_batch(search):
         return None
     if not all(map(_counts_do, _scorers(search.scoring))):
         return None
     targets = block_targets(X, y)
     if targets is None or targets.names is not None:
         return None
-    classes, index = targets.tasks[0]
-    if len(classes) ** 2 * 8 > BUDGET and not _accuracy_alone(search.scoring):
-        return None
-    own = make(X, index, len(classes), folds)
+    many = len(targets.tasks[0][0]) ** 2 * 8 > BUDGET
+    return None if many and not _accuracy_alone(search.scoring) else targets
+
+
+def _with_folds(y: Any, targets: Targets, folds: BlockFolds | None) -> RowsBeside | None:
     # A class that is in one fold alone is not among those of a model.
-    if own is None or np.any(own.counts.sum(axis=0) == own.counts):
+    if folds is None or np.any(folds.counts.sum(axis=0) == folds.counts):
         return None
-    return RowsBeside(y, targets, own)
+    return RowsBeside(y, targets, folds)
 
 
 def _unshuffled(cv: Any) -> tuple[Any, int]:
@@ -174,9 +231,10 @@ class BlockScores:
         alike: dict[Any, list[Fit]] = {}
         for fit in fits:
             alike.setdefault(fitted_shape(fit.template), []).append(fit)
-        each = 8 * len(self.beside.classes) ** 2 if self.pairs else 8
-        size = max(1, BUDGET // each)
-        for some in alike.values():
+        counts = 8 * len(self.beside.classes) ** 2 if self.pairs else 8
+        for (widths, dtype), some in alike.items():
+            each = max(counts, dtype.itemsize * sum((m + 1) * n for m, n in pairwise(widths)))
+            size = max(1, BUDGET // each)
             for start in range(0, len(some), size):
                 self._count_together(some[start : start + size], train)
 

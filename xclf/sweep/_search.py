@@ -30,7 +30,7 @@ from xclf.estimators import (
     optimized_together,
 )
 from xclf.rows import Blocks
-from xclf.sweep._block_search import RowsBeside, rows_beside
+from xclf.sweep._block_search import RowsBeside, rows_beside, split_beside
 from xclf.sweep._checkpoints import search_stage
 from xclf.sweep._fits import Fold, last_step
 from xclf.sweep._interrupted import (
@@ -198,7 +198,7 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         beside = rows_beside(self, X, y, params)
         if beside is not None:
             return self._fit_beside(X, beside)
-        y = _host_labels(computed(y))
+        lazy, y = y, _host_labels(computed(y))
         if _array_api.is_host(X):
             X, y = indexable(X, y)
         params = {name: _on_host(value) for name, value in params.items()}
@@ -207,9 +207,14 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         in_blocks = isinstance(X, Blocks)
         seen = rows[:, None] if in_blocks else X
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        splits = [
-            Fold(rows[train], rows[test]) for train, test in splitter.split(seen, y, **for_split)
-        ]
+        made = splitter.split(seen, y, **for_split)
+        if in_blocks and not for_fit and not for_search:
+            beside = split_beside(self, X, lazy, params, splitter, made)
+            if beside is not None:
+                del y, rows, seen
+                return self._fit_beside(X, beside)
+            made = splitter.split(seen, y, **for_split)
+        splits = [Fold(rows[train], rows[test]) for train, test in made]
         if in_blocks:  # whose rows are picked in their order
             splits = [Fold(np.sort(fold.train), np.sort(fold.test)) for fold in splits]
         candidates = list(ParameterGrid(self.param_grid))
