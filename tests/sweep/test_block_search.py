@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import dask_cases
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from sklearn.base import clone
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold, check_cv
 
+import xclf
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf.rows._blocks import plain
 from xclf.sweep import _block_search, _search
@@ -168,4 +172,10 @@ def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypa
         monkeypatch.setattr("xclf.rows._blocks._GROUP", x.nbytes // 4)
         clone(search).fit(x, y[:, 0])
 
+    page = (Path(xclf.__file__).parent / "guide" / "cluster.md").read_text(encoding="utf-8")
+    (said,) = map(int, re.findall(r"made here, at up to (\d+)\s+bytes a row", page))
+    shuffled = StratifiedKFold(5, shuffle=True, random_state=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "cv", shuffled)
+        assert dask_cases.bytes_per_row(fit, (20_000, 40_000, 140_000)) < said + 2.5
     assert dask_cases.bytes_per_row(fit, (20_000, 40_000, 240_000)) < 2.5
