@@ -8,7 +8,7 @@ whose memory is bounded (RLIMIT_DATA), then times in turns
     arithmetic  a pass over rows in memory, of a tenth of all: ten times that
     pass        an iteration of the fit, whose rows are read anew in each
 
-either with the files on the disk alone (`cold`: the system is asked to forget them before each) or
+(and the processor time of the latter two), either with the files on the disk alone (`cold`: the system is asked to forget them before each) or
 where the system has them in memory (`warm`).
 """
 
@@ -66,13 +66,17 @@ def measure(*, quick: bool) -> dict[str, Any]:
         disk, arithmetic, each = (statistics.median(seconds[part]) for part in _PARTS)
         share = max(disk, arithmetic) / each
         result[f"share_{name}"] = share
-        lines.append((name, *(f"{s:.2f}" for s in (disk, arithmetic, each)), f"{share:.0%}"))
+        used = [statistics.median(seconds[part]) for part in _PROCESSOR]
+        result[f"share_of_processor_{name}"] = used[0] / used[1]
+        times = (f"{s:.2f}" for s in (disk, arithmetic, each))
+        lines.append((name, *times, f"{share:.0%}", f"{used[0] / used[1]:.0%}"))
     title = f"{size >> 20} MB of rows within {size // 5 >> 20} MB: a pass, median s"
-    table(title, ["files", *_PARTS, "of the slower one's speed"], lines)
+    table(title, ["files", *_PARTS, "of the slower one's speed", "of it arithmetic"], lines)
     return result
 
 
 _PARTS = ("disk", "arithmetic", "pass")
+_PROCESSOR = ("arithmetic_processor", "pass_processor")
 
 
 def _write(home: Path, k: int, rows: int) -> None:
@@ -104,15 +108,16 @@ def _read(paths: Sequence[Path], buffer: memoryview, forgotten: Sequence[Path]) 
     return min(read, time.perf_counter() - start)
 
 
-def _arithmetic(x: np.ndarray, y: np.ndarray) -> float:
+def _arithmetic(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Seconds of a pass over ten times these rows, by the clock and of the processor."""
     rows = Rows(x, one_hot(np, y, _CLASSES), None, np.float32)
     operations = replace(FORMULAS, row_sums=softmax_row_sums)  # those of fits on a processor
     network = Network((_FEATURES, _CLASSES), operations=operations)
     problem = Problem(Objective(network, loss_named("softmax"), 1e-4), rows)
     theta = 1e-2 * np.random.default_rng(0).standard_normal(network.size)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     problem.value_and_grad(theta)
-    return _TENTH * (time.perf_counter() - start)
+    return _TENTH * (time.perf_counter() - start), _TENTH * (time.process_time() - used)
 
 
 class _Counted(LocalEngine):
@@ -130,19 +135,23 @@ class _Clock:
     system to forget files between them, which is not counted."""
 
     def __init__(self, forgotten: Sequence[Path]) -> None:
-        self.forgotten, self.start, self.passes = forgotten, 0.0, 0
-        self.seconds: list[float] = []
+        self.forgotten, self.passes = forgotten, 0
+        self.start = self.used = 0.0
+        self.seconds: list[tuple[float, float]] = []
 
     def __call__(self, event: Any) -> bool:
-        seconds = time.perf_counter() - self.start
-        self.seconds.append(seconds / max(1, _Counted.passes - self.passes))
+        passes = max(1, _Counted.passes - self.passes)
+        seconds, used = time.perf_counter() - self.start, time.process_time() - self.used
+        self.seconds.append((seconds / passes, used / passes))
         _forget(self.forgotten)
-        self.start, self.passes = time.perf_counter(), _Counted.passes
+        self.start, self.used = time.perf_counter(), time.process_time()
+        self.passes = _Counted.passes
         return len(self.seconds) == _ITERATIONS
 
 
-def _fit(pattern: str, memory: int, forgotten: Sequence[Path]) -> list[float]:
-    """Seconds of passes after the second iteration, which set up what later ones use."""
+def _fit(pattern: str, memory: int, forgotten: Sequence[Path]) -> list[tuple[float, float]]:
+    """Seconds, by the clock and of the processor, of passes after the second iteration, which set
+    up what later ones use."""
     rows = data.load(pattern, blocks=True)
     clock = _Clock(forgotten)
     model = SoftmaxClassifier(1e-4, tol=0.0, max_memory=memory, callbacks=[clock])
@@ -173,7 +182,7 @@ def _bounded(home: Path, memory: int, rounds: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_DATA, (taken + memory,) * 2)
     kinds = {"cold": paths, "warm": []}
     seconds: dict[str, dict[str, list[float]]] = {
-        name: {part: [] for part in _PARTS} for name in kinds
+        name: {part: [] for part in (*_PARTS, *_PROCESSOR)} for name in kinds
     }
     for _ in range(rounds):
         for name, forgotten in kinds.items():
@@ -182,8 +191,13 @@ def _bounded(home: Path, memory: int, rounds: int) -> dict[str, Any]:
                 _read(paths, buffer, [])
             own["disk"].append(_read(paths, buffer, forgotten))
             _forget(forgotten)
-            own["arithmetic"].append(statistics.median(_arithmetic(x, y) for _ in range(5)))
-            own["pass"].append(statistics.median(_fit(every, memory, forgotten)))
+            for part, both in (
+                ("arithmetic", [_arithmetic(x, y) for _ in range(5)]),
+                ("pass", _fit(every, memory, forgotten)),
+            ):
+                clock, used = zip(*both, strict=True)
+                own[part].append(statistics.median(clock))
+                own[f"{part}_processor"].append(statistics.median(used))
     return {"seconds": seconds}
 
 
