@@ -18,7 +18,7 @@ from helpers import (
     hinge_bound,
     loss_bound,
 )
-from pairwise import pairwise
+from pairwise import mostly_long, pairwise
 
 from xclf.accelerate.cuda import loss_kernel
 from xclf.accelerate.cuda.loss_kernel import Variant, loss_in_place
@@ -124,7 +124,7 @@ def check(cupy, name, scores, bias, labels, weights=None, reduction="none", marg
             np.testing.assert_array_equal(host(array), beside[key], f"{key} written to")
 
 
-@pairwise(classes=CLASSES, masked=[False, True], name=[*LOSSES], dtype=["float32", "float64"])
+@mostly_long(classes=CLASSES, masked=[False, True], name=[*LOSSES], dtype=["float32", "float64"])
 def test_same_as_the_formula(cupy, launches, name, masked, classes, dtype):
     """Heads, rows, weights and biases in every arrangement, each of them somewhere."""
     masked, dtype = masked and classes <= 64, np.dtype(dtype)  # no masks of more
@@ -192,7 +192,7 @@ def rare_rows(classes, dtype):
     return scores.astype(dtype), np.zeros(len(rows), dtype=np.int64)
 
 
-@pairwise(
+@mostly_long(
     case=[(3, False), (3, True), (100, False), (300, False)],
     name=[*LOSSES],
     dtype=["float32", "float64"],
@@ -337,7 +337,9 @@ def test_errors_are_those_of_the_formula(cupy, labels, weights, reduction, error
         loss_in_place(Softmax(), scores, labels, weights=weights, reduction=reduction)
 
 
-@pairwise(dtype=["float32", "float64"], loss=[Softmax, Hinge, SquaredHinge], is_mask=[True, False])
+@mostly_long(
+    dtype=["float32", "float64"], loss=[Softmax, Hinge, SquaredHinge], is_mask=[True, False]
+)
 def test_it_compiles_for_a_gpu_without_a_warning(dtype, loss, is_mask, tmp_path):
     variant = Variant.of(dtype, loss, is_mask, 10 if is_mask else 1000)
     nvcc = shutil.which("nvcc")

@@ -10,7 +10,7 @@ import pytest
 from backends import Backend
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.model_selection import cross_val_score
 
 from xclf import SoftmaxClassifier, TwoLayerClassifier, _array_api, load
@@ -63,7 +63,7 @@ def _told(yes):
 
 
 @pytest.mark.usefixtures("every_problem_is_large")
-@pairwise(
+@mostly_long(
     cls=CLASSES,
     standardize=[False, True],
     way=["moved", "streamed", "several", "several streamed"],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, quick, small
-from pairwise import pairwise
+from pairwise import mostly_long
 
 from xclf import SoftmaxClassifier, SVMClassifier, SweepCV, TwoLayerClassifier, _array_api
 from xclf.estimators import _devices
@@ -87,7 +87,7 @@ def _fit(name, x=X, y=Y, **options):
     return cls(**own | {"max_iter": 5} | options).fit(x, y)
 
 
-@pairwise(model=list(MODELS), options=OPTIONS, way=WAYS)
+@mostly_long(model=list(MODELS), options=OPTIONS, way=WAYS)
 def test_every_full_batch_fit_is_shared(model, options, way, request, widened):
     """Half of the rows each, weights and all; no operation meets arrays of two devices."""
     if way == "streamed":

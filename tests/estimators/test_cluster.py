@@ -121,11 +121,12 @@ def slow_down(seconds, count):
 
 
 @pytest.mark.filterwarnings("ignore:.*max_iter")
-def test_a_slow_worker(shared):
+def test_a_slow_worker(shared, monkeypatch):
     """Passes wait for it, beyond the time after which they look whether it is still there."""
+    monkeypatch.setattr("xclf.rows._direct._LOOK", 0.2)
     model = clone(SOFTMAX).set_params(max_iter=2)
     want = model.fit(lazy(), Y).coef_
-    shared.run(slow_down, 1.3, 3, workers=[next(iter(shared.nthreads()))])
+    shared.run(slow_down, 0.4, 3, workers=[next(iter(shared.nthreads()))])
     np.testing.assert_array_equal(clone(model).fit(lazy(), Y).coef_, want)
 
 
@@ -225,6 +226,7 @@ def test_labels_made_of_the_rows(shared, caplog):
     assert "run_spec" not in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*max_iter")
 def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypatch):
     """A number of each would be 8 bytes a row, and this is a third of it. The scheduler, in this

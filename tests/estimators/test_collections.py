@@ -9,7 +9,7 @@ import scipy.sparse
 from dask_cases import within_gaps
 from estimator_cases import blobs
 from kill_cases import Heard, RaiseAt
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.base import clone
 
 from xclf import Checkpoint, CheckpointError, SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
@@ -48,7 +48,7 @@ def name_of(model):
 
 
 @pytest.mark.usefixtures("alone")
-@pairwise(
+@mostly_long(
     model=CONVEX,
     chunks=CHUNKS,
     dtype=["float64", "float32", "float16", "uint8"],
@@ -206,7 +206,7 @@ def sparse(x=X, chunks=(97, D), kind=scipy.sparse.csr_array):
 
 
 @pytest.mark.usefixtures("alone")
-@pairwise(
+@mostly_long(
     model=CONVEX,
     chunks=CHUNKS[:3],
     dtype=["float64", "float32", "uint8"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from estimator_cases import CLASSES, blobs, quick
-from pairwise import pairwise
+from pairwise import mostly_long
 
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier
 from xclf.objectives import Network
@@ -47,7 +47,7 @@ def _least(model, x, y, weights=None):
     return parse_bytes(words.replace(" bytes", ""))
 
 
-@pairwise(
+@mostly_long(
     shape=[(3000, 300, 10), (300, 5000, 4), (10_000, 40, 3)],
     cls=[SoftmaxClassifier, SVMClassifier],
     times=[1.0, 1.5, 4.0],
@@ -63,7 +63,7 @@ def test_a_fit_stays_within_it(cls, shape, times):
     assert used <= most + (1 << 20)
 
 
-@pairwise(
+@mostly_long(
     shape=[(2000, 100, 10), (4000, 20, 3)],
     cls=[SoftmaxClassifier, SVMClassifier, TwoLayerClassifier],
     times=[1.0, 3.0],
@@ -91,7 +91,7 @@ MINIBATCH = {
 }
 
 
-@pairwise(**MINIBATCH)
+@mostly_long(**MINIBATCH)
 def test_a_minibatch_fit_stays_within_it(cls, shape, batch_size, held_out, rows):
     _check_minibatch(cls, shape, batch_size, held_out, rows)
 

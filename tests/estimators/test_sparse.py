@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.exceptions import ConvergenceWarning
 
 import xclf
@@ -124,7 +124,7 @@ def _use_methods(name, monkeypatch):
 
 
 # Weights and a type are set up before any method runs.
-@pairwise(
+@mostly_long(
     methods=["small", "many rows"],
     name=[*MODELS],
     weight=[None, WEIGHTS],

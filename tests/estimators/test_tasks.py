@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from device_cases import gpus  # noqa: F401
 from estimator_cases import CLASSES, blobs, layers_of, small
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.multioutput import MultiOutputClassifier
@@ -38,7 +38,7 @@ def _assert_task(model, k, single, bound):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # few steps
-@pairwise(
+@mostly_long(
     cls=CLASSES,
     labels=["numbers", "mixed", "indicators"],
     solver=["lbfgs", "sgd", "nesterov", "adam"],

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import dask_cases
+import pytest
 
 import xclf
 from xclf.rows import FEW, GATHERED
@@ -15,6 +16,7 @@ dask_cases.need("dask.array", "distributed")
 PAGE = (Path(xclf.__file__).parent / "guide" / "cluster.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_example_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     assert len(blocks) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,18 +11,31 @@ import pytest
 
 def pairwise(**parameters: Sequence[Any]) -> pytest.MarkDecorator:
     """Parametrise a test so that any two values of two parameters meet in a case."""
-    places = [range(len(values)) for values in parameters.values()]
-    cases = [
-        pytest.param(
-            *(values[at] for values, at in zip(parameters.values(), chosen, strict=True)),
-            id="-".join(
-                _id(values[at], name, at)
-                for (name, values), at in zip(parameters.items(), chosen, strict=True)
-            ),
-        )
-        for chosen in covering_pairs(places)
-    ]
+    cases = [_case(parameters, chosen) for chosen in _chosen(parameters)]
     return pytest.mark.parametrize(list(parameters), cases)
+
+
+def mostly_long(**parameters: Sequence[Any]) -> pytest.MarkDecorator:
+    """The cases of `pairwise`, of which those are `long` that show no value for the first time."""
+    seen: set[tuple[int, int]] = set()
+    cases = []
+    for chosen in _chosen(parameters):
+        new = set(enumerate(chosen)) - seen
+        cases.append(_case(parameters, chosen, *([] if new else [pytest.mark.long])))
+        seen |= new
+    return pytest.mark.parametrize(list(parameters), cases)
+
+
+def _chosen(parameters: Mapping[str, Sequence[Any]]) -> list[tuple[int, ...]]:
+    return covering_pairs([range(len(values)) for values in parameters.values()])
+
+
+def _case(
+    parameters: Mapping[str, Sequence[Any]], chosen: tuple[int, ...], *marks: pytest.MarkDecorator
+) -> Any:
+    picked = list(zip(parameters.items(), chosen, strict=True))
+    name = "-".join(_id(values[at], name, at) for (name, values), at in picked)
+    return pytest.param(*(values[at] for (_, values), at in picked), id=name, marks=marks)
 
 
 def _id(value: Any, name: str, place: int) -> str:

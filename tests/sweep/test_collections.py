@@ -100,6 +100,7 @@ def test_first_steps_of_a_pipeline_are_refused(lazy):
         search.fit(lazy, Y)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*max_iter")
 def test_the_memory_of_this_process_is_what_the_guide_says(monkeypatch):
     """Two blocks of a quarter of the rows, 32 bytes each, are there at a time."""

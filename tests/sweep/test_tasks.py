@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from estimator_cases import blobs
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV
 
@@ -22,7 +22,7 @@ MIXED = np.stack([NAMES[FIRST].astype(object), FIRST], axis=1)
 BITS = (FIRST[:, None] == np.arange(3)).astype(int)
 
 
-@pairwise(
+@mostly_long(
     y=[NUMBERS, np.stack([NAMES[FIRST], NAMES[FIRST[::-1]]], axis=1), BITS],
     cls=[SoftmaxClassifier, SVMClassifier],
     solver=["lbfgs", "momentum"],

@@ -12,7 +12,7 @@ from backends import Backend
 from estimator_cases import blobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pairwise import pairwise
+from pairwise import mostly_long
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from sweep_cases import MOMENTUM, NET, SOFTMAX, SVM, X, Y, assert_same_search, both
@@ -353,7 +353,7 @@ def test_any_grid(estimator, grid, weighted, folds):
 # --- elsewhere -------------------------------------------------------------------------------
 
 
-@pairwise(estimator=ESTIMATORS, way=["moved", "streamed"], standardize=[False, True])
+@mostly_long(estimator=ESTIMATORS, way=["moved", "streamed"], standardize=[False, True])
 def test_rows_computed_on_a_device(monkeypatch, estimator, way, standardize):
     """The same search with `device`: array-api-strict's device1 stands for a GPU."""
     xp = Backend.STRICT.xp

@@ -9,7 +9,7 @@ import pytest
 from backends import Backend, why_missing
 from estimator_cases import problem_on
 from kill_cases import RaiseAt
-from pairwise import pairwise
+from pairwise import mostly_long
 
 from xclf import Checkpoint, SoftmaxClassifier
 from xclf.objectives import Network
@@ -61,7 +61,7 @@ def _fitted(x, draws, labels, regs=REGS, tasks=None, **options):
     return fits, folds
 
 
-@pairwise(
+@mostly_long(
     where=list(Backend),
     options=[{}, {"fit_intercept": False}, {"class_weight": "balanced"}],
     features=[5, 40],

@@ -11,7 +11,7 @@ import scipy.sparse
 from backends import Backend
 from estimator_cases import blobs, problem_on
 from kill_cases import RaiseAt
-from pairwise import pairwise
+from pairwise import mostly_long
 
 from xclf import Checkpoint, SoftmaxClassifier, SVMClassifier, SweepCV
 from xclf.objectives import Network, loss_named
@@ -99,7 +99,7 @@ PATHS = [
 ]
 
 
-@pairwise(newton=[True, False], dtype=["float32", "float64"], case=PATHS)
+@mostly_long(newton=[True, False], dtype=["float32", "float64"], case=PATHS)
 def test_a_path_ends_where_single_fits_do(case, dtype, newton, monkeypatch):
     """By each method: Newton's, L-BFGS, and L-BFGS in the space of the scores."""
     if not newton:

@@ -42,6 +42,7 @@ GIVEN = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", GIVEN, ids=lambda words: words[0])
 def test_given_data(words, rows, tmp_path):
     found = run(tmp_path, *words, "--data", rows, "--quick")
@@ -63,6 +64,7 @@ def test_without_torch_its_column_says_so(tmp_path, monkeypatch, capsys):
     assert "not installed" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_fit_follows_every_contender_to_the_goal(tmp_path):
     picture, optima = tmp_path / "curves.png", tmp_path / "optima.json"
     words = ["fit", "--quick", "--parts", "softmax", "--problems", "embeddings", "--reg", "1e-2"]
@@ -103,6 +105,7 @@ def test_a_peer_that_ended_by_itself_has_no_ratio():
     assert fit._cell(entry) == "never, 8.00 at 2e-03"
 
 
+@pytest.mark.long
 def test_hinge_part(tmp_path):
     found = run(tmp_path, "fit", "--quick", "--parts", "hinge", "--hinge-reg", "1e-2")
     (exact,) = found["results"]["hinge"]["exact"]
@@ -113,6 +116,7 @@ def test_hinge_part(tmp_path):
     assert sgd["xclf"]["objective"] < sgd["sgd"]["objective"]
 
 
+@pytest.mark.long
 def test_liblinear_is_ended_when_its_time_is_up():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2000, 50)).astype(np.float32), rng.integers(0, 10, 2000)
@@ -120,6 +124,7 @@ def test_liblinear_is_ended_when_its_time_is_up():
     assert found == {"seconds": 0.01, "finished": False}
 
 
+@pytest.mark.long
 def test_sweep(tmp_path):
     picture = tmp_path / "sweep.png"
     words = ["sweep", "--quick", "--repeats", "1", "--values", "5", "--sklearn-values", "3"]
@@ -139,6 +144,7 @@ def test_sweep(tmp_path):
     assert minibatch_part["largest_relative_difference_to_single_fits"] < 1e-3
 
 
+@pytest.mark.long
 def test_probe(tmp_path):
     found = run(tmp_path, "probe", "--quick", "--sklearn-draws", "1")["results"]
     protocol = found["protocol"]

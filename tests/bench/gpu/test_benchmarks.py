@@ -100,6 +100,7 @@ def test_the_limit_of_chunks_is_put_back():
     assert before == internals._rows._DEVICE_CHUNK
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("namespace", HERE)
 def test_gpu_minibatch(namespace, tmp_path):
     (entry,) = results(tmp_path, "gpu_minibatch", namespace, "--repeats", "2").values()

@@ -10,6 +10,7 @@ from bench.common.device import Device
 from bench.gpu import checks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("namespace", HERE)
 def test_checks_hold(namespace, tmp_path):
     found = results(tmp_path, "gpu_checks", namespace)
