@@ -12,7 +12,8 @@ from backends import Backend
 from estimator_cases import problem_on
 
 from xclf.objectives import Network
-from xclf.training import Monitor, newton_cg
+from xclf.rows import MemoryBudget
+from xclf.training import Monitor, full_batch, newton_cg
 from xclf.training._newton_terms import descend, dots, terms_of
 from xclf.training._rotated_rows import rotated_rows, rotation_in_passes
 from xclf.training._settle import CONVERGED, ROUNDING, SLOW, promise
@@ -163,6 +164,34 @@ def test_what_a_rotation_costs_in_passes(shape, heads):
     assert rotation_in_passes(whole, heads) == pytest.approx(want, rel=1e-12)
     few = problem_on(Backend.NUMPY, Network((d, C)), np.zeros((256, d)), labels[:256])
     assert rotation_in_passes(few, 1) == 0.0
+
+
+def test_what_newton_cg_is_made_for(monkeypatch):
+    """Few rows, a penalty, a smooth loss, memory for eight arrays of a head's scores; where it
+    follows another method, products without TF32's rounding too."""
+    n, labels = 200, np.arange(200) % C
+
+    def made(size=None, precision=None, **options):
+        whole = problem_on(Backend.NUMPY, Network((1, C)), np.ones((n, 1)), labels, **options)
+        rows = replace(whole.rows, budget=MemoryBudget(size), precision=precision)
+        return replace(whole, rows=rows)
+
+    bytes_of_scores = 8 * 8 * n * C
+    for problem, can in (
+        (made(), True),
+        (made(reg=0.0), False),
+        (made(loss="squared_hinge"), True),
+        (made(loss="hinge"), False),
+        (made(bytes_of_scores * 10 // 8), True),  # of which a basis may take 0.8
+        (made(bytes_of_scores * 10 // 8 - 2), False),
+    ):
+        assert newton_cg.can_fit(problem) == can
+        assert full_batch._newton_may_follow(problem) == can
+    assert newton_cg.can_fit(made(precision="tf32"))
+    assert not full_batch._newton_may_follow(made(precision="tf32"))
+    for most in (n, n - 1):
+        monkeypatch.setattr(newton_cg, "MOST_ROWS", most)
+        assert newton_cg.can_fit(made()) == (most == n)
 
 
 def test_callbacks_hear_how_many_heads_go_on():

@@ -16,7 +16,7 @@ from xclf import Checkpoint
 from xclf._sparse import SparseMatrix
 from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import MemoryBudget, Rows, Streamed
-from xclf.training import Monitor, _draws, _settle, full_batch, lbfgs_fit, minibatch
+from xclf.training import Monitor, _draws, _settle, full_batch, lbfgs_fit, minibatch, newton_cg
 from xclf.training._draws import Draws
 from xclf.training._score_space import COARSE, Swap, score_space
 from xclf.training._settle import CONVERGED, ROUNDING
@@ -214,3 +214,26 @@ def test_zero_weights_are_evaluated_once_for_a_path(monkeypatch):
         full_batch.fit_certified(problem, start, tol=1e-6, max_iter=200, monitor=monitor)
         assert len(asked) == times
         asked.clear()
+
+
+@pytest.mark.parametrize("rotation", [41.0, 70.0])
+def test_lbfgs_is_slow_once_it_has_taken_as_long_as_a_rotation(monkeypatch, rotation):
+    """Of few rows, which Newton-CG could have fitted: so no fit takes more than twice as long."""
+    for where in (full_batch, newton_cg):
+        monkeypatch.setattr(where, "rotation_in_passes", lambda problem, heads: rotation)
+    monkeypatch.setattr(full_batch, "is_small", lambda problem: False)
+    limits, real = [], full_batch.minimise_lbfgs
+
+    def watched(problem, start, tol, max_iter, monitor, slow_at, common):
+        limits.append(slow_at)
+        return real(problem, start, tol, max_iter, monitor, slow_at, common)
+
+    monkeypatch.setattr(full_batch, "minimise_lbfgs", watched)
+    x, y = blobs(60, 4, C)
+    problem = problem_on(Backend.NUMPY, Network((4, C)), x, y)
+    start = np.zeros((1, problem.objective.network.size))
+    for most, want in ((60, rotation), (59, np.inf)):
+        monkeypatch.setattr(newton_cg, "MOST_ROWS", most)
+        monitor = Monitor((), "iteration", 100)
+        full_batch.fit_certified(problem, start, tol=1e-6, max_iter=100, monitor=monitor)
+        assert limits.pop() == want
