@@ -108,6 +108,29 @@ def test_a_second_solve_has_converged_by_its_own_criteria_and_an_estimate(monkey
     assert judged.reason == (CONVERGED if met and near else ROUNDING)
 
 
+@pytest.mark.parametrize("options, first", [({}, True), ({"newton_first": False}, False)])
+def test_newton_goes_on_with_what_is_in_doubt(monkeypatch, options, first):
+    """At once, or after `again` of many heads together, where that leaves them in doubt."""
+    problem = problem_on(Backend.NUMPY, Network((4, C)), *blobs(60, 4, C))
+    theta, taken = np.zeros(problem.objective.network.size), []
+    doubtful = FitResult(theta, 7, 0.5, False, ROUNDING)
+    proven = replace(doubtful, converged=True, reason=CONVERGED)
+    monkeypatch.setattr(_settle, "_certified", lambda *_: ([doubtful], np.asarray([False])))
+    monkeypatch.setattr(_settle, "_newton", lambda *_: taken.append("newton") or proven)
+    results = _settle.settle(
+        problem,
+        [proven],
+        tol=1e-6,
+        max_iter=100,
+        monitor=Monitor((), "iteration", 100),
+        again=lambda *_: taken.append("again") or [doubtful],
+        curvature_at=None,
+        **options,
+    )
+    assert taken == (["newton"] if first else ["again", "newton"])
+    assert results == [proven]
+
+
 def test_a_monitor_is_as_before_after_a_path():
     x, y = blobs(60, 4, C)
     reg = np.geomspace(1e-3, 1e-1, 6)
