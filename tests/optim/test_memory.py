@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from backends import Backend
@@ -110,3 +112,30 @@ def test_float32_pairs_steer_float64_vectors():
 )
 def test_pairs_fit_into_the_budget(heads, budget, want):
     assert memory_size(heads, 500, 8, budget, 50) == want
+
+
+def test_products_of_many_bytes_are_made_head_by_head(monkeypatch):
+    """From `_LARGE` bytes of a head on: some libraries copy stacks of what is not contiguous."""
+    made = []
+    xp = SimpleNamespace(float64=np.float64, stack=np.stack)
+    xp.matmul = lambda a, b: made.append(a.ndim) or np.matmul(a, b)
+    monkeypatch.setattr(memory_module, "namespace", lambda array: xp)
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    for large, ndim in ((128, [2, 2, 2]), (129, [3])):
+        monkeypatch.setattr(memory_module, "_LARGE", large)
+        np.testing.assert_allclose(memory_module._products(a, b), a @ b, rtol=1e-14)
+        assert made == ndim
+        made.clear()
+    memory_module._products(a[:1], b[:1])
+    assert made == [3]
+
+
+def test_pairs_that_a_head_sits_out_are_zeros():
+    """Whatever came for them: so they are in a checkpoint, and nothing can come of them."""
+    kept = Memory(3)
+    s, y = np.random.default_rng(0).uniform(1.0, 2.0, size=(2, 2, 4))
+    size = kept.add(np.where([[True], [False]], s, np.nan), y, np.asarray([True, False]))
+    np.testing.assert_allclose(size, [s[0] @ y[0], 0.0], rtol=1e-14)
+    for got, want in zip(kept.state()["pairs"], (s, y), strict=True):
+        np.testing.assert_array_equal(got[0, 0], want[0])
+        np.testing.assert_array_equal(got[1, 0], np.zeros(4))

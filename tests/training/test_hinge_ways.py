@@ -106,6 +106,38 @@ def test_smoothing_shrinks_more_the_less_a_move_gains():
     assert factors[2] <= 0.1 + 1e-15
 
 
+def test_biases_have_next_to_no_curvature_of_their_own():
+    """A hundred-millionth of what the lightest pair has, share / mu; nothing that float64 sees
+    beside that, where steps are by QR. Rows that weigh next to nothing do not count."""
+    light = np.where(np.arange(N) == 7, 0.0, 1.0 / (N - 1))
+    zero = np.zeros((C, D)), np.zeros(C)
+    for share, least in ((SHARE, 1.0 / N), (np.maximum(light, 1e-12), 1e-8 / (N - 1))):
+        newton = HingeNewton(Basis.of(U, LABELS, share, C, True), REG, 1.0, *zero)
+        for orthogonal, part in ((False, 1e-8), (True, 1e-16)):
+            newton._orthogonal = orthogonal
+            newton._clip()
+            assert newton.rho * newton.mu == pytest.approx(part * least, rel=1e-9)
+
+
+@pytest.mark.parametrize("ratio, light", [(0.5e-3, True), (2e-3, False), (5e-2, False)])
+def test_rows_that_weigh_little_are_not_from_the_decomposition(monkeypatch, ratio, light):
+    """Of the roots of weights a thousandth of the largest: beside the others their digits are lost
+    there. One whose rows are twice as long shows which are which."""
+    rows = RNG.normal(size=(401, D))
+    root = np.append(np.ones(400), ratio)
+    share, real = root**2 / np.sum(root**2), _hinge_basis._svd
+
+    def twice(a):
+        left, size, axes = real(a)
+        return 2.0 * left, size, axes
+
+    monkeypatch.setattr(_hinge_basis, "_svd", twice)
+    basis = Basis.of(rows, np.arange(401) % C, share, C, True)
+    times = np.linalg.norm(basis.t, axis=1) / np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(times[:400], 2.0, rtol=1e-10)
+    assert times[400] == pytest.approx(1.0 if light else 2.0, rel=1e-8)
+
+
 def test_columns_of_zeros_do_not_count_as_small(monkeypatch):
     """Jacobi's method takes longer; it is for columns that differ by orders of magnitude."""
     taken, real = [], scipy.linalg.lapack.dgejsv

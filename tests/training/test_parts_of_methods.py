@@ -20,6 +20,7 @@ from xclf.training import Monitor, _draws, _settle, full_batch, lbfgs_fit, minib
 from xclf.training._draws import Draws
 from xclf.training._score_space import COARSE, Swap, score_space
 from xclf.training._settle import CONVERGED, ROUNDING
+from xclf.training._softmax_gap import Certified
 from xclf.training.events import FitResult
 from xclf.training.problem import Problem
 
@@ -129,6 +130,23 @@ def test_newton_goes_on_with_what_is_in_doubt(monkeypatch, options, first):
     )
     assert taken == (["newton"] if first else ["again", "newton"])
     assert results == [proven]
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("rounding", [0.9e-9, 1.1e-9])
+def test_an_objective_of_a_small_problem_is_right_to_one_in_a_thousand_million(
+    monkeypatch, small, rounding
+):
+    """As `objective_` promises of float64: one that is not is computed with centred features."""
+    problem = problem_on(Backend.NUMPY, Network((4, C)), *blobs(60, 4, C))
+    number = {"value": 1.0, "gap": 1e-7, "grad_norm": 1e-3, "estimate": 1.0, "rounding": rounding}
+    at = Certified(**{name: np.asarray([each]) for name, each in number.items()})
+    monkeypatch.setattr(_settle, "certify", lambda *_: at)
+    monkeypatch.setattr(_settle, "is_small", lambda wide: small)
+    ran = FitResult(np.zeros(problem.objective.network.size), 7, 1.0, True, CONVERGED)
+    ((one,), _) = _settle._certified(problem, [ran], 1e-6, np.dtype("float64"), None)
+    assert one.converged == (rounding < 1e-9 or not small)
+    assert one.reason == (CONVERGED if one.converged else ROUNDING)
 
 
 def test_a_monitor_is_as_before_after_a_path():

@@ -262,3 +262,19 @@ def test_a_goal_that_proves_nothing_is_lowered(monkeypatch):
         reason = begun.run(1e-6, 100, Monitor((), "iteration", 100), 0, 1)
         assert reason == ("converged" if enough < 9 else ROUNDING)
         np.testing.assert_allclose(goals, [1e-10, 1e-12, 1e-14][: min(enough, 3)], rtol=1e-12)
+
+
+def test_the_bias_of_an_absent_class_is_not_far_beyond_every_margin():
+    """It has to be stored beside the others, in float32 with their digits: a margin more than it
+    takes, and a thousandth of the scores, for their rounding."""
+    labels = np.where(Y == 2, 0, Y)
+    for offset in (0.0, 1e3):
+        at = problem_on(Backend.NUMPY, Network((4, 3)), X + offset, labels, loss="hinge", reg=1e-2)
+        begun = SmallHinge(at, np.zeros(15), np.float64, 1e-6, None)
+        w, b = begun._stored(0.1 * RNG.normal(size=(2, 4)), np.array([0.3, -0.2]))
+        scores = (X + offset) @ w.T + b
+        least = scores[np.arange(40), labels].min()
+        below = least - scores[:, 2]
+        assert np.ptp(below) <= 1e-12 * (1.0 + abs(b[2]))
+        assert (below >= 1.0).all()
+        assert (below <= 2.0 + 2e-3 * (1.0 + abs(least))).all()
