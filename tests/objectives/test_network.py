@@ -205,3 +205,16 @@ def test_a_layer_unpacks_to_weights_and_biases():
     w, b = Layer(np.ones((2, 3)), None)
     assert w.shape == (2, 3)
     assert b is None
+
+
+def test_raw_coordinates_of_heads_are_those_of_each():
+    rng = np.random.default_rng(0)
+    network = Network((4, 3), shift=rng.normal(size=4), scale=rng.uniform(0.5, 2.0, size=4))
+    theta = rng.normal(size=(2, network.size))
+    together = network.raw(network.layers(theta))[0]
+    back = network.flatten(network.fitting([together]))
+    np.testing.assert_allclose(back, theta, rtol=1e-13, atol=1e-14)
+    for k in range(2):
+        alone = network.raw(network.layers(theta[k]))[0]
+        np.testing.assert_array_equal(together.w[k], alone.w)
+        np.testing.assert_allclose(together.b[k], alone.b, rtol=1e-14, atol=1e-14)
