@@ -8,8 +8,8 @@ whose memory is bounded (RLIMIT_DATA), then times in turns
     arithmetic  a pass over rows in memory, of a tenth of all: ten times that
     pass        an iteration of the fit, whose rows are read anew in each
 
-(and the processor time of the latter two), either with the files on the disk alone (`cold`: the system is asked to forget them before each) or
-where the system has them in memory (`warm`).
+either with the files on the disk alone (`cold`: the system is asked to forget them before each) or
+where the system has them in memory (`warm`); of the latter two the processor time too.
 """
 
 from __future__ import annotations
