@@ -87,6 +87,8 @@ def make_estimator(model: Model, options: dict[str, Any], start: Path | None = N
 
 def _continued(model: Model, given: dict[str, Any], start: Path) -> Any:
     estimator = load_model(start)
+    if hasattr(estimator, "estimators_"):
+        raise UserError(f"--start {start} is a model of several tasks: give one of a single task")
     if type(estimator) is not CLASSES[model]:
         kind = next(kind for kind, cls in CLASSES.items() if cls is type(estimator))
         raise UserError(f"--start {start} is a {type(estimator).__name__}: add --model {kind}")

@@ -121,6 +121,9 @@ Verbose: TypeAlias = Annotated[
 
 # A saved model, and the rows to use it on.
 SavedModel: TypeAlias = Annotated[Path, typer.Argument(help="A model that train --out saved.")]
+Task: TypeAlias = Annotated[
+    str | None, typer.Option(help="Of a model of several tasks: the one to take.")
+]
 TrainPart: TypeAlias = Annotated[
     bool, typer.Option("--train-part", help="The training part, where DATA ships both.")
 ]
@@ -128,7 +131,10 @@ AllRows: TypeAlias = Annotated[
     bool, typer.Option("--all-rows", help="The rows of training too, where DATA is what it saw.")
 ]
 LabelColumn: TypeAlias = Annotated[
-    str | None, typer.Option(help="Label column of a table; by default that of training.")
+    list[str] | None,
+    typer.Option(
+        help="Label column of a table; by default that of training. Repeated for several tasks."
+    ),
 ]
 
 

@@ -120,7 +120,10 @@ def reading_options(given: dict[str, Any]) -> dict[str, Any]:
     named = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("drop"):
         named["drop"] = [name for part in given["drop"] for name in part.split(",")]
-    named |= {"label": given["label"], "max_memory": given["max_memory"]}
+    label = given["label"]
+    if isinstance(label, list):  # several of a model of several tasks
+        label = label[0] if len(label) == 1 else tuple(label) or None
+    named |= {"label": label, "max_memory": given["max_memory"]}
     # A name from a file or the environment is every command's, also for data without such names.
     naming = ("label", "drop", "id", "x_name", "y_name")
     typed = any(given.get(name) and was_typed(name) for name in naming)
@@ -148,7 +151,8 @@ def read_for_model(
     options : of `load`; columns of a table are by default those of the training
     The model's `feature_names_in_` is removed: scikit-learn would expect data frames.
     """
-    options = _as_in_training(model, options) | {"need_labels": need_labels}
+    several = getattr(model, "estimators_", None) is not None
+    options = _as_in_training(model, options) | {"need_labels": need_labels, "several": several}
     data = load(source, **options, **columns_of(model))
     _check_array_names(data, options)
     if data.test is not None and not train_part:

@@ -16,10 +16,16 @@ from xclf.cli._report import check_report, write_report
 from xclf.cli._results import command_facts, evaluate_rows, measures, print_measures
 from xclf.cli._source import (
     check_finite,
-    check_labels,
     read_for_model,
     reading_options,
     rows_to_measure,
+)
+from xclf.cli._tasks import (
+    check_tasks,
+    evaluate_tasks,
+    print_tasks,
+    task_measures,
+    task_names,
 )
 from xclf.report.class_names import names_of_model
 from xclf.report.run import fingerprint
@@ -63,27 +69,32 @@ def evaluate(
     options = reading_options(dict(locals()))
     rows = read_for_model(fitted, data, train_part=train_part, **options)
     rows, remark = rows_to_measure(fitted, rows, train_part=train_part, every=all_rows)
-    check_labels(rows, fitted.classes_, data)
+    check_tasks(fitted, rows, data)
     check_finite(rows.x, data, names=rows.feature_names)
     assert rows.y is not None
-    names = names_of_model(fitted, rows.class_names)
+    several = bool(task_names(fitted))
+    names = [] if several else names_of_model(fitted, rows.class_names)
     start = time.perf_counter()
-    evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
+    if several:
+        evaluated = evaluate_tasks(fitted, chosen, rows.x, rows.y)
+    else:
+        evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
     times = {"evaluate": time.perf_counter() - start}
     result: dict[str, Any] = command_facts("evaluate", fingerprint(rows.x, rows.y), rows.y)
     result |= {"data": rows.source, "model": str(model), "place": chosen.text, "remark": remark}
-    result |= measures(evaluated)
+    result |= task_measures(evaluated, len(rows.y)) if several else measures(evaluated)
     console = out(json=json)
     log(json=json).print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
     if remark is not None:
         warned = remark.startswith("warning")
         (warnings_log() if warned else log(json=json)).print(remark, style="yellow")
-    print_measures(console, result, full=full)
+    (print_tasks if several else print_measures)(console, result, full=full)
     if report_path is not None:
         parts = {"test": rows}
         write_report(report_path, "evaluate", fitted, chosen, parts, names, evaluated, times)
         print_facts(console, ("report", str(report_path)))
-    print_last(f"accuracy {result['accuracy']:.4f}", json=json)
+    mean = "mean accuracy of the tasks" if several else "accuracy"
+    print_last(f"{mean} {result['accuracy']:.4f}", json=json)
     if json:
         print(json_format.dumps(result, allow_nan=False))
     if min_accuracy is not None and result["accuracy"] < min_accuracy:

@@ -13,6 +13,7 @@ from xclf._atomic_write import atomic_write
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
+from xclf.cli._tasks import one_task
 from xclf.estimators import load as load_model
 from xclf.estimators import torch_weights
 
@@ -31,12 +32,15 @@ def export(
             help=".onnx; .pt, a state dict of torch; .safetensors, the same for any library.",
         ),
     ] = None,
+    task: opt.Task = None,
 ) -> None:
     """Write a saved model for another library.
 
     An .onnx file gives labels, probabilities and scores. The weights in a .pt or .safetensors file
     are those of torch.nn.Linear(D, C), of a net those of Sequential(Linear, ReLU, Linear); the
     classes are in the metadata of the latter.
+
+    Of a model of several tasks --task names the one to write.
 
     xclf export cifar.safetensors --out cifar.onnx
 
@@ -47,7 +51,7 @@ def export(
     out_path = path or out_path
     assert out_path is not None
     check_output("--out", out_path, _SUFFIXES, model)
-    fitted = load_model(model)
+    fitted = one_task(load_model(model), task)
     try:
         if out_path.suffix == ".onnx":
             fitted.to_onnx(out_path)

@@ -14,6 +14,7 @@ from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
 from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
+from xclf.cli._tasks import one_task
 from xclf.estimators import TrainedOn
 from xclf.estimators import load as load_model
 from xclf.report.pictures import PICTURE_SUFFIXES, draw, guess_shape
@@ -31,6 +32,7 @@ def plot(
     channel_last: Annotated[
         bool, typer.Option("--channel-last", help="Rows hold pixels, not colour planes.")
     ] = False,
+    task: opt.Task = None,
 ) -> None:
     """Draw the weights of each class (or hidden unit) as pictures, and the loss curve.
 
@@ -39,9 +41,10 @@ def plot(
     xclf plot faces.safetensors --shape 48x64x1
     """
     check_output("--out", out_path, PICTURE_SUFFIXES, model)
-    fitted = load_model(model)
+    saved = load_model(model)
+    fitted = one_task(saved, task)
     features = fitted.n_features_in_
-    known = fitted._trained_on or TrainedOn("", 0, "")
+    known = saved._trained_on or TrainedOn("", 0, "")
     image_shape = known.image_shape
     if image_shape is None or image_shape[2] not in (1, 3):
         image_shape = guess_shape(features)

@@ -23,6 +23,7 @@ from xclf.cli._estimator import load_fitted
 from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
 from xclf.cli._source import check_finite, read_for_model, reading_options
+from xclf.cli._tasks import scores_of, task_columns
 from xclf.report.class_names import names_of_model
 from xclf.report.table_files import TABLE_SUFFIXES, write_table
 
@@ -44,7 +45,8 @@ def predict(
     ] = 0,
     train_part: opt.TrainPart = False,
     label: Annotated[
-        str | None, typer.Option(help="Label column to leave out; by default that of training.")
+        list[str] | None,
+        typer.Option(help="Label column to leave out; by default those of training."),
     ] = None,
     drop: opt.Drop = None,
     id: Annotated[
@@ -60,7 +62,8 @@ def predict(
     """Write predictions for every row of DATA, in row order; streamed, and whole or not at all.
 
     The columns: the ids, if DATA has them; label, with class beside it where classes have names;
-    p_CLASS of --proba; top1, top1_score ... of --top-k.
+    p_CLASS of --proba; top1, top1_score ... of --top-k. Of a model of several tasks: NAME of each
+    task; p_NAME_CLASS, of multi-label indicators p_NAME; top1_NAME, top1_score_NAME ...
 
     xclf predict cifar.safetensors cifar-10-batches-bin --out labels.csv
 
@@ -89,10 +92,9 @@ def _predict(given: dict[str, Any], client: Any) -> None:
             f"--proba: a {type(fitted).__name__} with the hinge has no probabilities; "
             "--top-k gives the best labels with their scores"
         )
-    if not 0 <= top_k <= len(fitted.classes_):
-        raise UserError(
-            f"--top-k must be between 0 and the {len(fitted.classes_)} classes, got {top_k}"
-        )
+    classes = min(len(one.classes_) for one in getattr(fitted, "estimators_", None) or [fitted])
+    if not 0 <= top_k <= classes:
+        raise UserError(f"--top-k must be between 0 and the {classes} classes, got {top_k}")
     console = log()
     # A .npy of labels alone is a plain array.
     plain = {"classes": out_path.suffix != ".npy"}
@@ -139,7 +141,7 @@ def _beside(
     """The tables with a first column of the ids of their rows."""
     start = 0
     for table in tables:
-        rows = len(table["label"])
+        rows = len(next(iter(table.values())))
         yield {name: ids[start : start + rows], **table}
         start += rows
 
@@ -167,8 +169,11 @@ def columns(
 
     A model whose classes have names has them in all columns but `label`: with `classes` in one of
     their own, `class`.
-    Scores of top-k are probabilities where the model has them, else decision values.
+    Scores of top-k are probabilities where the model has them, else decision values. Of several
+    tasks: see `task_columns`.
     """
+    if getattr(model, "estimators_", None):
+        return task_columns(model, x, proba=proba, top_k=top_k)
     table: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}
     names = np.asarray(names_of_model(model))
     named = model.class_names_ is not None
@@ -176,12 +181,7 @@ def columns(
         table["class"] = names[np.searchsorted(model.classes_, table["label"])]
     if not (proba or top_k):
         return table
-    if hasattr(model, "predict_proba"):
-        scores = _array_api.to_host(model.predict_proba(x))
-    else:
-        scores = _array_api.to_host(model.decision_function(x))
-        if scores.ndim == 1:
-            scores = np.stack([-0.5 * scores, 0.5 * scores], axis=1)
+    scores = scores_of(model, x)
     if proba:
         table |= {f"p_{name}": scores[:, k] for k, name in enumerate(names.tolist())}
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]

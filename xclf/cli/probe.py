@@ -15,8 +15,9 @@ from xclf.cli._cluster import on_cluster
 from xclf.cli._console import UserError, log, out, print_last, warnings_log
 from xclf.cli._devices import choose
 from xclf.cli._estimator import estimator_options, make_estimator
-from xclf.cli._given import refuse, spelled, was_typed
+from xclf.cli._given import refuse, spelled
 from xclf.cli._grid import parse_values
+from xclf.cli._source import reading_options
 from xclf.cli._training import warnings_printed
 from xclf.probes import (
     METRICS,
@@ -95,6 +96,8 @@ def probe(
         list[str] | None,
         typer.Option(help="Label column of a table; repeated for several tasks.", **_DATA),
     ] = None,
+    drop: opt.Drop = None,
+    id: opt.Id = None,
     x_name: opt.XName = None,
     y_name: Annotated[
         str | None,
@@ -132,7 +135,7 @@ def probe(
 def _probe(given: dict[str, Any]) -> None:
     _check_options(given)
     train, val, test, out_path = (given[name] for name in ("train", "val", "test", "out_path"))
-    label, x_name, y_name, shots = (given[name] for name in ("label", "x_name", "y_name", "shots"))
+    y_name, shots = given["y_name"], given["shots"]
     json, seed = given["json"], given["seed"]
     chosen = choose(given["device"])
     estimator = _estimator(given)
@@ -148,8 +151,7 @@ def _probe(given: dict[str, Any]) -> None:
     options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
     _check_folder(out_path)
-    options["reading"] = _reading(label, x_name, y_name)
-    options["reading"] |= {"blocks": True} if given["blocks"] else {}
+    options["reading"] = _reading(given)
     options["shots"] = None if shots is None else _whole_numbers(shots)
     sources = _train(train, y_name), _rows(val, "--val"), _rows(test, "--test")
     try:
@@ -243,15 +245,12 @@ def _is_file(y_name: str | None) -> bool:
     return y_name is not None and y_name.endswith(".npy")
 
 
-def _reading(label: list[str] | None, x_name: str | None, y_name: str | None) -> dict[str, Any]:
+def _reading(given: dict[str, Any]) -> dict[str, Any]:
     """Options of `load`, those that are given."""
-    given: dict[str, Any] = {
-        "label": label[0] if label and len(label) == 1 else label or None,
-        "x_name": x_name,
-        "y_name": None if _is_file(y_name) else y_name,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    return given | {"missing_ok": not any(was_typed(name) for name in given)}
+    own = None if _is_file(given["y_name"]) else given["y_name"]
+    options = reading_options(given | {"y_name": own})
+    names = ("label", "drop", "id", "x_name", "y_name", "missing_ok", "blocks")
+    return {name: options[name] for name in names if options.get(name) is not None}
 
 
 def _rows(given: list[str] | None, option: str) -> Any:

@@ -161,7 +161,8 @@ class Split:
 
     @classmethod
     def hold_out(cls, data: Dataset, test_size: float, seed: int) -> Split:
-        """Draw the share `test_size` of the rows for testing, stratified by label.
+        """Draw the share `test_size` of the rows for testing, stratified by label where each row
+        has one.
 
         Raises
         ------
@@ -169,10 +170,12 @@ class Split:
             If a class has too few rows for that.
         """
         count = int(data.x.shape[0])
+        labels = data.y if data.y is None or data.y.ndim == 1 else None
         rows, held = train_test_split(
-            np.arange(count), test_size=test_size, stratify=data.y, random_state=seed
+            np.arange(count), test_size=test_size, stratify=labels, random_state=seed
         )
-        origin = f"{test_size:.0%} held out, stratified, seed {seed}"
+        stratified = "" if labels is None else ", stratified"
+        origin = f"{test_size:.0%} held out{stratified}, seed {seed}"
         if not hasattr(data.x, "to_delayed"):
             return cls(data.take(rows), data.take(held), origin)
         # Blocks are taken in their order; rows to test on are in memory.

@@ -253,7 +253,7 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Base
         own = {
             k.partition(":")[2]: v for k, v in arrays.items() if k.partition(":")[0] == str(number)
         }
-        models.append(_rebuild_fitted(description | task, own))
+        models.append(_rebuild_fitted(description | task | {"trained_on": None}, own))
     features = {(model.n_features_in_, fitted_shape(model)[1]) for model in models}
     indicators = bool(description["indicators"])
     binary = all(np.array_equal(model.classes_, (0, 1)) for model in models)
@@ -263,6 +263,8 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Base
         )
     model = copy.copy(models[0])
     join_tasks(model, models, indicators)
+    if description.get("trained_on") is not None:
+        model._trained_on = TrainedOn.read(description["trained_on"])
     return model
 
 

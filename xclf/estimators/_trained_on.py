@@ -13,6 +13,9 @@ from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical
 from xclf.rows import RowSketch, row_hashes
 
+# Fields that are written where they say something.
+_LATER = ("tasks",)
+
 
 @dataclass(frozen=True)
 class TrainedOn:
@@ -26,8 +29,10 @@ class TrainedOn:
         Of all rows and labels, as they were read.
     test_size, seed : float and int, optional
         Of the share that was held out, stratified by label; None where none was.
-    label, id, drop : str, str and tuple of str
+    label, id, drop : str or tuple of str, str and tuple of str
         Columns of a table that are no features.
+    tasks : tuple of str
+        Names of the columns of labels, where there are several.
     image_shape : tuple of int, optional
         (height, width, channels) of rows that are images.
     pixel_layout : str, optional
@@ -41,17 +46,24 @@ class TrainedOn:
     fingerprint: str
     test_size: float | None = None
     seed: int | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     id: str | None = None
     drop: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: str | None = None
     seen: RowSketch | None = None
+    tasks: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """As values of JSON."""
         entry = {field.name: getattr(self, field.name) for field in fields(self)}
         entry["drop"] = list(self.drop)
+        if isinstance(self.label, tuple):
+            entry["label"] = list(self.label)
+        entry |= {"tasks": list(self.tasks)}
+        for name in _LATER:  # as earlier versions write and read it
+            if not entry[name]:
+                del entry[name]
         entry["image_shape"] = None if self.image_shape is None else list(self.image_shape)
         return entry | {"seen": None if self.seen is None else _describe_sketch(self.seen)}
 
@@ -60,11 +72,11 @@ class TrainedOn:
         """From what `describe` gave; ValueError for anything else."""
         names = {field.name for field in fields(cls)}
         if type(entry) is dict:
-            entry = {"seen": None, **entry}  # which files of earlier versions have not
+            entry = {"seen": None, "tasks": [], **entry}  # which other files have not
         if type(entry) is not dict or set(entry) != names:
             raise ValueError("the record of the training data has other fields")
-        texts = ("source", "fingerprint", "label", "id", "pixel_layout")
-        shape, drop = entry["image_shape"], entry["drop"]
+        texts = ("source", "fingerprint", "id", "pixel_layout")
+        shape, label = entry["image_shape"], entry["label"]
         checks = (
             all(entry[name] is None or type(entry[name]) is str for name in texts),
             type(entry["source"]) is type(entry["fingerprint"]) is str,
@@ -73,7 +85,8 @@ class TrainedOn:
             type(entry["test_size"]) is not float or 0.0 < entry["test_size"] < 1.0,
             type(entry["seed"]) is (type(None) if entry["test_size"] is None else int),
             type(entry["seed"]) is not int or 0 <= entry["seed"] < 2**32,
-            type(drop) is list and all(type(name) is str for name in drop),
+            label is None or type(label) is str or _is_list_of_names(label),
+            all(_is_list_of_names(entry[name]) for name in ("drop", "tasks")),
             shape is None or (type(shape) is list and len(shape) == 3),
             shape is None or all(type(n) is int and n > 0 for n in shape),
             entry["pixel_layout"] in (None, "channel_first", "channel_last"),
@@ -82,7 +95,13 @@ class TrainedOn:
             raise ValueError("the record of the training data holds other values")
         shape = None if shape is None else tuple(shape)
         seen = None if entry["seen"] is None else _read_sketch(entry["seen"])
-        return cls(**{**entry, "drop": tuple(drop), "image_shape": shape, "seen": seen})
+        known = {"label": tuple(label) if type(label) is list else label}
+        known |= {name: tuple(entry[name]) for name in ("drop", "tasks")}
+        return cls(**{**entry, **known, "image_shape": shape, "seen": seen})
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return type(value) is list and all(type(name) is str for name in value)
 
 
 def hashes_of(x: Array) -> np.ndarray:

@@ -38,20 +38,21 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
             check_class_counts(train.task(task).y[rows], most, f"{most} shots{of_task}")
         if not tests and val is None:
             raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
+    share = share or None
     plan, names = settings.plan, (_stage(sources, "search"), _stage(sources, "refit"))
     again = plan.protocol.refit or settings.folds is not None
     if train.tasks is not None:
         X, y = all_rows(train, every, parts.val) if again else (None, None)
         found, choices, model = search_tasks(settings, train, splits, (X, y), stages, names)
-        stopped = found.interrupted
-        return Outcome(sources.name, train, rows, val, tests, found, model, stopped, choices)
+        stopped, seen = found.interrupted, every if again else rows
+        ends = (found, model, stopped, choices, share, seen)
+        return Outcome(sources.name, train, rows, val, tests, *ends)
     found = search(plan, train, splits, settings.metric, stages, names[0])
     model, interrupted, seen = found.best, found.interrupted, rows
     if again and not interrupted:
         seen = every
         X, y = all_rows(train, every, parts.val)
         model, interrupted = refitted(plan, found, X, y, stages, names[1])
-    share = share or None
     return Outcome(
         sources.name, train, rows, val, tests, found, model, interrupted, test_size=share, seen=seen
     )

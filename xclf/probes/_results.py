@@ -16,7 +16,6 @@ from xclf.report.class_names import names_of_model
 from xclf.report.results import (
     data_facts,
     history_facts,
-    json_parameters,
     model_facts,
     template_facts,
 )
@@ -61,15 +60,7 @@ def _of_classes(outcome: Outcome) -> dict[str, Any]:
 def _of_tasks(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     """The sections about the models of several tasks."""
     model = outcome.model
-    facts = {
-        "estimator": type(model).__name__,
-        "parameters": json_parameters(settings.plan.estimator),
-        "full_batch": uses_full_batches(model),
-        "converged": bool(np.all(model.converged_)),
-        "iterations": int(np.max(model.n_iter_)),
-        "objective": float(np.mean(model.objective_)),
-        "dual_gap": None,
-    }
+    facts = model_facts(model) | {"full_batch": uses_full_batches(model)}
     return {"class_names": [], "model": facts} | task_sections(settings, outcome)
 
 
@@ -93,22 +84,23 @@ def times_and_memory(times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"times": plain(list(times)), "peak_memory": peak_memory()}
 
 
-def trained_on(
-    settings: Settings, outcome: Outcome, results: Mapping[str, Any]
-) -> TrainedOn | None:
-    """What the model file keeps of the rows, of labels of one column."""
-    train, seed = outcome.train, settings.seed
-    if train.tasks is not None:
-        return None
+def trained_on(settings: Settings, outcome: Outcome, results: Mapping[str, Any]) -> TrainedOn:
+    """What the model file keeps of the rows."""
+    train, seed, reading = outcome.train, settings.seed, settings.reading
+    label, drop = reading.get("label"), reading.get("drop") or ()
     return TrainedOn(
         train.source,
         len(train),
         results["data"][0]["fingerprint"],
         outcome.test_size,
         None if outcome.test_size is None else int(seed),
+        label=label if label is None or isinstance(label, str) else tuple(label),
+        id=reading.get("id"),
+        drop=(drop,) if isinstance(drop, str) else tuple(drop),
         image_shape=train.image_shape,
         pixel_layout=train.pixel_layout,
         seen=RowSketch.of(hashes_of(train.X)[outcome.seen]),
+        tasks=train.tasks or (),
     )
 
 

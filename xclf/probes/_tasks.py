@@ -17,6 +17,7 @@ from xclf.probes._progress import Stages
 from xclf.probes._search import Search, search
 from xclf.probes._splits import Split
 from xclf.report.class_names import names_of
+from xclf.report.metrics import mean_metrics, task_metrics
 from xclf.sweep import Fit, Fold, fit_together
 
 
@@ -104,10 +105,8 @@ def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         parts.insert(0, (outcome.val, searched))
     rows, tasks = [], []
     for part, own in parts:
-        tasks = [_metrics(model, part.task(t), outcome) for t, model in enumerate(own)]
-        keys = [key for key in tasks[0] if all(key in one for one in tasks) and key != "data"]
-        mean = {key: _mean([one[key] for one in tasks]) for key in keys}
-        rows.append({"data": part.name} | mean)
+        tasks = [_metrics(model, part.task(t)) for t, model in enumerate(own)]
+        rows.append({"data": part.name} | mean_metrics(tasks))
     entries = [
         {
             "name": name,
@@ -120,16 +119,6 @@ def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     return {"metrics": rows, "tasks": entries}
 
 
-def _mean(values: list[float]) -> float | None:
-    """Of those that are known: a class without rows has no average precision."""
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else None
-
-
-def _metrics(model: Any, part: Part, outcome: Outcome) -> dict[str, Any]:
+def _metrics(model: Any, part: Part) -> dict[str, Any]:
     sections = measured(model, part, names_of(model.classes_, None))
-    metrics: dict[str, Any] = sections["metrics"]
-    if len(model.classes_) == 2 and "average_precision" in metrics:
-        precision = sections["per_class"][1]["average_precision"]
-        metrics["average_precision"] = np.nan if precision is None else precision
-    return metrics
+    return task_metrics(sections, len(model.classes_))

@@ -218,7 +218,7 @@ def _plain(value: Any) -> str:
 
 def _data(results: dict[str, Any]) -> list[Table]:
     entries = results.get("data") or []
-    columns = ("role", "name", "rows", "features", "dtype", "classes", "fingerprint")
+    columns = ("role", "name", "rows", "features", "dtype", "classes", "tasks", "fingerprint")
     shown = [key for key in columns if any(entry.get(key) is not None for entry in entries)]
     rows = [
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,28 @@ def evaluation(
     evaluated = Evaluation(class_names, probabilistic=probabilistic, rows=rows, top_k=top_k)
     evaluated.add(labels, values)
     return evaluated.results(data)
+
+
+def task_metrics(sections: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """The row of metrics of one of several tasks: of two classes the average precision is that of
+    the second, NaN where it has no rows."""
+    row = dict(sections["metrics"])
+    if classes == 2 and "average_precision" in row:
+        precision = sections["per_class"][1]["average_precision"]
+        row["average_precision"] = np.nan if precision is None else precision
+    return row
+
+
+def mean_metrics(tasks: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The means over tasks of the metrics that all of them have; of those that are known: a class
+    without rows has no average precision."""
+    keys = [key for key in tasks[0] if all(key in one for one in tasks) and key != "data"]
+    return {key: _mean([one[key] for one in tasks]) for key in keys}
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else None
 
 
 def metric_name(name: str) -> str:

@@ -100,13 +100,15 @@ def _of_command(printed: Mapping[str, Any]) -> dict[str, Any]:
         results["model"] |= {name: printed.get(name) for name in names}
         results["times"] = [{"stage": "fit", "seconds": printed["seconds"]}]
     if measured is not None:
-        classes = measured["classes"]
+        classes = measured.get("classes") or []  # none of several tasks
         own = {"rows": measured["rows"], "labels": printed.get("labels")}
         results["data"] = [{"role": "test", "name": str(printed.get("data")), **own}]
         results["class_names"] = [entry["class"] for entry in classes]
         results["metrics"] = [{"data": "test", **_metrics(measured)}]
         results["per_class"] = classes
-        results["confusion"] = {"data": "test", "counts": measured["confusion"]}
+        results["tasks"] = measured.get("tasks")
+        if "confusion" in measured:
+            results["confusion"] = {"data": "test", "counts": measured["confusion"]}
     if "search" in printed:
         results["search"] = _search(printed["search"])
         results["times"].append({"stage": "search", "seconds": printed["search"]["seconds"]})

@@ -6,6 +6,7 @@ import base64
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,29 +20,44 @@ def data_facts(role: str, name: str, x: Array, y: Any, classes: int) -> dict[str
     """An entry of `data`: some rows, by their role ("train", "validation" or "test") and name.
 
     labels : the fingerprint of the labels alone, which features of the same images share
+    classes : of labels of one column; those of several tasks are counted instead
     """
+    tasks = 1 if y is None or y.ndim == 1 else int(y.shape[1])
+    counted: dict[str, Any] = {"classes": classes} if tasks == 1 else {"tasks": tasks}
     return {
         "role": role,
         "name": name,
         "rows": int(x.shape[0]),
         "features": int(x.shape[1]),
         "dtype": str(x.dtype).rpartition(".")[2],
-        "classes": classes,
+        **counted,
         "fingerprint": fingerprint(x, y),
         "labels": None if y is None else fingerprint(y),
     }
 
 
 def model_facts(model: Any) -> dict[str, Any]:
-    """The section `model`: a fitted estimator, its parameters, and how its fit ended."""
+    """The section `model`: a fitted estimator, its parameters, and how its fit ended.
+
+    Of several tasks: the parameters that all share, the most iterations, the mean objective.
+    """
     return {
         "estimator": type(model).__name__,
-        "parameters": json_parameters(model),
-        "converged": bool(model.converged_),
-        "iterations": int(model.n_iter_),
-        "objective": _finite(model.objective_),
-        "dual_gap": _finite(getattr(model, "dual_gap_", None)),
+        "parameters": _shared_parameters(getattr(model, "estimators_", None) or [model]),
+        "converged": bool(np.all(model.converged_)),
+        "iterations": int(np.max(model.n_iter_)),
+        "objective": _finite(float(np.mean(model.objective_))),
+        "dual_gap": _finite(_largest(getattr(model, "dual_gap_", None))),
     }
+
+
+def _shared_parameters(models: Sequence[Any]) -> dict[str, Any]:
+    first, *others = map(json_parameters, models)
+    return {k: v for k, v in first.items() if all(own[k] == v for own in others)}
+
+
+def _largest(value: Any) -> float | None:
+    return None if value is None else float(np.max(value))
 
 
 def json_parameters(model: Any) -> dict[str, Any]:
@@ -54,9 +70,12 @@ def json_parameters(model: Any) -> dict[str, Any]:
     return parameters
 
 
-def history_facts(model: Any) -> dict[str, Any]:
-    """The section `history`: objective and validation accuracy after each iteration or epoch."""
+def history_facts(model: Any) -> dict[str, Any] | None:
+    """The section `history`: objective and validation accuracy after each iteration or epoch; None
+    of several tasks."""
     history = model.history_
+    if isinstance(history, list):
+        return None
     accuracy = [_finite(value) for value in history["val_accuracy"]]
     return {
         "iteration": list(range(1, len(history["loss"]) + 1)),

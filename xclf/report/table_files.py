@@ -48,7 +48,7 @@ def _write_npy(path: Path, rows: int, chunks: Iterable[Columns]) -> None:
                 empty = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=(rows,))
                 file.seek(empty.offset)
                 del empty
-            array = np.empty(len(columns["label"]), dtype)
+            array = np.empty(len(next(iter(columns.values()))), dtype)
             for name, column in columns.items():
                 (array if len(columns) == 1 else array[name])[:] = column
             file.write(array.tobytes())
