@@ -14,6 +14,7 @@ from xclf.cli._console import UserError
 from xclf.cli._given import refuse, was_typed
 from xclf.data import Dataset, Split, load
 from xclf.estimators import TrainedOn, hashes_of
+from xclf.probes import unit_rows
 from xclf.report.number_text import plain
 from xclf.report.run import fingerprint
 from xclf.rows import RowSketch
@@ -21,6 +22,9 @@ from xclf.rows import RowSketch
 # Rows checked at once: the data may be a memory map that is larger than memory.
 _CHECKED_ROWS = 1 << 14
 
+
+#: What commands say of rows for a model that takes such.
+UNIT_ROWS = "rows are divided by their Euclidean norm, as those of the training were"
 
 #: Share of the rows that is held out where nothing else is said.
 TEST_SHARE = 0.2
@@ -296,6 +300,19 @@ def check_finite(
                 f"{source} holds {part[row, column]} in {where} (counted from 0){called}: every "
                 "value must be finite"
             )
+
+
+def takes_unit_rows(model: Any) -> bool:
+    """Whether a saved model was trained on rows of Euclidean norm 1, so that others are divided by
+    theirs."""
+    known: TrainedOn | None = model._trained_on
+    return known is not None and known.normalize
+
+
+def unit_rows_of(data: Dataset, source: str) -> Dataset:
+    """The data with rows divided by their Euclidean norm; `UserError` where they are not finite."""
+    check_finite(data.x, source, names=data.feature_names)
+    return replace(data, x=unit_rows(data.x), test=None)
 
 
 def check_labels(data: Dataset, classes: np.ndarray, source: str) -> None:

@@ -15,10 +15,13 @@ from xclf.cli._estimator import load_fitted
 from xclf.cli._report import check_report, write_report
 from xclf.cli._results import command_facts, evaluate_rows, measures, print_measures
 from xclf.cli._source import (
+    UNIT_ROWS,
     check_finite,
     read_for_model,
     reading_options,
     rows_to_measure,
+    takes_unit_rows,
+    unit_rows_of,
 )
 from xclf.cli._tasks import (
     check_tasks,
@@ -68,6 +71,8 @@ def evaluate(
     fitted = load_fitted(model, chosen, max_memory)
     options = reading_options(dict(locals()))
     rows = read_for_model(fitted, data, train_part=train_part, **options)
+    unit = takes_unit_rows(fitted)
+    rows = unit_rows_of(rows, data) if unit else rows
     rows, remark = rows_to_measure(fitted, rows, train_part=train_part, every=all_rows)
     check_tasks(fitted, rows, data)
     check_finite(rows.x, data, names=rows.feature_names)
@@ -85,6 +90,8 @@ def evaluate(
     result |= task_measures(evaluated, len(rows.y)) if several else measures(evaluated)
     console = out(json=json)
     log(json=json).print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
+    if unit:
+        log(json=json).print(UNIT_ROWS)
     if remark is not None:
         warned = remark.startswith("warning")
         (warnings_log() if warned else log(json=json)).print(remark, style="yellow")

@@ -13,6 +13,7 @@ from xclf._atomic_write import atomic_write
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
+from xclf.cli._source import takes_unit_rows
 from xclf.cli._tasks import one_task
 from xclf.estimators import load as load_model
 from xclf.estimators import torch_weights
@@ -51,7 +52,8 @@ def export(
     out_path = path or out_path
     assert out_path is not None
     check_output("--out", out_path, _SUFFIXES, model)
-    fitted = one_task(load_model(model), task)
+    saved = load_model(model)
+    fitted = one_task(saved, task)
     try:
         if out_path.suffix == ".onnx":
             fitted.to_onnx(out_path)
@@ -62,6 +64,8 @@ def export(
     except ImportError as error:
         raise UserError(str(error)) from None
     log().print(f"wrote {out_path}")
+    if takes_unit_rows(saved):
+        log().print("it was trained on rows of Euclidean norm 1: divide rows by theirs before it")
 
 
 def _write_torch(fitted: Any, path: Path) -> None:

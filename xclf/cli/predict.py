@@ -22,8 +22,15 @@ from xclf.cli._devices import choose
 from xclf.cli._estimator import load_fitted
 from xclf.cli._given import refuse
 from xclf.cli._outputs import check_output
-from xclf.cli._source import check_finite, read_for_model, reading_options
+from xclf.cli._source import (
+    UNIT_ROWS,
+    check_finite,
+    read_for_model,
+    reading_options,
+    takes_unit_rows,
+)
 from xclf.cli._tasks import scores_of, task_columns
+from xclf.probes import unit_rows
 from xclf.report.class_names import names_of_model
 from xclf.report.table_files import TABLE_SUFFIXES, write_table
 
@@ -96,6 +103,8 @@ def _predict(given: dict[str, Any], client: Any) -> None:
     if not 0 <= top_k <= classes:
         raise UserError(f"--top-k must be between 0 and the {classes} classes, got {top_k}")
     console = log()
+    if takes_unit_rows(fitted):
+        console.print(UNIT_ROWS)
     # A .npy of labels alone is a plain array.
     plain = {"classes": out_path.suffix != ".npy"}
 
@@ -172,6 +181,7 @@ def columns(
     Scores of top-k are probabilities where the model has them, else decision values. Of several
     tasks: see `task_columns`.
     """
+    x = unit_rows(x) if takes_unit_rows(model) else x
     if getattr(model, "estimators_", None):
         return task_columns(model, x, proba=proba, top_k=top_k)
     table: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}

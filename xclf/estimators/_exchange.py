@@ -81,10 +81,12 @@ def to_onnx(model: FittedModel, path: Path) -> None:
         producer_name="xclf",
         producer_version=__version__,
     )
-    names = getattr(model, "feature_names_in_", None)
+    names, known = getattr(model, "feature_names_in_", None), model._trained_on
     about = {"class": type(model).__name__, "classes": json.dumps(model.classes_.tolist())}
     if names is not None:
         about["feature_names"] = json.dumps([str(name) for name in names])
+    if known is not None and known.normalize:
+        about["rows"] = "of Euclidean norm 1"
     onnx.helper.set_model_props(proto, about)
     onnx.checker.check_model(proto)
     data = proto.SerializeToString()

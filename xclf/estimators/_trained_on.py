@@ -13,8 +13,9 @@ from xclf._sparse import is_sparse
 from xclf._sparse_input import canonical
 from xclf.rows import RowSketch, row_hashes
 
-# Fields that are written where they say something.
-_LATER = ("tasks",)
+# Fields that earlier versions have not, and those that are written where they say something.
+_ABSENT: dict[str, Any] = {"seen": None, "tasks": [], "normalize": False}
+_LATER = ("tasks", "normalize")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class TrainedOn:
         Columns of a table that are no features.
     tasks : tuple of str
         Names of the columns of labels, where there are several.
+    normalize : bool
+        Whether the rows were divided by their Euclidean norm, as those to predict are to be;
+        `fingerprint` and `seen` are then of such rows.
     image_shape : tuple of int, optional
         (height, width, channels) of rows that are images.
     pixel_layout : str, optional
@@ -53,6 +57,7 @@ class TrainedOn:
     pixel_layout: str | None = None
     seen: RowSketch | None = None
     tasks: tuple[str, ...] = ()
+    normalize: bool = False
 
     def describe(self) -> dict[str, Any]:
         """As values of JSON."""
@@ -72,7 +77,7 @@ class TrainedOn:
         """From what `describe` gave; ValueError for anything else."""
         names = {field.name for field in fields(cls)}
         if type(entry) is dict:
-            entry = {"seen": None, "tasks": [], **entry}  # which other files have not
+            entry = {**_ABSENT, **entry}
         if type(entry) is not dict or set(entry) != names:
             raise ValueError("the record of the training data has other fields")
         texts = ("source", "fingerprint", "id", "pixel_layout")
@@ -81,6 +86,7 @@ class TrainedOn:
             all(entry[name] is None or type(entry[name]) is str for name in texts),
             type(entry["source"]) is type(entry["fingerprint"]) is str,
             type(entry["rows"]) is int,
+            type(entry["normalize"]) is bool,
             type(entry["test_size"]) in (float, type(None)),
             type(entry["test_size"]) is not float or 0.0 < entry["test_size"] < 1.0,
             type(entry["seed"]) is (type(None) if entry["test_size"] is None else int),

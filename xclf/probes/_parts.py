@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf._sparse import SparseMatrix, stacked_rows
+from xclf._sparse import SparseMatrix, is_sparse, stacked_rows
+from xclf._sparse_input import canonical
 from xclf.data import Dataset, load
 from xclf.estimators import (
     SoftmaxClassifier,
@@ -147,6 +148,8 @@ def unit_rows(X: Any) -> Any:
     if isinstance(X, Blocks):
         wide = X.dtype if X.dtype in (np.float32, np.float64) else np.float32
         return X.mapped(unit_rows, wide)
+    if is_sparse(X):
+        return canonical(X).unit_rows().matrix
     if isinstance(X, SparseMatrix):
         return X.unit_rows()
     xp = _array_api.namespace(X)

@@ -29,7 +29,10 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     results = run_facts("probe", _title(outcome), seed=settings.seed, like=outcome.train.X)
     results |= {
         "data": _data(outcome),
-        "protocol": {"name": protocol.name, "text": protocol.text, "source": protocol.source},
+        "protocol": {
+            **{name: getattr(protocol, name) for name in ("name", "text", "source")},
+            "normalize": settings.normalize,
+        },
         "search": _search(settings, outcome),
     }
     several = outcome.train.tasks is not None
@@ -101,6 +104,7 @@ def trained_on(settings: Settings, outcome: Outcome, results: Mapping[str, Any])
         pixel_layout=train.pixel_layout,
         seen=RowSketch.of(hashes_of(train.X)[outcome.seen]),
         tasks=train.tasks or (),
+        normalize=settings.normalize,
     )
 
 

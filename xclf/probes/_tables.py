@@ -45,7 +45,9 @@ def as_html(results: Mapping[str, Any]) -> str:
 def print_tables(console: Any, results: Mapping[str, Any]) -> None:
     """Print the protocol, the metrics, the search, and the curves that there are."""
     protocol = results["protocol"]
-    console.print(f"{results['title']}, protocol {protocol['name']}", markup=False, style="bold")
+    rows = ", rows of Euclidean norm 1" if protocol.get("normalize") else ""
+    title = f"{results['title']}, protocol {protocol['name']}{rows}"
+    console.print(title, markup=False, style="bold")
     for table in (_metrics(results), _search(results), *_curves(results)):
         console.print(table)
     console.print(_model(results), markup=False)

@@ -199,6 +199,8 @@ def _run(results: dict[str, Any]) -> Section:
         facts.append(
             ("Protocol", ": ".join(filter(None, (protocol.get("name"), protocol.get("text")))))
         )
+    if protocol.get("normalize"):
+        facts.append(("Rows", "divided by their Euclidean norm"))
     if results.get("seed") is not None:
         facts.append(("Seed", str(results["seed"])))
     names = {"python": "Python", "numpy": "NumPy", "platform": "System", "processor": "Processor"}
