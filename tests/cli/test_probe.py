@@ -55,7 +55,7 @@ def test_streams(files):
 def test_layers(files):
     given = ["layer-0.npy", "layer-1.npy", "--y", "train-y.npy", "--folds", "3"]
     text = files.good("probe", *given, *GIVEN)
-    for words in ("feature sets", "layer-0", "layer-1", "3 folds"):
+    for words in ("feature sets", "layer-0", "layer-1", "accuracy, 3 folds"):
         assert words in text
     again = files.good("probe", "layer-*.npy,train-y.npy", "--folds", "3", *GIVEN)
     first, second = text.splitlines(), again.splitlines()

@@ -48,6 +48,8 @@ def columns(path: str) -> dict[str, list[str]]:
 def test_arrays_of_labels(shell):
     save(shell.home, tasks)
     shell.good("probe", "train.npy,train-y.npy", "--test", "0", *GRID, "--out", "p")
+    probed = json.loads(Path("p/results.json").read_text())
+    assert "reg" not in probed["model"]["parameters"]  # each task has its own
     model, (x, y) = xclf.load("p/model.safetensors"), TEST
     shell.said("predict", "p/model.safetensors", "test.npy", "--out", "q.csv")
     labels = model.predict(x)
@@ -73,7 +75,10 @@ def test_arrays_of_labels(shell):
     output = shell.said("evaluate", "p/model.safetensors", "test.npy,test-y.npy")
     assert "mean accuracy of the tasks" in output
     shell.said("evaluate", "p/model.safetensors", "test.npy,test-y.npy", "--report", "e.html")
-    assert "task 1" in Path("e.html").read_text()
+    document = Path("e.html").read_text()
+    assert "task 1" in document
+    assert "mean of 2 tasks" in document
+    assert "interval" not in document
     Path("e.json").write_text(printed.out)
     shell.good("compare", "e.json", "p")
 
@@ -83,6 +88,8 @@ def test_indicators_have_mean_average_precision(shell):
     train, test = "train.npy,train-y.npy", "test.npy,test-y.npy"
     shell.good("probe", train, "--test", test, *GRID, "--out", "p")
     probed = json.loads(Path("p/results.json").read_text())
+    assert probed["search"]["spread"] == "tasks"
+    assert [(d["tasks"], "classes" in d) for d in probed["data"]] == [(3, False)] * 3
     result = json.loads(shell("evaluate", "p/model.safetensors", test, "--json").out)
     row = next(row for row in probed["metrics"] if row["data"] == "test")
     assert result["average_precision"] == pytest.approx(row["average_precision"], rel=1e-12)

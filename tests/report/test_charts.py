@@ -9,6 +9,7 @@ from page_cases import results
 
 from xclf.report._chart import BOTTOM, LEFT, RIGHT, TOP, Axis, Mark, Series, line_chart
 from xclf.report._confusion import confused_pairs, confusion_figure
+from xclf.report._curves import layers_figure
 from xclf.report._metric import Run, short
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
@@ -100,6 +101,31 @@ def test_the_chosen_value_is_marked_and_named():
     assert [point.hollow for point in line.points] == [False] * 7 + [True] * 2
     assert [line.name for line in figure.picture.lines] == ["validation", "train"]
     assert [row[-1].text for row in figure.table.rows][4] == "chosen"
+
+
+def test_bands_over_tasks_say_so():
+    found = results()
+    assert "deviation over the folds" in search_figure([Run("", found)]).note
+    found["search"]["spread"] = "tasks"
+    figure = search_figure([Run("", found)])
+    assert "deviation over the tasks" in figure.note
+    assert "Best on average: C = 1: 90.00%" in figure.picture.label
+    assert [row[-1].text for row in figure.table.rows][4] == "best on average"
+
+
+def test_layers_have_their_scores_on_test_rows():
+    found = results()
+    for k, point in enumerate(found["layers"]["points"]):
+        point["test"] = 0.45 + 0.05 * k
+    found["layers"]["data"] = "5 folds"
+    figure = layers_figure([Run("", found)])
+    assert [line.name for line in figure.picture.lines] == ["5 folds", "test"]
+    assert figure.legend
+    # Positions are rounded to 0.1.
+    judged, tested = ([p.y for p in line.points] for line in figure.picture.lines)
+    assert judged[0] == pytest.approx(tested[1], abs=0.1)
+    assert [str(column) for column in figure.table.columns][1:3] == ["accuracy, 5 folds", "test"]
+    assert figure.table.rows[2][2].text == "55.00%"
 
 
 @pytest.mark.parametrize("metric, most", [("accuracy", 1.0), ("negative_log_likelihood", 1.3)])

@@ -24,7 +24,7 @@ from xclf.probes._plan import make_plan
 from xclf.probes._progress import Stages, on_standard_error
 from xclf.probes._protocols import Parameter
 from xclf.probes._result import ProbeInterrupted, ProbeResult
-from xclf.probes._results import plain, results_of, times_and_memory, trained_on
+from xclf.probes._results import judged_by, plain, results_of, times_and_memory, trained_on
 from xclf.probes._scores import METRICS, scores_on
 from xclf.probes._splits import Draws
 from xclf.report.class_names import name_classes
@@ -254,6 +254,7 @@ class _Job:
         if len(self.sets) > 1:
             layers = {
                 "metric": self.settings.metric,
+                "data": judged_by(self.settings),
                 "points": self.points,
                 "best": self.best_point,
             }

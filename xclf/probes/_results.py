@@ -121,6 +121,11 @@ def _data(outcome: Outcome) -> list[dict[str, Any]]:
     return [facts[0] | {"rows": len(outcome.rows)}, *facts[1:]]
 
 
+def judged_by(settings: Settings) -> str:
+    """The rows that candidates are judged by, in words."""
+    return f"{settings.folds} folds" if settings.folds else "validation"
+
+
 def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     protocol, found = settings.plan.protocol, outcome.search
     several = found.scores.shape[1] > 1
@@ -129,7 +134,8 @@ def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "parameter": protocol.parameter,
         "log": len(protocol.values) > 1 and protocol.values[0] > 0.0,
         "metric": settings.metric,
-        "data": f"{settings.folds} folds" if settings.folds else "validation",
+        "data": judged_by(settings),
+        "spread": None if not several else "folds" if outcome.train.tasks is None else "tasks",
         "points": [
             {
                 "value": value,

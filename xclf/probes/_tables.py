@@ -119,7 +119,8 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
             ]
             for point in layers["points"]
         ]
-        names = ["features", f"{layers['metric']}, validation", "test", "chosen"]
+        judged = layers.get("data", "validation")
+        names = ["features", f"{layers['metric']}, {judged}", "test", "chosen"]
         yield _table("feature sets", names, cells, layers["best"])
 
 

@@ -88,20 +88,29 @@ def _shots_row(point: dict[str, Any], metric: str) -> list[Any]:
 
 
 def layers_figure(runs: Runs) -> Figure | None:
-    """The score of each feature set, the best marked."""
+    """The score of each feature set that it is chosen by, the best marked; of a single run also
+    that on the test rows."""
     runs = with_points(runs, "layers", "name", "score")
     if not runs:
         return None
     several, metric = bool(runs[0].name), runs[0].results["layers"]["metric"]
-    names = list(dict.fromkeys(p["name"] for _, run, _ in runs for p in run["layers"]["points"]))
+    every = [p for _, run, _ in runs for p in run["layers"]["points"]]
+    names = list(dict.fromkeys(p["name"] for p in every))
+    tested = any(is_number(p.get("test")) for p in every)
     series, rows = [], []
     for name, run, style in runs:
         points = run["layers"]["points"]
         texts = [f"{p['name']}: {metric_value(metric, p['score'])}" for p in points]
         x = [float(names.index(p["name"])) for p in points]
-        series.append(Series(name, x, [p["score"] for p in points], texts=texts, style=style))
-        for p in points:
-            row = [str(p["name"]), metric_cell(metric, p["score"]), number(p.get("chosen"))]
+        judged = name or run["layers"].get("data", "validation")
+        series.append(Series(judged, x, [p["score"] for p in points], texts=texts, style=style))
+        tests = [p.get("test") for p in points]
+        if tested and not several:
+            texts = [f"{p['name']}, test: {metric_value(metric, p.get('test'))}" for p in points]
+            series.append(Series("test", x, tests, texts=texts, style=style + 1))
+        for p, test in zip(points, tests, strict=True):
+            row = [str(p["name"]), metric_cell(metric, p["score"])]
+            row += [*([metric_cell(metric, test)] if tested else []), number(p.get("chosen"))]
             rows.append([name, *row] if several else row)
     mark, best = None, runs[0].results["layers"].get("best")
     if not several and isinstance(best, int) and is_number(series[0].y[best]):
@@ -111,7 +120,13 @@ def layers_figure(runs: Runs) -> Figure | None:
     label += f"{metric_value(metric, min(scores))} to {metric_value(metric, max(scores))}."
     if mark is not None:
         label += f" The best is {mark.text}."
-    columns = ["features", metric_name(metric), "chosen"]
+    judged = "" if several else f", {series[0].name}"
+    columns = [
+        "features",
+        f"{metric_name(metric)}{judged}",
+        *(["test"] if tested else []),
+        "chosen",
+    ]
     axis = Axis("features", ticks=name_ticks(common_ends(names)))
     return Figure(
         "layers",
@@ -119,7 +134,7 @@ def layers_figure(runs: Runs) -> Figure | None:
         "line",
         line_chart(label, series, axis, metric_axis(metric, scores), mark),
         Table.of_numbers("Feature sets", ["run", *columns] if several else columns, rows),
-        legend=several,
+        legend=len(series) > 1,
     )
 
 

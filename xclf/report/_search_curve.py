@@ -58,6 +58,11 @@ def search_figure(runs: Runs) -> Figure | None:
     )
 
 
+def _is_mean(runs: Runs) -> bool:
+    """Whether scores are means over tasks, each of which has chosen a value of its own."""
+    return bool(runs[0].results["search"].get("spread") == "tasks")
+
+
 def _chosen(search: dict[str, Any]) -> dict[str, Any] | None:
     chosen = search.get("chosen")
     return search["points"][chosen] if isinstance(chosen, int) else None
@@ -112,7 +117,8 @@ def _search_label(runs: Runs, parameter: str, metric: str, mark: Mark | None) ->
         f"Line chart of {metric_name(metric)} against {parameter}: {len(points)} values, from "
         f"{metric_value(metric, min(scores))} to {metric_value(metric, max(scores))}."
     )
-    return label if mark is None else f"{label} Chosen: {mark.text}."
+    best = "Best on average" if _is_mean(runs) else "Chosen"
+    return label if mark is None else f"{label} {best}: {mark.text}."
 
 
 def _search_note(search: dict[str, Any], runs: Runs) -> str:
@@ -121,7 +127,8 @@ def _search_note(search: dict[str, Any], runs: Runs) -> str:
         if data := search.get("data"):
             notes.append(f"Scored on {data} rows.")
         if any(p.get("std") for p in search["points"]):
-            notes.append("The band is one standard deviation over the folds.")
+            over = search.get("spread") or "folds"
+            notes.append(f"The band is one standard deviation over the {over}.")
     if any(p.get("converged") is False for _, run, _ in runs for p in run["search"]["points"]):
         notes.append("Hollow points did not converge.")
     return " ".join(notes)
@@ -133,6 +140,7 @@ def _search_table(runs: Runs, parameter: str, metric: str) -> Table:
     others = any(p.get("others") for p in every)
     spread = any(p.get("std") for p in every)
     train = any(is_number(p.get("train_score")) for p in every)
+    best = "best on average" if _is_mean(runs) else "chosen"
     columns = [
         *(["run"] if several else []),
         parameter,
@@ -146,7 +154,7 @@ def _search_table(runs: Runs, parameter: str, metric: str) -> Table:
     for name, run, _ in runs:
         chosen = _chosen(run["search"])
         for p in run["search"]["points"]:
-            remark = "chosen" if p is chosen else ""
+            remark = best if p is chosen else ""
             if p.get("converged") is False:
                 remark = f"{remark}, not converged" if remark else "not converged"
             rows.append(

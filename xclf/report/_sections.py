@@ -27,7 +27,9 @@ def headline(results: dict[str, Any]) -> tuple[str, list[Tile]]:
     tiles = []
     for name in distinct_keys([row]):
         detail = ""
-        if name == "accuracy" and data is not None and data.get("rows"):
+        if data is not None and data.get("tasks"):  # no interval of a share of rows
+            detail = f"mean of {data['tasks']} tasks"
+        elif name == "accuracy" and data is not None and data.get("rows"):
             detail = _interval(row[name], data["rows"])
         tiles.append(Tile(metric_name(name), metric_value(name, row[name]), detail))
     where = f"On {row.get('data')}" + (f", {number(data['rows'])} rows" if data else "")
