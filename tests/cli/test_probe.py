@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,22 @@ def test_layers(files):
     again = files.good("probe", "layer-*.npy,train-y.npy", "--folds", "3", *GIVEN)
     first, second = text.splitlines(), again.splitlines()
     assert (second[1:-2], second[-1]) == (first[1:-2], first[-1])  # all but title and seconds
+
+
+def test_words_of_one_and_of_none(files):
+    """One value, one draw; folds without test rows have no table of metrics."""
+    given = ("probe", "train.npy,train-y.npy", "--c", "0.1", "--test", "0", "--folds", "2")
+    text = files.good(*given)
+    assert "metrics" not in text
+    assert "1 of 1 value\n" in text
+    assert text.splitlines()[-1].startswith("2 folds accuracy 0.")
+    given = ("probe", "train.npy,train-y.npy", "--c", "0.1", "--out", "one")
+    text = files.good(*given, "--shots", "2", "--tries", "1")
+    assert "1 draw of k rows a class" in text
+    assert "1 value of C;" in Path("one/report.html").read_text()
+    found = json.loads(Path("one/results.json").read_text())
+    names = [entry["data"] for entry in found["data"]]
+    assert names[1:] == [row["data"] for row in found["metrics"]] == ["validation", "test"]
 
 
 def test_options_reach_the_fit(files):

@@ -13,7 +13,16 @@ from xclf.report._curves import layers_figure
 from xclf.report._metric import Run, short
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
-from xclf.report.number_text import common_ends, evenly, memory, number, percent, plain, seconds
+from xclf.report.number_text import (
+    common_ends,
+    evenly,
+    memory,
+    number,
+    percent,
+    plain,
+    seconds,
+    tally,
+)
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -101,6 +110,11 @@ def test_the_chosen_value_is_marked_and_named():
     assert [point.hollow for point in line.points] == [False] * 7 + [True] * 2
     assert [line.name for line in figure.picture.lines] == ["validation", "train"]
     assert [row[-1].text for row in figure.table.rows][4] == "chosen"
+
+
+def test_choices_of_several_tasks_are_counted():
+    assert tally(["0.1", "0.1"]) == "0.1"
+    assert tally(["0.01", "0.1", "0.01"]) == "0.01 (2 tasks), 0.1 (1 task)"
 
 
 def test_bands_over_tasks_say_so():

@@ -204,11 +204,14 @@ def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: b
 
 
 def _outcome(results: dict[str, Any]) -> str:
-    """The metric that was chosen by, on the rows of the tests, or of the validation without any."""
-    metric = results["search"]["metric"]
+    """The metric that was chosen by, on the rows of the tests, or of the validation without any;
+    else the score of the search."""
+    search, metric = results["search"], results["search"]["metric"]
     rows = [row for row in results["metrics"] if row.get(metric) is not None]
     tested = [row for row in rows if row["data"] != "validation"] or rows
     name = metric.replace("_", " ")
+    if not tested:
+        return f"{search['data']} {name} {search['points'][search['chosen']]['score']:.4f}"
     return ", ".join(f"{row['data']} {name} {row[metric]:.4f}" for row in tested)
 
 

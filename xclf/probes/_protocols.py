@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from xclf.report.number_text import count
+
 Parameter = Literal["C", "reg", "learning_rate"]
 
 
@@ -108,7 +110,7 @@ def free_grid(parameter: Parameter, values: Sequence[float]) -> Protocol:
     """The protocol of a user's own values."""
     return Protocol(
         "grid",
-        f"{len(values)} values of {parameter}; the best is fitted again to training and "
+        f"{count(len(values), 'value')} of {parameter}; the best is fitted again to training and "
         "validation rows.",
         "values of the user",
         parameter,

@@ -116,7 +116,9 @@ def _data(outcome: Outcome) -> list[dict[str, Any]]:
     train = outcome.train
     parts = [part for part in (train, outcome.val, *outcome.tests) if part is not None]
     facts = [
-        data_facts(part.role, part.label, part.X, part.y, len(np.unique(part.y))) for part in parts
+        data_facts(part.role, part.label, part.X, part.y, len(np.unique(part.y)))
+        | {"data": part.name}  # as `metrics`, `few_shot` and `confusion` call the rows
+        for part in parts
     ]
     return [facts[0] | {"rows": len(outcome.rows)}, *facts[1:]]
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xclf.report.number_text import plain, seconds
+from xclf.report.number_text import count, plain, seconds, tally
 
 _WIDTH = 100
 _MOST_POINTS = 9  # of the search: the chosen one and its neighbours
@@ -48,7 +48,8 @@ def print_tables(console: Any, results: Mapping[str, Any]) -> None:
     rows = ", rows of Euclidean norm 1" if protocol.get("normalize") else ""
     title = f"{results['title']}, protocol {protocol['name']}{rows}"
     console.print(title, markup=False, style="bold")
-    for table in (_metrics(results), _search(results), *_curves(results)):
+    metrics = [_metrics(results)] if results["metrics"] else []  # none without test rows, by folds
+    for table in (*metrics, _search(results), *_curves(results)):
         console.print(table)
     console.print(_model(results), markup=False)
 
@@ -76,7 +77,7 @@ def _search(results: Mapping[str, Any]) -> Any:
         for k in shown
     ]
     spread = [] if points[chosen]["std"] is None else ["std"]
-    title = f"{search['data']}: {len(shown)} of {len(points)} values"
+    title = f"{search['data']}: {len(shown)} of {count(len(points), 'value')}"
     return _table(
         title, [search["parameter"], search["metric"], *spread, ""], cells, chosen - first
     )
@@ -88,12 +89,12 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
             [
                 str(point["shots"]),
                 _number(point["mean"]),
-                f"{_number(point['low'])} .. {_number(point['high'])}",
-                ", ".join(plain(value) for value in _distinct(point["chosen"])),
+                _interval(point["low"], point["high"]),
+                _chosen(point["chosen"]),
             ]
             for point in few["points"]
         ]
-        title = f"{few['tries']} draws of k rows a class, {few['metric']} on {few['data']}"
+        title = f"{count(few['tries'], 'draw')} of k rows a class, {few['metric']} on {few['data']}"
         names = ["k", "mean", "95 % interval", results["search"]["parameter"]]
         yield _table(title, names, cells)
     if (tasks := results.get("tasks")) is not None:
@@ -157,6 +158,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _distinct(values: Any) -> list[float]:
-    """A number, or the numbers of several tasks, each once."""
-    return list(dict.fromkeys(values if isinstance(values, list) else [values]))
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None else f"{_number(low)} .. {_number(high)}"
+
+
+def _chosen(values: Any) -> str:
+    """A number, or the numbers of several tasks."""
+    return tally([plain(value) for value in (values if isinstance(values, list) else [values])])

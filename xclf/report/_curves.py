@@ -19,7 +19,7 @@ from xclf.report._metric import (
 )
 from xclf.report._view import Cell, Figure, Table
 from xclf.report.metrics import metric_name
-from xclf.report.number_text import common_ends, evenly, is_number, number, percent
+from xclf.report.number_text import common_ends, evenly, is_number, number, percent, tally
 
 _TABLE_ROWS = 20
 
@@ -60,6 +60,8 @@ def few_shot_figure(runs: Runs) -> Figure | None:
 def _interval_note(tries: set[int | None]) -> str:
     """The remark about draws, if all runs have as many."""
     (known,) = tries if len(tries) == 1 else (None,)
+    if known == 1:
+        return "A single draw, which has no interval."
     return f"Mean of {known:,} draws and its 95% interval." if known else ""
 
 
@@ -84,7 +86,7 @@ def _shots_row(point: dict[str, Any], metric: str) -> list[Any]:
     scores = [metric_cell(metric, point.get(key)) for key in ("mean", "low", "high")]
     chosen = point.get("chosen")
     listed = chosen if isinstance(chosen, list) else [chosen]
-    return [point["shots"], *scores, ", ".join(dict.fromkeys(number(v) for v in listed))]
+    return [point["shots"], *scores, tally([number(value) for value in listed])]
 
 
 def layers_figure(runs: Runs) -> Figure | None:

@@ -70,7 +70,7 @@ def sections(results: dict[str, Any]) -> list[Section]:
 
 def _rows_called(results: dict[str, Any], name: Any) -> dict[str, Any] | None:
     data = results.get("data") or []
-    found = [d for d in data if name in (d.get("name"), d.get("role"))]
+    found = [d for d in data if name in (d.get("data"), d.get("name"), d.get("role"))]
     return found[0] if len(found) == 1 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,19 @@ def plain(value: Any, digits: int = 4) -> str:
     text = str(value) if isinstance(value, int) else f"{value:.{digits}g}"
     mantissa, e, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if e else text
+
+
+def count(number: int, noun: str) -> str:
+    """'1 draw', '1,797 draws'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def tally(values: Sequence[str]) -> str:
+    """Choices of several tasks: '0.01 (3 tasks), 0.1 (1 task)'; '0.01' where all are the same."""
+    counts = Counter(values)
+    if len(counts) == 1:
+        return values[0]
+    return ", ".join(f"{value} ({count(number, 'task')})" for value, number in counts.items())
 
 
 def power(exponent: int) -> str:
