@@ -79,6 +79,20 @@ def test_words_of_one_and_of_none(files):
     assert names[1:] == [row["data"] for row in found["metrics"]] == ["validation", "test"]
 
 
+def test_top_k_accuracy(files):
+    """Of probe and evaluate alike: the share of rows whose class is among the k best."""
+    files.good("probe", "train.npy,train-y.npy", *GIVEN, "--top-k", "2", "--out", "two")
+    found = json.loads(Path("two/results.json").read_text())
+    model = "two/model.safetensors"
+    output = files("evaluate", model, "train.npy,train-y.npy", "--top-k", "2", "--json").out
+    measured = json.loads(output)
+    assert measured["top2"] == found["metrics"][-1]["top2"] > measured["accuracy"]
+    assert "top-2 accuracy" in files.said(
+        "evaluate", model, "train.npy,train-y.npy", "--top-k", "2"
+    )
+    files.fails("probe", "train.npy,train-y.npy", "--top-k", "1")
+
+
 def test_options_reach_the_fit(files):
     given = ["train.npy,train-y.npy", "--val", "0.5", "--test", "0", "--reg", "0.1"]
     options = ["--model", "svm", "--loss", "squared_hinge", "--standardize", "--normalize"]

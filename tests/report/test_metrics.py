@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from xclf.report import metrics
-from xclf.report.metrics import CALIBRATION_BINS, Evaluation, evaluation
+from xclf.report.metrics import CALIBRATION_BINS, Evaluation, evaluation, ordered_metrics
 
 NAMES = [f"class {k}" for k in range(8)]
 
@@ -193,3 +193,9 @@ def test_one_of_scores_and_probabilities():
     for options in ({}, {"scores": np.zeros((1, 8)), "probabilities": np.zeros((1, 8))}):
         with pytest.raises(ValueError, match="either scores or probabilities"):
             evaluation([0], class_names=NAMES, **options)
+
+
+def test_metrics_are_in_one_order_whatever_k_is():
+    given = ["rows", "top10", "balanced_accuracy", "top2", "accuracy", "data", "top5"]
+    assert ordered_metrics(given) == ["accuracy", "top2", "top5", "top10", "balanced_accuracy"]
+    assert ordered_metrics(["calibration_error", "top3"]) == ["top3", "calibration_error"]

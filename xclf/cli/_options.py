@@ -121,6 +121,9 @@ Verbose: TypeAlias = Annotated[
 
 # A saved model, and the rows to use it on.
 SavedModel: TypeAlias = Annotated[Path, typer.Argument(help="A model that train --out saved.")]
+TopK: TypeAlias = Annotated[
+    int, typer.Option(min=2, help="Measure the top-k accuracy with this k, of more classes.")
+]
 Task: TypeAlias = Annotated[
     str | None, typer.Option(help="Of a model of several tasks: the one to take.")
 ]

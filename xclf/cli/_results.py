@@ -12,7 +12,7 @@ from rich.table import Table
 from xclf._version import __version__
 from xclf.cli._console import shown
 from xclf.cli._devices import ChosenDevice
-from xclf.report.metrics import METRICS, Evaluation, metric_name
+from xclf.report.metrics import TOP_K, Evaluation, metric_name, ordered_metrics
 from xclf.report.run import command_line, fingerprint
 
 # More classes than the first number are cut to the best and the worst, and confused pairs to five.
@@ -24,7 +24,12 @@ _ROWS = 1 << 14
 
 
 def evaluate_rows(
-    model: Any, device: ChosenDevice, x: np.ndarray, y: np.ndarray, names: list[str]
+    model: Any,
+    device: ChosenDevice,
+    x: np.ndarray,
+    y: np.ndarray,
+    names: list[str],
+    top_k: int = TOP_K,
 ) -> dict[str, Any]:
     """Sections `metrics`, `confusion`, `per_class`, `calibration` of a model on labelled rows.
 
@@ -33,7 +38,8 @@ def evaluate_rows(
     probabilistic = hasattr(model, "predict_proba")
     score = model.predict_proba if probabilistic else model.decision_function
     labels = np.searchsorted(model.classes_, y)
-    evaluated = Evaluation(names, probabilistic=probabilistic, rows=x.shape[0])
+    kept: dict[str, Any] = {"probabilistic": probabilistic, "top_k": top_k}
+    evaluated = Evaluation(names, rows=x.shape[0], **kept)
     for start in range(0, x.shape[0], _ROWS):
         part = slice(start, start + _ROWS)
         evaluated.add(labels[part], score(device.put(x[part])))
@@ -84,7 +90,7 @@ def print_measures(console: Console, result: dict[str, Any], *, full: bool = Fal
             for pair in result["confused"]
         )
         console.print(f"most confused: {pairs}")
-    names = [name for name in METRICS if name in result and name not in _PRINTED_ELSEWHERE]
+    names = [name for name in ordered_metrics(result) if name not in _PRINTED_ELSEWHERE]
     width = max((len(metric_name(name)) for name in names), default=0)
     for name in names:
         console.print(f"{metric_name(name):<{width}}  {result[name]:.4f}")

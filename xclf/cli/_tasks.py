@@ -16,7 +16,7 @@ from xclf.cli._results import evaluate_rows
 from xclf.cli._source import check_labels
 from xclf.data import Dataset
 from xclf.report.class_names import names_of_model
-from xclf.report.metrics import METRICS, mean_metrics, metric_name, task_metrics
+from xclf.report.metrics import mean_metrics, metric_name, ordered_metrics, task_metrics
 
 # Tasks that are printed without --full.
 _TASKS = 25
@@ -109,13 +109,14 @@ def scores_of(model: Any, x: Any) -> np.ndarray:
 
 
 def evaluate_tasks(
-    model: Any, device: ChosenDevice, x: np.ndarray, y: np.ndarray
+    model: Any, device: ChosenDevice, x: np.ndarray, y: np.ndarray, top_k: int
 ) -> dict[str, Any]:
     """Sections `metrics`, the means over tasks, and `tasks` of a model on labels (N, T)."""
     tasks: list[dict[str, Any]] = []
     for number, (name, one) in enumerate(zip(task_names(model), model.estimators_, strict=True)):
         classes = names_of_model(one)
-        row = task_metrics(evaluate_rows(one, device, x, y[:, number], classes), len(classes))
+        evaluated = evaluate_rows(one, device, x, y[:, number], classes, top_k)
+        row = task_metrics(evaluated, len(classes))
         known = {k: v if np.isfinite(v) else None for k, v in row.items() if k != "data"}
         tasks.append({"name": name, "classes": classes, "metrics": known})
     means = mean_metrics([task["metrics"] for task in tasks])
@@ -141,7 +142,8 @@ def print_tasks(console: Console, result: dict[str, Any], *, full: bool) -> None
     console.print(table)
     if len(listed) < len(tasks):
         console.print(f"{len(listed)} of {len(tasks)} tasks; --full shows all")
-    means = [name for name in METRICS if result.get(name) is not None and name != "accuracy"]
+    known = [name for name in ordered_metrics(result) if result[name] is not None]
+    means = [name for name in known if name != "accuracy"]
     width = max((len(metric_name(name)) for name in means), default=0)
     for name in means:
         console.print(f"{metric_name(name):<{width}}  {result[name]:.4f}, mean over tasks")

@@ -31,6 +31,7 @@ from xclf.cli._tasks import (
     task_names,
 )
 from xclf.report.class_names import names_of_model
+from xclf.report.metrics import TOP_K
 from xclf.report.run import fingerprint
 
 
@@ -52,6 +53,7 @@ def evaluate(
     drop: opt.Drop = None,
     id: opt.Id = None,
     full: opt.Full = False,
+    top_k: opt.TopK = TOP_K,
     json: opt.Json = False,
 ) -> None:
     """Measure a saved model on labelled DATA.
@@ -81,9 +83,9 @@ def evaluate(
     names = [] if several else names_of_model(fitted, rows.class_names)
     start = time.perf_counter()
     if several:
-        evaluated = evaluate_tasks(fitted, chosen, rows.x, rows.y)
+        evaluated = evaluate_tasks(fitted, chosen, rows.x, rows.y, top_k)
     else:
-        evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names)
+        evaluated = evaluate_rows(fitted, chosen, rows.x, rows.y, names, top_k)
     times = {"evaluate": time.perf_counter() - start}
     result: dict[str, Any] = command_facts("evaluate", fingerprint(rows.x, rows.y), rows.y)
     result |= {"data": rows.source, "model": str(model), "place": chosen.text, "remark": remark}

@@ -28,10 +28,13 @@ from xclf.probes import (
     print_tables,
     run_probe,
 )
+from xclf.report.metrics import TOP_K
 
 _GRID = "Grid in the place of the protocol's: LOW:HIGH:COUNT (log-spaced) or A,B,C"
 _SPLITS = "Rows to judge by: DATA, or a share of the training rows"
 _SHOTS = "Few-shot"
+# Arguments that are those of `run_probe`.
+_PASSED = ("protocol", "folds", "tries", "metric", "top_k", "normalize")
 _DATA: dict[str, Any] = {"rich_help_panel": "Data"}
 
 
@@ -80,6 +83,7 @@ def probe(
     metric: Annotated[
         str, typer.Option(help=f"To choose by: {opt.one_of(tuple(METRICS))}.")
     ] = "accuracy",
+    top_k: opt.TopK = TOP_K,
     model: opt.ModelKind = opt.Model.softmax,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Rows to Euclidean norm 1.")
@@ -148,7 +152,7 @@ def _probe(given: dict[str, Any]) -> None:
         name: None if text is None else parse_values(name.lower(), text)
         for name, text in grids.items()
     }
-    options |= {name: given[name] for name in ("protocol", "folds", "tries", "metric", "normalize")}
+    options |= {name: given[name] for name in _PASSED}
     options |= {"estimator": estimator, "seed": seed or 0, "out": out_path}
     _check_folder(out_path)
     options["reading"] = _reading(given)

@@ -22,13 +22,14 @@ def is_probabilistic(model: BaseClassifier) -> bool:
     return hasattr(model, "predict_proba")
 
 
-def measured(model: BaseClassifier, part: Part, names: list[str]) -> dict[str, Any]:
+def measured(model: BaseClassifier, part: Part, names: list[str], top_k: int) -> dict[str, Any]:
     """The sections `metrics` (one row), `confusion`, `calibration`, `per_class` of `results.json`,
     those that the model has.
 
     names : of the model's classes
     """
-    evaluation = Evaluation(names, probabilistic=is_probabilistic(model), rows=len(part))
+    kept: dict[str, Any] = {"probabilistic": is_probabilistic(model), "top_k": top_k}
+    evaluation = Evaluation(names, rows=len(part), **kept)
     for start, values in _values(model, part):
         truth = np.searchsorted(model.classes_, part.y[start : start + len(values)])
         evaluation.add(truth, values)

@@ -13,6 +13,7 @@ from xclf.probes._parts import Part
 from xclf.probes._plan import Plan
 from xclf.probes._search import Search
 from xclf.probes._splits import Draws
+from xclf.report.metrics import TOP_K
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Settings:
     folds : to judge candidates on, in the place of validation rows
     metric : what they are judged by;  normalize : rows to Euclidean norm 1
     draws : of the few-shot curve, or None;  reading : options of `xclf.data.load`
+    top_k : of the top-k accuracy
     """
 
     plan: Plan
@@ -31,6 +33,7 @@ class Settings:
     seed: int
     draws: Draws | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
+    top_k: int = TOP_K
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from xclf.probes._results import judged_by, plain, results_of, times_and_memory,
 from xclf.probes._scores import METRICS, scores_on
 from xclf.probes._splits import Draws
 from xclf.report.class_names import name_classes
+from xclf.report.metrics import TOP_K
 
 
 def probe(
@@ -44,6 +45,7 @@ def probe(
     shots: Any = None,
     tries: int = 10,
     metric: str = "accuracy",
+    top_k: int = TOP_K,
     normalize: bool = False,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
@@ -80,6 +82,8 @@ def probe(
     metric : {"accuracy", "mean_per_class", "average_precision"}, default="accuracy"
         What candidates are judged by, and what curves show. Average precision is that of each class
         against the rest, of two classes that of the second: for multi-label indicators.
+    top_k : int, default=5
+        Measure the share of rows whose class is among the k best, of more than k classes.
     normalize : bool, default=False
         Whether rows are divided by their Euclidean norm. The model then takes such rows.
     seed : int, default=0
@@ -133,6 +137,7 @@ def probe(
         shots=shots,
         tries=tries,
         metric=metric,
+        top_k=top_k,
         normalize=normalize,
         seed=seed,
         out=out,
@@ -155,6 +160,7 @@ def run_probe(
     shots: Any,
     tries: int,
     metric: str,
+    top_k: int,
     normalize: bool,
     seed: int,
     out: str | PathLike[str] | None,
@@ -168,10 +174,10 @@ def run_probe(
     """
     grids: dict[Parameter, Any] = {"C": C, "reg": reg, "learning_rate": learning_rate}
     plan = make_plan(protocol, estimator, grids, seed, parameters)
-    _check(val, folds, metric)
+    _check(val, folds, metric, top_k)
     read = {"max_memory": plan.estimator.max_memory, **(reading or {})}
     wanted = check_draws(shots, tries, seed)
-    settings = Settings(plan, folds, metric, normalize, seed, wanted, read)
+    settings = Settings(plan, folds, metric, normalize, seed, wanted, read, top_k)
     sets = feature_sets(train, val, test)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -284,7 +290,9 @@ def _checkpointed(settings: Settings) -> AbstractContextManager[Any]:
     return checkpoint.stage("probe", facts)
 
 
-def _check(val: Any, folds: Any, metric: str) -> None:
+def _check(val: Any, folds: Any, metric: str, top_k: Any) -> None:
+    if not isinstance(top_k, int | np.integer) or isinstance(top_k, bool) or top_k < 2:
+        raise ValueError(f"top_k must be a whole number, 2 or more, got {top_k!r}")
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if folds is not None:

@@ -36,11 +36,11 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "search": _search(settings, outcome),
     }
     several = outcome.train.tasks is not None
-    results |= _of_tasks(settings, outcome) if several else _of_classes(outcome)
+    results |= _of_tasks(settings, outcome) if several else _of_classes(settings, outcome)
     return {name: plain(section) for name, section in results.items()}
 
 
-def _of_classes(outcome: Outcome) -> dict[str, Any]:
+def _of_classes(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     """The sections about the one model and its classes."""
     model, train, tests = outcome.model, outcome.train, outcome.tests
     names = names_of_model(model, train.class_names)
@@ -49,9 +49,9 @@ def _of_classes(outcome: Outcome) -> dict[str, Any]:
         "model": model_facts(model) | {"full_batch": uses_full_batches(model)},
         "history": history_facts(model),
     }
-    sections = [measured(model, part, names) for part in tests]
+    sections = [measured(model, part, names, settings.top_k) for part in tests]
     if outcome.val is not None:  # by the model that has not seen them
-        sections.append(measured(outcome.search.best, outcome.val, names))
+        sections.append(measured(outcome.search.best, outcome.val, names, settings.top_k))
     rows = [section.pop("metrics") for section in sections]
     results["metrics"] = rows[len(tests) :] + rows[: len(tests)]
     results |= sections[0] if sections else {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from xclf.report.metrics import ordered_metrics
 from xclf.report.number_text import count, plain, seconds, tally
 
 _WIDTH = 100
@@ -15,7 +16,6 @@ _MOST_TASKS = 20
 #: Metrics by their names in tables.
 METRICS = {
     "accuracy": "top-1",
-    "top5": "top-5",
     "mean_per_class": "per class",
     "average_precision": "mean AP",
     "negative_log_likelihood": "NLL",
@@ -56,9 +56,19 @@ def print_tables(console: Any, results: Mapping[str, Any]) -> None:
 
 def _metrics(results: Mapping[str, Any]) -> Any:
     rows = results["metrics"]
-    columns = [name for name in METRICS if any(row.get(name) is not None for row in rows)]
+    columns = _columns(rows)
     cells = [[row["data"], *(_number(row.get(name)) for name in columns)] for row in rows]
-    return _table("metrics", ["rows", *(METRICS[name] for name in columns)], cells)
+    return _table("metrics", ["rows", *map(_heading, columns)], cells)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that some row has."""
+    there = {name for row in rows for name, value in row.items() if value is not None}
+    return [name for name in ordered_metrics(there) if name in METRICS or name[:3] == "top"]
+
+
+def _heading(name: str) -> str:
+    return METRICS.get(name, f"top-{name[3:]}")
 
 
 def _search(results: Mapping[str, Any]) -> Any:
@@ -98,7 +108,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
         names = ["k", "mean", "95 % interval", results["search"]["parameter"]]
         yield _table(title, names, cells)
     if (tasks := results.get("tasks")) is not None:
-        columns = [name for name in METRICS if any(name in task["metrics"] for task in tasks)]
+        columns = _columns([task["metrics"] for task in tasks])
         cells = [
             [
                 task["name"],
@@ -108,7 +118,7 @@ def _curves(results: Mapping[str, Any]) -> Iterator[Any]:
             for task in tasks[:_MOST_TASKS]
         ]
         title = f"{len(cells)} of {len(tasks)} tasks"
-        names = ["task", results["search"]["parameter"], *(METRICS[name] for name in columns)]
+        names = ["task", results["search"]["parameter"], *map(_heading, columns)]
         yield _table(title, names, cells)
     if (layers := results.get("layers")) is not None:
         cells = [

@@ -105,7 +105,7 @@ def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         parts.insert(0, (outcome.val, searched))
     rows, tasks = [], []
     for part, own in parts:
-        tasks = [_metrics(model, part.task(t)) for t, model in enumerate(own)]
+        tasks = [_metrics(model, part.task(t), settings.top_k) for t, model in enumerate(own)]
         rows.append({"data": part.name} | mean_metrics(tasks))
     entries = [
         {
@@ -119,6 +119,6 @@ def task_sections(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     return {"metrics": rows, "tasks": entries}
 
 
-def _metrics(model: Any, part: Part) -> dict[str, Any]:
-    sections = measured(model, part, names_of(model.classes_, None))
+def _metrics(model: Any, part: Part, top_k: int) -> dict[str, Any]:
+    sections = measured(model, part, names_of(model.classes_, None), top_k)
     return task_metrics(sections, len(model.classes_))

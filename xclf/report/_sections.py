@@ -12,7 +12,7 @@ from xclf.report._metric import Run, metric_cell, metric_value, upper
 from xclf.report._reliability import reliability_figure
 from xclf.report._search_curve import search_figure
 from xclf.report._view import Cell, Picture, Section, Table, Tile
-from xclf.report.metrics import METRICS, metric_name
+from xclf.report.metrics import metric_name, ordered_metrics
 from xclf.report.number_text import is_number, memory, number, percent, plain, seconds
 
 _ROLES = {"train": "training", "validation": "validation", "test": "test"}
@@ -83,9 +83,8 @@ def _interval(share: float, rows: int) -> str:
 def _metric_keys(rows: list[dict[str, Any]]) -> list[str]:
     """The metrics that some row has, in the order of people's interest."""
     present = {key for row in rows for key, value in row.items() if is_number(value)} - {"rows"}
-    tops = sorted(key for key in present if key.startswith("top") and key not in METRICS)
-    known = [key for key in METRICS if key in present]
-    return known[:1] + tops + known[1:] + sorted(present - set(known) - set(tops))
+    known = ordered_metrics(present)
+    return known + sorted(present - set(known))
 
 
 def metrics_table(caption: str, first: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from xclf._array_api import Array
 
 #: Bins of the expected calibration error, of equal width over [0, 1].
 CALIBRATION_BINS = 15
+
+#: k of the top-k accuracy where nothing else is said.
+TOP_K = 5
 
 #: The metrics of a row, in the order of people's interest, and their names.
 METRICS = {
@@ -47,7 +50,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, class_names: Sequence[str], *, probabilistic: bool, rows: int, top_k: int = 5
+        self, class_names: Sequence[str], *, probabilistic: bool, rows: int, top_k: int = TOP_K
     ) -> None:
         self.class_names = [str(name) for name in class_names]
         self.probabilistic = probabilistic
@@ -79,7 +82,7 @@ class Evaluation:
         probabilities p, the confidence c_i = max_j p_ij:
 
             accuracy                 mean of [r_i = 0]; of equal values the first class is predicted
-            top5                     mean of [r_i < 5]
+            top5                     mean of [r_i < 5], and so of another k
             balanced_accuracy        mean over the classes that have rows of the share of their rows
             mean_per_class             with r_i = 0, by both names
             negative_log_likelihood  -mean log p_i,y_i, p no smaller than the dtype's epsilon
@@ -128,7 +131,7 @@ def evaluation(
     probabilities: Array | None = None,
     class_names: Sequence[str],
     data: str = "test",
-    top_k: int = 5,
+    top_k: int = TOP_K,
 ) -> dict[str, Any]:
     """The metrics of rows by their scores or their probabilities: see `Evaluation`.
 
@@ -166,9 +169,23 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def ordered_metrics(names: Iterable[str]) -> list[str]:
+    """Those of some names that are metrics, in the order of people's interest: `METRICS`, and the
+    top-k accuracies of any k."""
+    given = set(names)
+    tops = sorted((name for name in given if _is_top(name)), key=lambda name: int(name[3:]))
+    known = [name for name in METRICS if name in given and name not in tops]
+    first = known[:1] if "accuracy" in given else []
+    return first + tops + known[len(first) :]
+
+
+def _is_top(name: str) -> bool:
+    return name.startswith("top") and name[3:].isdigit()
+
+
 def metric_name(name: str) -> str:
     """A metric's name for people: 'top-5 accuracy' for top5."""
-    if name.startswith("top") and name[3:].isdigit():
+    if _is_top(name):
         return f"top-{name[3:]} accuracy"
     return METRICS.get(name, name.replace("_", " "))
 
