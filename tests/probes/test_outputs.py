@@ -62,7 +62,7 @@ def test_results_have_the_common_format(probed):
     right = counts[counts[:, 0] == counts[:, 1], 2].sum()
     assert right / 60 == result.accuracy
     stages = [entry["stage"] for entry in results["times"]]
-    assert stages == ["search", "refit", "1 shots"]
+    assert stages == ["search", "refit", "1 shot"]
     assert results["peak_memory"] > 0
     assert results["model"]["estimator"] == "SoftmaxClassifier"
     assert len(results["history"]["objective"]) == len(results["history"]["iteration"])

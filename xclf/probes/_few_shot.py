@@ -18,6 +18,7 @@ from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
 from xclf.probes._search import Search, search
 from xclf.probes._splits import Draws, Split, draws, some_rows
+from xclf.report.number_text import count
 
 _LEVEL = 0.975  # of Student's t: both sides leave 5 %
 
@@ -80,7 +81,7 @@ class FewShot:
                 for number in range(wanted.tries)
                 for t, each in zip(tasks, own, strict=True)
             ]
-            searched = search(self.plan, part, splits, self.metric, stages, f"{shots} shots")
+            searched = search(self.plan, part, splits, self.metric, stages, count(shots, "shot"))
             if searched.interrupted:
                 raise KeyboardInterrupt
             self.points.append(self._point(shots, searched, tasks))
