@@ -231,6 +231,26 @@ def stop_at(number):
     return callback, seen
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_ctrl_c_before_the_last_fold(columns, share):
+    """Candidates are compared over the folds that are done."""
+    x, y = TRAIN
+    y = y if columns == 1 else np.stack([y, (y + 1) % 5], axis=1)
+    options = {"C": np.geomspace(0.1, 100.0, 6), "folds": 3, "standardize": True}
+    callback, seen = stop_at(0)
+    xclf.probe((x, y), test=0, callbacks=[callback], **options)
+    stop, _ = stop_at(max(1, math.floor(share * len(seen))))
+    with pytest.raises(ProbeInterrupted) as caught:
+        xclf.probe((x, y), test=0, callbacks=[stop], **options)
+    result = caught.value.result
+    assert result.interrupted
+    assert result.search["data"] in ("1 of 3 folds", "2 of 3 folds")
+    known = [score for score in scores(result) if score is not None]
+    assert result.search["points"][result.search["chosen"]]["score"] == max(known)
+    assert result.model.predict(x).shape == y.shape
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_ctrl_c_keeps_the_best_so_far(share, tmp_path):
     options = {"shots": [1, 4], "tries": 2}

@@ -226,12 +226,15 @@ def _keep_interrupted(search: SweepCV[Any], training: Training) -> None:
         results = search.cv_results_
         done = np.flatnonzero(~np.isnan(results["mean_test_score"]))
         some = {name: [column[k] for k in done] for name, column in results.items()}
-        print_scores(training.console, some, search.scoring, search.n_splits_)
+        every = search.n_splits_
+        trained = sum(not np.isnan(results[f"split{k}_test_score"]).all() for k in range(every))
+        folds = f" on {trained} of {every} folds" if trained < every else ""
+        print_scores(training.console, some, search.scoring, trained)
         training.model = search.best_estimator_
         best = ", ".join(f"{name} {plain(value, 6)}" for name, value in search.best_params_.items())
         training.keep_interrupted(
-            f"interrupted after {len(done)} of {len(results['params'])} candidates, the best "
-            f"{best}: {search.scoring} {search.best_score_:.4f}"
+            f"interrupted after {len(done)} of {len(results['params'])} candidates{folds}, "
+            f"the best {best}: {search.scoring} {search.best_score_:.4f}"
         )
     training.print_way_on()
 

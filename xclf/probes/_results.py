@@ -123,20 +123,26 @@ def _data(outcome: Outcome) -> list[dict[str, Any]]:
     return [facts[0] | {"rows": len(outcome.rows)}, *facts[1:]]
 
 
-def judged_by(settings: Settings) -> str:
-    """The rows that candidates are judged by, in words."""
-    return f"{settings.folds} folds" if settings.folds else "validation"
+def judged_by(settings: Settings, missing: int = 0) -> str:
+    """The rows that candidates are judged by, in words.
+
+    missing : folds that do not count, after Ctrl-C
+    """
+    if not settings.folds:
+        return "validation"
+    counted = f"{settings.folds - missing} of " if missing else ""
+    return f"{counted}{settings.folds} folds"
 
 
 def _search(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     protocol, found = settings.plan.protocol, outcome.search
-    several = found.scores.shape[1] > 1
-    spread = found.scores.std(axis=1) if several else np.full(len(protocol.values), np.nan)
+    several = found.counting.shape[1] > 1
+    spread = found.counting.std(axis=1) if several else np.full(len(protocol.values), np.nan)
     return {
         "parameter": protocol.parameter,
         "log": len(protocol.values) > 1 and protocol.values[0] > 0.0,
         "metric": settings.metric,
-        "data": judged_by(settings),
+        "data": judged_by(settings, found.missing),
         "spread": None if not several else "folds" if outcome.train.tasks is None else "tasks",
         "points": [
             {

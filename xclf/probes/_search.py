@@ -15,7 +15,7 @@ from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
 from xclf.probes._splits import Split
-from xclf.sweep import Fit, Fold, fit_together
+from xclf.sweep import Fit, Fold, comparable, fit_together
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -25,27 +25,44 @@ class Search:
     """The candidates and their scores.
 
     models : by value, then by split; those that Ctrl-C left without parameters are None
-    scores : (values, splits), NaN for those
+    scores : (values, splits), NaN for those, and for others that do not count after Ctrl-C
     chosen : number of the value with the best mean
-    interrupted : whether Ctrl-C ended it; scores are then those of the parameters so far
+    interrupted : whether Ctrl-C ended it; fits that have ended count then, if there are any,
+        otherwise those under way with the parameters so far
+    missing : how many splits do not count then; with several tasks, the most of a task
     """
 
     models: list[list[BaseClassifier | None]]
     scores: np.ndarray
     chosen: int
     interrupted: bool = False
+    missing: int = 0
 
     @property
     def mean(self) -> np.ndarray:
-        """(values,) the mean score over the splits."""
-        return np.asarray(self.scores.mean(axis=1))
+        """(values,) the mean score over the splits that count."""
+        return np.asarray(self.counting.mean(axis=1))
+
+    @property
+    def counting(self) -> np.ndarray:
+        """Scores of the splits that count: all of them, but after Ctrl-C."""
+        return counting(self.scores) if self.interrupted else self.scores
 
     @property
     def best(self) -> BaseClassifier:
-        """The chosen value's model of the first split."""
-        model = self.models[self.chosen][0]
-        assert model is not None
-        return model
+        """The chosen value's model of the first split that counts."""
+        return self.model(self.chosen, range(self.scores.shape[1]))
+
+    def model(self, value: int, splits: Sequence[int]) -> BaseClassifier:
+        """A value's model of the first of these splits that counts.
+
+        Raises KeyboardInterrupt where Ctrl-C came before there was one.
+        """
+        for split in splits:
+            model = self.models[value][split]
+            if model is not None and not (self.interrupted and np.isnan(self.scores[value, split])):
+                return model
+        raise KeyboardInterrupt
 
     def converged(self, value: int) -> bool:
         """Whether every fit of a value converged, or is a minibatch fit, which runs its epochs."""
@@ -62,7 +79,7 @@ def search(
 
     Raises what a fit raises; KeyboardInterrupt where Ctrl-C came before any model was trained.
     """
-    models, interrupted = _trained(plan, part, splits, stages, stage)
+    models, ended, interrupted = _trained(plan, part, splits, stages, stage)
     scores = np.full((len(plan.protocol.values), len(splits)), np.nan)
     for number, split in enumerate(splits):
         column = [row[number] for row in models]
@@ -70,15 +87,30 @@ def search(
         if known:
             judged = [model for model in column if model is not None]
             scores[known, number] = scores_on(judged, split.judge(), metric)
-    mean = scores.mean(axis=1)
-    if np.isnan(mean).all():
-        raise KeyboardInterrupt
-    return Search(models, scores, plan.chosen(mean), interrupted)
+    if interrupted:
+        trained = np.asarray([[model is not None for model in row] for row in models])
+        missing = 0
+        for task in {split.task for split in splits}:
+            own = [number for number, split in enumerate(splits) if split.task == task]
+            counts = comparable(ended[:, own], trained[:, own])
+            scores[:, own] = np.where(counts, scores[:, own], np.nan)
+            missing = max(missing, int((~counts.any(axis=0)).sum()))
+        if np.isnan(scores).all():
+            raise KeyboardInterrupt
+        chosen = plan.chosen(counting(scores).mean(axis=1))
+        return Search(models, scores, chosen, interrupted, missing)
+    return Search(models, scores, plan.chosen(scores.mean(axis=1)))
+
+
+def counting(scores: np.ndarray) -> np.ndarray:
+    """Of scores (values, splits) those of the splits that any value has one of."""
+    return np.asarray(scores[:, ~np.isnan(scores).all(axis=0)])
 
 
 def _trained(
     plan: Plan, part: Part, splits: Sequence[Split], stages: Stages, stage: str
-) -> tuple[list[list[BaseClassifier | None]], bool]:
+) -> tuple[list[list[BaseClassifier | None]], np.ndarray, bool]:
+    """(models by value and split, whether they have ended likewise, whether Ctrl-C came)."""
     folds, columns = [], []
     for split in splits:
         y = part.task(split.task).y
@@ -95,7 +127,8 @@ def _trained(
     trained = (fit.template if hasattr(fit.template, "n_iter_") else None for fit in fits)
     by_split = iter(trained)
     models = [[next(by_split) for _ in column] for column in columns]
-    return [list(row) for row in zip(*models, strict=True)], interrupted
+    ended = np.reshape([fit.ended for fit in fits], (len(splits), -1)).T
+    return [list(row) for row in zip(*models, strict=True)], ended, interrupted
 
 
 def refitted(

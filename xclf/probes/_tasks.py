@@ -14,7 +14,7 @@ from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._parts import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
-from xclf.probes._search import Search, search
+from xclf.probes._search import Search, counting, search
 from xclf.probes._splits import Split
 from xclf.report.class_names import names_of
 from xclf.report.metrics import mean_metrics, task_metrics
@@ -43,15 +43,20 @@ def search_tasks(
     plan, tasks = settings.plan, range(len(train.tasks))
     every = [split.of_task(number) for split in splits for number in tasks]
     found = search(plan, train, every, settings.metric, stages, names[0])
-    scores = found.scores.reshape(len(plan.protocol.values), len(splits), len(tasks)).mean(axis=1)
+    columns = [range(number, len(every), len(tasks)) for number in tasks]
+    by_task = [found.scores[:, own] for own in columns]
+    if found.interrupted:
+        by_task = [counting(own) for own in by_task]
+        if any(own.shape[1] == 0 for own in by_task):
+            raise KeyboardInterrupt
+    scores = np.stack([own.mean(axis=1) for own in by_task], axis=1)
     choices = [plan.chosen(scores[:, number]) for number in tasks]
-    models = [found.models[k][number] for number, k in enumerate(choices)]
-    if None in models:
-        raise KeyboardInterrupt
-    interrupted = found.interrupted
+    searched = [found.model(k, own) for k, own in zip(choices, columns, strict=True)]
+    models, interrupted = list(searched), found.interrupted
     if rows[0] is not None and not interrupted:
         models, interrupted = _refitted(plan, choices, *rows, stages, names[1], models)
-    found = Search(found.models, scores, plan.chosen(scores.mean(axis=1)), interrupted)
+    chosen = plan.chosen(scores.mean(axis=1))
+    found = Search(found.models, scores, chosen, interrupted, found.missing)
     model: BaseClassifier = clone(plan.estimator)
     join_tasks(model, models, indicators=is_indicator(train.y))
     return found, choices, model

@@ -1,12 +1,14 @@
-"""What Ctrl-C leaves of a search: the candidates that were trained on every fold until then."""
+"""What Ctrl-C leaves of a search: its candidates on the folds that they were trained on."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import FitFailedWarning
 
 from xclf.sweep._fits import last_step
@@ -18,23 +20,58 @@ class UnfinishedFitError(RuntimeError):
     """The failure of a fit that Ctrl-C ended."""
 
 
-def drop_unfinished(ledger: FitLedger) -> bool:
-    """Note as failed all fits but those of candidates that are trained on every fold; False if
-    there are none.
-
-    Candidates whose fits have ended count alone, if there are any; otherwise those count that were
-    under way on every fold, with their best parameters so far.
+def drop_unfinished(ledger: FitLedger) -> list[int]:
+    """Keep in the ledger the folds that candidates can be compared over, and note as failed all
+    fits but those that count, see `comparable`; the numbers of these folds, none if no fit counts.
     """
-    folds = len(ledger.splits)
-    candidates = [ledger.fits[k : k + folds] for k in range(0, len(ledger.fits), folds)]
-    some = [fits for fits in candidates if any(fit.error is None for fit in fits)]
-    kept = [fits for fits in some if all(fit.ended or fit.error for fit in fits)]
-    kept = kept or [fits for fits in some if all(fit.trained or fit.error for fit in fits)]
-    chosen = {id(fit) for fits in kept for fit in fits}
-    for fit in ledger.fits:
-        if id(fit) not in chosen:
+    shape = (-1, len(ledger.splits))
+    trained = np.reshape([fit.trained and fit.error is None for fit in ledger.fits], shape)
+    failed = np.reshape([fit.error is not None for fit in ledger.fits], shape)
+    ended = trained & np.reshape([fit.ended for fit in ledger.fits], shape)
+    some = trained.any(axis=1, keepdims=True)
+    counts = comparable((ended | failed) & some, (trained | failed) & some)
+    if not (counts & trained).any():
+        return []
+    for fit, count in zip(ledger.fits, counts.ravel().tolist(), strict=True):
+        if not count:
             fit.fail(UnfinishedFitError("the search was interrupted before this fit had ended"))
-    return bool(kept)
+    folds: list[int] = np.flatnonzero(counts.any(axis=0)).tolist()
+    ledger.keep_folds(folds)
+    return folds
+
+
+def comparable(ended: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Which fits (candidates, folds) of an interrupted search count: bool, like both arguments.
+
+    Those of the candidates that have ended on every fold. If there are none, those of the
+    candidates that have ended on the fold that most have ended on, over the folds that all of these
+    have ended on; if no fit has ended, likewise by those that were under way.
+
+    ended, trained : bool (candidates, folds); whether parameters are final, and there are any
+    """
+    table = ended if ended.any() else trained
+    every = table.all(axis=1)
+    most = int(table.sum(axis=0).argmax())
+    kept = np.asarray(every if every.any() else table[:, most])
+    folds = np.asarray(table[kept].all(axis=0))
+    return kept[:, None] & folds if kept.any() else np.zeros_like(table)
+
+
+def with_missing_folds(
+    results: dict[str, Any], folds: Sequence[int], n_splits: int
+) -> dict[str, Any]:
+    """`cv_results_` of a search over `folds` alone as one over `n_splits`: NaN for the others."""
+    spread: dict[str, Any] = {}
+    for name, values in results.items():
+        column = re.fullmatch(r"split(\d+)_(.+)", name)
+        if column is None:
+            spread[name] = values
+        elif column[1] == "0":
+            for k in range(n_splits):
+                own = f"split{folds.index(k)}_{column[2]}" if k in folds else None
+                missing = np.full(len(values), np.nan)
+                spread[f"split{k}_{column[2]}"] = missing if own is None else results[own]
+    return spread
 
 
 def refit_if_uninterrupted(

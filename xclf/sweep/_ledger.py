@@ -109,6 +109,16 @@ class FitLedger:
         """Switch to the second run of the search."""
         self.recording, self.calls = False, 0
 
+    def keep_folds(self, folds: list[int]) -> None:
+        """Keep the splits of these numbers, and their fits."""
+        fits = [fit for fit in self.fits if fit.split in folds]
+        for fit in fits:
+            fit.split = folds.index(fit.split)
+        train_too, self.fits = self.scores.train_too, fits
+        self.splits = [self.splits[k] for k in folds]
+        self.scores = Scores(self.X, self.splits, fits)
+        self.scores.train_too = train_too
+
 
 class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The estimator of scikit-learn's search and scorers, whose X is a column of row numbers.

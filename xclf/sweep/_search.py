@@ -37,6 +37,7 @@ from xclf.sweep._interrupted import (
     drop_unfinished,
     refit_if_uninterrupted,
     take_fold_model,
+    with_missing_folds,
     without_failures,
 )
 from xclf.sweep._ledger import (
@@ -179,11 +180,13 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         Raises
         ------
         KeyboardInterrupt
-            For Ctrl-C. Candidates that were trained on every fold by then are scored (if there are
-            none, those that were under way on every fold, with their best parameters so far): all
-            attributes are set, with NaN for the scores of the others. `best_estimator_` is then the
-            best candidate's model on the first fold; after Ctrl-C during the refit, what that had
-            come to. Without such candidates the search stays as it was.
+            For Ctrl-C. Candidates that were trained on every fold by then are scored; if there are
+            none, those that have ended on most folds alike, over these folds; if no fit has ended,
+            those under way, with their best parameters so far. All attributes are set, with NaN for
+            the scores of other candidates and folds, and a note of the exception says how many
+            folds count. `best_estimator_` is then the best candidate's model on the first of these
+            folds; after Ctrl-C during the refit, what that had come to. Where no model had
+            parameters the search stays as it was.
         """
         self._check()
         _check_places(X, {"y": y} | params)
@@ -245,11 +248,12 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         with search_stage(self, ledger):
             try:
                 self._train(ledger)
-            except KeyboardInterrupt:
-                if drop_unfinished(ledger):
+            except KeyboardInterrupt as stopped:
+                if folds := drop_unfinished(ledger):
                     ledger.refit = take_fold_model
                     with without_failures():
                         self._conclude(ledger, rows, y, for_search, error_score=np.nan)
+                    self._spread(folds, len(splits), stopped)
                 raise
             self._conclude(ledger, rows, y, for_search, error_score=self.error_score)
             if ledger.interrupted:
@@ -273,6 +277,16 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         )
         search.fit(rows[:, None], y, **params)
         self._set_results(search, ledger)
+
+    def _spread(self, folds: list[int], n_splits: int, stopped: KeyboardInterrupt) -> None:
+        """Results over some folds as those of an interrupted search over all of them."""
+        self.cv_results_ = with_missing_folds(self.cv_results_, folds, n_splits)
+        self.n_splits_ = n_splits
+        if len(folds) < n_splits:
+            stopped.add_note(
+                f"SweepCV: candidates are compared over {len(folds)} of {n_splits} folds, those "
+                "that were done"
+            )
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
         """The best model's score on X, y, by `scoring` (accuracy without)."""
