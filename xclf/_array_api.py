@@ -95,13 +95,19 @@ def compat_namespace(xp: Namespace) -> Namespace:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """`array` as a NumPy array; copies from a device, and waits for it."""
+    """`array` as a NumPy array; copies from a device, and waits for it.
+
+    torch's bfloat16, for which NumPy has no dtype, becomes float32, which holds its values.
+    """
     if isinstance(array, np.ndarray | np.generic):
         return np.asarray(array)
     if compat.is_cupy_array(array):
         return np.asarray(array.get())
     if compat.is_torch_array(array):
-        return np.asarray(array.detach().cpu().numpy())
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":
+            array = array.float()
+        return np.asarray(array.numpy())
     try:
         return np.from_dlpack(array)
     except (AttributeError, TypeError, ValueError, BufferError, RuntimeError):

@@ -7,6 +7,7 @@ import pytest
 from estimator_cases import CLASSES, blobs, quick
 from sklearn.exceptions import ConvergenceWarning
 
+import xclf
 from xclf import SoftmaxClassifier, TwoLayerClassifier
 
 X, Y = blobs(40, 4, 3)
@@ -47,6 +48,21 @@ def test_half_precision_of_torch():
     x[5, 2] = float("nan")
     with pytest.raises(ValueError, match="NaN at row 5, column 2"):
         model.predict(x)
+
+
+def test_half_precision_of_torch_in_probes_searches_and_checkpoints(tmp_path):
+    """As float32 of the same values, whose fingerprint they have."""
+    torch = pytest.importorskip("torch")
+    x = torch.asarray(X).to(torch.bfloat16)
+    probes = [xclf.probe((rows, Y), C=[1.0], test=0.3) for rows in (x, x.float())]
+    facts, widened = (probe.to_dict()["data"][0]["fingerprint"] for probe in probes)
+    assert facts == widened
+    assert probes[0].accuracy == probes[1].accuracy
+    checkpoint = xclf.Checkpoint(tmp_path / "c", every=0)
+    models = [SoftmaxClassifier(callbacks=[checkpoint]).fit(rows, Y) for rows in (x, x.float())]
+    np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
+    search = xclf.SweepCV(SoftmaxClassifier(), {"reg": [0.1, 1.0]}, cv=2).fit(x, Y)
+    assert search.best_score_ > 0.5
 
 
 def test_rows_that_torch_would_differentiate():
