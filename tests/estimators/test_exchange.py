@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -193,6 +194,34 @@ def test_from_sklearn_and_back(estimator, count, names, tmp_path):
     assert repr(ours.to_sklearn())
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(C=7.0, tol=1e-3, max_iter=50, class_weight="balanced"),
+        LinearSVC(C=7.0),
+        SGDClassifier(alpha=0.01, random_state=0),
+        SGDClassifier(loss="squared_hinge", random_state=0),
+        MLPClassifier((7,), alpha=0.3, max_iter=20, random_state=0),
+    ],
+    ids=lambda one: f"{type(one).__name__} {getattr(one, 'loss', '')}",
+)
+def test_the_way_back_keeps_the_class_and_its_parameters(estimator):
+    theirs = clone(estimator).fit(X, Y)
+    ours = from_sklearn(theirs)
+    back = pickle.loads(pickle.dumps(ours)).to_sklearn()
+    assert type(back) is type(theirs)
+    assert repr(back.get_params()) == repr(theirs.get_params())
+    np.testing.assert_array_equal(back.predict(X), theirs.predict(X))
+    back.fit(X, Y)  # as any estimator
+    # What was trained here since is no longer the other's.
+    ours.set_params(reg=0.5)
+    assert getattr(ours.to_sklearn(), "C", None) != 7.0
+    ours.set_params(max_iter=2).fit(X, Y)
+    assert type(ours.to_sklearn()) in (LogisticRegression, LinearSVC, MLPClassifier)
+    assert getattr(ours.to_sklearn(), "C", None) != 7.0
+
+
 def test_the_penalty_is_the_same_with_the_number_of_rows():
     """The optimum of one is that of the other."""
     x, y = load_digits(return_X_y=True)
@@ -204,6 +233,8 @@ def test_the_penalty_is_the_same_with_the_number_of_rows():
         fitted = clone(ours).fit(x, labels)
         np.testing.assert_allclose(fitted.coef_, theirs.coef_, atol=1e-4)
         assert float(ours.to_sklearn(rows=400).C) == pytest.approx(2.5, rel=1e-14)
+    steps = SGDClassifier(alpha=0.02, random_state=0).fit(X, Y)
+    assert from_sklearn(steps, rows=90).to_sklearn(rows=90).alpha == pytest.approx(0.02)
     net = MLPClassifier((5,), alpha=0.3, max_iter=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
@@ -35,12 +37,17 @@ def from_sklearn(estimator: Any, *, rows: float | None = None) -> BaseClassifier
         - `MLPClassifier` with one hidden layer of ReLU gives a `TwoLayerClassifier`.
     rows : float, default=None
         Rows (the sum of their weights) that it was fitted to, by which C and alpha become `reg`.
-        None leaves `reg` at its default, which predictions do not depend on.
+        None leaves `reg` at its default, which predictions do not depend on: a fitted model does
+        not say how many there were.
 
     Returns
     -------
     A model with the same predictions, to rounding; it saves, exports and goes on with
     `warm_start`. What scikit-learn does not know is empty: `objective_` is NaN, `converged_` False.
+    `fit_intercept`, `class_weight` and an integer `random_state` are the estimator's; `max_iter`
+    and `tol`, which bound other things there, are the defaults. Until it is fitted anew or its
+    `reg` is changed, `to_sklearn` gives an estimator of the same class with all parameters, C among
+    them; files do not keep these.
 
     Raises
     ------
@@ -74,7 +81,30 @@ def from_sklearn(estimator: Any, *, rows: float | None = None) -> BaseClassifier
     model.grad_norm_, model.history_ = math.nan, empty_history()
     if rows is not None:
         model.reg = _reg(estimator, float(rows))
+    model._taken_from = _Origin(clone(estimator), _parameters(model), float(model.reg))
     return model  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The estimator that a model was taken from.
+
+    blank : not fitted
+    fitted, reg : the model's parameters and penalty then
+    """
+
+    blank: Any
+    fitted: Any = field(repr=False)
+    reg: float
+
+    def copy(self, model: BaseClassifier) -> Any:
+        """An estimator like it, not fitted; None where the model has changed since."""
+        same = self.fitted is _parameters(model) and self.reg == float(model.reg)
+        return clone(self.blank) if same else None
+
+
+def _parameters(model: Any) -> Any:
+    return model.weights_ if isinstance(model, TwoLayerClassifier) else model.coef_
 
 
 def _from_scores(estimator: Any) -> BaseClassifier:
@@ -134,23 +164,28 @@ def _reg(estimator: Any, rows: float) -> float:
 def to_sklearn(model: BaseClassifier, rows: float | None) -> Any:
     """See `FittedModel.to_sklearn`."""
     layers = layers_on_host(model)
+    origin: _Origin | None = getattr(model, "_taken_from", None)
+    made: Any = None if origin is None else origin.copy(model)
+    seed = model.random_state if isinstance(model.random_state, int | np.integer) else None
+    if made is not None and seed is None:
+        seed = made.random_state
     if isinstance(model, TwoLayerClassifier):
         if model.loss != "softmax":
             raise ValueError(f"MLPClassifier has no loss like {model.loss!r}: no equivalent")
-        made: Any = _mlp(model, layers)
+        made = _mlp(made, model, layers)
     else:
-        softmax = isinstance(model, SoftmaxClassifier)
-        made = LogisticRegression() if softmax else LinearSVC(multi_class="crammer_singer")
+        if made is None:
+            softmax = isinstance(model, SoftmaxClassifier)
+            made = LogisticRegression() if softmax else LinearSVC(multi_class="crammer_singer")
         linear: Any = model
         made.coef_ = np.array(_array_api.to_host(linear.coef_))
         made.intercept_ = np.array(_array_api.to_host(linear.intercept_))
         made.fit_intercept = bool(model.fit_intercept)
         made.class_weight = model.class_weight
         made.n_iter_ = model.n_iter_
-        if softmax:
+        if isinstance(made, LogisticRegression):
             made.n_iter_ = np.asarray([model.n_iter_], dtype=np.int32)
-    seed = model.random_state
-    made.random_state = seed if isinstance(seed, int | np.integer) else None
+    made.random_state = seed
     made.classes_, made.n_features_in_ = model.classes_, model.n_features_in_
     if hasattr(model, "feature_names_in_"):
         made.feature_names_in_ = model.feature_names_in_
@@ -161,20 +196,21 @@ def to_sklearn(model: BaseClassifier, rows: float | None) -> Any:
 
 def _set_penalty(made: Any, reg: float, rows: float) -> None:
     if hasattr(made, "alpha"):
-        made.alpha = 2.0 * reg * rows
+        made.alpha = 2.0 * reg * (1.0 if isinstance(made, SGDClassifier) else rows)
         return
     two = len(made.classes_) == 2 and isinstance(made, LogisticRegression)
     made.C = (1.0 if two else 0.5) / (reg * rows) if reg else math.inf
 
 
-def _mlp(model: TwoLayerClassifier, layers: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+def _mlp(made: Any, model: TwoLayerClassifier, layers: list[tuple[np.ndarray, np.ndarray]]) -> Any:
     from sklearn.neural_network import MLPClassifier
 
     (w1, b1), (w2, b2) = layers
     two = len(model.classes_) == 2
     if two:
         w2, b2 = w2[1:] - w2[:1], b2[1:] - b2[:1]
-    made = MLPClassifier(hidden_layer_sizes=(len(w1),), activation="relu")
+    if made is None:
+        made = MLPClassifier(hidden_layer_sizes=(len(w1),), activation="relu")
     made.coefs_ = [np.array(w1.T), np.array(w2.T)]
     made.intercepts_ = [np.array(b1), np.array(b2)]
     made.n_layers_, made.n_outputs_ = 3, len(w2)

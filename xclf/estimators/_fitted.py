@@ -306,11 +306,14 @@ class FittedModel:
         ----------
         rows : float, default=None
             Rows (the sum of their weights) that it was fitted to, by which `reg` becomes C or
-            alpha; None leaves those at their defaults, which predictions do not depend on.
+            alpha; None leaves those at their defaults, which predictions do not depend on, or at
+            what a model that `from_sklearn` has taken came with.
 
         Returns
         -------
-        LogisticRegression, LinearSVC (crammer_singer), or of a net with the softmax MLPClassifier.
+        LogisticRegression, LinearSVC (crammer_singer), or of a net with the softmax MLPClassifier;
+        of a model that `from_sklearn` has taken, and that was not fitted since, the same class
+        with the same parameters.
 
         Raises
         ------
