@@ -113,8 +113,36 @@ def test_files_of_other_kinds(tmp_path, name, message):
 
 
 def test_folder_of_other_things(tmp_path):
-    (tmp_path / "a.png").touch()
+    (tmp_path / "a.txt").touch()
     refused(tmp_path, "no data set in this folder; looked for X.npy and y.npy, CIFAR-10")
+
+
+@pytest.mark.parametrize("name", ["1.png", "train/cats/1.JPEG", "cats/1.jpg"])
+def test_a_folder_of_images(tmp_path, name):
+    file = tmp_path / "images" / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    folder = tmp_path / "images" / ("train" if name.startswith("train") else "")
+    says = r"a folder of image files, which are not read: save .* with np.savez\(FILE, X=X, y=y\)"
+    refused(folder, says)
+
+
+def test_two_folders_of_shards(tmp_path):
+    """As the same rows and labels by patterns, in the order of the names."""
+    x, y = np.arange(14.0).reshape(7, 2), np.arange(7) % 3
+    for name, values in (("x, d", x), ("yd", y)):
+        (tmp_path / name).mkdir()
+        for part, start in enumerate((0, 3, 5)):
+            np.save(tmp_path / name / f"{part}.npy", values[start : (3, 5, 7)[part]])
+    rows, labels = tmp_path / "x, d", tmp_path / "yd"
+    for name in (f"{rows},{labels}", f"{rows}, {labels}/", f"{rows},{labels}/*.npy"):
+        data = load(name)
+        np.testing.assert_array_equal(data.x, x)
+        np.testing.assert_array_equal(data.y, y)
+    (labels / "2.npy").unlink()
+    refused(f"{rows},{labels}", "found 3 of rows and 2 of labels")
+    (tmp_path / "none").mkdir()
+    refused(f"{rows},{tmp_path / 'none'}", "none: no files of one array each")
 
 
 def test_a_folder_named_like_a_file(tmp_path):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -82,8 +83,8 @@ def load(
           matrix, as `scipy.sparse.save_npz` writes it, its labels in a file beside it:
           "x.npz,y.npy"
         - .npy: rows alone; "x.npy,y.npy" rows and labels, of .npy, .pt, .safetensors and .h5, also
-          as patterns, "x_*.npy,y_*.npy"; or a folder that holds X.npy and y.npy (`x_name`,
-          `y_name`), and X_test.npy, y_test.npy
+          as patterns, "x_*.npy,y_*.npy", or as two folders of shards; or a folder that holds X.npy
+          and y.npy (`x_name`, `y_name`), and X_test.npy, y_test.npy
         - .safetensors, .pt (tensors alone), .h5: arrays `x_name`, `y_name`, as in .npz
         - CIFAR-10, CIFAR-100 (fine classes): the folder of batches, binary or python, or the one
           above; or one batch
@@ -187,18 +188,27 @@ def _read_named(name: str, options: ReadOptions) -> Dataset:
 
 
 def _pair(name: str) -> tuple[str, str] | None:
-    """The names of rows and labels in "rows,labels"; any other comma belongs to a path."""
+    """The names of rows and labels in "rows,labels", files or folders; any other comma belongs to
+    a path."""
     for ending in _SINGLE:
         first, comma, second = name.partition(f"{ending},")
         if comma and second.endswith(tuple(_SINGLE)):
             # A space behind the comma is no part of a name, unless there is such a file.
             return first + ending, second if Path(second).exists() else second.strip()
+    for at in (at for at, letter in enumerate(name) if letter == ","):
+        parts = name[:at], name[at + 1 :].strip()
+        folders = [bool(part) and Path(part).is_dir() for part in parts]
+        if any(folders) and all(
+            folder or part.endswith(tuple(_SINGLE))
+            for part, folder in zip(parts, folders, strict=True)
+        ):
+            return parts
     return None
 
 
 def _read_pair(x_name: str, y_name: str, options: ReadOptions) -> Dataset:
     """Rows from one file and labels from another, or from as many of each."""
-    xs, ys = (_glob(one) if glob.has_magic(one) else [Path(one)] for one in (x_name, y_name))
+    xs, ys = map(_parts, (x_name, y_name))
     if not xs or len(xs) != len(ys):
         raise DataError(
             f"{x_name},{y_name}: needs as many files of labels as of rows, found {len(xs)} of rows "
@@ -223,6 +233,21 @@ def _single(path: Path, options: ReadOptions) -> Any:
     if path.suffix == ".npz":
         return read_sparse_rows(path, options)
     return read_single(path, options)
+
+
+def _parts(name: str) -> list[Path]:
+    """The files of a half of a pair: those of a pattern or a folder, or the file itself."""
+    path = Path(name)
+    if path.is_dir() and not name.endswith(_SINGLE):
+        found = next(filter(None, (_shards(path, ending) for ending in _SINGLE)), None)
+        if found is None:
+            raise DataError(f"{path}: no files of one array each ({', '.join(_SINGLE)}) in it")
+        return found
+    return _glob(name) if glob.has_magic(name) else [path]
+
+
+def _shards(folder: Path, ending: str) -> list[Path]:
+    return [one for one in sorted(folder.glob(f"*{ending}")) if one.is_file()]
 
 
 def _glob(pattern: str) -> list[Path]:
@@ -256,13 +281,26 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
     if is_idx_folder(path):
         return read_idx_folder(path, options)
     for endings in (".parquet", ".npz", ".safetensors", ".pt", ".h5", ".feather", ".jsonl", ".csv"):
-        if shards := [one for one in sorted(path.glob(f"*{endings}")) if one.is_file()]:
+        if shards := _shards(path, endings):
             return _read_many(path, shards, options)
+    if _holds_images(path):
+        raise DataError(
+            f"{path}: a folder of image files, which are not read: save their features or pixels, "
+            "a row an image, with np.savez(FILE, X=X, y=y); CIFAR and MNIST-style sets are read as "
+            "they come"
+        )
     raise DataError(
         f"{path}: no data set in this folder; looked for {options.x_name}.npy and "
         f"{options.y_name}.npy, CIFAR-10 batches (data_batch_1.bin or data_batch_1), "
         "train-images-idx3-ubyte and several files of one kind, such as *.parquet"
     )
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether the first files of a folder, or of its first folders, are images."""
+    folders = [folder, *islice((one for one in folder.iterdir() if one.is_dir()), 4)]
+    files = (file for one in folders for file in islice(one.iterdir(), 100))
+    return any(file.suffix.lower() in _IMAGES for file in files)
 
 
 def _read_file(path: Path, options: ReadOptions) -> Dataset:
@@ -300,6 +338,7 @@ _READERS: dict[tuple[str, ...], Reader] = {
     (".safetensors", ".pt", ".pth", ".h5", ".hdf5"): read_tensors,
     (".jsonl", ".ndjson"): read_json_lines,
 }
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 # Of files that hold a single array, of which two are a pair.
 _SINGLE = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5")
 
