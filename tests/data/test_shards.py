@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_cases import refused
 
-from xclf.data import load
+from xclf.data import _arrow, load
 
 EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
 LISTS = {
@@ -35,6 +35,25 @@ def test_embeddings_are_as_many_columns(tmp_path, kind):
     data = load(tmp_path / "a.parquet")
     assert data.x.dtype == np.float32
     np.testing.assert_array_equal(data.x, EMBEDDINGS[1:])
+
+
+@pytest.mark.parametrize("kind", ["list", "fixed"])
+def test_embeddings_in_parts(tmp_path, kind, monkeypatch):
+    """Of several files, row groups and dtypes; the rows are in the array that was read into."""
+    monkeypatch.setattr(_arrow, "_BATCH", 1)
+    types = {"list": [pa.list_(pa.float32()), pa.list_(pa.float64())]}
+    first, second = types.get(kind, [pa.list_(pa.float32(), 3)] * 2)
+    for number, own in enumerate((first, second)):
+        column = pa.array((EMBEDDINGS + number).tolist(), own)
+        table = pa.table({"label": list("abac"), "emb": column})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=3)
+    data = load(tmp_path)
+    assert data.x.dtype == (np.float64 if kind == "list" else np.float32)
+    np.testing.assert_array_equal(data.x, np.concatenate([EMBEDDINGS, EMBEDDINGS + 1]))
+    assert "".join(data.y) == "abacabac"
+    short = pa.table({"label": ["a"], "emb": pa.array([[1.0]], pa.list_(pa.float32()))})
+    pq.write_table(short, tmp_path / "2.parquet")
+    refused(tmp_path, "column emb: its lists are missing or of different lengths")
 
 
 def test_images_as_lists_of_lists(tmp_path):

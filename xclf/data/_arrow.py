@@ -26,6 +26,9 @@ from xclf.data._tables import Columns, table_dataset
 # Bytes of a value in memory, by its type in the file.
 _BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12, "FIXED_LEN_BYTE_ARRAY": 16}
 _ADVICE = "use fewer rows or files"
+_UNEQUAL = "{}: its lists are missing or of different lengths; every row needs as many numbers"
+# Bytes of rows that are decoded at a time, and of a column that are read from a file.
+_BATCH, _BUFFER = 16 << 20, 1 << 20
 
 
 def library(name: str) -> Any:
@@ -58,24 +61,72 @@ def _shards(source: Path, paths: Sequence[Path], options: ReadOptions) -> Datase
     parquet = library("pyarrow.parquet")
     if parquet is None:
         raise DataError(f"{source}: {needs('reading Parquet', 'pyarrow')}")
-    nbytes = 0
+    nbytes, rows = 0, 0
     for path in paths:
         with reading(path), path.open("rb") as file:
             metadata = parquet.read_metadata(file)
-            nbytes += _memory(metadata)
+            nbytes, rows = nbytes + _memory(metadata), rows + metadata.num_rows
             about = f"{path}: {count(metadata.num_rows, 'row')}"
             if len(paths) > 1:
                 about = f"{source}: its files up to {path.name}"
             check_memory(about, nbytes, options.max_memory, _ADVICE)
-    tables = []
+    tables, lists = [], _ListColumns(source, rows)
     for path in paths:
         with reading(path), path.open("rb") as file:
-            whole = parquet.ParquetFile(file)
-            text = [f.name for f in whole.schema_arrow if str(f.type) in ("string", "large_string")]
+            schema = parquet.ParquetFile(file).schema_arrow
+            text = [f.name for f in schema if str(f.type) in ("string", "large_string")]
             # Strings as codes of a dictionary: many long ones that are equal take little memory.
-            tables.append(parquet.read_table(file, read_dictionary=text))
-            tables[-1].validate(full=True)
-    return _joined(source, paths, tables, options)
+            whole = parquet.ParquetFile(file, read_dictionary=text, buffer_size=_BUFFER)
+            tables.append(lists.split(path, whole, nbytes // max(1, rows)))
+    return _joined(source, paths, tables, options, lists)
+
+
+class _ListColumns:
+    """Columns of lists, such as embeddings, of Parquet files: read some rows at a time into one
+    array each, so that they are in memory once."""
+
+    def __init__(self, source: Path, rows: int) -> None:
+        self.source, self.rows, self.start = source, rows, 0
+        self.names: list[str] | None = None
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def split(self, path: Path, file: Any, row_bytes: int) -> Any:
+        """The next file's other columns, a table; its lists go to the arrays."""
+        import pyarrow
+
+        schema = file.schema_arrow
+        if self.names is None:
+            self.first, self.names = (path, schema.names), []
+            if len(set(schema.names)) == len(schema.names):
+                self.names = [field.name for field in schema if _holds_lists(field.type)]
+        _check_names(path, schema.names, *self.first)
+        kept = []
+        for batch in file.iter_batches(max(1, _BATCH // max(1, row_bytes))):
+            batch.validate(full=True)
+            table = pyarrow.Table.from_batches([batch])
+            for name in self.names if len(table) else ():
+                where = f"{self.source}, column {name}"
+                self._put(name, where, _array(where, table.column(name)))
+            self.start += len(table)
+            kept.append(table.drop_columns(self.names) if self.names else table)
+        return pyarrow.concat_tables(kept or [schema.empty_table().drop_columns(self.names)])
+
+    def _put(self, name: str, where: str, part: np.ndarray) -> None:
+        own = self.arrays.get(name)
+        if own is None and part.ndim == 2:
+            own = np.empty((self.rows, part.shape[1]), part.dtype)
+        if own is None or part.shape[1:] != own.shape[1:]:
+            raise DataError(_UNEQUAL.format(where))
+        dtype = np.result_type(own, part)
+        self.arrays[name] = own = own.astype(dtype, copy=False)
+        own[self.start : self.start + len(part)] = part
+
+
+def _check_names(path: Path, names: list[str], first: Path, known: list[str]) -> None:
+    if names != known:
+        raise DataError(
+            f"{path}: has other columns ({listing(names)}) than {first.name} ({listing(known)})"
+        )
 
 
 def read_feather(path: Path, options: ReadOptions) -> Dataset:
@@ -116,19 +167,22 @@ def read_json_lines(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _joined(
-    source: Path, paths: Sequence[Path], tables: Sequence[Any], options: ReadOptions
+    source: Path,
+    paths: Sequence[Path],
+    tables: Sequence[Any],
+    options: ReadOptions,
+    lists: _ListColumns | None = None,
 ) -> Dataset:
     import pyarrow
 
     for path, table in zip(paths, tables, strict=True):
-        if table.column_names != tables[0].column_names:
-            raise DataError(
-                f"{path}: has other columns ({listing(table.column_names)}) than {paths[0].name} "
-                f"({listing(tables[0].column_names)})"
-            )
+        _check_names(path, table.column_names, paths[0], tables[0].column_names)
     with reading(source):
         table = pyarrow.concat_tables(tables, promote_options="permissive")
         columns = arrow_columns(source, table)
+        if lists is not None and lists.arrays:
+            every = columns | lists.arrays
+            columns = {name: every[name] for name in lists.first[1]}
         kept = {k: v for k, v in columns.items() if not k.startswith("__index_level_")}
         return table_dataset(source, kept, options)
 
@@ -191,6 +245,13 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def _holds_lists(kind: Any) -> bool:
+    import pyarrow
+
+    extension = isinstance(kind, pyarrow.BaseExtensionType)
+    return _is_list(kind.storage_type if extension else kind)
+
+
 def _lists(source: str, array: Any) -> np.ndarray:
     """Lists of numbers, all of one length, as (N, length); lists of lists are flattened."""
     rows = len(array)
@@ -198,10 +259,7 @@ def _lists(source: str, array: Any) -> np.ndarray:
         compute = import_module("pyarrow.compute")
         lengths = compute.list_value_length(array)
         if array.null_count or compute.min(lengths) != compute.max(lengths):
-            raise DataError(
-                f"{source}: its lists are missing or of different lengths; every row needs as many "
-                "numbers"
-            )
+            raise DataError(_UNEQUAL.format(source))
         array = array.flatten()
     if array.null_count:
         raise DataError(

@@ -177,8 +177,11 @@ def _matrix(path: Path, columns: Columns) -> np.ndarray:
             f"row {row:,}); fill them in, or drop those rows"
         )
     dtype = np.result_type(*{_narrow(values) for values in columns.values()})
+    first = next(iter(columns.values()))
+    if len(columns) == 1 and first.ndim == 2 and first.dtype == dtype and first.flags.writeable:
+        return np.ascontiguousarray(first)
     widths = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
-    x = np.empty((len(next(iter(columns.values()))), sum(widths)), dtype)
+    x = np.empty((len(first), sum(widths)), dtype)
     stop = 0
     for width, values in zip(widths, columns.values(), strict=True):
         x[:, stop : stop + width] = values.reshape(-1, width)
