@@ -30,6 +30,10 @@ def drop_unfinished(ledger: FitLedger) -> list[int]:
     ended = trained & np.reshape([fit.ended for fit in ledger.fits], shape)
     some = trained.any(axis=1, keepdims=True)
     counts = comparable((ended | failed) & some, (trained | failed) & some)
+    if ledger.beside is not None and not counts.all(axis=1).any():
+        # On a cluster folds are judged together, where the rows are.
+        every = ((trained | failed) & some).all(axis=1, keepdims=True)
+        counts = np.broadcast_to(every, counts.shape)
     if not (counts & trained).any():
         return []
     for fit, count in zip(ledger.fits, counts.ravel().tolist(), strict=True):
@@ -55,6 +59,19 @@ def comparable(ended: np.ndarray, trained: np.ndarray) -> np.ndarray:
     kept = np.asarray(every if every.any() else table[:, most])
     folds = np.asarray(table[kept].all(axis=0))
     return kept[:, None] & folds if kept.any() else np.zeros_like(table)
+
+
+def spread_over_folds(
+    search: Any, folds: list[int], n_splits: int, stopped: KeyboardInterrupt
+) -> None:
+    """Make results over some folds those of an interrupted search over all of them."""
+    search.cv_results_ = with_missing_folds(search.cv_results_, folds, n_splits)
+    search.n_splits_ = n_splits
+    if len(folds) < n_splits:
+        stopped.add_note(
+            f"SweepCV: candidates are compared over {len(folds)} of {n_splits} folds, those that "
+            "were done"
+        )
 
 
 def with_missing_folds(

@@ -110,7 +110,9 @@ class FitLedger:
         self.recording, self.calls = False, 0
 
     def keep_folds(self, folds: list[int]) -> None:
-        """Keep the splits of these numbers, and their fits."""
+        """Keep the splits of these numbers, and their fits; all of rows on a cluster."""
+        if self.beside is not None:
+            return
         fits = [fit for fit in self.fits if fit.split in folds]
         for fit in fits:
             fit.split = folds.index(fit.split)

@@ -36,8 +36,8 @@ from xclf.sweep._fits import Fold, last_step
 from xclf.sweep._interrupted import (
     drop_unfinished,
     refit_if_uninterrupted,
+    spread_over_folds,
     take_fold_model,
-    with_missing_folds,
     without_failures,
 )
 from xclf.sweep._ledger import (
@@ -249,11 +249,12 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
             try:
                 self._train(ledger)
             except KeyboardInterrupt as stopped:
+                n_splits = len(ledger.splits)
                 if folds := drop_unfinished(ledger):
                     ledger.refit = take_fold_model
                     with without_failures():
                         self._conclude(ledger, rows, y, for_search, error_score=np.nan)
-                    self._spread(folds, len(splits), stopped)
+                    spread_over_folds(self, folds, n_splits, stopped)
                 raise
             self._conclude(ledger, rows, y, for_search, error_score=self.error_score)
             if ledger.interrupted:
@@ -277,16 +278,6 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         )
         search.fit(rows[:, None], y, **params)
         self._set_results(search, ledger)
-
-    def _spread(self, folds: list[int], n_splits: int, stopped: KeyboardInterrupt) -> None:
-        """Results over some folds as those of an interrupted search over all of them."""
-        self.cv_results_ = with_missing_folds(self.cv_results_, folds, n_splits)
-        self.n_splits_ = n_splits
-        if len(folds) < n_splits:
-            stopped.add_note(
-                f"SweepCV: candidates are compared over {len(folds)} of {n_splits} folds, those "
-                "that were done"
-            )
 
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
         """The best model's score on X, y, by `scoring` (accuracy without)."""
