@@ -53,6 +53,13 @@ def test_streams(files):
     assert roles == {"train": 108, "validation": 12, "test": 30}
 
 
+def test_a_name_with_a_comma_and_labels_beside_it(files):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.save(files.home / "a,b.npy", x)
+    np.save(files.home / "beside.npy", np.arange(60) % 3)
+    assert "test accuracy" in files.good("probe", "a,b.npy", "--y", "beside.npy", "--c", "1")
+
+
 def test_layers(files):
     given = ["layer-0.npy", "layer-1.npy", "--y", "train-y.npy", "--folds", "3"]
     text = files.good("probe", *given, *GIVEN)

@@ -229,7 +229,7 @@ def _estimator(given: dict[str, Any]) -> Any:
 
 def _train(sources: list[str], y_name: str | None) -> Any:
     if _is_file(y_name):
-        with_labels = [source for source in sources if "," in source]
+        with_labels = [s for s in sources if "," in s and not Path(s).is_file()]
         if with_labels:
             raise UserError(f"--y {y_name} is for TRAIN without labels, got {with_labels[0]!r}")
         sources = [f"{source},{y_name}" for source in sources]
