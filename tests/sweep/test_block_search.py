@@ -161,6 +161,7 @@ def test_some_searches_take_labels_to_this_process(shared, options, monkeypatch)
     assert found == [None]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*max_iter")
 def test_the_memory_of_this_process_does_not_grow_with_the_rows(shared, monkeypatch):
     """A number of each would be 8 bytes a row, and this is a third of it, as for fits."""
