@@ -60,8 +60,8 @@ def bytes_per_row(
         noise = da.random.default_rng(0).normal(size=(rows, 4), chunks=(each, 4))
         y = (noise[:, :2] > 0).astype("int64")
         weights = da.random.default_rng(1).uniform(size=rows, chunks=each)
-        # Messages of Dask are in cycles, which wait for a full collection; how often one comes depends
-        # on how many objects a process holds: those that are there before do not count.
+        # Messages of Dask are in cycles, which wait for a full collection; how often one comes
+        # depends on how many objects a process holds: those that are there do not count.
         for step in (gc.collect, gc.freeze, gc.collect):
             step()
         if rows > sizes[0]:
