@@ -142,15 +142,16 @@ def _few_shot(
     ours = probe(*parts, C=values, **options)
     # The search over all rows, which this part is not about, is a stage of its own.
     stages = {entry["stage"]: entry["seconds"] for entry in ours.results["times"]}
-    took = sum(seconds for stage, seconds in stages.items() if stage.endswith("shots"))
+    draws = [stage for stage in stages if stage.endswith(("shot", "shots"))]
+    took = sum(stages[stage] for stage in draws)
     most = args.tries if args.sklearn_draws is None else min(args.sklearn_draws, args.tries)
     points = []
-    for point in ours.few_shot["points"]:
+    for point, stage in zip(ours.few_shot["points"], draws, strict=True):
         seconds, mean = _loop(parts, values, point["shots"], most, clock)
         points.append(
             {
                 "shots": point["shots"],
-                "xclf_s": stages[f"{point['shots']} shots"],
+                "xclf_s": stages[stage],
                 "scikit_learn_s": seconds * args.tries / most,
                 "xclf_accuracy": point["mean"],
                 "scikit_learn_accuracy": mean,
