@@ -210,6 +210,23 @@ def every_problem_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xclf.training.hinge.MOST_ROWS", 0)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Generator[Any, None, None]:
+    """A Client of a cluster of processes, for the tests of a file."""
+    import dask_cases
+
+    with dask_cases.cluster() as client:
+        yield client
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch, every_problem_is_large: None) -> None:
+    """Rows in small groups, and passes over them."""
+    import dask_cases
+
+    dask_cases.small_groups(monkeypatch)
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)

@@ -22,15 +22,7 @@ STOPPED = SoftmaxClassifier(
 )
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with dask_cases.cluster() as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def in_blocks(monkeypatch, every_problem_is_large):
-    dask_cases.small_groups(monkeypatch)
+pytestmark = pytest.mark.usefixtures("in_blocks")
 
 
 def learn(y, weights):

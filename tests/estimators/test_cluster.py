@@ -36,15 +36,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with dask_cases.cluster() as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def in_blocks(monkeypatch, every_problem_is_large):
-    dask_cases.small_groups(monkeypatch)
+pytestmark = pytest.mark.usefixtures("in_blocks")
 
 
 def lazy(x=X, rows=80):

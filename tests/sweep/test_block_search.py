@@ -28,15 +28,7 @@ GRID = {"reg": [1e-1, 1.0]}
 BALANCED = SoftmaxClassifier(class_weight="balanced")
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with dask_cases.cluster() as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def in_blocks(monkeypatch, every_problem_is_large):
-    dask_cases.small_groups(monkeypatch)
+pytestmark = pytest.mark.usefixtures("in_blocks")
 
 
 def lazy():

@@ -50,7 +50,7 @@ _HEIGHTS = 4.0
 # Above 0, so that a quotient is finite.
 _TINY = 1e-300
 
-# Rounding error of an objective, relative, which a step may end above the one before.
+# Rounding error of an objective, relative, with which a step may end above the one before.
 _NOISE = 16.0 * 2.0**-52
 
 # Share of a step below which rounding has left nothing to gain.
