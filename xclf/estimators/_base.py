@@ -331,9 +331,10 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         xp = _array_api.namespace(result.theta)
         self.__dict__.pop("estimators_", None)
         self.classes_ = head.classes
+        # Copies: views would keep the parameters of all heads alive.
         self._set_layers(
             [
-                Layer(*(None if a is None else xp.astype(a, dtype, copy=False) for a in layer))
+                Layer(*(None if a is None else xp.astype(a, dtype, copy=True) for a in layer))
                 for layer in network.raw(network.layers(result.theta))
             ]
         )

@@ -308,7 +308,10 @@ def _theta(network: Network, heads: Sequence[Head], inits: list[np.ndarray], row
     """(K, P): where each head starts, in fitting coordinates; uses up `inits`."""
     dtype, xp = _theta_dtype(heads[0], rows), _array_api.namespace(rows.x)
     if inits:
-        host = np.stack(inits)
+        if any(init.any() for init in inits):
+            host = np.stack(inits)
+        else:
+            host = np.zeros((len(inits), network.size))  # memory that is not touched yet
         inits.clear()  # they take as much memory as the parameters
         return _array_api.from_host(host, rows.x, dtype)
     starts = []

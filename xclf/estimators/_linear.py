@@ -40,9 +40,7 @@ class LinearClassifier(BaseClassifier):
         bias = xp.zeros_like(w[:, 0]) if b is None else b[:, 0]
         if w.shape[0] == 2:
             w, bias = w[1:, :] - w[:1, :], bias[1:] - bias[:1]
-        # Copies: the views would keep the whole parameter vector alive.
-        self.coef_ = xp.asarray(w, copy=True)
-        self.intercept_ = xp.asarray(bias, copy=True)
+        self.coef_, self.intercept_ = w, bias
 
     def _set_extras(self, result: FitResult) -> None:
         self.__dict__.pop("dual_gap_", None)

@@ -100,7 +100,7 @@ class TwoLayerClassifier(BaseClassifier):
         xp = _array_api.namespace(layers[0].w)
         self.weights_: dict[str, Array] = {}
         for n, (w, b) in enumerate(layers, start=1):
-            bias = xp.zeros_like(w[:, 0]) if b is None else xp.asarray(b[:, 0], copy=True)
+            bias = xp.zeros_like(w[:, 0]) if b is None else b[:, 0]
             self.weights_[f"w{n}"] = xp.asarray(xp.matrix_transpose(w), copy=True)
             self.weights_[f"b{n}"] = bias
 

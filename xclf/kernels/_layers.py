@@ -94,6 +94,10 @@ def l2(w: Array, strength: Any, *, need_loss: bool = True) -> tuple[Array | None
         dw = (2.0 * strength) * w
     if not need_loss:
         return None, dw
-    flat = xp.reshape(w * w, (*w.shape[:heads], math.prod(w.shape[heads:])))
-    wide = accumulator(xp, device(w))
-    return xp.astype(strength * xp.sum(flat, axis=-1, dtype=wide), w.dtype), dw
+    wide, shape = accumulator(xp, device(w)), (*w.shape[:heads], math.prod(w.shape[heads:]))
+    flat = xp.reshape(w, shape)
+    if w.dtype == wide:
+        squares = xp.vecdot(flat, flat)
+    else:
+        squares = xp.sum(flat * flat, axis=-1, dtype=wide)
+    return xp.astype(strength * squares, w.dtype), dw

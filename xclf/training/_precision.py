@@ -53,15 +53,18 @@ def at_stored(problem: Problem, theta: Array) -> tuple[Problem, Array]:
     return widest(replace(problem, objective=objective)), network.flatten(fitting)
 
 
-def as_stored(problem: Problem, theta: Array, dtype: object) -> Array:
+def as_stored(problem: Problem, theta: Array, dtype: object, centred: bool = False) -> Array:
     """The nearest parameters to theta (K, P), of a linear model, that a model of `dtype` holds.
 
     In raw coordinates, where models keep theirs; of two classes they keep the difference. Weights
     and biases that all classes have in common change no difference of scores, and are taken off.
+
+    centred : whether weights are without them already
     """
     network, xp = problem.objective.network, namespace(theta)
     w, b = network.layers(theta)[0]
-    w, b = network.raw([Layer(w - xp.mean(w, axis=-2, keepdims=True), b)])[0]
+    w = w if centred else w - xp.mean(w, axis=-2, keepdims=True)
+    w, b = network.raw([Layer(w, b)])[0]
     b = b if b is None else b - xp.mean(b, axis=-2, keepdims=True)
     raw = [part if part is None else stored(xp, part, dtype) for part in (w, b)]
     return network.flatten([tuple(layer) for layer in network.fitting([Layer(*raw)])])

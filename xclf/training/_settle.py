@@ -68,7 +68,8 @@ def settle(
 
     newton_first : False where Newton's method, head by head, takes longer than `again` of many
         heads together: it then goes on with small problems that `again` leaves in doubt
-    theta : (K, P), the parameters of all results, where they are at hand
+    theta : (K, P), the parameters of all results, where they are at hand, with weights whose mean
+        over the classes is 0
     """
     wide, dtype = widest(problem), problem.rows.dtype
     settled, _ = _certified(wide, results, tol, dtype, curvature_at, theta)
@@ -138,9 +139,10 @@ def _certified(
     theta: Array | None = None,
 ) -> tuple[list[FitResult], np.ndarray]:
     """(results with stored parameters and what holds there; whether each is near by estimate)."""
-    xp = namespace(results[0].theta)
-    theta = xp.stack([result.theta for result in results]) if theta is None else theta
-    theta = as_stored(wide, theta, dtype)
+    centred = theta is not None
+    if theta is None:
+        theta = namespace(results[0].theta).stack([result.theta for result in results])
+    theta = as_stored(wide, theta, dtype, centred)
     with np.errstate(all="ignore"):
         at = certify(wide, theta, Spread.of(wide), promise(tol), curvature_at)
         exact = at.rounding <= PRECISE if is_small(wide) else np.isfinite(at.value)
@@ -159,7 +161,7 @@ def _certified(
         settled.append(
             replace(
                 result,
-                theta=xp.asarray(theta[k, :], copy=True),
+                theta=theta[k, :],
                 objective=float(at.value[k]),
                 grad_norm=float(at.grad_norm[k]),
                 dual_gap=gap if math.isfinite(gap) else math.nan,

@@ -128,12 +128,14 @@ def _numbers(
     network, xp = problem.objective.network, namespace(theta)
     (gw, gb), (w, b) = network.layers(grad)[0], network.layers(theta)[0]
     push = place = xp.zeros_like(w[..., 0])
+    # With few temporaries: of many heads with few rows each is as large as what a pass reads.
     if b is not None and gb is not None:
-        gw = gw - gb * spread.centre
+        about = gb * spread.centre
+        about -= gw
+        gw = about  # but for the sign
         push, place = gb[..., 0], b[..., 0] + xp.matmul(w, spread.centre)
     squares = spread.squares + spread.centre * spread.centre
     features = xp.sum(xp.astype(squares > 0.0, squares.dtype))
-    # Without temporaries: of many heads with few rows each is as large as what a pass reads.
     own = xp.sum(w * w, axis=-2)
     parts = [value, xp.maximum(xp.max(grad, axis=-1), -xp.min(grad, axis=-1))]
     parts += [xp.sum(own, axis=-1), xp.sum(xp.vecdot(gw, gw), axis=-1), xp.matmul(own, squares)]

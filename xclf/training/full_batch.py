@@ -176,8 +176,9 @@ class _ByNewton:
             own = numbers[kept]
             ended = [results[place[k]] for k in own.tolist()]
             if ended:
-                v = namespace(ended[0].theta).stack([one.theta for one in ended])
-                theta = rotated.outside(v)
+                xp = namespace(ended[0].theta)
+                v = xp.stack([one.theta for one in ended])
+                theta = rotated.outside(v - xp.mean(v, axis=-2, keepdims=True))
                 ended = [replace(one, theta=theta[k, :]) for k, one in enumerate(ended)]
                 some = problem.take_heads(np.asarray(kept))
                 options = (self.tol, self.max_iter, self.monitor, fit_newton_cg)
@@ -258,7 +259,7 @@ def _settled(
     again: Run,
     theta: Array | None = None,
 ) -> list[FitResult]:
-    """Of heads whose parameters are `theta` (K, P), where they are at hand."""
+    """See `settle`."""
     if any(result.interrupted for result in results):
         return [
             replace(one, interrupted=True, reason="interrupted") if one.reason == SLOW else one
