@@ -264,7 +264,7 @@ def test_memory_is_bounded_by_parts_of_the_tasks(monkeypatch):
         return fit(placed, heads, **options)
 
     monkeypatch.setattr(_together, "fit_heads", counted)
-    monkeypatch.setattr(_together, "heads_at_once", lambda placed, head, sets, levels: 4)
+    monkeypatch.setattr(_together, "heads_at_once", lambda placed, head, sets, levels, beside: 4)
     got = SoftmaxClassifier(reg=1e-2).fit(X, y)
     assert sizes == [4, 2]
     np.testing.assert_allclose(got.objective_, want.objective_, rtol=1e-6)

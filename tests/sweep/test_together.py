@@ -210,7 +210,7 @@ def test_folds_are_standardised_by_their_own_rows(estimator):
 def test_fewer_heads_at_a_time_give_the_same(specs, monkeypatch, estimator):
     want = SweepCV(estimator, GRID, cv=3).fit(X, Y)
     specs.clear()
-    monkeypatch.setattr(_together, "heads_at_once", lambda x, head, sets, levels: 2)
+    monkeypatch.setattr(_together, "heads_at_once", lambda x, head, sets, levels, beside: 2)
     got = SweepCV(estimator, GRID, cv=3).fit(X, Y)
     folds = 3 * 4 // 2
     assert [spec.heads for spec in specs] == [2] * folds + [1]  # and the refit

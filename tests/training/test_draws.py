@@ -12,6 +12,8 @@ from kill_cases import RaiseAt
 from pairwise import mostly_long
 
 from xclf import Checkpoint, SoftmaxClassifier
+from xclf.estimators import _together
+from xclf.estimators._fitting import TOGETHER
 from xclf.objectives import Network
 from xclf.sweep import Fit, Fold, fit_together
 from xclf.training import Monitor, _draws, full_batch, trees_of
@@ -143,6 +145,18 @@ def test_where_they_are_not_stacked(stacks, change, monkeypatch):
         if one.reg > 0.0:
             alone = SoftmaxClassifier(reg=one.reg, max_iter=200).fit(x[rows], Y[rows])
             assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
+
+
+def test_passes_take_as_many_draws_as_memory(stacks, monkeypatch):
+    """Here three and a bit: none is torn apart. The two that remain hardly have rows of others."""
+    monkeypatch.setattr(_together, "draw_bytes", lambda rows, widths: int(0.3 * TOGETHER))
+    x, draws = _rows(6)
+    fits, folds = _fitted(x, draws, [Y] * DRAWS)
+    assert stacks == [3, 1]
+    for fit in fits:
+        one, rows = fit.template, folds[fit.split].train
+        alone = SoftmaxClassifier(reg=one.reg).fit(x[rows], Y[rows])
+        assert abs(one.objective_ - alone.objective_) <= 2e-6 * alone.objective_
 
 
 def _problem(x, draws):

@@ -108,18 +108,21 @@ class TooManyHeadsError(ValueError):
     """Several heads do not fit into the memory that they may take; fewer may."""
 
 
-def heads_at_once(placed: PlacedRows, head: Head, label_sets: int = 1, levels: int = 1) -> int:
+def heads_at_once(
+    placed: PlacedRows, head: Head, label_sets: int = 1, levels: int = 1, beside: int = 0
+) -> int:
     """Heads like `head` that can be trained together within the memory that they may take; one at
     least.
 
     label_sets : among which the labels of the heads are
     levels : of the path that they go along
+    beside : bytes for the heads of all levels of a path
     """
     network = Network(head.widths, bias=bool(head.model.fit_intercept))
     shape = head.shape(network, placed.counted, placed.dtype, 1, label_sets)
     bound = parse_bytes(head.model.max_memory)
     most = shape.needed(0) + TOGETHER if bound is None else bound - placed.taken
-    return shape.heads_within(most, levels)
+    return shape.heads_within(most, levels, beside)
 
 
 def _rows(placed: PlacedRows, heads: Sequence[Head], network: Network) -> Rows:

@@ -13,7 +13,7 @@ from xclf.estimators._devices import PlacedRows
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._head import Head
 from xclf.rows import BlockWeights
-from xclf.training import FitResult, has_few_rows, method_of
+from xclf.training import FitResult, draw_bytes, has_few_rows, method_of
 
 # Columns past which a product runs no faster per column.
 _FULL_WIDTH = 256
@@ -46,14 +46,18 @@ def in_passes(
     placed: PlacedRows, heads: Sequence[Head], train: Callable[[list[Head]], None]
 ) -> None:
     """Call `train` with heads that `fit_heads` takes together: those with equal `pass_key`, in
-    parts that fit into memory; half as many again where it raises TooManyHeadsError."""
+    parts that fit into memory, of draws whole ones; half as many again where it raises
+    TooManyHeadsError."""
     groups: dict[Hashable, list[Head]] = {}
     for head in heads:
         groups.setdefault(pass_key(head), []).append(head)
     for group in groups.values():
-        for part in _passes(group, int(placed.X.shape[0])):
-            sets = len({head.label_key for head in part})
-            size = heads_at_once(placed, part[0], sets, _levels(part)) if len(part) > 1 else 1
+        draws = _are_draws(group, int(placed.X.shape[0]))
+        for part in _passes(group, draws):
+            sets, levels = len({head.label_key for head in part}), _levels(part)
+            beside = _draw_bytes(part[0]) if draws else 0
+            size = heads_at_once(placed, part[0], sets, levels, beside) if len(part) > 1 else 1
+            size -= size % levels if draws and size > levels else 0
             for start in range(0, len(part), size):
                 _train(part[start : start + size], train)
 
@@ -101,20 +105,28 @@ def _drawn(weights: Any) -> bytes | None:
     return None if weights is None else (weights > 0.0).tobytes()
 
 
-def _passes(group: list[Head], every: int) -> list[list[Head]]:
-    """Heads that go over the rows together: all of them, or, where those of a fold fill a product
-    alone, fold by fold, which spares them the rows that are not theirs; but for folds of few rows,
-    see `training/_draws.py`."""
+def _passes(group: list[Head], draws: bool) -> list[list[Head]]:
+    """Heads that go over the rows together: all of them, fold after fold, or, where those of a fold
+    fill a product alone, a fold at a time, which spares them the rows that are not theirs; but for
+    draws, which have none of others."""
     folds: dict[int, list[Head]] = {}
     for head in group:
         folds.setdefault(id(head.train), []).append(head)
-    sizes = [len(one.train) for one in group if one.train is not None]
-    draws = _goes_along_a_path(group) and method_of(group[0].loss).draws and len(set(sizes)) == 1
-    if draws and has_few_rows(sizes[0], every):
-        return [[head for fold in folds.values() for head in fold]]
-    if len(group) / len(folds) * max(group[0].widths[1:]) >= _FULL_WIDTH:
+    if not draws and len(group) / len(folds) * max(group[0].widths[1:]) >= _FULL_WIDTH:
         return list(folds.values())
     return [[head for fold in folds.values() for head in fold]]
+
+
+def _draw_bytes(head: Head) -> int:
+    return 0 if head.train is None else draw_bytes(len(head.train), head.widths)
+
+
+def _are_draws(group: list[Head], every: int) -> bool:
+    """Whether heads have few of `every` row each, see `training/_draws.py`."""
+    sizes = {len(one.train) for one in group if one.train is not None}
+    method = method_of(group[0].loss)
+    few = len(sizes) == 1 and has_few_rows(min(sizes), every)
+    return few and method.draws and _goes_along_a_path(group)
 
 
 def _levels(heads: list[Head]) -> int:

@@ -96,8 +96,7 @@ def l2(w: Array, strength: Any, *, need_loss: bool = True) -> tuple[Array | None
         return None, dw
     wide, shape = accumulator(xp, device(w)), (*w.shape[:heads], math.prod(w.shape[heads:]))
     flat = xp.reshape(w, shape)
-    if w.dtype == wide:
-        squares = xp.vecdot(flat, flat)
-    else:
-        squares = xp.sum(flat * flat, axis=-1, dtype=wide)
+    # Without a copy, which of many heads is as large as X.
+    widest = w.dtype == wide
+    squares = xp.vecdot(flat, flat) if widest else xp.sum(flat * flat, axis=-1, dtype=wide)
     return xp.astype(strength * squares, w.dtype), dw

@@ -1,6 +1,6 @@
 """Training: one engine for K heads over the same rows, and its methods."""
 
-from xclf.training._draws import has_few_rows
+from xclf.training._draws import draw_bytes, has_few_rows
 from xclf.training._stages import STOPPED, results_of, trees_of
 from xclf.training.augmented_lagrangian import fit_augmented_lagrangian
 from xclf.training.checkpoint import Checkpoint, CheckpointError, Stage
@@ -38,6 +38,7 @@ __all__ = [
     "accuracy",
     "check_gathered",
     "column_moments",
+    "draw_bytes",
     "empty_history",
     "fit",
     "fit_augmented_lagrangian",

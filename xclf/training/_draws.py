@@ -7,6 +7,7 @@ small arrays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -24,13 +25,20 @@ from xclf.training.problem import Problem
 # Share of the rows that a draw has less than.
 _FEW = 0.5
 
-# Arrays like the scores of a head of each draw that are alive at once.
-_SCORES = 8
+# Arrays like the scores of a head of each draw that are alive at once, and like its rows while it
+# is rotated.
+_SCORES, _ROTATED = 8, 4
 
 
 def has_few_rows(rows: int, every: int) -> bool:
     """Whether heads that have so many rows each, of `every` row, are draws."""
     return rows <= MOST_ROWS and rows < _FEW * every
+
+
+def draw_bytes(rows: int, widths: Sequence[int]) -> int:
+    """Of a draw of so many rows, while it is trained on together with others."""
+    (d, c), r = widths, min(rows, widths[0])
+    return 8 * (rows * d + d * r + 3 * rows * (r + 1) + _SCORES * rows * c)
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,11 @@ class Draws:
 
     def _suit(self) -> bool:
         """Whether Newton's method suits each of them, and memory takes all together."""
-        rows, (d, c) = self.problems[0].rows, self.problems[0].objective.network.widths
+        rows, widths = self.problems[0].rows, self.problems[0].objective.network.widths
         n, count = len(rows), len(self.problems)
         if count == 1:
             return suits(self.problems[0], len(self.heads[0]))
-        needed = 8 * count * (4 * n * d + d * min(n, d) + _SCORES * n * c)
+        needed = count * draw_bytes(n, widths) + 8 * _ROTATED * n * widths[0]
         return needed <= rows.budget.for_basis() and all(
             suits(one, len(own)) for one, own in zip(self.problems, self.heads, strict=True)
         )

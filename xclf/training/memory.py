@@ -183,11 +183,12 @@ class FitShape:
         # All rows are watched as they are, unless there are some that are not trained on.
         return held + (watched if watched < total or self.weight_vectors else 0)
 
-    def heads_within(self, most: int, levels: int = 1) -> int:
+    def heads_within(self, most: int, levels: int = 1, beside: int = 0) -> int:
         """Heads, at least one, that fit into `most` bytes with all their curvature pairs, within
         the bound of those.
 
         levels : of a path that they go along, one after another, with the pairs of one
+        beside : bytes that are shared by the heads of so many levels
         """
         shared = self.needed(0)
         each = self.needed(1) - shared
@@ -195,7 +196,7 @@ class FitShape:
             return max(1, (most - shared) // each)
         pair = 2 * self._vector * self.itemsize
         pairs = MEMORY if self._vector == self.network.size else PAIRS
-        each += (pairs - LEAST_PAIRS) * pair // levels
+        each += ((pairs - LEAST_PAIRS) * pair + beside) // levels
         within = min((most - shared) // each, levels * PAIRS_FREE // (pairs * pair))
         if isinstance(self.x, SparseMatrix):
             within = min(within, _COLUMNS // self.network.widths[-1])
