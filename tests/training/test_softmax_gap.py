@@ -104,15 +104,17 @@ def _numbers(rng, absent):
 
 
 def _written_out(at, reg, bias):
-    """Weights move by rounding too: of scores by two products, of sums over rows by one."""
+    """Rounding of sums over rows moves the gradient; that of the scores the dual's variables away
+    from their optimum, which costs its square."""
     inner, outer = (UNIT * (4 * math.sqrt(size) + 16) for size in (D, N))
     norm, far = math.sqrt(at.squares), math.sqrt(at.about_origin)
     mass = min(2 * at.value, 2.0)
     scores = 2 * inner * min(norm * far, math.sqrt(at.scaled * at.features))
     moved = scores * min(mass, 1.0)  # of the gradient in the scores
-    off = 2 * far * (outer * mass + moved) + 4 * reg * norm * UNIT
+    off = 2 * far * outer * mass + 4 * reg * norm * UNIT
     rounding = scores * (mass + moved)
     gap = (math.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * at.value + rounding
+    gap += scores * moved
     if bias:
         there = [c for c in range(C) if at.share[c] > 0]
         least = min(at.share[c] for c in there)
@@ -120,7 +122,7 @@ def _written_out(at, reg, bias):
         apart = max(places) - min(places) + at.value / least
         apart += math.sqrt(2 * at.value / reg / least * at.about_centre)
         pushed = sum(abs(at.push[c]) for c in there)
-        gap += 0.5 * (pushed + 2 * (outer * mass + moved)) * apart
+        gap += 0.5 * (pushed + 2 * outer * mass) * apart
     return gap, rounding / at.value
 
 

@@ -186,9 +186,12 @@ def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray,
         # Of the sum of |w_j x_j|, whatever the columns' scale; differences are off by two products.
         scores = 2 * inner * np.minimum(norm * far, np.sqrt(at.scaled * at.features))
         moved = scores * loss.curvature_bound(objective, network.widths[-1])
-        off = 2 * (outer * mass + moved) * far + 4 * reg * norm * unit
+        # The dual's variables are those that were computed, with all their errors: they differ from
+        # the scores' own by `moved`, which costs the square of that, and sums of them are off.
+        off = 2 * outer * mass
         rounding = scores * (mass + moved)
-        gap = (np.sqrt(at.residual) + off) ** 2 / (4 * reg) + outer * objective + rounding
+        gap = (np.sqrt(at.residual) + off * far + 4 * reg * norm * unit) ** 2 / (4 * reg)
+        gap += outer * objective + rounding + scores * moved
         if network.bias:
             there = at.share > 0.0
             least = np.where(there, at.share, 1.0).min(axis=-1)
@@ -198,7 +201,7 @@ def _bound(problem: Problem, at: _Numbers, reg: np.ndarray) -> tuple[np.ndarray,
             apart += loss.lead_bound(objective / least)
             apart += np.sqrt(2 * objective / reg / least * at.about_centre)
             pushed = np.abs(np.where(there, at.push, 0.0)).sum(axis=-1)
-            gap += 0.5 * (pushed + 2 * (outer * mass + moved)) * np.maximum(apart, 0.0)
+            gap += 0.5 * (pushed + off) * np.maximum(apart, 0.0)
             # A class that no row is in can only be given up: what it takes now may be all lost.
             gap += np.where(np.where(there, 0.0, at.push).sum(axis=-1) > 0.0, np.inf, 0.0)
         gap = np.where(np.isfinite(gap) & (reg > 0.0), gap, np.inf)
