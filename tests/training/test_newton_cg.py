@@ -16,7 +16,7 @@ from xclf.objectives import Network, Objective, loss_named
 from xclf.rows import Rows, parse_bytes
 from xclf.training import Monitor, full_batch, newton_cg
 from xclf.training._newton_terms import terms_of
-from xclf.training._rotated_rows import rotated_rows, rotation_in_passes
+from xclf.training._rotated_rows import rotated_rows
 from xclf.training.problem import Problem
 
 N, D, C = 24, 80, 3
@@ -186,16 +186,6 @@ def test_it_goes_on_where_lbfgs_has_taken_as_long_as_a_rotation(runs, monkeypatc
     assert len(runs) == 2
     assert late.n_iter_ > 20
     assert abs(late.objective_ - want) <= 1e-6 * want
-
-
-def test_what_a_rotation_costs():
-    """Multiplications and additions: 4 n d r of the products, 10 r^3 of the eigenvectors, beside a
-    pass's 4 n d c a head; up to 256 directions next to nothing."""
-    n, d, c, heads = 300, 400, 2, 3
-    problem = problem_on(NUMPY, Network((d, c)), np.zeros((n, d)), np.arange(n) % c)
-    operations = 4 * n * d * n + 10 * n**3
-    assert rotation_in_passes(problem, heads) == pytest.approx(operations / (heads * 4 * n * d * c))
-    assert rotation_in_passes(problem_on(NUMPY, Network((D, C)), X, Y), heads) == 0.0
 
 
 def test_where_it_is_not_made_for(runs):

@@ -14,8 +14,9 @@ from xclf.rows import Rows, Streamed
 from xclf.training.preconditioner import check_overflow, may_be_dense, shared_weights
 from xclf.training.problem import Problem
 
-# Directions up to which a rotation takes next to no time.
-_SMALL = 256
+# Directions up to which a rotation takes next to no time, and multiply-adds in the time that an
+# iteration of L-BFGS takes beside its pass: some 5 ms.
+_SMALL, _BESIDE = 256, 5e7
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ def can_rotate(problem: Problem) -> bool:
 
 
 def rotation_in_passes(problem: Problem, heads: int) -> float:
-    """What a rotation costs, in passes over the rows for so many heads; 0 if it takes next to no
+    """What a rotation costs, in iterations of L-BFGS for so many heads; 0 if it takes next to no
     time."""
     n, (d, c) = len(problem.rows), problem.objective.network.widths
     r = min(n, d)
-    return 0.0 if r <= _SMALL else (4.0 * n * d * r + 10.0 * r**3) / (4.0 * heads * n * d * c)
+    if r <= _SMALL:
+        return 0.0
+    return (4.0 * n * d * r + 10.0 * r**3) / (4.0 * heads * n * d * c + _BESIDE)
 
 
 def _share(rows: Rows, like: Array) -> Array:
