@@ -174,3 +174,25 @@ def test_names_in_a_file_of_arrays(files):
     np.savez(files.home / "all.npz", emb=TRAIN[0], cls=TRAIN[1])
     found = json.loads(files.good("probe", "all.npz", "--x", "emb", "--y", "cls", *GIVEN, "--json"))
     assert found["search"] == xclf.probe(TRAIN, C=GRID).search
+
+
+def test_the_model_knows_its_columns(shell):
+    """As that of train: names of a table's columns, and the first index of svmlight files."""
+    x, y = TRAIN
+    names = ["a", "b", *(f"f{k}" for k in range(x.shape[1] - 2))]
+    for name, columns in (("t.csv", names), ("swapped.csv", ["b", "a", *names[2:]])):
+        lines = [",".join([*columns, "label"])]
+        lines += [",".join([*map(repr, r), str(k)]) for r, k in zip(x.tolist(), y, strict=True)]
+        Path(name).write_text("\n".join(lines) + "\n")
+    shell.good("probe", "t.csv", "--c", "1", "--out", "p")
+    assert xclf.load("p/model.safetensors").feature_names_in_.tolist() == names
+    error = shell.fails("predict", "p/model.safetensors", "swapped.csv", "--out", "q.npy")
+    assert "feature column 1 is 'b', the model was trained with 'a' there" in error
+    error = shell.fails("probe", "t.csv", "--test", "swapped.csv", "--c", "1")
+    assert "test: feature column 1 is 'b', train has 'a' there" in error
+
+    Path("rows.svm").write_text("".join(f"{k % 2} 0:{k % 2} 1:1\n" for k in range(40)))
+    Path("new.svm").write_text("1 1:1\n" * 4)  # alone, 1 would be the first column
+    shell.good("probe", "rows.svm", "--c", "100", "--test", "0", "--out", "s")
+    shell.said("predict", "s/model.safetensors", "new.svm", "--out", "q.npy")
+    np.testing.assert_array_equal(np.load("q.npy"), 0)

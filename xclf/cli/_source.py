@@ -13,8 +13,7 @@ from xclf._sparse_input import canonical, check_sparse_finite
 from xclf.cli._console import UserError
 from xclf.cli._given import refuse, was_typed
 from xclf.data import Dataset, Split, load
-from xclf.estimators import TrainedOn, hashes_of
-from xclf.probes import unit_rows
+from xclf.estimators import TrainedOn, hashes_of, unit_rows
 from xclf.report.number_text import plain
 from xclf.report.run import fingerprint
 from xclf.rows import RowSketch
@@ -220,10 +219,11 @@ def rows_to_measure(
     """
     known: TrainedOn | None = model._trained_on
     same = known is not None and known.rows == data.x.shape[0]
-    if known is None or not same or known.fingerprint != fingerprint(data.x, data.y):
+    trained = unit_rows(data.x) if known is not None and known.normalize else data.x
+    if known is None or not same or known.fingerprint != fingerprint(trained, data.y):
         if train_part and data.test is None:
             raise UserError(_NO_PARTS.format(data.source))
-        return data, None if known is None or known.seen is None else _seen(known.seen, data)
+        return data, None if known is None or known.seen is None else _seen(known.seen, trained)
     seen = f"warning: the model was trained on {{}} of these rows: {_WORSE}"
     if known.test_size is None or known.seed is None or every:
         return data, seen.format("most" if known.test_size else "all")
@@ -238,12 +238,12 @@ _FEW = 30
 _WORSE = "on new rows it will do worse"
 
 
-def _seen(sketch: RowSketch, data: Dataset) -> str | None:
+def _seen(sketch: RowSketch, x: Any) -> str | None:
     """A warning if rows of other data equal rows that the model was trained on."""
-    number, looked_at = sketch.known(hashes_of(data.x))
+    number, looked_at = sketch.known(hashes_of(x))
     if not number:
         return None
-    rows = data.x.shape[0]
+    rows = x.shape[0]
     if looked_at < _FEW:
         share = "some"
     elif number == looked_at:
@@ -300,19 +300,6 @@ def check_finite(
                 f"{source} holds {part[row, column]} in {where} (counted from 0){called}: every "
                 "value must be finite"
             )
-
-
-def takes_unit_rows(model: Any) -> bool:
-    """Whether a saved model was trained on rows of Euclidean norm 1, so that others are divided by
-    theirs."""
-    known: TrainedOn | None = model._trained_on
-    return known is not None and known.normalize
-
-
-def unit_rows_of(data: Dataset, source: str) -> Dataset:
-    """The data with rows divided by their Euclidean norm; `UserError` where they are not finite."""
-    check_finite(data.x, source, names=data.feature_names)
-    return replace(data, x=unit_rows(data.x), test=None)
 
 
 def check_labels(data: Dataset, classes: np.ndarray, source: str) -> None:

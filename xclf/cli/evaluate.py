@@ -20,8 +20,6 @@ from xclf.cli._source import (
     read_for_model,
     reading_options,
     rows_to_measure,
-    takes_unit_rows,
-    unit_rows_of,
 )
 from xclf.cli._tasks import (
     check_tasks,
@@ -73,11 +71,9 @@ def evaluate(
     fitted = load_fitted(model, chosen, max_memory)
     options = reading_options(dict(locals()))
     rows = read_for_model(fitted, data, train_part=train_part, **options)
-    unit = takes_unit_rows(fitted)
-    rows = unit_rows_of(rows, data) if unit else rows
+    check_finite(rows.x, data, names=rows.feature_names)
     rows, remark = rows_to_measure(fitted, rows, train_part=train_part, every=all_rows)
     check_tasks(fitted, rows, data)
-    check_finite(rows.x, data, names=rows.feature_names)
     assert rows.y is not None
     several = bool(task_names(fitted))
     names = [] if several else names_of_model(fitted, rows.class_names)
@@ -92,7 +88,7 @@ def evaluate(
     result |= task_measures(evaluated, len(rows.y)) if several else measures(evaluated)
     console = out(json=json)
     log(json=json).print(f"{rows.source}: {len(rows.y)} rows; {chosen.text}")
-    if unit:
+    if fitted._unit_rows:
         log(json=json).print(UNIT_ROWS)
     if remark is not None:
         warned = remark.startswith("warning")

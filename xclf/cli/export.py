@@ -13,7 +13,6 @@ from xclf._atomic_write import atomic_write
 from xclf.cli import _options as opt
 from xclf.cli._console import UserError, log
 from xclf.cli._outputs import check_output
-from xclf.cli._source import takes_unit_rows
 from xclf.cli._tasks import one_task
 from xclf.estimators import load as load_model
 from xclf.estimators import torch_weights
@@ -64,8 +63,8 @@ def export(
     except ImportError as error:
         raise UserError(str(error)) from None
     log().print(f"wrote {out_path}")
-    if takes_unit_rows(saved):
-        log().print("it was trained on rows of Euclidean norm 1: divide rows by theirs before it")
+    if fitted._unit_rows and out_path.suffix != ".onnx":
+        log().print("weights for rows of Euclidean norm 1: divide rows by theirs before it")
 
 
 def _write_torch(fitted: Any, path: Path) -> None:

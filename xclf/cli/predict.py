@@ -27,10 +27,8 @@ from xclf.cli._source import (
     check_finite,
     read_for_model,
     reading_options,
-    takes_unit_rows,
 )
 from xclf.cli._tasks import scores_of, task_columns
-from xclf.probes import unit_rows
 from xclf.report.class_names import names_of_model
 from xclf.report.table_files import TABLE_SUFFIXES, write_table
 
@@ -103,7 +101,7 @@ def _predict(given: dict[str, Any], client: Any) -> None:
     if not 0 <= top_k <= classes:
         raise UserError(f"--top-k must be between 0 and the {classes} classes, got {top_k}")
     console = log()
-    if takes_unit_rows(fitted):
+    if fitted._unit_rows:
         console.print(UNIT_ROWS)
     # A .npy of labels alone is a plain array.
     plain = {"classes": out_path.suffix != ".npy"}
@@ -181,7 +179,6 @@ def columns(
     Scores of top-k are probabilities where the model has them, else decision values. Of several
     tasks: see `task_columns`.
     """
-    x = unit_rows(x) if takes_unit_rows(model) else x
     if getattr(model, "estimators_", None):
         return task_columns(model, x, proba=proba, top_k=top_k)
     table: dict[str, np.ndarray] = {"label": _array_api.to_host(model.predict(x))}

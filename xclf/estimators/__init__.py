@@ -12,7 +12,6 @@ from xclf.estimators._devices import PlacedRows, place_rows, shares_rows
 from xclf.estimators._exchange import torch_weights
 from xclf.estimators._exchange_sklearn import from_sklearn
 from xclf.estimators._files import ModelFileError, check_model_path, load
-from xclf.estimators._fitted import fitted_shape
 from xclf.estimators._fitting import TooManyHeadsError, fit_heads, heads_at_once
 from xclf.estimators._foreign import HINTS
 from xclf.estimators._head import Head, make_heads
@@ -27,6 +26,7 @@ from xclf.estimators._labels import (
     row_weights,
 )
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
+from xclf.estimators._scores import fitted_shape
 from xclf.estimators._settings import check_parameters, unused_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
 from xclf.estimators._stacked import stacked_best, stacked_guess, stacked_scores
@@ -34,6 +34,7 @@ from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._trained_on import TrainedOn, hashes_of
 from xclf.estimators._two_layer import TwoLayerClassifier
+from xclf.estimators._unit_rows import unit_rows
 from xclf.estimators._values import computed, host_values, is_collection, optimized_together
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "stacked_guess",
     "stacked_scores",
     "torch_weights",
+    "unit_rows",
     "unused_parameters",
     "uses_full_batches",
 ]

@@ -22,7 +22,7 @@ from xclf.estimators._block_labels import block_index, block_sample_weight, bloc
 from xclf.estimators._block_weights import block_weights, block_weights_as_they_are
 from xclf.estimators._convergence import convergence_warning, diagnose
 from xclf.estimators._devices import place_rows
-from xclf.estimators._fitted import FittedModel, fitted_widths
+from xclf.estimators._fitted import FittedModel
 from xclf.estimators._fitting import fit_heads
 from xclf.estimators._foreign import HINTS, foreign
 from xclf.estimators._head import Head, loss_of, make_heads
@@ -37,10 +37,12 @@ from xclf.estimators._labels import (
 )
 from xclf.estimators._printer import Printer
 from xclf.estimators._resume import Resume
+from xclf.estimators._scores import fitted_widths
 from xclf.estimators._settings import check_parameters, resolve_in_parts
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._together import fit_in_passes
 from xclf.estimators._types import ClassWeight, Device, LrSchedule, Precision, RandomState, Solver
+from xclf.estimators._unit_rows import unit_rows
 from xclf.estimators._values import computed, is_collection, optimized_together
 from xclf.objectives import Layer, Network
 from xclf.optim import SOLVERS
@@ -206,7 +208,8 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
                 self._go_on(placed.X, heads)
         self._resume = None
         self.__dict__.pop("class_names_", None)  # of other labels, perhaps
-        self.__dict__.pop("_trained_on", None)
+        for name in ("_trained_on", "_unit_rows"):
+            self.__dict__.pop(name, None)
         with GatheredWarnings(len(heads), "tasks"):
             results = fit_in_passes(placed, heads)
         if targets.names is not None:
@@ -265,7 +268,7 @@ class BaseClassifier(FittedModel, ClassifierMixin, BaseEstimator):  # type: igno
         first = not hasattr(self, "classes_")
         known = check_classes(classes, None if first else self.classes_)
         X = border.check_x(self, X, reset=first)
-        placed = place_rows(self, X, several=False, warn=False)
+        placed = place_rows(self, unit_rows(X) if self._unit_rows else X, several=False, warn=False)
         if not first:
             self._check_resumable(placed.X)
         index: Any = block_index(placed.X, y, known)

@@ -61,7 +61,20 @@ def to_torch(model: FittedModel) -> Any:
         layer.weight.data = torch.from_numpy(w.copy()).to(place)
         layer.bias.data = torch.from_numpy(b.copy()).to(place)
         parts += [torch.nn.ReLU(), layer] if parts else [layer]
-    return parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts)
+    module = parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts)
+    if model._unit_rows:
+        module.register_forward_pre_hook(_divided_by_norm)
+    return module
+
+
+def _divided_by_norm(_: Any, given: tuple[Any]) -> Any:
+    """A hook of torch: rows of Euclidean norm 1, the largest value out of each first, as squares
+    overflow and underflow; rows of zeros stay."""
+    (x,) = given
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    x = x / largest.where(largest > 0, 1.0)
+    norm = x.square().sum(dim=-1, keepdim=True).sqrt()
+    return x / norm.where(norm > 0, 1.0)
 
 
 def to_onnx(model: FittedModel, path: Path) -> None:
@@ -73,7 +86,8 @@ def to_onnx(model: FittedModel, path: Path) -> None:
         raise ImportError(needs("to_onnx", "onnx")) from None
     if sum(w.nbytes + b.nbytes for w, b in layers) > _MOST_BYTES:
         raise ValueError("an ONNX file holds at most 2 GB, which the weights exceed")
-    graph = _graph(onnx.helper, layers, _labels(model.classes_), hasattr(model, "predict_proba"))
+    softmax, unit = hasattr(model, "predict_proba"), model._unit_rows
+    graph = _graph(onnx.helper, layers, _labels(model.classes_), softmax, unit)
     proto = onnx.helper.make_model(
         graph,
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
@@ -81,12 +95,10 @@ def to_onnx(model: FittedModel, path: Path) -> None:
         producer_name="xclf",
         producer_version=__version__,
     )
-    names, known = getattr(model, "feature_names_in_", None), model._trained_on
+    names = getattr(model, "feature_names_in_", None)
     about = {"class": type(model).__name__, "classes": json.dumps(model.classes_.tolist())}
     if names is not None:
         about["feature_names"] = json.dumps([str(name) for name in names])
-    if known is not None and known.normalize:
-        about["rows"] = "of Euclidean norm 1"
     onnx.helper.set_model_props(proto, about)
     onnx.checker.check_model(proto)
     data = proto.SerializeToString()
@@ -95,12 +107,22 @@ def to_onnx(model: FittedModel, path: Path) -> None:
 
 
 def _graph(
-    make: Any, layers: list[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, softmax: bool
+    make: Any,
+    layers: list[tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray,
+    softmax: bool,
+    unit: bool,
 ) -> Any:
-    """X (N, D) -> label (N,), probabilities (N, C) of a softmax model, scores (N, C)."""
+    """X (N, D) -> label (N,), probabilities (N, C) of a softmax model, scores (N, C).
+
+    unit : whether rows are divided by their norm first
+    """
     kind = make.np_dtype_to_tensor_dtype(layers[0][0].dtype)
     arrays = {"classes": labels}
     nodes, x = [], "X"
+    if unit:
+        nodes, x = _unit_nodes(make), "unit"
+        arrays["smallest"] = np.asarray(np.finfo(layers[0][0].dtype).tiny, layers[0][0].dtype)
     for number, (w, b) in enumerate(layers, start=1):
         last = number == len(layers)
         arrays |= {f"w{number}": w, f"b{number}": b}
@@ -125,6 +147,20 @@ def _graph(
         + [what(name, kind, ["N", len(labels)]) for name in wide],
         tensors,
     )
+
+
+def _unit_nodes(make: Any) -> list[Any]:
+    """X -> unit (N, D), as `_divided_by_norm` has it."""
+    node = make.make_node
+    return [
+        node("Abs", ["X"], ["sizes"]),
+        node("ReduceMax", ["sizes"], ["largest"], axes=[1], keepdims=1),
+        node("Max", ["largest", "smallest"], ["largest_"]),
+        node("Div", ["X", "largest_"], ["scaled"]),
+        node("ReduceL2", ["scaled"], ["norm"], axes=[1], keepdims=1),
+        node("Max", ["norm", "smallest"], ["norm_"]),
+        node("Div", ["scaled", "norm_"], ["unit"]),
+    ]
 
 
 def _tensor(make: Any, name: str, array: np.ndarray) -> Any:

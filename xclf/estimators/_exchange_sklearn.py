@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.preprocessing import LabelBinarizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import LabelBinarizer, Normalizer
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
@@ -187,11 +188,13 @@ def to_sklearn(model: BaseClassifier, rows: float | None) -> Any:
             made.n_iter_ = np.asarray([model.n_iter_], dtype=np.int32)
     made.random_state = seed
     made.classes_, made.n_features_in_ = model.classes_, model.n_features_in_
-    if hasattr(model, "feature_names_in_"):
-        made.feature_names_in_ = model.feature_names_in_
     if rows is not None:
         _set_penalty(made, float(model.reg), float(rows))
-    return made
+    first = Normalizer() if model._unit_rows else made
+    first.n_features_in_ = model.n_features_in_
+    if hasattr(model, "feature_names_in_"):
+        first.feature_names_in_ = model.feature_names_in_
+    return made if first is made else make_pipeline(first, made)
 
 
 def _set_penalty(made: Any, reg: float, rows: float) -> None:

@@ -23,8 +23,9 @@ from xclf._tensor_file import TensorFileError, read_tensors, write_tensors
 from xclf._version import __version__
 from xclf._warnings import warn_caller
 from xclf.estimators._base import BaseClassifier
-from xclf.estimators._fitted import FittedModel, fitted_shape, fitted_widths
+from xclf.estimators._fitted import FittedModel
 from xclf.estimators._resume import read_resume
+from xclf.estimators._scores import fitted_shape, fitted_widths
 from xclf.estimators._tasks import join_tasks
 from xclf.estimators._trained_on import TrainedOn, check_class_names
 from xclf.rows import parse_bytes
@@ -154,6 +155,8 @@ def _describe(model: FittedModel) -> dict[str, Any]:
         "trained_on": None if trained_on is None else trained_on.describe(),
         "versions": {"xclf": __version__, "numpy": np.__version__, "sklearn": sklearn.__version__},
     }
+    if model._unit_rows:  # as earlier versions write what has it not
+        about["unit_rows"] = True
     if tasks is None:
         return about | _describe_fitted(model)
     return about | {
@@ -253,7 +256,8 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Base
         own = {
             k.partition(":")[2]: v for k, v in arrays.items() if k.partition(":")[0] == str(number)
         }
-        models.append(_rebuild_fitted(description | task | {"trained_on": None}, own))
+        one = {"trained_on": None, "unit_rows": _takes_unit_rows(description)}
+        models.append(_rebuild_fitted(description | task | one, own))
     features = {(model.n_features_in_, fitted_shape(model)[1]) for model in models}
     indicators = bool(description["indicators"])
     binary = all(np.array_equal(model.classes_, (0, 1)) for model in models)
@@ -292,6 +296,8 @@ def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) 
         model.class_names_ = check_class_names(description["class_names"], len(model.classes_))
     if description.get("trained_on") is not None:
         model._trained_on = TrainedOn.read(description["trained_on"])
+    if _takes_unit_rows(description):
+        model._unit_rows = True
     base = description.get("index_base")
     if base is not None:
         if type(base) is not int or base not in (0, 1):
@@ -304,6 +310,15 @@ def _rebuild_fitted(description: dict[str, Any], arrays: dict[str, np.ndarray]) 
     if description.get("resume") is not None:
         model._resume = read_resume(description["resume"], arrays, sizes, dtype)
     return model
+
+
+def _takes_unit_rows(description: dict[str, Any]) -> bool:
+    """Whether the model divides rows by their norm, which an earlier version says of the data."""
+    known = description.get("trained_on") or {}
+    unit = description.get("unit_rows", known.get("normalize", False))
+    if type(unit) is not bool:
+        raise ModelFileError(f"unit_rows must be true or false, got {unit!r}")
+    return unit
 
 
 def _check_shapes(model: FittedModel) -> tuple[np.dtype, set[int]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -16,19 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf._sparse import SparseMatrix
 from xclf.estimators import _border as border
 from xclf.estimators._block_scores import block_accuracy
 from xclf.estimators._collections import map_lazily
-from xclf.estimators._devices import to_model_device
 from xclf.estimators._labels import host_labels, label_columns
 from xclf.estimators._resume import Resume
+from xclf.estimators._scores import best_class, decision, fitted_shape, map_scores
 from xclf.estimators._tasks import common, exact_match, join_tasks, labels_of
 from xclf.estimators._trained_on import TrainedOn
 from xclf.estimators._types import A, HostRows
 from xclf.estimators._values import computed, host_values, is_collection
-from xclf.objectives import Layer, Network
-from xclf.rows import MemoryBudget, map_rows, parse_bytes
+from xclf.objectives import Layer
 
 
 class FittedModel:
@@ -44,6 +41,7 @@ class FittedModel:
     feature_names_in_: np.ndarray
     class_names_: list[str] | None = None
     _trained_on: TrainedOn | None = None
+    _unit_rows: bool = False  # whether rows are divided by their Euclidean norm before anything
     _index_base: int | None  # of the svmlight file trained on
     _resume: Resume | None = None  # of a model that `partial_fit` trains
     device: Any
@@ -117,7 +115,7 @@ class FittedModel:
         array (N, C), or (N,) with two classes: the second's score minus the first's. Of several
         tasks a list of these; of multi-label indicators an array (N, T).
         """
-        return self._by_class(X, _decision)
+        return self._by_class(X, decision)
 
     @overload
     def predict(self, X: HostRows) -> NDArray[Any]: ...
@@ -265,7 +263,9 @@ class FittedModel:
         -------
         torch.nn.Linear, of a net torch.nn.Sequential(Linear, ReLU, Linear); in the dtype of the
         model, on its device if it is of torch, else on the CPU. Output k is the score of
-        `classes_[k]`, also of two classes. Its state dict is that of such a head.
+        `classes_[k]`, also of two classes. Its state dict is that of such a head. A model of a
+        probe with `normalize` has a forward pre-hook that divides rows by their norm, which its
+        state dict has not.
 
         Raises
         ------
@@ -281,7 +281,8 @@ class FittedModel:
         """Write the model to an ONNX file.
 
         Its input is X (N, D), in the dtype of the model; its outputs are label (N,), the
-        probabilities (N, C) of a model that has them, and scores (N, C), one a class.
+        probabilities (N, C) of a model that has them, and scores (N, C), one a class. The graph of
+        a model of a probe with `normalize` divides the rows by their norm.
 
         Parameters
         ----------
@@ -313,7 +314,8 @@ class FittedModel:
         -------
         LogisticRegression, LinearSVC (crammer_singer), or of a net with the softmax MLPClassifier;
         of a model that `from_sklearn` has taken, and that was not fitted since, the same class
-        with the same parameters.
+        with the same parameters. Of a probe with `normalize` it is the last step of a Pipeline,
+        after a Normalizer.
 
         Raises
         ------
@@ -324,69 +326,3 @@ class FittedModel:
 
         check_is_fitted(self)
         return to_sklearn(self, rows)  # type: ignore[arg-type]
-
-
-def fitted_shape(model: FittedModel) -> tuple[tuple[int, ...], Any]:
-    """(widths, dtype) of a fitted model: `map_scores` stacks models that share both."""
-    layers = model._layers()
-    return fitted_widths(layers), layers[0].w.dtype
-
-
-def map_scores(
-    models: Sequence[FittedModel], X: Array, finish: Callable[[Array], Array], *, stack: bool
-) -> Array:
-    """`finish` of the scores of models of the same widths, whose axis of heads one model alone has
-    if `stack`."""
-    first = models[0]._layers()[0].w
-    X = to_model_device(X, first, models[0].device)
-    border.check_same_as_model(first, X)
-    sparse = isinstance(X, SparseMatrix)
-    budget = MemoryBudget(parse_bytes(models[0].max_memory))
-    with _array_api.on_device(X):
-        scores, width = scores_function(models, finish, stack=stack, sparse=sparse)
-        return map_rows(scores, X, first.dtype, width, budget)
-
-
-def scores_function(
-    models: Sequence[FittedModel],
-    finish: Callable[[Array], Array],
-    *,
-    stack: bool,
-    sparse: bool = False,
-) -> tuple[Callable[[Array], Array], int]:
-    """(`map_scores` as a function of rows, outputs of the widest layer of all models).
-
-    sparse : whether the rows are a `SparseMatrix`
-    """
-    layers = [model._layers() for model in models]
-    network = Network(fitted_widths(layers[0]), sparse=sparse)
-    thetas = [network.flatten([(w, b) for w, b in own]) for own in layers]
-    theta = _array_api.namespace(thetas[0]).stack(thetas) if stack else thetas[0]
-    scores = partial(_scores, network, network.prepared(theta, theta.dtype), finish)
-    return scores, len(models) * max(network.widths[1:])
-
-
-def _scores(
-    network: Network, layers: list[Layer], finish: Callable[[Array], Array], x: Array
-) -> Array:
-    return finish(network.apply(layers, x)[0])
-
-
-def fitted_widths(layers: list[Layer]) -> tuple[int, ...]:
-    """Layer widths from features to classes, as the arrays have them."""
-    return (int(layers[0].w.shape[1]), *(int(layer.w.shape[0]) for layer in layers))
-
-
-def rows_first(values: Array) -> Array:
-    """(*heads, C, n) as (n, *heads, C)."""
-    axes = (values.ndim - 1, *range(values.ndim - 1))
-    return _array_api.namespace(values).permute_dims(values, axes)
-
-
-def best_class(scores: Array) -> Array:
-    return rows_first(_array_api.namespace(scores).argmax(scores, axis=-2))
-
-
-def _decision(scores: Array) -> Array:
-    two = scores.shape[-2] == 2
-    return rows_first(scores[..., 1, :] - scores[..., 0, :] if two else scores)

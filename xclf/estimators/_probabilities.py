@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from xclf import _array_api
 from xclf._array_api import Array
-from xclf.estimators._fitted import rows_first
+from xclf.estimators._scores import rows_first
 from xclf.estimators._types import A, HostRows
 from xclf.kernels import log_softmax
 

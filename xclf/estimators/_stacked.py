@@ -11,13 +11,8 @@ import numpy as np
 from xclf import _array_api
 from xclf._array_api import Array
 from xclf.estimators._border import check_x
-from xclf.estimators._fitted import (
-    FittedModel,
-    best_class,
-    map_scores,
-    rows_first,
-    scores_function,
-)
+from xclf.estimators._fitted import FittedModel
+from xclf.estimators._scores import best_class, map_scores, rows_first, scores_function
 from xclf.rows import Blocks, SparseBlocks, map_rows
 
 

@@ -24,7 +24,7 @@ def join_tasks(model: Any, models: Sequence[Any], indicators: bool = False) -> N
         the columns, and predictions, probabilities and scores are arrays (N, T)
     """
     model.estimators_ = list(models)
-    for name in ("n_features_in_", "feature_names_in_"):
+    for name in ("n_features_in_", "feature_names_in_", "_unit_rows"):
         if hasattr(models[0], name):
             setattr(model, name, getattr(models[0], name))
     own = [one.classes_ for one in models]

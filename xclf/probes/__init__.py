@@ -1,7 +1,6 @@
 """Linear probes: protocols, few-shot curves, layers; `xclf.probe` runs them."""
 
 from xclf.probes._outputs import check_folder
-from xclf.probes._parts import unit_rows
 from xclf.probes._probe import probe, run_probe
 from xclf.probes._protocols import PROTOCOLS, Protocol
 from xclf.probes._result import ProbeInterrupted, ProbeResult
@@ -21,5 +20,4 @@ __all__ = [
     "print_tables",
     "probe",
     "run_probe",
-    "unit_rows",
 ]

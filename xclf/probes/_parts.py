@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf._sparse import SparseMatrix, is_sparse, stacked_rows
-from xclf._sparse_input import canonical
+from xclf._sparse import stacked_rows
 from xclf.data import Dataset, load
 from xclf.estimators import (
     SoftmaxClassifier,
@@ -24,13 +23,12 @@ from xclf.estimators import (
     computed,
     encode,
     label_columns,
+    unit_rows,
 )
 from xclf.rows import Blocks
 
 #: What holds rows and labels: arrays (X, y), a `Dataset`, or what `xclf.data.load` reads.
 Source = Any
-
-_ROWS = 1 << 14  # scaled at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +39,7 @@ class Part:
     X : (N, D) where the user has it;  y : host labels (N,), or (N, T) of T tasks
     source : where they come from, for people
     tasks : names of the columns of y; None for labels of one column
+    feature_names, index_base : of the columns of X, as a `Dataset` has them
     """
 
     role: str
@@ -52,6 +51,8 @@ class Part:
     image_shape: tuple[int, int, int] | None = None
     pixel_layout: str | None = None
     tasks: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    index_base: int | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -142,31 +143,6 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
     return _normalized(parts) if normalize else parts
 
 
-def unit_rows(X: Any) -> Any:
-    """A copy of X (N, D) with rows of Euclidean norm 1, in its floating dtype, or float32; rows of
-    zeros stay."""
-    if isinstance(X, Blocks):
-        wide = X.dtype if X.dtype in (np.float32, np.float64) else np.float32
-        return X.mapped(unit_rows, wide)
-    if is_sparse(X):
-        return canonical(X).unit_rows().matrix
-    if isinstance(X, SparseMatrix):
-        return X.unit_rows()
-    xp = _array_api.namespace(X)
-    parts = []
-    with _array_api.on_device(X):
-        for start in range(0, int(X.shape[0]), _ROWS):
-            rows = X[start : min(start + _ROWS, int(X.shape[0])), :]
-            if rows.dtype not in (xp.float32, xp.float64):
-                rows = xp.astype(rows, xp.float32)
-            # Divided by the largest first: squares overflow and underflow.
-            largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
-            rows = rows / xp.where(largest > 0.0, largest, xp.ones_like(largest))
-            norm = xp.sqrt(xp.sum(rows * rows, axis=1, keepdims=True))
-            parts.append(rows / xp.where(norm > 0.0, norm, xp.ones_like(norm)))
-        return xp.concat(parts, axis=0)
-
-
 def joined(parts: Sequence[Part]) -> tuple[Any, np.ndarray]:
     """(X, y) of several parts, one after the other."""
     if len(parts) == 1:
@@ -185,6 +161,10 @@ def _normalized(parts: Parts) -> Parts:
         return replace(part, X=unit_rows(part.X)) if isinstance(part, Part) else part
 
     return Parts(scaled(parts.train), scaled(parts.val), scaled(parts.tests))
+
+
+# Of a data set.
+_KEPT = ("class_names", "image_shape", "pixel_layout", "feature_names", "index_base")
 
 
 def _part(
@@ -208,11 +188,9 @@ def _part(
     except (ValueError, TypeError) as error:
         where = name if data is None else data.source
         raise type(error)(f"{where}: {error}") from None
-    known = (
-        {}
-        if data is None
-        else {key: getattr(data, key) for key in ("class_names", "image_shape", "pixel_layout")}
-    )
+    known = {} if data is None else {key: getattr(data, key) for key in _KEPT}
+    if (names := getattr(checked, "feature_names_in_", None)) is not None:  # of a data frame
+        known["feature_names"] = tuple(names.tolist())
     where = "arrays" if data is None else data.source
     if tasks is not None and data is not None:
         tasks = data.task_names or tasks
@@ -243,6 +221,13 @@ def _check_beside(train: Part, part: Part) -> None:
         raise ValueError(
             f"{part.name} has {int(part.X.shape[1])} features a row, train {int(train.X.shape[1])}"
         )
+    names = zip(part.feature_names or (), train.feature_names or (), strict=False)
+    for column, (name, expected) in enumerate(names, start=1):
+        if name != expected:
+            raise ValueError(
+                f"{part.name}: feature column {column} is {name!r}, train has {expected!r} there: "
+                "put the columns in that order"
+            )
     if not _array_api.same_device(train.X, part.X):
         raise ValueError(
             f"train is {_array_api.describe_device(train.X)} but {part.name} is "

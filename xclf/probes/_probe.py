@@ -24,7 +24,14 @@ from xclf.probes._plan import make_plan
 from xclf.probes._progress import Stages, on_standard_error
 from xclf.probes._protocols import Parameter
 from xclf.probes._result import ProbeInterrupted, ProbeResult
-from xclf.probes._results import judged_by, plain, results_of, times_and_memory, trained_on
+from xclf.probes._results import (
+    for_others,
+    judged_by,
+    plain,
+    results_of,
+    times_and_memory,
+    trained_on,
+)
 from xclf.probes._scores import METRICS, scores_on
 from xclf.probes._splits import Draws
 from xclf.report.class_names import name_classes
@@ -85,7 +92,8 @@ def probe(
     top_k : int, default=5
         Measure the share of rows whose class is among the k best, of more than k classes.
     normalize : bool, default=False
-        Whether rows are divided by their Euclidean norm. The model then takes such rows.
+        Whether rows are divided by their Euclidean norm. The model then divides those that it
+        predicts, too.
     seed : int, default=0
         Of shares, folds, draws and minibatches.
     out : str or path, default=None
@@ -246,7 +254,8 @@ class _Job:
     def write(self, folder: Path, result: ProbeResult) -> None:
         """Write the folder of results, with predictions for the test rows."""
         assert self.best is not None
-        predictions = prediction_chunks(result.model, self.best.tests)
+        # Rows here are divided by their norms already.
+        predictions = prediction_chunks(self.best.model, self.best.tests)
         write_folder(folder, result.results, result.model, predictions)
 
     def _result(self) -> ProbeResult:
@@ -254,7 +263,8 @@ class _Job:
         if self.best.train.tasks is None:
             name_classes(self.best.model, self.best.train.class_names)
         results = results_of(self.settings, self.best)
-        self.best.model._trained_on = trained_on(self.settings, self.best, results)
+        known = trained_on(self.settings, self.best, results)
+        model = for_others(self.best.model, self.best.train, known)
         if self.few_shot is not None and self.settings.draws is not None:
             results["few_shot"] = plain(self.few_shot.results(self.settings.draws))
         if len(self.sets) > 1:
@@ -267,7 +277,7 @@ class _Job:
             results["layers"] = plain(layers)
         results |= times_and_memory(self.stages.times)
         results["interrupted"] = self.interrupted
-        return ProbeResult(self.best.model, results, self.interrupted)
+        return ProbeResult(model, results, self.interrupted)
 
 
 def _checkpointed(settings: Settings) -> AbstractContextManager[Any]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from xclf.estimators import TrainedOn, hashes_of, uses_full_batches
+from xclf.estimators import (
+    BaseClassifier,
+    TrainedOn,
+    hashes_of,
+    join_tasks,
+    uses_full_batches,
+)
 from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
+from xclf.probes._parts import Part
 from xclf.probes._tasks import task_sections
 from xclf.report.class_names import names_of_model
 from xclf.report.results import (
@@ -106,6 +114,23 @@ def trained_on(settings: Settings, outcome: Outcome, results: Mapping[str, Any])
         tasks=train.tasks or (),
         normalize=settings.normalize,
     )
+
+
+def for_others(model: BaseClassifier, train: Part, known: TrainedOn) -> BaseClassifier:
+    """A copy of a probe's model for rows as users have them: it divides them by their norms where
+    those of the probe were, and knows the names of their columns."""
+    kept = copy.copy(model)
+    kept._trained_on, kept._index_base = known, train.index_base
+    if train.feature_names is not None:
+        kept.feature_names_in_ = np.asarray(train.feature_names, dtype=object)
+    if known.normalize:
+        kept._unit_rows = True
+        if kept._task_models is not None:
+            tasks = [copy.copy(one) for one in kept._task_models]
+            for one in tasks:
+                one._unit_rows = True
+            join_tasks(kept, tasks, kept._indicators)
+    return kept
 
 
 def _title(outcome: Outcome) -> str:
