@@ -218,7 +218,7 @@ def test_a_bound_on_memory_is_that_of_the_fit_too(shell, size):
     given = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "xclf.estimators._fitted.MemoryBudget", lambda n: given.append(n) or MemoryBudget(n)
+            "xclf.estimators._scores.MemoryBudget", lambda n: given.append(n) or MemoryBudget(n)
         )
         shell.good("evaluate", "m", "t.npz", "--max-memory=80MB")
         shell.good("predict", "m", "t.npz", "--out=p.npy", "--max-memory=80MB")

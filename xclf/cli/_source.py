@@ -255,6 +255,8 @@ def _seen(sketch: RowSketch, x: Any) -> str | None:
 
 def check_model_columns(model: Any, names: Sequence[str] | None, source: str) -> None:
     """`check_columns` against those of a fitted model, whose names are then removed."""
+    for task in getattr(model, "estimators_", None) or ():
+        task.__dict__.pop("feature_names_in_", None)
     trained = model.__dict__.pop("feature_names_in_", None)
     if trained is not None:
         check_columns(names, trained.tolist(), source)

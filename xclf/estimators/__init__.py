@@ -34,7 +34,7 @@ from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._trained_on import TrainedOn, hashes_of
 from xclf.estimators._two_layer import TwoLayerClassifier
-from xclf.estimators._unit_rows import unit_rows
+from xclf.estimators._unit_rows import dividing_rows, unit_rows
 from xclf.estimators._values import computed, host_values, is_collection, optimized_together
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "check_y",
     "checkpoint_of",
     "computed",
+    "dividing_rows",
     "encode",
     "exact_match",
     "fit_heads",

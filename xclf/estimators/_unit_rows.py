@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xclf import _array_api
 from xclf._sparse import SparseMatrix, is_sparse
 from xclf._sparse_input import canonical
+from xclf.estimators._tasks import join_tasks
 from xclf.rows import Blocks
+
+if TYPE_CHECKING:
+    from xclf.estimators._base import BaseClassifier
 
 _ROWS = 1 << 14  # scaled at once
 
@@ -37,3 +42,12 @@ def unit_rows(X: Any) -> Any:
             norm = xp.sqrt(xp.sum(rows * rows, axis=1, keepdims=True))
             parts.append(rows / xp.where(norm > 0.0, norm, xp.ones_like(norm)))
         return xp.concat(parts, axis=0)
+
+
+def dividing_rows(model: BaseClassifier) -> BaseClassifier:
+    """A copy of a fitted model that divides the rows it gets by their Euclidean norms."""
+    kept = copy.copy(model)
+    kept._unit_rows = True
+    if (tasks := model._task_models) is not None:
+        join_tasks(kept, [dividing_rows(one) for one in tasks], model._indicators)
+    return kept

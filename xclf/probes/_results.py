@@ -12,8 +12,8 @@ import numpy as np
 from xclf.estimators import (
     BaseClassifier,
     TrainedOn,
+    dividing_rows,
     hashes_of,
-    join_tasks,
     uses_full_batches,
 )
 from xclf.probes._measure import measured
@@ -119,17 +119,10 @@ def trained_on(settings: Settings, outcome: Outcome, results: Mapping[str, Any])
 def for_others(model: BaseClassifier, train: Part, known: TrainedOn) -> BaseClassifier:
     """A copy of a probe's model for rows as users have them: it divides them by their norms where
     those of the probe were, and knows the names of their columns."""
-    kept = copy.copy(model)
+    kept = dividing_rows(model) if known.normalize else copy.copy(model)
     kept._trained_on, kept._index_base = known, train.index_base
     if train.feature_names is not None:
         kept.feature_names_in_ = np.asarray(train.feature_names, dtype=object)
-    if known.normalize:
-        kept._unit_rows = True
-        if kept._task_models is not None:
-            tasks = [copy.copy(one) for one in kept._task_models]
-            for one in tasks:
-                one._unit_rows = True
-            join_tasks(kept, tasks, kept._indicators)
     return kept
 
 
