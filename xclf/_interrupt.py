@@ -1,12 +1,11 @@
 """Ctrl-C and SIGTERM in the command `xclf`: one line and exit status 130 or 143.
 
-Ctrl-C is so from the first import to the end. SIGTERM, which clusters send to a job whose time is
-up, is another Ctrl-C while the command runs, so that it keeps what is done; else it ends the
-process, as it always does.
+That is so from the first import to the end. SIGTERM, which clusters send to a job whose time is up,
+is another Ctrl-C, so that the command keeps what is done.
 
 Importing this module, before all that takes time, is the beginning: in the process of the command
-Ctrl-C then ends it at once. `raise_from_now_on` makes it the exception KeyboardInterrupt, as
-everywhere else in Python, but keeps in mind that it came: libraries may swallow or rename it.
+both then end it at once. `raise_from_now_on` makes them the exception KeyboardInterrupt, as Ctrl-C
+is everywhere else in Python, but keeps in mind that it came: libraries may swallow or rename it.
 """
 
 from __future__ import annotations
@@ -48,8 +47,6 @@ def raise_from_now_on() -> None:
     """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, in a process of the command."""
     if _is_command():
         _handle(_raise)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _raise)
         sys.unraisablehook = _raise_again
 
 
@@ -57,8 +54,6 @@ def leave_from_now_on() -> None:
     """Let Ctrl-C and SIGTERM end the process at once, in a process of the command."""
     if _is_command():
         _handle(_leave)
-        if signal.getsignal(signal.SIGTERM) is _raise:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave(status: int) -> NoReturn:
@@ -88,12 +83,18 @@ def _is_command() -> bool:
 
 
 def _handle(handler: Any) -> None:
-    """Install a handler, unless the process ignores Ctrl-C, as one in the background does."""
+    """Install a handler for both signals, unless the process ignores one, as one in the background
+    does Ctrl-C. Processes that Python's multiprocessing starts are ended by SIGTERM, silently."""
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _leave, _raise):
         signal.signal(signal.SIGINT, handler)
+    started = any(argument.startswith("from multiprocessing") for argument in sys.orig_argv)
+    if not started and signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _leave, _raise):
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _leave(*_: Any) -> NoReturn:
+def _leave(number: int, *_: Any) -> NoReturn:
+    global _came
+    _came = number
     try:
         os.write(2, f"xclf: {message()}\n".encode())
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def with_module(home: Path, name: str, code: str, **options) -> subprocess.Popen
     return start(home, *command, environment={"PYTHONPATH": paths}, **options)
 
 
-CTRL_C = "signal.raise_signal(signal.SIGINT)"
+CTRL_C, SIGTERM = (f"signal.raise_signal(signal.{name})" for name in ("SIGINT", "SIGTERM"))
 
 
 # The first import of the package, one of the middle, the shell's own, and one during the command.
@@ -77,6 +78,20 @@ CTRL_C = "signal.raise_signal(signal.SIGINT)"
 def test_ctrl_c_during_the_imports_is_one_line(tmp_path, name):
     status, out, err = ended(with_module(tmp_path, name, CTRL_C))
     assert (status, out, err) == (130, "", "xclf: interrupted\n")
+
+
+def test_sigterm_during_the_imports_is_one_line(tmp_path):
+    status, out, err = ended(with_module(tmp_path, "array_api_compat", SIGTERM))
+    assert (status, out, err) == (143, "", "xclf: terminated\n")
+
+
+def test_sigterm_ends_processes_of_multiprocessing_silently(tmp_path):
+    """Those of a cluster import the package with the command's arguments."""
+    code = f"import sys; sys.argv[:] = ['xclf']; import signal, xclf; {SIGTERM}"
+    start = "from multiprocessing.spawn import is_forking; "
+    command = [sys.executable, "-c", start + code]
+    found = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, timeout=60)
+    assert (found.returncode, found.stderr) == (-signal.SIGTERM, b"")
 
 
 SWALLOWED = """

@@ -66,8 +66,6 @@ def _judged(number: int, status: int, err: str, files: list[str], where: str) ->
     late = status == 0 and "xclf: " not in err and files == ["m"]  # it had ended by then
     if late:
         return Outcome("had ended")
-    if number == signal.SIGTERM and status == -signal.SIGTERM and "Traceback" not in err:
-        return Outcome("ended")  # before the command itself, or after it
     wanted = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}[number]
     said = [line for line in err.splitlines() if line.startswith("xclf: ")]
     torn = "Traceback" in err or not err.endswith(f"xclf: {wanted[1]}\n")
