@@ -289,3 +289,22 @@ def test_the_help_lists_the_losses_and_solvers_there_are(shell):
         quick = ("--solver", "nesterov", *QUICK)
         fit = figures(shell, write_npz("t.npz"), "--model=two-layer", "--loss", loss, *quick)
         assert fit["parameters"]["loss"] == loss
+
+
+def test_coarse_labels(shell):
+    """Of CIFAR-100; the model knows which it was trained on."""
+    r = np.random.default_rng(0)
+    home = shell.home / "cifar-100-binary"
+    home.mkdir()
+    for name, rows in (("train", 40), ("test", 8)):
+        labels = np.arange(rows)[:, None] % 4 + [0, 50]
+        pixels = r.integers(0, 255, (rows, 3072))
+        (home / f"{name}.bin").write_bytes(np.c_[labels, pixels].astype(np.uint8).tobytes())
+    names = {"coarse": [f"coarse{k}" for k in range(20)], "fine": [f"fine{k}" for k in range(100)]}
+    for kind, own in names.items():
+        (home / f"{kind}_label_names.txt").write_text("\n".join(own))
+    shell.good("train", home, "--label", "coarse", "--max-iter", "3", "--out", "m")
+    assert xclf.load("m").classes_.tolist() == [0, 1, 2, 3]
+    assert "coarse3" in shell.good("evaluate", "m", home)
+    out = shell.good("probe", home, "--label", "fine", "--label", "coarse", "--c", "1", "--json")
+    assert [task["name"] for task in json.loads(out)["tasks"]] == ["fine", "coarse"]

@@ -181,6 +181,7 @@ def test_labels_in_other_containers(tmp_path, labels):
 
 FINE = np.array([0, 99, 42, 7])
 FINE_NAMES = [f"fine{k}" for k in range(100)]
+COARSE_NAMES = [f"coarse{k}" for k in range(20)]
 
 
 @pytest.fixture(params=["binary", "python"])
@@ -198,8 +199,10 @@ def hundred(request, tmp_path) -> Path:
             (home / name).write_bytes(pickle.dumps({b"data": x, **labels}, protocol=2))
     if request.param == "binary":
         (home / "fine_label_names.txt").write_text("\n".join(FINE_NAMES))
+        (home / "coarse_label_names.txt").write_text("\n".join(COARSE_NAMES))
     else:
-        (home / "meta").write_bytes(pickle.dumps({"fine_label_names": FINE_NAMES}))
+        names = {"fine_label_names": FINE_NAMES, "coarse_label_names": COARSE_NAMES}
+        (home / "meta").write_bytes(pickle.dumps(names))
     return home
 
 
@@ -216,6 +219,20 @@ def test_cifar_100(hundred):
     (hundred / name).unlink()
     with pytest.raises(DataError, match=f"missing {name}; unpack the archive again"):
         load(hundred)
+
+
+def test_the_labels_of_cifar_100(hundred):
+    data = load(hundred, label="coarse")
+    np.testing.assert_array_equal(data.y, FINE // 5)
+    np.testing.assert_array_equal(data.test.y, FINE[:2] // 5)
+    assert data.class_names == data.test.class_names == tuple(COARSE_NAMES)
+    both = load(hundred, label=("coarse", "fine"))
+    np.testing.assert_array_equal(both.y, np.stack([FINE // 5, FINE], axis=1))
+    assert both.task_names == ("coarse", "fine")
+    assert both.class_names is None
+    with pytest.raises(DataError, match=r"no labels .species.: .* fine \(100 classes\)"):
+        load(hundred, label="species")
+    assert load(hundred, label="species", missing_ok=True).class_names == tuple(FINE_NAMES)
 
 
 def test_broken_cifar_100(hundred):

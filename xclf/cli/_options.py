@@ -162,7 +162,9 @@ TestSize: TypeAlias = Annotated[
     float | None,
     _data(help="Share held out if DATA ships no test; 0: none.", show_default="0.2"),
 ]
-Label: TypeAlias = Annotated[str | None, _data(help="Label column of a table.")]
+Label: TypeAlias = Annotated[
+    str | None, _data(help="Label column of a table; of CIFAR-100 fine or coarse.")
+]
 Drop: TypeAlias = Annotated[
     list[str] | None,
     _data(help="Column of a table that is no feature; repeated, or A,B,C."),

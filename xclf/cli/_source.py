@@ -104,7 +104,7 @@ def _read_test(test: str, data: Dataset, source: str, options: dict[str, Any]) -
 
 
 def _trained_on(data: Dataset, options: dict[str, Any]) -> TrainedOn:
-    table = {} if data.feature_names is None else options
+    table = {} if data.feature_names is None and not data.label_names else options
     return TrainedOn(
         data.source,
         data.x.shape[0],

@@ -30,7 +30,8 @@ def check_options_used(options: ReadOptions, data: Dataset) -> None:
         return
     if data.feature_names is None:
         for option in ("label", "id", "drop"):
-            if value := getattr(options, option):
+            value = getattr(options, option)
+            if value and not (option == "label" and data.label_names):
                 shown = value if isinstance(value, str) else ", ".join(value)
                 raise DataError(
                     f"{data.source}: its columns have no names; {_named(option)} {shown!r} is for "

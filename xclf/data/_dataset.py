@@ -53,6 +53,8 @@ class Dataset:
         (height, width, channels).
     feature_names, task_names : tuple of str, optional
         One name per column of x, and of y (N, T), if the format has names.
+    label_names : tuple of str
+        Names of labels of which `load(label=...)` takes one or several, of data that are no table.
     ids : ndarray of shape (N,), optional
         Of a table read with `id`: that column, which is no feature.
     id_like : tuple of str
@@ -84,6 +86,7 @@ class Dataset:
     ids: np.ndarray | None = None
     id_like: tuple[str, ...] = ()
     array_names: tuple[str, str] | None = None
+    label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or 0 in self.x.shape:

@@ -86,8 +86,8 @@ def load(
           as patterns, "x_*.npy,y_*.npy", or as two folders of shards; or a folder that holds X.npy
           and y.npy (`x_name`, `y_name`), and X_test.npy, y_test.npy
         - .safetensors, .pt (tensors alone), .h5: arrays `x_name`, `y_name`, as in .npz
-        - CIFAR-10, CIFAR-100 (fine classes): the folder of batches, binary or python, or the one
-          above; or one batch
+        - CIFAR-10, CIFAR-100: the folder of batches, binary or python, or the one above; or one
+          batch
         - IDX: a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (and t10k-*), gz
           or not; torchvision's folder above; EMNIST, QMNIST; or one images file
         - .csv, .tsv, .csv.gz, .tsv.gz, .jsonl, .parquet, .feather, .arrow: columns with names, one
@@ -98,7 +98,8 @@ def load(
           compressed (.gz, .bz2) or not: rows are sparse
     label : str or sequence of str, optional
         Label column of a table; by default the one called label, target, y or class. Names of
-        several columns, one for each task, give labels (N, T).
+        several columns, one for each task, give labels (N, T). Of CIFAR-100 "fine" (by default),
+        "coarse", or both.
     x_name, y_name : str
         Names of the arrays in files of arrays; without them usual ones, such as x_train and
         y_train, are found too.
@@ -277,7 +278,7 @@ def _read_folder(path: Path, options: ReadOptions) -> Dataset:
     if is_cifar10_folder(path):
         return read_cifar10(path)
     if is_cifar100_folder(path):
-        return read_cifar100(path)
+        return read_cifar100(path, options)
     if is_idx_folder(path):
         return read_idx_folder(path, options)
     for endings in (".parquet", ".npz", ".safetensors", ".pt", ".h5", ".feather", ".jsonl", ".csv"):
@@ -305,7 +306,7 @@ def _holds_images(folder: Path) -> bool:
 
 def _read_file(path: Path, options: ReadOptions) -> Dataset:
     if is_cifar_file(path):
-        return read_cifar_file(path)
+        return read_cifar_file(path, options)
     if is_idx_file(path):
         return read_idx_file(path, options)
     name = path.name.lower()
