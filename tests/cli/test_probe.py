@@ -196,3 +196,13 @@ def test_the_model_knows_its_columns(shell):
     shell.good("probe", "rows.svm", "--c", "100", "--test", "0", "--out", "s")
     shell.said("predict", "s/model.safetensors", "new.svm", "--out", "q.npy")
     np.testing.assert_array_equal(np.load("q.npy"), 0)
+
+
+def test_shares_have_names_of_their_own(files):
+    given = ("probe", "train.npy,train-y.npy", "--c", "0.1", "--json")
+    named = json.loads(files.good(*given, "--val-size", "0.3", "--test-size", "0.4"))
+    plain = json.loads(files.good(*given, "--val", "0.3", "--test", "0.4"))
+    assert named["metrics"] == plain["metrics"]
+    error = files.fails(*given, "--test", "test.npy,test-y.npy", "--test-size", "0.4")
+    assert "--test-size has no effect: --test gives rows" in error
+    assert "--val-size must be a share in [0, 1), got 2" in files.fails(*given, "--val-size", "2")

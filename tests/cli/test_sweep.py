@@ -9,14 +9,17 @@ import time
 
 import numpy as np
 import pytest
+import typer
 from cli_cases import ROWS, Shell, blobs, write_csv, write_npz
 from rich.console import Console
 from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 
 import xclf
+from xclf.cli import app
 from xclf.cli import sweep as sweep_command
 from xclf.cli import train as train_command
 from xclf.cli._grid import SWEPT, describe_grid, parse_values
+from xclf.cli._options import ALIASES
 from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import FitLedger
 from xclf.sweep._progress import Progress
@@ -31,7 +34,7 @@ def figures(shell: Shell, *arguments) -> dict:
 
 def test_the_example_of_the_help(shell):
     text = shell.said(
-        "sweep", "digits", "--reg", "1e-4:1e1:6", "--cv", 5,
+        "sweep", "digits", "--reg", "1e-4:1e1:6", "--folds", 5,
         "--plot", "scores.png", "--out", "best.safetensors",
     )  # fmt: skip
     lines = text.splitlines()
@@ -53,7 +56,7 @@ def test_the_example_of_the_help(shell):
 
 def test_json_has_every_candidate_and_agrees_with_the_library(shell):
     write_npz("t.npz")
-    result = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--cv", 3, "--scoring", "neg_log_loss")
+    result = figures(shell, "t.npz", "--reg", "1e-3:1:4", "--folds", 3, "--metric", "neg_log_loss")
     search = result["search"]
     assert search["grid"] == {"reg": [0.001, 0.01, 0.1, 1.0]}
     assert (search["folds"], search["scoring"]) == (3, "neg_log_loss")
@@ -115,7 +118,7 @@ def test_options_are_those_of_train(shell):
     """The same names, kinds and defaults, but for what is swept."""
     ours, theirs = (inspect.signature(f).parameters for f in (sweep_command, train_command))
     assert set(theirs) - set(ours) == {"start", "mirror"}
-    assert set(ours) - set(theirs) == {"cv", "scoring", "plot_path"}
+    assert set(ours) - set(theirs) == {"folds", "metric", "plot_path"}
     for name in set(ours) & set(theirs) - set(SWEPT):
         assert ours[name].annotation == theirs[name].annotation
         assert ours[name].default == theirs[name].default
@@ -177,12 +180,18 @@ def test_a_grid_in_a_line():
         (["--margin", "1,2"], "--margin is for --model svm only"),
         (["--model", "two-layer", "--hidden", "1.5"], "--hidden must hold whole numbers"),
         (["--model", "two-layer", "--hidden", "nan"], "--hidden must hold whole numbers"),
-        (["--cv", "1"], "--cv"),
-        (["--cv", "500"], "--cv 500 needs as many training rows of a class: the largest has 32"),
+        (["--folds", "1"], "--folds"),
+        (
+            ["--folds", "500"],
+            "--folds 500 needs as many training rows of a class: the largest has 32",
+        ),
         (["--test-size", "0.001"], "cannot hold out 0.001 of"),
         (["--test", "t.npz", "--test-size", "0.001"], "cannot hold out 0.001 of 120 training"),
-        (["--test-size", "0"], "--test-size 0 holds out no rows to score candidates on: add --cv"),
-        (["--scoring", "speed"], "--scoring must be a scorer of scikit-learn's"),
+        (
+            ["--test-size", "0"],
+            "--test-size 0 holds out no rows to score candidates on: add --folds",
+        ),
+        (["--scoring", "speed"], "--metric must be accuracy, mean_per_class or another scorer"),
         (["--plot", "scores.txt"], "--plot must end in .png"),
         (["--plot", "no/scores.png"], "there is no folder no"),
         (["--out", "."], "is a folder"),
@@ -198,16 +207,16 @@ def test_mistakes_are_one_line(shell, arguments, message):
 
 def test_a_scorer_that_needs_probabilities(shell):
     write_npz("t.npz")
-    output = shell.fails("sweep", "t.npz", "--model", "svm", "--scoring", "neg_log_loss")
-    result = "--scoring neg_log_loss cannot be computed for this model and data: SVMClassifier has"
+    output = shell.fails("sweep", "t.npz", "--model", "svm", "--metric", "neg_log_loss")
+    result = "--metric neg_log_loss cannot be computed for this model and data: SVMClassifier has"
     assert output.startswith(result)
 
 
 @pytest.mark.parametrize("scoring", ["roc_auc", "r2"])
 def test_a_scorer_that_is_not_for_these_labels(shell, scoring):
     write_csv(shell.home / "t.csv", list("abc"))
-    output = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--scoring", scoring)
-    assert output.startswith(f"--scoring {scoring} cannot be computed for this model and data: ")
+    output = shell.fails("sweep", "t.csv", "--label", "species", *QUICK, "--metric", scoring)
+    assert output.startswith(f"--metric {scoring} cannot be computed for this model and data: ")
 
 
 def test_an_error_of_the_fit_is_not_blamed_on_the_scorer(shell):
@@ -280,3 +289,24 @@ def test_heads_that_have_ended_count():
     hear(Event(1, 50, "iteration", 1.0, 8, time.perf_counter()))
     hear(Event(9, 50, "iteration", 1.0, 3, time.perf_counter()))
     assert text.getvalue().splitlines()[-1].startswith("fits 5/8  iteration 9  ")
+
+
+def test_names_of_options_that_others_have(shell):
+    """Options have one name in all commands; others, which scripts may have, are understood."""
+    write_npz("t.npz")
+    ours = ("--folds", 3, "--learning-rate", "0.1,1", "--metric", "mean_per_class")
+    theirs = ("--cv", 3, "--lr", "0.1,1", "--scoring", "balanced_accuracy")
+    rest = ("--reg", "1e-3", "--solver", "sgd", "--max-iter", 3)
+    found = [figures(shell, "t.npz", *own, *rest)["search"] for own in (ours, theirs)]
+    assert found[0]["candidates"] == found[1]["candidates"]
+    assert "--cv" not in shell.good("sweep", "--help")
+    shell.home.joinpath("xclf.toml").write_text("[sweep]\ncv = 2\n")
+    assert figures(shell, "t.npz", *QUICK)["search"]["folds"] == 2
+
+
+def test_an_option_has_one_name_in_all_commands():
+    commands = typer.main.get_command(app).commands.values()
+    options = [o for c in commands for o in c.params if o.param_type_name == "option"]
+    names = {option.name: option.opts[0] for option in options}
+    assert all(option.opts[0] == names[option.name] for option in options)
+    assert not set(ALIASES) & {name.lstrip("-") for name in names.values()}

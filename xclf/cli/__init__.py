@@ -94,7 +94,9 @@ for command in (
     *(train, sweep, probe, predict, evaluate, compare, plot, export),
     *(guide, backends, gradcheck, example, version),
 ):
-    app.command()(_with_verbosity(command))
+    # Only long names of options pass there: no value of theirs is an alias.
+    settings = {"token_normalize_func": lambda name: opt.ALIASES.get(name, name)}
+    app.command(context_settings=settings)(_with_verbosity(command))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xclf.cli._console import UserError
+from xclf.cli._options import ALIASES
 
 FILE = "xclf.toml"
 _PREFIX = "XCLF_"
@@ -42,7 +43,8 @@ def defaults(commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         table = tables.get(command, {})
         _check(path, f"option of {command}", table, own)
         values = {_name(key): value for key, value in (shared | table).items()}
-        environment = {name: os.environ.get(_PREFIX + name.upper()) for name in own}
+        spellings = {name: _name(name) for name in (*ALIASES, *own)}
+        environment = {n: os.environ.get(_PREFIX + one.upper()) for one, n in spellings.items()}
         values |= {name: value for name, value in environment.items() if value is not None}
         found[command] = {
             own[name].name: _value(own[name], value)
@@ -64,7 +66,8 @@ def _options(command: Any) -> dict[str, Any]:
 
 
 def _name(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_")
+    name = flag.lstrip("-")
+    return ALIASES.get(name, name).replace("-", "_")
 
 
 def _value(option: Any, value: Any) -> Any:

@@ -21,6 +21,9 @@ from xclf.optim import SOLVERS
 from xclf.report.number_text import plain
 from xclf.rows import parse_bytes
 
+#: Names that options had, or have elsewhere, which are understood and not shown.
+ALIASES = {"cv": "folds", "lr": "learning-rate", "scoring": "metric"}
+
 
 class Model(StrEnum):
     """--model."""
@@ -157,11 +160,10 @@ _memory = partial(
 )
 DenseMemory: TypeAlias = Annotated[str | None, _memory()]
 
+FOLDS_HELP = "Folds to judge candidates on; without, rows are held out once."
 Test: TypeAlias = Annotated[str | None, _data(help="DATA to test on.")]
-TestSize: TypeAlias = Annotated[
-    float | None,
-    _data(help="Share held out if DATA ships no test; 0: none.", show_default="0.2"),
-]
+TEST_SIZE_HELP = "Share held out if DATA ships no test; 0: none."
+TestSize: TypeAlias = Annotated[float | None, _data(help=TEST_SIZE_HELP, show_default="0.2")]
 Label: TypeAlias = Annotated[
     str | None, _data(help="Label column of a table; of CIFAR-100 fine or coarse.")
 ]

@@ -93,7 +93,8 @@ class Training:
 
     def _refuse_shares(self, given: dict[str, Any]) -> None:
         """`UserError` for a share to hold out where test rows are given."""
-        scored_by_folds = given.get("cv", 0) is not None  # a search without them holds rows out too
+        # A search without folds holds rows out, too.
+        scored_by_folds = given.get("folds", 0) is not None
         if self.trained_on.test_size is None and given["test_size"] and scored_by_folds:
             refuse(["test_size"], given, f"the test rows are {self.split.origin}")
 

@@ -31,7 +31,7 @@ from xclf.probes import (
 from xclf.report.metrics import TOP_K
 
 _GRID = "Grid in the place of the protocol's: LOW:HIGH:COUNT (log-spaced) or A,B,C"
-_SPLITS = "Rows to judge by: DATA, or a share of the training rows"
+_JUDGED: dict[str, Any] = {"rich_help_panel": "Rows to judge by"}
 _SHOTS = "Few-shot"
 # Arguments that are those of `run_probe`.
 _PASSED = ("protocol", "folds", "tries", "metric", "top_k", "normalize")
@@ -48,22 +48,19 @@ def probe(
     ],
     val: Annotated[
         list[str] | None,
-        typer.Option(
-            help="To choose by; one for each feature set.",
-            show_default="0.1",
-            rich_help_panel=_SPLITS,
-        ),
+        typer.Option(help="DATA to choose by; one for each feature set.", **_JUDGED),
+    ] = None,
+    val_size: Annotated[
+        float | None,
+        typer.Option(help="Share held out to choose by.", show_default="0.1", **_JUDGED),
     ] = None,
     test: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="To test on; repeated for several. By default what TRAIN ships, or 0.2; 0: none.",
-            rich_help_panel=_SPLITS,
-        ),
+        list[str] | None, typer.Option(help="DATA to test on; repeated for several.", **_JUDGED)
     ] = None,
-    folds: Annotated[
-        int | None, typer.Option(help="Choose by so many folds.", min=2, rich_help_panel=_SPLITS)
+    test_size: Annotated[
+        float | None, typer.Option(help=opt.TEST_SIZE_HELP, show_default="0.2", **_JUDGED)
     ] = None,
+    folds: Annotated[int | None, typer.Option(help=opt.FOLDS_HELP, min=2, **_JUDGED)] = None,
     protocol: Annotated[str, typer.Option(help=f"{opt.one_of(tuple(PROTOCOLS))}.")] = "dinov2",
     c: Annotated[
         str | None, typer.Option("--c", help="scikit-learn's C.", rich_help_panel=_GRID)
@@ -73,7 +70,7 @@ def probe(
     ] = None,
     learning_rate: Annotated[
         str | None,
-        typer.Option("--learning-rate", "--lr", help="Of momentum.", rich_help_panel=_GRID),
+        typer.Option(help="Of momentum.", rich_help_panel=_GRID),
     ] = None,
     shots: Annotated[
         str | None,
@@ -157,7 +154,8 @@ def _probe(given: dict[str, Any]) -> None:
     _check_folder(out_path)
     options["reading"] = _reading(given)
     options["shots"] = None if shots is None else _whole_numbers(shots)
-    sources = _train(train, y_name), _rows(val, "--val"), _rows(test, "--test")
+    val, test = _rows(val, given["val_size"], "--val"), _rows(test, given["test_size"], "--test")
+    sources = _train(train, y_name), val, test
     try:
         with warnings_printed(warnings_log()):
             result = run_probe(*sources, **options, console=log(json=json))
@@ -193,7 +191,7 @@ def _check_options(given: dict[str, Any]) -> None:
         refuse(["max_iter", "tol"], given, why)
     own_solver = grid is not None and given["model"] is opt.Model.two_layer
     if not (own_solver or in_steps or grid == "learning_rate"):
-        refuse(["batch_size"], given, "all rows are in every step; --lr, a grid of rates, uses it")
+        refuse(["batch_size"], given, "all rows are in every step; a --learning-rate grid uses it")
 
 
 def _show(console: Console, result: ProbeResult, folder: Path | None, *, json: bool) -> None:
@@ -260,18 +258,26 @@ def _reading(given: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in names if options.get(name) is not None}
 
 
-def _rows(given: list[str] | None, option: str) -> Any:
-    """None, a share, one source or several, of --val and --test."""
-    if not given:
+def _rows(given: list[str] | None, share: float | None, option: str) -> Any:
+    """None, a share, one source or several, of --val and --test, and of --val-size and --test-size.
+
+    A number as the source is a share too, as in Python."""
+    if given and share is not None:
+        refuse([f"{option[2:]}_size"], {f"{option[2:]}_size": share}, f"{option} gives rows")
+    if not given and share is None:
         return None
-    if len(given) > 1:
+    if given and len(given) > 1:
         return given
-    try:
-        share = float(given[0])
-    except ValueError:
-        return given[0]
+    if given:
+        try:
+            share = float(given[0])
+        except ValueError:
+            return given[0]
+    assert share is not None
     if not 0.0 <= share < 1.0:
-        raise UserError(f"{option} must be DATA, or a share in [0, 1), got {given[0]}")
+        more = "DATA, or " if given else ""
+        name = option if given else f"{option}-size"
+        raise UserError(f"{name} must be {more}a share in [0, 1), got {share:g}")
     return share
 
 

@@ -36,6 +36,8 @@ from xclf.report.scores import draw_scores
 from xclf.sweep import SweepCV
 
 _GRID = "Grid: LOW:HIGH:COUNT (log-spaced) or A,B,C"
+# Metrics of probes that scikit-learn calls otherwise.
+_SCORERS = {"mean_per_class": "balanced_accuracy"}
 
 
 def sweep(
@@ -46,12 +48,7 @@ def sweep(
     ] = "1e-6:1e1:15",
     learning_rate: Annotated[
         str | None,
-        typer.Option(
-            "--learning-rate",
-            "--lr",
-            help="Rates of a minibatch solver.",
-            rich_help_panel=_GRID,
-        ),
+        typer.Option(help="Rates of a minibatch solver.", rich_help_panel=_GRID),
     ] = None,
     momentum: Annotated[
         str | None, typer.Option(help=f"Of solver {opt.MOMENTUM_SOLVERS}.", rich_help_panel=_GRID)
@@ -62,12 +59,13 @@ def sweep(
     hidden: Annotated[
         str | None, typer.Option(help="Hidden units (two-layer).", rich_help_panel=_GRID)
     ] = None,
-    cv: Annotated[
-        int | None,
-        typer.Option(help="Folds to score on; without, rows are held out once.", min=2),
-    ] = None,
-    scoring: Annotated[
-        str, typer.Option(help="A scorer of scikit-learn's, such as neg_log_loss.")
+    folds: Annotated[int | None, typer.Option(help=opt.FOLDS_HELP, min=2)] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="To choose by: accuracy, mean_per_class, or a scorer of scikit-learn's, such as "
+            "neg_log_loss."
+        ),
     ] = "accuracy",
     device: opt.Device = "auto",
     out_path: opt.Out = None,
@@ -106,9 +104,9 @@ def sweep(
 ) -> None:
     """Train a grid of models on DATA together, and keep the best.
 
-    xclf sweep digits --reg 1e-6:1e1:45 --cv 5 --plot scores.png --out best.safetensors
+    xclf sweep digits --reg 1e-6:1e1:45 --folds 5 --plot scores.png --out best.safetensors
 
-    xclf sweep cifar-10-batches-bin --solver momentum --lr 1e-4:1e-1:13 --reg 1e-5,1e-4,1e-3,1e-2
+    xclf sweep cifar-10-batches-bin --solver momentum --learning-rate 1e-4:1e-1:13 --reg 1e-4,1e-3
 
     xclf sweep faces.npz --model two-layer --hidden 50,100,200 --standardize
     """
@@ -118,7 +116,8 @@ def sweep(
 
 
 def _sweep(given: dict[str, Any]) -> None:
-    model, data, scoring, cv = (given[name] for name in ("model", "data", "scoring", "cv"))
+    model, data, cv = (given[name] for name in ("model", "data", "folds"))
+    scoring = _SCORERS.get(given["metric"], given["metric"])
     out_path, plot_path = given["out_path"], given["plot_path"]
     share = TEST_SHARE if given["test_size"] is None else given["test_size"]
     grid = {name: parse_values(name, given[name]) for name in SWEPT if given[name] is not None}
@@ -129,7 +128,7 @@ def _sweep(given: dict[str, Any]) -> None:
     first = {name: values[0] for name, values in grid.items()}
     refuse_unused(clone(estimator).set_params(**first), PARAMETERS)
     if share == 0.0 and cv is None:
-        raise UserError("--test-size 0 holds out no rows to score candidates on: add --cv FOLDS")
+        raise UserError("--test-size 0 holds out no rows to score candidates on: add --folds N")
     _check_outputs(data, out_path, plot_path, scoring)
     check_report(given["report_path"], data)
     training = Training(given, estimator)
@@ -167,8 +166,8 @@ def _check_outputs(data: str, out_path: Path | None, plot_path: Path | None, sco
     """`UserError` before the work for what would fail after it."""
     if scoring not in get_scorer_names():
         raise UserError(
-            "--scoring must be a scorer of scikit-learn's, such as accuracy, f1_macro or "
-            f"neg_log_loss, got {scoring!r}"
+            "--metric must be accuracy, mean_per_class or another scorer of scikit-learn's, such "
+            f"as f1_macro or neg_log_loss, got {scoring!r}"
         )
     check_model_output(out_path, data)
     if plot_path is not None:
@@ -187,11 +186,11 @@ def _check_splits(splits: Any, y: Any) -> None:
         most = int(np.unique(y, return_counts=True)[1].max())
         if isinstance(splits, int):
             raise UserError(
-                f"--cv {splits} needs as many training rows of a class: the largest has {most}"
+                f"--folds {splits} needs as many training rows of a class: the largest has {most}"
             ) from None
         raise UserError(
             f"cannot hold out {plain(splits.test_size)} of {len(y)} training rows to score "
-            f"candidates on, stratified; --cv FOLDS takes folds: {error}"
+            f"candidates on, stratified; --folds N takes folds: {error}"
         ) from None
 
 
@@ -211,7 +210,7 @@ def _fit(search: SweepCV[Any], training: Training) -> float:
             if not _raised_by_scorer(error):
                 raise
             raise UserError(
-                f"--scoring {search.scoring} cannot be computed for this model and data: {error}"
+                f"--metric {search.scoring} cannot be computed for this model and data: {error}"
             ) from None
         seconds = time.perf_counter() - start
         training.adopt(search.best_estimator_, rows.x.shape[0], search.refit_time_)

@@ -23,6 +23,7 @@ from xclf.probes._protocols import PROTOCOLS, Parameter, Protocol, free_grid, re
 ESTIMATORS: dict[str, type[BaseClassifier]] = {
     "softmax": SoftmaxClassifier,
     "svm": SVMClassifier,
+    "two-layer": TwoLayerClassifier,
     "net": TwoLayerClassifier,
 }
 

@@ -76,7 +76,7 @@ def probe(
         stratified share of 0.2; 0 for none. For several feature sets: rows for each.
     protocol : {"dinov2", "simclr", "clip", "dinov2-linear"}, default="dinov2"
         Candidates and solver: the guide's page "probe" has each with its source.
-    estimator : {"softmax", "svm", "net"} or a classifier of xclf, default="softmax"
+    estimator : {"softmax", "svm", "two-layer"} or a classifier of xclf, default="softmax"
         Parameters that it leaves at their defaults are the protocol's.
     C, reg, learning_rate : array of float, default=None
         A grid in the place of the protocol's: one of them. C is scikit-learn's.
