@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
 import warnings
 
@@ -17,6 +19,7 @@ from sklearn.svm import LinearSVC
 
 import xclf
 from xclf import SoftmaxClassifier, SVMClassifier, TwoLayerClassifier, from_sklearn
+from xclf.report.results import model_facts
 
 X, Y = blobs(90, 6, 4)
 X = X + 3.0
@@ -241,6 +244,31 @@ def test_the_penalty_is_the_same_with_the_number_of_rows():
         net.fit(X, Y)
     assert from_sklearn(net, rows=90).reg == pytest.approx(0.5 * 0.3 / 90)
     assert from_sklearn(net, rows=90).to_sklearn(rows=90).alpha == pytest.approx(0.3)
+
+
+@pytest.mark.filterwarnings("ignore:.*penalty:FutureWarning", "ignore:.*converge")
+def test_a_penalty_that_is_not_known_is_no_number(tmp_path):
+    """C alone says nothing of `reg`, nor does another norm; alpha of SGDClassifier is 2 reg."""
+    theirs = LogisticRegression(C=2.5).fit(X, Y)
+    ours = from_sklearn(theirs)
+    assert math.isnan(ours.get_params()["reg"])
+    with pytest.raises(ValueError, match="reg must be a finite number >= 0, got nan"):
+        clone(ours).fit(X, Y)
+    assert ours.to_sklearn(rows=90).C == 2.5
+    ours.save(tmp_path / "m.safetensors")
+    back = xclf.load(tmp_path / "m.safetensors")
+    assert math.isnan(back.reg)
+    assert back.to_sklearn(rows=90).C == 1.0  # its default
+    json.dumps(model_facts(back), allow_nan=False)
+    one = SGDClassifier(alpha=0.02, max_iter=3)
+    assert from_sklearn(one.fit(X, Y)).reg == 0.01
+    assert math.isnan(from_sklearn(one.set_params(penalty="l1").fit(X, Y), rows=90).reg)
+    assert from_sklearn(one.set_params(penalty=None).fit(X, Y)).reg == 0.0
+    sparse = LogisticRegression(l1_ratio=0.5, solver="saga", max_iter=3).fit(X, Y)
+    assert math.isnan(from_sklearn(sparse, rows=90).reg)
+    assert from_sklearn(LogisticRegression(C=math.inf, max_iter=3).fit(X, Y)).reg == 0.0
+    squares = LinearSVC(C=2.0).fit(X, Y)
+    assert from_sklearn(squares, rows=90).reg == pytest.approx(0.5 / (2.0 * 90))
 
 
 def test_it_goes_on_with_what_came():

@@ -37,16 +37,17 @@ def from_sklearn(estimator: Any, *, rows: float | None = None) -> BaseClassifier
         - `SGDClassifier` with loss="log_loss" and two classes gives a `SoftmaxClassifier`;
         - `MLPClassifier` with one hidden layer of ReLU gives a `TwoLayerClassifier`.
     rows : float, default=None
-        Rows (the sum of their weights) that it was fitted to, by which C and alpha become `reg`.
-        None leaves `reg` at its default, which predictions do not depend on: a fitted model does
-        not say how many there were.
+        Rows (the sum of their weights) that it was fitted to, by which C, and alpha of an
+        `MLPClassifier`, become `reg`; a fitted model does not say how many there were. Without it
+        `reg` is NaN: predictions do not depend on it, and `fit` asks for a number.
 
     Returns
     -------
     A model with the same predictions, to rounding; it saves, exports and goes on with
     `warm_start`. What scikit-learn does not know is empty: `objective_` is NaN, `converged_` False.
     `fit_intercept`, `class_weight` and an integer `random_state` are the estimator's; `max_iter`
-    and `tol`, which bound other things there, are the defaults. Until it is fitted anew or its
+    and `tol`, which bound other things there, are the defaults. `reg` of penalties other than the
+    squared norm, which have no equivalent here, is NaN too. Until it is fitted anew or its
     `reg` is changed, `to_sklearn` gives an estimator of the same class with all parameters, C among
     them; files do not keep these.
 
@@ -80,8 +81,7 @@ def from_sklearn(estimator: Any, *, rows: float | None = None) -> BaseClassifier
     model.n_iter_ = int(np.max(estimator.n_iter_))
     model.objective_, model.converged_ = math.nan, False
     model.grad_norm_, model.history_ = math.nan, empty_history()
-    if rows is not None:
-        model.reg = _reg(estimator, float(rows))
+    model.reg = _reg(estimator, math.nan if rows is None else float(rows))
     model._taken_from = _Origin(clone(estimator), _parameters(model), float(model.reg))
     return model  # type: ignore[no-any-return]
 
@@ -100,7 +100,7 @@ class _Origin:
 
     def copy(self, model: BaseClassifier) -> Any:
         """An estimator like it, not fitted; None where the model has changed since."""
-        same = self.fitted is _parameters(model) and self.reg == float(model.reg)
+        same = self.fitted is _parameters(model) and repr(self.reg) == repr(float(model.reg))
         return clone(self.blank) if same else None
 
 
@@ -150,11 +150,17 @@ def _from_layers(estimator: Any) -> TwoLayerClassifier:
 
 
 def _reg(estimator: Any, rows: float) -> float:
-    """The penalty that stands for C or alpha."""
-    two = len(estimator.classes_) == 2
+    """The penalty that stands for C or alpha; NaN for one that has no equivalent, and for rows of
+    unknown number."""
+    two, penalty = len(estimator.classes_) == 2, getattr(estimator, "penalty", "l2")
+    if penalty is None:
+        return 0.0
+    ratio = getattr(estimator, "l1_ratio", None) if penalty in ("elasticnet", "deprecated") else 0.0
+    if penalty == "l1" or ratio:
+        return math.nan
     if isinstance(estimator, LogisticRegression):
         c = float(np.mean(getattr(estimator, "C_", estimator.C)))
-        return (1.0 if two else 0.5) / (c * rows)
+        return 0.0 if math.isinf(c) else (1.0 if two else 0.5) / (c * rows)
     if isinstance(estimator, LinearSVC):
         return 0.5 / (float(estimator.C) * rows)
     if isinstance(estimator, SGDClassifier):
@@ -188,7 +194,7 @@ def to_sklearn(model: BaseClassifier, rows: float | None) -> Any:
             made.n_iter_ = np.asarray([model.n_iter_], dtype=np.int32)
     made.random_state = seed
     made.classes_, made.n_features_in_ = model.classes_, model.n_features_in_
-    if rows is not None:
+    if rows is not None and not math.isnan(model.reg):
         _set_penalty(made, float(model.reg), float(rows))
     first = Normalizer() if model._unit_rows else made
     first.n_features_in_ = model.n_features_in_

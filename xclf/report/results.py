@@ -61,8 +61,11 @@ def _largest(value: Any) -> float | None:
 
 
 def json_parameters(model: Any) -> dict[str, Any]:
-    """The parameters of an estimator as values of JSON, without its callbacks."""
+    """The parameters of an estimator as values of JSON, without its callbacks; None for a penalty
+    that is not known."""
     parameters = dict(model.get_params(deep=False))
+    if parameters["reg"] != parameters["reg"]:
+        parameters["reg"] = None
     parameters.pop("callbacks", None)
     if isinstance(parameters.get("class_weight"), dict):
         weights = parameters["class_weight"].items()
