@@ -57,11 +57,11 @@ def test_npz_held_out_part(tmp_path):
 
 def test_npz_names(tmp_path):
     path = tmp_path / "a.npz"
-    np.savez(path, features=X, labels=Y)
-    assert "features, labels" in refused(path, "no array 'X'; it holds")
-    refused(path, "no array 'y'", x_name="features")
-    np.testing.assert_array_equal(load(path, x_name="features", y_name="labels").y, Y)
-    data = load(path, x_name="features", need_labels=False)
+    np.savez(path, rows=X, codes=Y)
+    assert "rows, codes" in refused(path, "no array 'X'; it holds")
+    refused(path, "no array 'y'", x_name="rows")
+    np.testing.assert_array_equal(load(path, x_name="rows", y_name="codes").y, Y)
+    data = load(path, x_name="rows", need_labels=False)
     np.testing.assert_array_equal(data.x, X)
     assert data.y is None
     np.savez(path, **{f"array_{i}": X for i in range(30)})
@@ -369,3 +369,36 @@ def test_the_names_asked_for_go_first_and_rows_alone_will_do(tmp_path):
     np.testing.assert_array_equal(load(path, need_labels=False).x, X)
     message = refused(path, "no array 'arr_1'; it holds arr_0; name the rows X and the labels y")
     assert "--x NAME --y NAME" in message
+
+
+LIKELY = [
+    *(("features", "labels"), ("embeddings", "targets"), ("X", "labels"), ("data", "target")),
+    *(("feats", "label"), ("train_features", "train_labels"), ("clip_embeds", "y_train")),
+    *(("Xtrain", "ytrain"), ("image-features", "fine_labels")),
+]
+
+
+@pytest.mark.parametrize("names", LIKELY, ids=str)
+def test_other_usual_names_are_found_where_one_pair_fits(tmp_path, names):
+    path = tmp_path / "a.npz"
+    arrays = dict(zip(names, (X, Y), strict=True))
+    test = [n.replace("train", "test") if "train" in n else f"{n}_test" for n in names]
+    both = arrays | {"paths": np.arange(3), "label_names": np.array(["a", "b"])}
+    for extra in ({}, dict(zip(test, (X[:2], Y[:2]), strict=True))):
+        np.savez(path, **both, **extra)
+        data = load(path)
+        np.testing.assert_array_equal(data.x, X)
+        np.testing.assert_array_equal(data.y, Y)
+        assert data.source == f"{path} ({names[0]}, {names[1]})"
+        np.testing.assert_array_equal(load(path, need_labels=False).x, X)
+        np.testing.assert_array_equal(load(path, y_name=names[1]).y, Y)
+    assert data.test.x.shape[0] == 2
+
+
+def test_more_than_one_pair_that_fits(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, image_features=X, text_features=X, labels=Y, val_labels=Y)
+    message = refused(path, "Rows could be image_features, text_features, labels labels; say")
+    assert "--x NAME" in message
+    np.testing.assert_array_equal(load(path, x_name="text_features").y, Y)
+    refused(path, "no array 'features'", x_name="features")

@@ -21,25 +21,19 @@ from xclf.data._dataset import (
     ReadOptions,
     SparseArray,
     check_memory,
-    listing,
     reading,
     size,
 )
+from xclf.data._names import held_out_names, in_words, labels_for, options_for, require
 from xclf.data._sparse_files import is_sparse_archive, sparse_rows
 
 _CHANNELS = (1, 3, 4)
-
-# Names of rows and labels that are found without x_name, y_name, the usual first.
-_NAMES = (
-    *(("X", "y"), ("x", "y"), ("X_train", "y_train"), ("x_train", "y_train")),
-    *(("train_images", "train_labels"), ("arr_0", "arr_1")),
-)
 
 
 def read_npz(path: Path, options: ReadOptions) -> Dataset:
     """The arrays `x_name` and `y_name` of an .npz archive, and the held-out part if it has one.
 
-    Without those options pairs of other usual names will do, such as x_train and y_train.
+    Without those options a pair of other usual names will do, such as features and labels.
 
     A member larger than `max_memory` bytes is mapped if it is stored uncompressed (np.savez),
     refused if not; a smaller one is mapped if aligned.
@@ -52,13 +46,14 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
         }
         if is_sparse_archive(members):
             return _sparse(path, archive, members, options)
-        options = options_for(members, options)
+        given, options = options, options_for(path, members, options)
         require(path, members, options)
         return by_name(
-            str(path),
+            path,
             members,
             lambda name: _member(path, archive, members[name], options.max_memory),
             options,
+            given,
         )
 
 
@@ -85,6 +80,7 @@ def _sparse(
     def member(name: str) -> np.ndarray:
         return _member(path, archive, members[name], options.max_memory)
 
+    options = replace(options, y_name=labels_for(members, options))
     y = member(options.y_name) if options.y_name in members else None
     if y is None and options.need_labels:
         raise DataError(f"{path}: rows without labels; give both as '{path},LABELS.npy'")
@@ -93,43 +89,28 @@ def _sparse(
     return replace(data, array_names=("", options.y_name))
 
 
-def options_for(names: Collection[str], options: ReadOptions) -> ReadOptions:
-    """The options with the names of rows and labels in use, if theirs are the defaults."""
-    if (options.x_name, options.y_name) != _NAMES[0] or options.x_name in names:
-        return options
-    known = [pair for pair in _NAMES if pair[0] in names]
-    whole = [pair for pair in known if pair[1] in names]
-    for x_name, y_name in (whole or known)[:1]:
-        return replace(options, x_name=x_name, y_name=y_name)
-    return options
-
-
-def require(path: Path, names: Collection[str], options: ReadOptions) -> None:
-    """DataError unless rows, and labels if they are needed, are among the arrays of a file."""
-    for name in (options.x_name, options.y_name)[: 1 + options.need_labels]:
-        if name not in names:
-            raise DataError(
-                f"{path}: no array {name!r}; it holds {listing(names)}; name the rows X and the "
-                "labels y, or say their names: --x NAME --y NAME in the shell, x_name and y_name "
-                "of xclf.data.load"
-            )
-
-
-def npy_names(folder: Path) -> set[str]:
+def _npy_names(folder: Path) -> set[str]:
     """The names, without .npy, of the NumPy files of a folder."""
     return {path.stem for path in folder.glob("*.npy") if path.is_file()}
 
 
-def read_npy_folder(folder: Path, options: ReadOptions) -> Dataset:
-    """The files `x_name`.npy and `y_name`.npy of a folder, and its held-out part if it has one."""
-    names = npy_names(folder)
+def read_npy_folder(folder: Path, given: ReadOptions) -> Dataset | None:
+    """The files `x_name`.npy and `y_name`.npy of a folder, or those with usual names, and its
+    held-out part if it has one; None for a folder that has no such rows."""
+    options = options_for(None, names := _npy_names(folder), given)
+    if options.x_name not in names:
+        return None
     y_file = folder / f"{options.y_name}.npy"
     if options.need_labels and options.y_name not in names:
         raise DataError(
             f"{y_file}: no such file; labels for {options.x_name}.npy are expected there"
         )
     return by_name(
-        str(folder), names, lambda name: mapped(folder / f"{name}.npy", options.max_memory), options
+        folder,
+        names,
+        lambda name: mapped(folder / f"{name}.npy", options.max_memory),
+        options,
+        given,
     )
 
 
@@ -141,22 +122,26 @@ def read_npy(path: Path, options: ReadOptions) -> Dataset:
 
 
 def by_name(
-    source: str, names: Collection[str], read: Callable[[str], np.ndarray], options: ReadOptions
+    path: Path,
+    names: Collection[str],
+    read: Callable[[str], np.ndarray],
+    options: ReadOptions,
+    given: ReadOptions,
 ) -> Dataset:
     """Rows, labels if they are among `names`, and the held-out part if both its arrays are.
 
-    The held-out part has the same names with "train" replaced by "test", or "_test" added.
+    The held-out part has the same names with "train" replaced by "test", or "test" added.
+    given : the options of `load`, before names were found
     """
     x_name, y_name = options.x_name, options.y_name
-    x_test, y_test = (
-        name.replace("train", "test") if "train" in name else f"{name}_test"
-        for name in (x_name, y_name)
-    )
     test = None
-    if {y_name, x_test, y_test} <= set(names):
-        name = f"{source} ({x_test}, {y_test})"
+    for x_test, y_test in zip(*map(held_out_names, (x_name, y_name)), strict=False):
+        if test is not None or not {y_name, x_test, y_test} <= set(names):
+            continue
+        name = f"{path} ({x_test}, {y_test})"
         test = rows_and_labels(read(x_test), read(y_test), name, several=options.several)
     y = read(y_name) if y_name in names else None
+    source = in_words(path, options, given)
     data = rows_and_labels(read(x_name), y, source, test, several=options.several)
     return replace(data, array_names=(x_name, y_name))
 

@@ -17,8 +17,6 @@ import numpy as np
 
 from xclf.data._arrays import (
     mapped,
-    npy_names,
-    options_for,
     read_npy,
     read_npy_folder,
     read_npz,
@@ -101,8 +99,8 @@ def load(
         several columns, one for each task, give labels (N, T). Of CIFAR-100 "fine" (by default),
         "coarse", or both.
     x_name, y_name : str
-        Names of the arrays in files of arrays; without them usual ones, such as x_train and
-        y_train, are found too.
+        Names of the arrays in files of arrays. Without them usual ones, such as features and
+        labels or x_train and y_train, are found if one pair fits.
     max_memory : int or str, optional
         Bytes of one dense array, such as "500MB"; by default 4 GiB. Mapped files may be larger.
     need_labels : bool
@@ -272,9 +270,8 @@ def _read_many(source: Path, paths: list[Path], options: ReadOptions) -> Dataset
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Dataset:
-    named = options_for(names := npy_names(path), options)
-    if named.x_name in names:
-        return read_npy_folder(path, named)
+    if (arrays := read_npy_folder(path, options)) is not None:
+        return arrays
     if is_cifar10_folder(path):
         return read_cifar10(path)
     if is_cifar100_folder(path):

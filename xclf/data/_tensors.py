@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xclf._extras import needs
-from xclf.data._arrays import by_name, options_for, require, rows_and_labels, widened
+from xclf.data._arrays import by_name, rows_and_labels, widened
 from xclf.data._arrow import library
 from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, reading
+from xclf.data._names import options_for, require
 
 #: The arrays of an open file: each name, and what reads it.
 Arrays: TypeAlias = Mapping[str, Callable[[], np.ndarray]]
@@ -47,12 +48,12 @@ def read_tensors(path: Path, options: ReadOptions) -> Dataset:
     A file that holds a single array holds rows without labels.
     """
     with reading(path), opened(path, options) as arrays:
-        options = options_for(arrays, options)
         if len(arrays) == 1 and not options.need_labels:
             (read,) = arrays.values()
             return rows_and_labels(read(), None, str(path))
+        given, options = options, options_for(path, arrays, options)
         require(path, arrays, options)
-        return by_name(str(path), arrays, lambda name: arrays[name](), options)
+        return by_name(path, arrays, lambda name: arrays[name](), options, given)
 
 
 def read_single(path: Path, options: ReadOptions) -> np.ndarray:
