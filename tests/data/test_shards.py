@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import decimal
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from data_cases import refused
 
-from xclf.data import _arrow, load
+from xclf.data import DataError, _csv, _parquet, load
 
 EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
 LISTS = {
@@ -40,7 +42,7 @@ def test_embeddings_are_as_many_columns(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["list", "fixed"])
 def test_embeddings_in_parts(tmp_path, kind, monkeypatch):
     """Of several files, row groups and dtypes; the rows are in the array that was read into."""
-    monkeypatch.setattr(_arrow, "_BATCH", 1)
+    monkeypatch.setattr(_parquet, "_BATCH", 1)
     types = {"list": [pa.list_(pa.float32()), pa.list_(pa.float64())]}
     first, second = types.get(kind, [pa.list_(pa.float32(), 3)] * 2)
     for number, own in enumerate((first, second)):
@@ -171,3 +173,62 @@ def test_long_labels_that_expand(tmp_path):
     pq.write_table(pa.table({"a": np.arange(1000), "label": ["x" * 1000] * 1000}), path)
     assert path.stat().st_size < 30_000
     refused(path, "column label: 3.8 MiB in memory", max_memory="1MB")
+
+
+COUNTED = []  # what was allocated in a pool must not outlive it
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_many_columns_of_numbers_are_in_memory_twice_at_most(tmp_path, monkeypatch, name):
+    """As the file's table and as rows: of Parquet, whose columns are read some at a time, once."""
+    rows, wide = 2000, 300
+    x = np.random.default_rng(0).standard_normal((rows, wide))
+    columns = {f"f{k}": x[:, k] for k in range(wide)} | {"label": np.arange(rows) % 3}
+    if name == "a.csv":
+        pyarrow.csv.write_csv(pa.table(columns), tmp_path / name)
+    else:
+        pq.write_table(pa.table(columns), tmp_path / name)
+    monkeypatch.setattr(_parquet, "_BATCH", 1 << 18)
+    monkeypatch.setattr(_csv, "_HEAD", 1 << 16)
+    monkeypatch.setattr(_csv, "_BLOCK", 1 << 18)
+    kept = pa.default_memory_pool()
+    COUNTED.append(counted := pa.proxy_memory_pool(kept))
+    pa.set_memory_pool(counted)
+    tracemalloc.start()
+    try:
+        data = load(tmp_path / name)
+        arrays, table = tracemalloc.get_traced_memory()[1], counted.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(kept)
+    np.testing.assert_array_equal(data.x, x)
+    # Beside the rows: a column, names, and blocks of text or columns.
+    assert arrays < 1.2 * x.nbytes
+    assert table < (1.3 if name == "a.csv" else 0.4) * x.nbytes
+
+
+LATER = {
+    "fractions": ("1", "2.5"),
+    "text": ("1", "x1"),
+    "nothing at first": ("", "3"),
+    "truth": ("true", "7"),
+    "whole": ("200", "255"),
+    "dates": ("2020-01-01", "2020-01-02"),
+}
+
+
+@pytest.mark.parametrize("kind", list(LATER))
+def test_types_that_the_first_lines_do_not_show(tmp_path, monkeypatch, kind):
+    first, last = LATER[kind]
+    lines = [f"{first},{k % 2},a" for k in range(9)] + [f"{last},3,b"]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["odd,even,label", *lines]) + "\n")
+    found = []
+    for head in (40, 1 << 20):
+        monkeypatch.setattr(_csv, "_HEAD", head)
+        try:
+            data = load(path)
+            found.append((data.x.dtype.str, data.x.tolist(), data.y.tolist()))
+        except DataError as error:
+            found.append(str(error))
+    assert found[0] == found[1]

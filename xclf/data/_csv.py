@@ -8,6 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,14 @@ from xclf.data._dataset import (
     open_bytes,
     reading,
 )
-from xclf.data._tables import Columns, columns_apart, label_columns, table_dataset
+from xclf.data._tables import Column, columns_apart, label_columns, table_dataset
 
 # Missing values in CSV text, whichever library reads it.
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null"]
+
+# Bytes of the first lines, by which types are known, and of text that becomes one piece of each
+# column: each piece of a thousand columns takes memory besides its values.
+_HEAD, _BLOCK = 1 << 20, 4 << 20
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[-+]?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|inf)")
@@ -55,12 +60,11 @@ def read_csv(path: Path, options: ReadOptions) -> Dataset:
         labels = label_columns(path, filter(None, names), options)
         apart = columns_apart(path, filter(None, names), options)
         text = sorted({names.index(name) for name in (*labels, *apart)})
-        with open_bytes(path) as file:
-            arrays = _read(path, file, separator, names, text)
-        columns: Columns = {}
-        for position, (name, values) in enumerate(zip(names, arrays, strict=True)):
-            if name or 0 < position < len(names) - 1 or not (position == 0 or _is_empty(values)):
-                columns[name] = _as_written(values) if name in labels else values
+        arrays = _read(path, separator, names, text)
+        columns: dict[str, Column] = {}
+        for position, (name, column) in enumerate(zip(names, arrays, strict=True)):
+            if name or 0 < position < len(names) - 1 or not (position == 0 or _is_empty(column())):
+                columns[name] = partial(_as_written, column()) if name in labels else column
         return table_dataset(path, columns, options)
 
 
@@ -116,16 +120,17 @@ def _extent(path: Path) -> tuple[int, int]:
     return rows - (last == b"\n"), nbytes
 
 
-def _read(
-    path: Path, file: BytesFile, separator: str, names: Sequence[str], text: Sequence[int]
-) -> list[np.ndarray]:
+def _read(path: Path, separator: str, names: Sequence[str], text: Sequence[int]) -> list[Column]:
     """The columns in their order; those at the positions `text` as strings."""
     if (arrow := library("pyarrow.csv")) is not None:
-        return _from_arrow(path, arrow, file, separator, names, text)
+        return _from_arrow(path, arrow, separator, names, text)
     if (pandas := library("pandas")) is not None:
-        return _from_pandas(path, pandas, file, separator, names, text)
+        with open_bytes(path) as file:
+            return _from_pandas(path, pandas, file, separator, names, text)
     try:
-        return read_lines(path, file, separator, names, text, _MISSING, _LENGTH_ADVICE)
+        with open_bytes(path) as file:
+            read = read_lines(path, file, separator, names, text, _MISSING, _LENGTH_ADVICE)
+        return [partial(np.asarray, values) for values in read]
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
 
@@ -133,29 +138,39 @@ def _read(
 def _from_arrow(
     path: Path,
     arrow: Any,
-    file: BytesFile,
     separator: str,
     names: Sequence[str],
     text: Sequence[int],
-) -> list[np.ndarray]:
+) -> list[Column]:
     import pyarrow
 
     positions = [str(position) for position in range(len(names))]
-    try:
-        table = arrow.read_csv(
+
+    def read(file: BytesFile | io.BytesIO, types: dict[str, Any]) -> Any:
+        return arrow.read_csv(
             file,
             # Reader threads that outlive an error can abort the process at its end.
             read_options=arrow.ReadOptions(
-                use_threads=False, column_names=positions, skip_rows_after_names=1
+                use_threads=False,
+                column_names=positions,
+                skip_rows_after_names=1,
+                block_size=_BLOCK,
             ),
             parse_options=arrow.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=arrow.ConvertOptions(
-                column_types={str(position): pyarrow.string() for position in text},
+                column_types=types,
                 null_values=_MISSING,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
             ),
         )
+
+    strings = {str(position): pyarrow.string() for position in text}
+    try:
+        table = _of_known_types(path, read, strings)
+        if table is None:
+            with open_bytes(path) as file:
+                table = read(file, strings)
     except pyarrow.ArrowInvalid as error:
         if "UTF8" in str(error):
             raise _not_utf8(path) from None
@@ -168,6 +183,27 @@ def _from_arrow(
     return list(arrow_columns(path, table).values())
 
 
+def _of_known_types(path: Path, read: Any, strings: dict[str, Any]) -> Any:
+    """The table with the types that its first lines have, None if others have another.
+
+    Where types are not known beforehand pyarrow keeps the whole text in memory. Those of the first
+    lines are the first in its order that fit them: if they fit all lines, it would find the same.
+    """
+    import pyarrow
+
+    with open_bytes(path) as file:
+        first = file.read(_HEAD)
+        if len(first) < _HEAD:
+            return None
+    try:
+        head = read(io.BytesIO(first[: first.rfind(b"\n") + 1]), strings)
+        types = {f.name: f.type for f in head.schema if not pyarrow.types.is_null(f.type)}
+        with open_bytes(path) as file:
+            return read(file, types | strings)
+    except pyarrow.ArrowInvalid:
+        return None
+
+
 def _from_pandas(
     path: Path,
     pandas: Any,
@@ -175,7 +211,7 @@ def _from_pandas(
     separator: str,
     names: Sequence[str],
     text: Sequence[int],
-) -> list[np.ndarray]:
+) -> list[Column]:
     with warnings.catch_warnings():  # without a row index, lines that are too long only warn
         warnings.simplefilter("error", pandas.errors.ParserWarning)
         try:
@@ -195,7 +231,7 @@ def _from_pandas(
             raise DataError(f"{path}: has lines that are too long; {_LENGTH_ADVICE}") from None
         except UnicodeDecodeError as error:
             raise _not_utf8(path, error) from None
-    return [frame[name].to_numpy() for name in frame.columns]
+    return [frame[name].to_numpy for name in frame.columns]
 
 
 _LENGTH_ADVICE = "every line needs as many values as the first has names (no comma at its end)"

@@ -23,7 +23,7 @@ from xclf.data._arrays import (
     read_sparse_rows,
     rows_and_labels,
 )
-from xclf.data._arrow import read_feather, read_json_lines, read_parquet, read_shards
+from xclf.data._arrow import read_feather, read_json_lines
 from xclf.data._blocks import Piece, in_blocks
 from xclf.data._cifar import (
     is_cifar10_folder,
@@ -37,6 +37,7 @@ from xclf.data._columns import check_column_options, check_options_used
 from xclf.data._csv import read_csv
 from xclf.data._dataset import DEFAULT_MEMORY, DataError, Dataset, ReadOptions
 from xclf.data._idx import is_idx_file, is_idx_folder, read_idx_file, read_idx_folder
+from xclf.data._parquet import read_parquet, read_shards
 from xclf.data._shards import joined, parts_of
 from xclf.data._stdin import read_stdin
 from xclf.data._svmlight import is_svmlight_text, read_svmlight

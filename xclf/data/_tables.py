@@ -1,12 +1,14 @@
 """Tables, CSV or Parquet: one column holds the label, the others the numbers.
 
-Whatever library reads a file gives its columns as NumPy arrays, to which the rules here apply.
+Whatever library reads a file gives its columns as NumPy arrays, to which the rules here apply: one
+after the other, so that the library's table and the rows are all that is in memory.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -16,8 +18,9 @@ import numpy as np
 from xclf.data._arrays import as_labels
 from xclf.data._dataset import DataError, Dataset, ReadOptions, check_memory, count, listing
 
-#: Columns by name: (N,), or (N, width) of lists.
-Columns: TypeAlias = dict[str, np.ndarray]
+#: A column, made when it is called: (N,), or (N, width) of lists.
+Column: TypeAlias = Callable[[], np.ndarray]
+Columns: TypeAlias = Mapping[str, Column]
 
 _LABEL_NAMES = ("label", "target", "y", "class")
 _LABEL_OPTION = "label=, in the shell --label"
@@ -37,19 +40,21 @@ def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset
 
     DataError, naming the columns, for text among the numbers and for missing values.
     """
-    if not columns or not len(next(iter(columns.values()))):
+    if not columns or not len(next(iter(columns.values()))()):
         raise DataError(f"{path}: no rows; columns: {listing(columns)}")
     tasks = label_columns(path, columns, options)
-    labels = [_labels(path, name, columns[name], options) for name in tasks]
+    labels = [_labels(path, name, columns[name](), options) for name in tasks]
     apart = columns_apart(path, columns, options)
-    features = {key: values for key, values in columns.items() if key not in (*tasks, *apart)}
+    none = {*tasks, *apart}
+    features = {name: column for name, column in columns.items() if name not in none}
     if not features:
         dropped = f", and {listing(apart)} that are dropped" if apart else ""
         raise DataError(f"{path}: no column besides the label {listing(tasks)}{dropped}")
-    x = _matrix(path, features)
+    known = {name: _Known.of(name, column()) for name, column in features.items()}
+    x = _matrix(path, features, known)
     names = (
-        [key] if values.ndim == 1 else [f"{key}[{k}]" for k in range(values.shape[1])]
-        for key, values in features.items()
+        [name] if one.width is None else [f"{name}[{k}]" for k in range(one.width)]
+        for name, one in known.items()
     )
     return Dataset(
         x=x,
@@ -57,9 +62,35 @@ def table_dataset(path: Path, columns: Columns, options: ReadOptions) -> Dataset
         source=str(path),
         feature_names=tuple(chain(*names)),
         task_names=tuple(tasks) if len(tasks) > 1 else None,
-        ids=None if options.id is None else columns.get(options.id),
-        id_like=tuple(name for name, values in features.items() if _looks_like_id(name, values)),
+        ids=None if options.id is None or options.id not in columns else columns[options.id](),
+        id_like=tuple(name for name, one in known.items() if one.id_like),
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What there is to know of a column of features before it is put beside others.
+
+    width : of lists, None for numbers
+    text : whether it holds anything but numbers;  missing : the first row without a value
+    dtype : the narrowest that its values need;  id_like : whether they look like numbers of rows
+    """
+
+    width: int | None
+    text: bool
+    missing: int | None
+    dtype: np.dtype
+    id_like: bool
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> _Known:
+        width, dtype = None if values.ndim == 1 else values.shape[1], values.dtype
+        if _is_text(values):
+            return cls(width, True, None, dtype, False)
+        gaps = _missing(values)
+        if gaps.any():
+            return cls(width, False, int(np.argwhere(gaps)[0, 0]), dtype, False)
+        return cls(width, False, None, _narrow(values), _looks_like_id(name, values))
 
 
 def columns_apart(path: Path, names: Iterable[str], options: ReadOptions) -> list[str]:
@@ -160,31 +191,32 @@ def _missing(values: np.ndarray) -> np.ndarray:
     return np.zeros(len(values), dtype=bool)
 
 
-def _matrix(path: Path, columns: Columns) -> np.ndarray:
-    text = [name for name, values in columns.items() if _is_text(values)]
+def _matrix(path: Path, columns: Columns, known: Mapping[str, _Known]) -> np.ndarray:
+    """The columns side by side; DataError for text and missing values."""
+    text = [name for name, one in known.items() if one.text]
     if text:
-        row, value = _first_text(columns[text[0]])
+        row, value = _first_text(columns[text[0]]())
         raise DataError(
             f"{path}: these columns are not numbers: {listing(text)} (row {row:,} of {text[0]} "
             f"holds {_cut(value)}); drop them (drop=, in the shell --drop), turn them into "
             f"numbers, or name one as the label ({_LABEL_OPTION})"
         )
-    incomplete = [name for name, values in columns.items() if _missing(values).any()]
-    if incomplete:
-        row = int(np.argwhere(_missing(columns[incomplete[0]]))[0, 0]) + 1
+    rows = {name: one.missing for name, one in known.items() if one.missing is not None}
+    if rows:
+        name = next(iter(rows))
         raise DataError(
-            f"{path}: values are missing in {listing(incomplete)} (the first of {incomplete[0]} in "
-            f"row {row:,}); fill them in, or drop those rows"
+            f"{path}: values are missing in {listing(rows)} (the first of {name} in row "
+            f"{rows[name] + 1:,}); fill them in, or drop those rows"
         )
-    dtype = np.result_type(*{_narrow(values) for values in columns.values()})
-    first = next(iter(columns.values()))
+    dtype = np.result_type(*{one.dtype for one in known.values()})
+    first = next(iter(columns.values()))()
     if len(columns) == 1 and first.ndim == 2 and first.dtype == dtype and first.flags.writeable:
         return np.ascontiguousarray(first)
-    widths = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
-    x = np.empty((len(first), sum(widths)), dtype)
+    x = np.empty((len(first), sum(one.width or 1 for one in known.values())), dtype)
     stop = 0
-    for width, values in zip(widths, columns.values(), strict=True):
-        x[:, stop : stop + width] = values.reshape(-1, width)
+    for name, column in columns.items():
+        width = known[name].width or 1
+        x[:, stop : stop + width] = column().reshape(-1, width)
         stop += width
     return x
 
