@@ -75,6 +75,16 @@ def test_a_page_is_well_formed_and_has_every_section():
     assert {link[1:] for link in inside} <= set(document.ids)
 
 
+def test_a_metric_with_two_names_is_one_column_of_tasks():
+    found = results()
+    for task in found["tasks"]:
+        task["metrics"] |= {"mean_per_class": 0.25, "balanced_accuracy": 0.25}
+    found["metrics"], found["per_class"] = [], []
+    document = Document(page(found))
+    assert document.has("balanced accuracy")
+    assert not document.has("mean per class")
+
+
 def test_headline_numbers_are_those_of_the_test_rows():
     found = results()
     document = Document(page(found))

@@ -186,6 +186,8 @@ def test_the_copy_button_copies_or_selects_the_command(browser, paths):
     assert said in ("command copied", "command selected")
     if said == "command selected":
         assert page.value("getSelection().toString()") == f"xclf probe '{HOSTILE[0]}'"
+    text = page.value("document.querySelector('.command code').textContent")
+    assert text == f"xclf probe '{HOSTILE[0]}'"
     assert page.problems == []
 
 

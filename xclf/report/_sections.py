@@ -117,7 +117,7 @@ def _tasks(results: dict[str, Any]) -> list[Table]:
     tasks = results.get("tasks") or []
     if not tasks:
         return []
-    keys = _metric_keys([task.get("metrics") or {} for task in tasks])
+    keys = distinct_keys([task.get("metrics") or {} for task in tasks])
     rows = [
         [
             Cell(str(task.get("name"))),
