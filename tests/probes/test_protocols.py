@@ -115,7 +115,7 @@ def test_what_the_user_sets_is_kept():
     "options, words",
     [
         ({"protocol": "dino"}, "protocol must be one of dinov2, simclr, clip, dinov2-linear"),
-        ({"estimator": "forest"}, "estimator must be one of softmax, svm, net"),
+        ({"estimator": "forest"}, "estimator must be one of softmax, svm, two-layer"),
         ({"C": [1.0], "reg": [1.0]}, "give one of C, reg, learning_rate"),
         ({"C": [0.0]}, "C must be above 0"),
         ({"C": [float("nan")]}, "C must be finite"),

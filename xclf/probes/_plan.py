@@ -24,8 +24,8 @@ ESTIMATORS: dict[str, type[BaseClassifier]] = {
     "softmax": SoftmaxClassifier,
     "svm": SVMClassifier,
     "two-layer": TwoLayerClassifier,
-    "net": TwoLayerClassifier,
 }
+_EARLIER = {"net": "two-layer"}  # names that are understood and not shown
 
 _BATCH_OF_RATES = 256  # rows of a minibatch that nominal learning rates are for
 
@@ -117,8 +117,9 @@ def make_plan(
 
 
 def _estimator(estimator: str | BaseClassifier, parameters: dict[str, Any]) -> BaseClassifier:
-    if isinstance(estimator, str) and estimator in ESTIMATORS:
-        model = ESTIMATORS[estimator]()
+    name = _EARLIER.get(estimator, estimator) if isinstance(estimator, str) else ""
+    if name in ESTIMATORS:
+        model = ESTIMATORS[name]()
     elif isinstance(estimator, BaseClassifier):
         model = clone(estimator)
     else:
