@@ -210,7 +210,7 @@ KERNEL_COUNTS = [
     (affine_grad, (np.ones((6, 2)), SCORES, np.ones((4, 2))), {"need_dx": False}, 4),
     (relu, (SCORES,), {}, 1),
     (relu_grad, (SCORES, SCORES), {}, 2),
-    (l2, (SCORES, 0.1), {}, 6),
+    (l2, (SCORES, 0.1), {}, 5),
     (l2, (SCORES, 0.1), {"need_loss": False}, 1),
     (lambda labels: one_hot(NAMESPACE, labels, 4), (LABELS,), {}, 4),
 ]
