@@ -180,7 +180,7 @@ def test_it_goes_on_where_lbfgs_has_taken_as_long_as_a_rotation(runs, monkeypatc
     x = X * 10.0 ** np.linspace(-6.0, 6.0, D)[RNG.permutation(D)]
     want = SoftmaxClassifier(reg=1e-2).fit(x, Y).objective_
     monkeypatch.setattr(newton_cg, "ROTATION", -1)
-    monkeypatch.setattr(full_batch, "ROTATION", 20)
+    monkeypatch.setattr(full_batch, "rotation_in_passes", lambda problem, heads: 20.0)
     monkeypatch.setattr(full_batch, "is_small", lambda problem: False)
     late = SoftmaxClassifier(reg=1e-2).fit(x, Y)
     assert len(runs) == 2

@@ -257,7 +257,7 @@ def test_zero_weights_are_evaluated_once_for_a_path(monkeypatch):
         asked.clear()
 
 
-@pytest.mark.parametrize("rotation", [41.0, 70.0])
+@pytest.mark.parametrize("rotation", [newton_cg.ROTATION + 1.0, newton_cg.ROTATION + 70.0])
 def test_lbfgs_is_slow_once_it_has_taken_as_long_as_a_rotation(monkeypatch, rotation):
     """Of few rows, which Newton-CG could have fitted: so no fit takes more than twice as long."""
     for where in (full_batch, newton_cg):

@@ -23,7 +23,6 @@ from xclf.training._stages import STOPPED
 from xclf.training.events import FitResult, Monitor
 from xclf.training.lbfgs_fit import Common, curvature_at, minimise_lbfgs
 from xclf.training.newton_cg import (
-    ROTATION,
     AtZero,
     at_zero,
     can_fit,
@@ -122,7 +121,7 @@ class _ByFeatures:
         problem = self.problem.take_heads(heads)
         slow_at = _slow_at(problem, len(heads))
         if math.isinf(slow_at) and _newton_may_follow(problem):
-            slow_at = max(ROTATION, rotation_in_passes(problem, len(heads)))
+            slow_at = rotation_in_passes(problem, len(heads))
         options = (self.tol, self.max_iter, self.monitor, slow_at)
         # What overflows in float32 is left to float64, which has the last word.
         with np.errstate(over="ignore", invalid="ignore"):
