@@ -34,9 +34,7 @@ from xclf.training.problem import Problem
 #: and fewer of them are faster (3000 x 200 and more, a dozen heads: by a quarter to a half).
 MOST_ROWS = 2000
 
-#: Passes of L-BFGS that a rotation of the rows may cost: this method saves more of them. On
-#: pixels and features of CIFAR-10 with rotations of 130 to 160 passes it took as long at reg 1,
-#: a third to a half of its time from reg 1e-2 down.
+#: Passes of L-BFGS that a rotation may cost: on CIFAR's rows it halves the time from reg 1e-2 down.
 ROTATION = 160
 
 #: What a step leaves of the squared residual, preconditioned: far from the optimum and close to it
