@@ -13,6 +13,8 @@ import scipy.linalg
 _RANK, _ALIKE = 4e-15, 1e3
 # Share of the largest root of a weight, below which a row is light.
 _LIGHT = 1e-3
+#: Rows whose products with each other are kept.
+MOST_IN_GRAM = 2000
 # Rows of a matrix that are gathered at a time.
 _BLOCK = 256
 
@@ -53,9 +55,15 @@ class Basis:
         return replace(self, labels=labels, mask=_mask(labels, classes))
 
     @cached_property
-    def gram(self) -> np.ndarray:
-        """Products of rows, (n, n)."""
-        return np.asarray(self.t @ self.t.T)
+    def _gram(self) -> np.ndarray | None:
+        return np.asarray(self.t @ self.t.T) if len(self.t) <= MOST_IN_GRAM else None
+
+    def products(self, some: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+        """Products of `some` rows with `rows`, into `out`."""
+        if self._gram is None:
+            np.matmul(self.t[some], self.t[rows].T, out=out)
+        else:
+            np.take(self._gram[some], rows, axis=1, out=out, mode="clip")
 
     def spread(self, scores: np.ndarray) -> np.ndarray:
         """Scores (n, C) less that of the true class, in place."""
@@ -88,7 +96,7 @@ class PairEquations:
         matrix = np.empty((len(i), len(i)))
         for start in range(0, len(i), _BLOCK):
             part = slice(start, start + _BLOCK)
-            np.take(basis.gram[i[part]], i, axis=1, out=matrix[part], mode="clip")
+            basis.products(i[part], i, matrix[part])
             matrix[part] *= self.sign[part] @ self.sign.T
         matrix *= 1.0 / (2.0 * reg)
         matrix[every, every] += mu / basis.share[i]

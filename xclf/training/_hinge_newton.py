@@ -55,7 +55,8 @@ _GATHERED = 50
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
 # scaled equations are solved, if they are so many at most, or so few that this takes no time: then
 # by QR, if its matrix has so many entries at most.
-_STIFF, _MOST_EQUATIONS, FEW_EQUATIONS, _MOST_ENTRIES = 1e8, 2000, 256, 1 << 20
+_MOST_BY_QR = 1024
+_STIFF, MOST_EQUATIONS, FEW_EQUATIONS, _MOST_ENTRIES = 1e8, 2000, 256, 1 << 22
 # Ratio of the features' mean squares up to which they are alike.
 _SPREAD = 1e6
 
@@ -95,7 +96,7 @@ class HingeNewton:
         most_pairs: int = 2000,
     ) -> None:
         self.most_pairs = most_pairs
-        self._most_equations = min(_MOST_EQUATIONS, max(FEW_EQUATIONS, most_pairs // 2))
+        self._most_equations = min(MOST_EQUATIONS, max(FEW_EQUATIONS, most_pairs // 2))
         self.basis, self.reg, self.margin, self.squared = basis, reg, margin, squared
         self.v, self.b = v, b
         self.anchor, self.centre = np.zeros(basis.mask.shape), b
@@ -112,8 +113,8 @@ class HingeNewton:
         large, small = (
             float(f(basis.spectrum)) if len(basis.spectrum) else 1.0 for f in (np.max, np.min)
         )
-        equations = len(b) * (basis.t.shape[1] + 1)
-        self._orthogonal = equations <= FEW_EQUATIONS
+        self._equations = len(b) * (basis.t.shape[1] + 1)
+        self._orthogonal = self._equations <= FEW_EQUATIONS
         alike = large <= _SPREAD * small and not self._orthogonal
         self.least_mu = large / (2.0 * reg * _STIFF) if alike else 0.0
         self.large = large
@@ -136,8 +137,8 @@ class HingeNewton:
         self._clip()
 
     def _clip(self) -> None:
-        bias = _LEAST_BIAS if self._orthogonal else _BIAS
         share = self.basis.share
+        bias = _LEAST_BIAS if self._equations <= _MOST_BY_QR else _BIAS
         self.rho = bias * max(float(share.min()), _LIGHT * float(share.max())) / self.mu
         self.a = np.clip(self.wanted, 0.0, self.most)
         self.a[self.basis.mask] = 0.0
@@ -175,6 +176,8 @@ class HingeNewton:
         self.idle = self.idle + 1 if gap.residual > 0.9 * self.least else 0
         self.least = min(self.least, gap.residual)
         if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
+            if gap.residual > goal and self._equations <= _MOST_BY_QR:
+                self._orthogonal, self.least_mu = True, 0.0
             self._move(gap)
         self.inner += 1
         dv, db = self._step(goal / max(gap.residual, 1e-300))
@@ -243,7 +246,7 @@ class HingeNewton:
         return self._conjugate_gradients(free, 1e-6)
 
     def _has_time_for_qr(self, count: int) -> bool:
-        equations = len(self.b) * (self.basis.t.shape[1] + 1)
+        equations = self._equations
         return bool(self._orthogonal and equations * (equations + count) <= _MOST_ENTRIES)
 
     def _solve(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

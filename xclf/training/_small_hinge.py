@@ -20,7 +20,7 @@ import numpy as np
 
 from xclf._array_api import Array, from_host, namespace, to_host
 from xclf.objectives import Layer, SquaredHinge
-from xclf.training._hinge_basis import Basis
+from xclf.training._hinge_basis import MOST_IN_GRAM, Basis
 from xclf.training._hinge_newton import HingeNewton
 from xclf.training._newton import on_host
 from xclf.training._precision import rounding_bounds, stored
@@ -47,7 +47,8 @@ _EPS = 2.0**-52
 def most_pairs(problem: Problem) -> int:
     """Equations of Newton's method that there is memory for, beside its other arrays."""
     n, d, c = len(problem.rows), *problem.objective.network.widths
-    spare = problem.rows.budget.for_basis() / 8 - 5 * n * d - 14 * n * c - n * n
+    gram = n * n if n <= MOST_IN_GRAM else 0
+    spare = problem.rows.budget.for_basis() / 8 - 5 * n * d - 14 * n * c - gram
     return int(min(math.sqrt(max(spare, 0.0) / 1.2), n * c))
 
 

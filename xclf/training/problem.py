@@ -127,8 +127,12 @@ def _row_weights(chunk: Chunk, dtype: Any) -> Array:
 
 
 def _sums(wide: Any, chunk: Chunk) -> tuple[Array]:
-    xp = namespace(chunk.x)
-    return (xp.sum(_weighted(chunk.x, chunk), axis=0, dtype=wide),)
+    xp, x = namespace(chunk.x), chunk.x
+    if (
+        chunk.weights is not None
+    ):  # products in float32 would move the mean of columns that are far off
+        x = xp.astype(x, wide, copy=False)
+    return (xp.sum(_weighted(x, chunk), axis=0, dtype=wide),)
 
 
 def _squares(mean: Array, chunk: Chunk) -> tuple[Array]:
