@@ -141,7 +141,7 @@ def test_columns_of_zeros_do_not_count_as_small(monkeypatch):
     monkeypatch.setattr(
         scipy.linalg.lapack, "dgejsv", lambda *a, **k: taken.append(1) or real(*a, **k)
     )
-    for scale, jacobi in (([1.0, 1.0, 1.0, 0.0], False), ([1.0, 1.0, 1.0, 1e-6], True)):
+    for scale, jacobi in (([1.0, 1.0, 1.0, 0.0], False), ([1.0, 1.0, 1.0, 1e-7], True)):
         a = U * scale
         left, size, axes = _hinge_basis._svd(a)
         np.testing.assert_allclose(left * size @ axes.T, a, rtol=0, atol=1e-14 * N)
@@ -151,8 +151,9 @@ def test_columns_of_zeros_do_not_count_as_small(monkeypatch):
 @pytest.mark.parametrize("pairs", [20, N, N + 1])
 @pytest.mark.parametrize("few, time_for_qr", [(True, True), (True, False), (False, False)])
 def test_stiff_equations_have_a_way_of_their_own(ways, monkeypatch, pairs, few, time_for_qr):
-    """By QR where there is time; else those of pairs, if these are no more than rows: more depend
-    on each other but for the penalty. Then the Hessian's, if they are few."""
+    """By QR where there is time; else those of pairs, if these are no more than rows, or than there
+    are directions: more depend on each other but for the penalty. Then the Hessian's, if they are
+    few."""
     newton = newton_of()
     monkeypatch.setattr(HingeNewton, "_has_time_for_qr", lambda self, count: time_for_qr)
     newton._most_equations = 256 if few else 1
@@ -167,6 +168,50 @@ def test_stiff_equations_have_a_way_of_their_own(ways, monkeypatch, pairs, few, 
         want = "_solve_scaled" if few else "_conjugate_gradients"
     assert ways[-1] == want
     assert ways.count("_solve") == (want == "_solve")
+
+
+def test_stiff_pairs_of_independent_rows_are_solved_for(ways):
+    """Each row's C - 1 pairs, where no row depends on others: of squared hinges of separable rows
+    all are between their bounds, and conjugate gradients would take hundreds of rounds."""
+    wide = RNG.normal(size=(N, 2 * N))
+    basis = Basis.of(wide, LABELS, SHARE, C, False)
+    newton = HingeNewton(basis, 1e-9, 1.0, np.zeros((C, N)), np.zeros(C), squared=True)
+    newton._most_equations, newton._orthogonal = 1, False
+    between(newton, N * (C - 1))
+    free = newton.wanted == 0.5
+    dv, db = newton._solve_stiff(free, N * (C - 1))
+    assert ways[-1] == "_solve"
+    # Equations of condition |t|^2 / (reg mu / share), of which the smoothing is a billionth.
+    assert left_of(newton, free, dv, db) <= 1e-6 * np.abs(newton.gv).max()
+
+
+def test_biases_of_classes_that_no_pair_links_meet_the_flow():
+    """With their own curvature alone, as far as it takes: such steps were 0 once, and fits of tiny
+    columns stood still. What rounding leaves of a flow of 0 moves nothing."""
+    newton = newton_of()
+    between(newton, 0)
+    newton.wanted[np.ix_(LABELS == 0, [2])] = 0.5
+    newton._clip()
+    _, db = newton._solve(newton.wanted == 0.5)
+    alone, linked = db[1], db[[0, 2]]
+    assert alone == pytest.approx(-newton.gb[1] / newton.rho, rel=1e-9)
+    np.testing.assert_allclose(linked.mean(), -newton.gb[[0, 2]].mean() / newton.rho, rtol=1e-9)
+    newton.gb -= newton.gb.mean()
+    between(newton, 2 * N)
+    newton.factor = None
+    assert np.abs(newton._solve(newton.wanted == 0.5)[1]).max() < 1e6
+
+
+@pytest.mark.parametrize("most, switched", [(C * (D + 1), True), (C * (D + 1) - 1, False)])
+def test_qr_takes_over_where_an_inner_solve_stands_still(monkeypatch, most, switched):
+    """Where its equations are not too many; one that has met its goal goes on as it was."""
+    monkeypatch.setattr(_hinge_newton, "FEW_EQUATIONS", 0)
+    monkeypatch.setattr(_hinge_newton, "_MOST_BY_QR", most)
+    for residual, still in ((1e-20, False), (1.0, switched)):
+        newton = newton_of()
+        newton.inner = _hinge_newton._INNER
+        newton.advance(Gap(1.0, 0.1, residual, 0.1), 1e-6)
+        assert newton._orthogonal == still
 
 
 def test_equations_are_no_more_than_there_is_memory_for():

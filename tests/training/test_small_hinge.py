@@ -201,6 +201,41 @@ def test_what_is_small(monkeypatch):
     assert not hinge.is_small(problem(reg=0.0))
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_unlike_columns_are_solved_with_any_number_of_rows(monkeypatch, loss, dtype):
+    """Units of 1e-3 to 1e9: the other method stood still there after thousands of passes."""
+    monkeypatch.setattr(hinge, "MOST_ROWS", 100)
+    z = RNG.normal(size=(150, 4))
+    y = (z @ RNG.normal(size=(4, 3)) + RNG.normal(size=(150, 3))).argmax(axis=1)
+    x = (z * [20.0, 2e4, 5e8, 1e-3] + [50.0, 5e4, 1e9, 1e-3]).astype(dtype)
+    model = SVMClassifier(loss=loss, reg=1e-3).fit(x, y)
+    assert model.converged_
+    assert model.n_iter_ < 150
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_which_columns_are_unlike(monkeypatch, bias):
+    """Those whose ranges in the network's coordinates are far apart; constant ones do not count,
+    and the equations of a step must be few."""
+    monkeypatch.setattr(hinge, "MOST_ROWS", 10)
+    for last, scale, unlike in (
+        (2e-6, None, False),
+        (0.5e-6, None, True),
+        (0.5e-6, [1.0, 1.0, 1.0, 1e-6], False),
+        (0.0, None, False),
+    ):
+        x = RNG.uniform(size=(40, 4))
+        x[:2] = [[0.0], [1.0]]
+        x[:, 3] *= last
+        own = Network((4, 3), bias=bias, scale=None if scale is None else np.asarray(scale))
+        some = problem_on(Backend.NUMPY, own, x, np.arange(40) % 3, reg=np.asarray([1e-2]))
+        assert hinge.is_small(some) == unlike
+        with monkeypatch.context() as patched:
+            patched.setattr(hinge, "MOST_EQUATIONS", 3 * 5 - 1)
+            assert not hinge.is_small(some)
+
+
 def test_the_lowest_objective_is_what_callbacks_hear():
     """The first method's steps may raise it for a while."""
     heard = []

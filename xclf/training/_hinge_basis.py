@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import scipy.linalg
+from scipy.sparse.csgraph import connected_components
 
 # Share of the columns' norms below which what a direction makes of them is rounding; ratio of these
 # norms up to which they are of alike size.
-_RANK, _ALIKE = 4e-15, 1e3
+_RANK, _ALIKE = 4e-15, 1e6
 # Share of the largest root of a weight, below which a row is light.
 _LIGHT = 1e-3
 #: Rows whose products with each other are kept.
@@ -87,6 +88,7 @@ class PairEquations:
     """
 
     def __init__(self, basis: Basis, free: np.ndarray, reg: float, mu: float) -> None:
+        self.basis, self.reg = basis, reg
         i, j = self.rows, self.columns = np.nonzero(free)
         every = np.arange(len(i))
         self.sign = np.zeros((len(i), free.shape[1]))
@@ -103,9 +105,40 @@ class PairEquations:
         # Its transpose is the same, and in the order that is factorised in place.
         self.factor = scipy.linalg.cho_factor(matrix.T, overwrite_a=True, check_finite=False)
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        solution: np.ndarray = scipy.linalg.cho_solve(self.factor, right, check_finite=False)
-        return solution
+    def step(
+        self, gv: np.ndarray, gb: np.ndarray, rho: float, noise: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The step of weights (C, r) and biases (C,) from their gradients.
+
+        rho : curvature of the biases of their own;  noise (C,) : rounding of gb
+        """
+        basis, (i, j), sign = self.basis, (self.rows, self.columns), self.sign
+        along = basis.spread(basis.t @ gv.T)[i, j] / (2.0 * self.reg)
+        q = scipy.linalg.cho_solve(self.factor, np.c_[sign, along], check_finite=False)
+        db = np.zeros(len(gb))
+        if basis.bias:
+            right = sign.T @ q[:, -1] - gb
+            db = self._biases(sign.T @ q[:, :-1], right, rho, noise)
+        q = q[:, :-1] @ db - q[:, -1]
+        flow = np.zeros(basis.mask.shape)
+        flow[i, j] = q
+        return -(gv + basis.gathered(flow).T @ basis.t) / (2.0 * self.reg), db
+
+    def _biases(
+        self, matrix: np.ndarray, right: np.ndarray, rho: float, noise: np.ndarray
+    ) -> np.ndarray:
+        """The step of the biases. Classes that no pair links have only rho, and move far to meet
+        what flows between them."""
+        links = np.zeros(matrix.shape, dtype=bool)
+        links[self.basis.labels[self.rows], self.columns] = True
+        parts, part = connected_components(links, directed=False)
+        members = (part[:, None] == np.arange(parts)).astype(float)
+        flow, size = members.T @ right, members.sum(axis=0)
+        matrix[np.diag_indices(len(right))] += rho
+        within = np.linalg.lstsq(matrix, right - members @ (flow / size), rcond=1e-15)[0]
+        flow[np.abs(flow) <= members.T @ noise] = 0.0
+        step: np.ndarray = within + members @ (flow / (size * rho))
+        return step
 
 
 def _svd(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

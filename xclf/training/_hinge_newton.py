@@ -62,6 +62,8 @@ _SPREAD = 1e6
 
 
 _EPS = 2.0**-52
+# Share of the sum of its terms below which a sum is rounding.
+_NOISE = 8.0 * _EPS
 
 
 class Gap(NamedTuple):
@@ -232,11 +234,12 @@ class HingeNewton:
 
     def _solve_stiff(self, free: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The step where pairs weigh many orders more than the penalty: with as much care as there
-        is time for. No more pairs than rows may determine each other without the penalty."""
+        is time for. No more pairs than rows may determine each other without the penalty, or all
+        where the rows themselves do not depend on each other."""
         (n, r), c = self.basis.t.shape, len(self.b)
         if self._has_time_for_qr(count):
             return self._solve_orthogonal(free)
-        if count <= min(n, self.most_pairs):
+        if count <= self.most_pairs and count <= max(n, (c - 1) * r):
             try:
                 return self._solve(free)
             except np.linalg.LinAlgError:  # they do not
@@ -255,19 +258,9 @@ class HingeNewton:
         if self.factor is None or self.factor[0] != self.mu:
             self.factor = self.mu, PairEquations(basis, free, self.reg, self.mu)
             self.spent = 0.0
-        equations = self.factor[1]
-        i, j, sign = equations.rows, equations.columns, equations.sign
-        along = basis.spread(basis.t @ self.gv.T)[i, j] / (2.0 * self.reg)
-        q = equations.solve(np.c_[sign, along])
-        db = np.zeros(len(self.b))
-        if basis.bias:
-            schur = sign.T @ q[:, :-1]
-            schur[np.diag_indices(len(db))] += self.rho
-            db = np.linalg.lstsq(schur, sign.T @ q[:, -1] - self.gb, rcond=1e-15)[0]
-        q = q[:, :-1] @ db - q[:, -1]
-        flow = np.zeros(basis.mask.shape)
-        flow[i, j] = q
-        return -(self.gv + basis.gathered(flow).T @ basis.t) / (2.0 * self.reg), db
+        g = basis.gathered(self.a * basis.share[:, None])
+        noise = _NOISE * np.abs(g).sum(axis=0)
+        return self.factor[1].step(self.gv, self.gb, self.rho, noise)
 
     def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(features (n, m), curvature of penalties (m,), gradient (C, m)), biases a last column."""
