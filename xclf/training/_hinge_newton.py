@@ -148,6 +148,8 @@ class HingeNewton:
         self.flow = g.sum(axis=0) if self.basis.bias else np.zeros(len(self.b))
         self.gv = g.T @ self.basis.t + 2.0 * self.reg * self.v
         self.gb = self.flow + self.rho * (self.b - self.centre) * self.basis.bias
+        # What rounding leaves of their sum, next to no curvature would make a long step of.
+        self.gb[np.argmax(np.abs(self.gb))] -= self.gb.sum()
 
     def losses(self, m: np.ndarray) -> np.ndarray:
         """The loss of each pair's margin."""
@@ -177,10 +179,13 @@ class HingeNewton:
         goal = _INNER_SHARE * max(min(gap.change, gap.slack), 0.3 * tol * gap.value)
         self.idle = self.idle + 1 if gap.residual > 0.9 * self.least else 0
         self.least = min(self.least, gap.residual)
-        if gap.residual <= goal or self.inner >= _INNER or self.idle >= _IDLE:
-            if gap.residual > goal and self._equations <= _MOST_BY_QR:
-                self._orthogonal, self.least_mu = True, 0.0
+        if gap.residual <= goal:
             self._move(gap)
+        elif self.inner >= _INNER or self.idle >= _IDLE:
+            if self._orthogonal or self._equations > _MOST_BY_QR:
+                self._move(gap)
+            else:
+                self._orthogonal, self.least_mu, self.inner, self.idle = True, 0.0, 0, 0
         self.inner += 1
         dv, db = self._step(goal / max(gap.residual, 1e-300))
         if not (dv.any() or db.any()):
