@@ -50,7 +50,9 @@ def test_they_are_those_of_a_splitter(labels, folds, make, splitter):
     numbers = np.concatenate(found.column.parts)
     for k, (train, test) in enumerate(splitter(folds).split(labels, labels)):
         np.testing.assert_array_equal(np.flatnonzero(numbers == k), test)
-        np.testing.assert_array_equal(np.concatenate(found.inside(k).parts).nonzero()[0], train)
+        np.testing.assert_array_equal(
+            np.concatenate(found.inside(k).weights().parts).nonzero()[0], train
+        )
         np.testing.assert_array_equal(found.counts[k], np.bincount(labels[test], minlength=classes))
 
 
@@ -70,7 +72,7 @@ def guesses(x):
 @pytest.mark.parametrize("kind", [Blocks, SparseBlocks])
 def test_guesses_are_counted(kind, monkeypatch):
     """Against loops over the rows; some rows are judged at a time."""
-    monkeypatch.setattr("xclf.rows._block_folds._JUDGED", 500)
+    monkeypatch.setattr("xclf.rows._block_judged._JUDGED", 500)
     labels = LABELS["any"]
     rows, classes, folds = len(labels), 4, 3
     dense = np.random.default_rng(1).integers(0, classes, (rows, 5)).astype(np.float64)
@@ -78,14 +80,16 @@ def test_guesses_are_counted(kind, monkeypatch):
     x, index = in_blocks(x, labels, [7, 20, 4, rows - 31], kind)
     found = stratified_folds(x, index, classes, folds)
     numbers = np.concatenate(found.column.parts)
-    judged = [Judged(guesses, 2, k, others) for k in (0, 2) for others in (False, True)]
-    right = count_guesses(judged, x, index, found, pairs=False)
-    pairs = count_guesses(judged, x, index, found, pairs=True)
+    judged = [Judged(guesses, 2, own) for own in ((0,), (1, 2), (2,), (0, 1))]
+    right, pairs = (
+        count_guesses(judged, x, index, found.column, classes=classes, pairs=own)
+        for own in (False, True)
+    )
     for own, hits, table in zip(judged, right, pairs, strict=True):
         want = np.zeros((2, classes, classes), np.int64)
         for row in range(rows):
-            if (numbers[row] == own.fold) != own.others:
+            if numbers[row] in own.numbers:
                 for k in range(2):
                     want[k, labels[row], int(dense[row, k])] += 1
         np.testing.assert_array_equal(table.reshape(want.shape), want)
-        np.testing.assert_array_equal(hits[:, 0], np.trace(want, axis1=1, axis2=2))
+        np.testing.assert_array_equal(hits, np.diagonal(want, axis1=1, axis2=2))

@@ -16,7 +16,7 @@ from xclf.estimators._devices import PlacedRows, place_rows
 from xclf.estimators._head import Head, Weigh, make_heads
 from xclf.estimators._labels import Targets
 from xclf.estimators._settings import check_parameters
-from xclf.rows import BlockFolds, Blocks
+from xclf.rows import Blocks, Subset
 
 
 @dataclass
@@ -67,21 +67,22 @@ class SharedRows:
         return heads
 
     def heads_beside(
-        self, model: BaseClassifier, targets: Targets, folds: BlockFolds, number: int
+        self, model: BaseClassifier, targets: Targets, subset: Subset | None, part: Hashable
     ) -> list[Head]:
-        """As `heads`, for all rows in blocks but those of one fold; labels are beside them."""
+        """As `heads`, for a subset of rows in blocks, or all; labels are beside them."""
         X: Blocks = self.placed.X
 
         def weigh(index: Any, classes: np.ndarray, class_weight: Any, _: Any) -> Any:
-            key = (number, pickle.dumps(class_weight))
+            labels = None if class_weight is None else (id(index.parts), index.columns)
+            key = (part, pickle.dumps(class_weight), labels)
             if key not in self.weights:
-                own: Any = folds.inside(number)
+                own: Any = None if subset is None else subset.weights()
                 if class_weight is not None:
                     own = block_weights(X, index, classes, class_weight, own)
                 self.weights[key] = own
             return self.weights[key]
 
-        return self._made(model, targets, None, number, weigh)
+        return self._made(model, targets, None, part, weigh)
 
     def _made(
         self,

@@ -2,13 +2,15 @@
 
 from xclf.rows._block_folds import (
     BlockFolds,
-    Judged,
+    Subset,
+    class_counts,
     consecutive_folds,
-    count_guesses,
     given_folds,
     stratified_folds,
 )
+from xclf.rows._block_judged import Judged, count_guesses, map_pieces
 from xclf.rows._block_rows import BlockRows, parts_of
+from xclf.rows._block_shares import Drawing
 from xclf.rows._block_tasks import join_blocks
 from xclf.rows._blocks import (
     FEW,
@@ -49,6 +51,7 @@ __all__ = [
     "Blocks",
     "Chunk",
     "ClusterEngine",
+    "Drawing",
     "Engine",
     "Judged",
     "LocalEngine",
@@ -60,9 +63,11 @@ __all__ = [
     "Source",
     "SparseBlocks",
     "Streamed",
+    "Subset",
     "blas_threads",
     "blas_width",
     "bytes_per_row",
+    "class_counts",
     "consecutive_folds",
     "count_guesses",
     "feature_parts",
@@ -74,6 +79,7 @@ __all__ = [
     "is_mapped",
     "join_blocks",
     "keeps_columns",
+    "map_pieces",
     "map_rows",
     "off_file",
     "own_threads",

@@ -12,33 +12,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclf._array_api import Array
-from xclf._sparse import SparseMatrix
 from xclf.rows._block_rows import parts_of
-from xclf.rows._block_tasks import take_rows
 from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights, plain
-
-# Bytes of rows that are copied and judged at a time.
-_JUDGED = 16 << 20
 
 
 @dataclass(frozen=True)
 class BlockFolds:
     """The fold (N,) of each row, beside it.
 
-    column : numbers of folds
+    column : numbers of folds, -1 for rows in none
     counts : (S, C) rows of each class in each fold
     """
 
     column: BlockColumn
     counts: np.ndarray
 
-    def inside(self, number: int) -> BlockWeights:
-        """Weights of the rows of all folds but one: whether a row is in another."""
-        column = self.column
+    def inside(self, number: int) -> Subset:
+        """The rows of all folds but one."""
+        return Subset(self, tuple(k for k in range(len(self.counts)) if k != number))
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The rows of some folds of rows in blocks."""
+
+    folds: BlockFolds
+    numbers: tuple[int, ...]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(C,) rows of each class."""
+        return np.asarray(self.folds.counts[list(self.numbers)].sum(axis=0))
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def weights(self) -> BlockWeights:
+        """Weights of all rows: whether a row is one of these."""
+        column = self.folds.column
         parts = [(part,) for part in column.parts]
-        kept = column.engine.keep(_outside_of, number, parts, column.parts)
-        drawn = f"all folds but {number}".encode()
+        kept = column.engine.keep(_whether_in, self.numbers, parts, column.parts)
+        drawn = f"{id(column)}: {self.numbers}".encode()
         return BlockWeights(column.engine, kept, len(column), 1.0, drawn)
 
 
@@ -64,13 +78,7 @@ def stratified_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) ->
         firsts[own.numbers] = np.minimum(firsts[own.numbers], own.first + start)
     if totals.min() < folds:
         return None
-    order = np.argsort(firsts)
-    ends = np.cumsum(totals[order])
-    counts = np.empty((folds, classes), np.int64)
-    for fold in range(folds):
-        # Of the first m numbers, (m - 1 - fold) // folds + 1 are fold, fold + folds, ...
-        below = (np.concatenate([[0], ends]) - 1 - fold) // folds + 1
-        counts[fold, order] = np.diff(below)
+    counts = fold_sizes(totals, np.argsort(firsts), folds)
     before, parts = np.zeros(classes, np.int64), []
     last = np.cumsum(counts, axis=0)
     for own, labels in zip(found, parts_of(index, x), strict=True):
@@ -81,6 +89,20 @@ def stratified_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) ->
         before[own.numbers] += own.counts
     kept = x.engine.keep(_by_class, index.columns, parts, x.groups)
     return BlockFolds(_column(x, kept), counts)
+
+
+def fold_sizes(totals: np.ndarray, order: np.ndarray, folds: int) -> np.ndarray:
+    """(S, C) rows of each class in each of scikit-learn's stratified folds.
+
+    totals : (C,) rows of each class;  order : of the classes, as they appear
+    """
+    ends = np.cumsum(totals[order])
+    counts = np.zeros((folds, len(totals)), np.int64)
+    for fold in range(folds):
+        # Of the first m numbers, (m - 1 - fold) // folds + 1 are fold, fold + folds, ...
+        below = (np.concatenate([[0], ends]) - 1 - fold) // folds + 1
+        counts[fold, order] = np.diff(below)
+    return counts
 
 
 def consecutive_folds(x: Blocks, index: BlockColumn, classes: int, folds: int) -> BlockFolds | None:
@@ -110,9 +132,16 @@ def given_folds(x: Blocks, index: BlockColumn, classes: int, numbers: np.ndarray
 def _counted(
     x: Blocks, index: BlockColumn, classes: int, folds: int, kept: Sequence[Any]
 ) -> BlockFolds:
-    beside = list(zip(parts_of(index, x), kept, strict=True))
-    counts = x.engine.sums(_class_counts, (index.columns, folds, classes), beside)[0]
-    return BlockFolds(_column(x, kept), counts)
+    column = _column(x, kept)
+    return BlockFolds(column, class_counts(index, classes, column, folds))
+
+
+def class_counts(index: BlockColumn, classes: int, column: BlockColumn, folds: int) -> np.ndarray:
+    """(S, C) rows of each class in each fold."""
+    beside = list(zip(index.parts, column.parts, strict=True))
+    counts: np.ndarray
+    (counts,) = index.engine.sums(_class_counts, (index.columns, folds, classes), beside)
+    return counts.astype(np.int64)
 
 
 def _column(x: Blocks, parts: Sequence[Any]) -> BlockColumn:
@@ -125,11 +154,14 @@ def _classes(x: Blocks, index: BlockColumn) -> list[_Classes]:
 
 
 def _look_at_classes(column: int | None, labels: np.ndarray) -> _Classes:
-    numbers, first, counts = np.unique(_own(labels, column), return_index=True, return_counts=True)
+    numbers, first, counts = np.unique(
+        own_labels(labels, column), return_index=True, return_counts=True
+    )
     return _Classes(numbers, counts, first)
 
 
-def _own(labels: np.ndarray, column: Any) -> np.ndarray:
+def own_labels(labels: np.ndarray, column: Any) -> np.ndarray:
+    """Those of one column, as `BlockColumn` has it; of several (T, n)."""
     own: np.ndarray = labels if column is None else labels[column]
     return own
 
@@ -137,7 +169,7 @@ def _own(labels: np.ndarray, column: Any) -> np.ndarray:
 def _by_class(column: int | None, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Folds (n,) of the rows of a group, of which each takes so many (S, C') of each class in it,
     in their order."""
-    own = _own(labels, column)
+    own = own_labels(labels, column)
     folds = np.empty(len(own), np.int32)
     numbers = np.tile(np.arange(len(counts)), counts.shape[1])
     folds[np.argsort(own, kind="stable")] = np.repeat(numbers, counts.T.ravel())
@@ -153,73 +185,10 @@ def _class_counts(
     shared: tuple[int | None, int, int], labels: np.ndarray, folds: np.ndarray
 ) -> tuple[np.ndarray]:
     column, number, classes = shared
-    code = folds.astype(np.int64) * classes + _own(labels, column)
+    code = folds.astype(np.int64) * classes + own_labels(labels, column)
+    code = code[folds >= 0]
     return (np.bincount(code, minlength=number * classes).reshape(number, classes),)
 
 
-def _outside_of(number: int, folds: np.ndarray) -> np.ndarray:
-    outside: np.ndarray = folds != number
-    return outside
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Models that are judged by the rows of one fold, or by those of all others.
-
-    guess : rows (n, D) on the host -> classes (n, K) by number
-    models : K;  fold : the number;  others : whether it is all others
-    """
-
-    guess: Any
-    models: int
-    fold: int
-    others: bool
-
-
-def count_guesses(
-    judged: Sequence[Judged],
-    x: Blocks,
-    index: BlockColumn,
-    folds: BlockFolds,
-    *,
-    pairs: bool,
-) -> list[np.ndarray]:
-    """Of each: rows that are right (K, 1), or by true and guessed class (K, C C), counted where the
-    rows are.
-
-    pairs : whether the latter
-    """
-    shared = (list(judged), index.columns, folds.counts.shape[1] if pairs else 0)
-    groups = zip(x.groups, parts_of(index, x), folds.column.parts, strict=True)
-    return list(x.engine.sums(_count, shared, list(groups)))
-
-
-def _count(
-    shared: tuple[list[Judged], int | None, int],
-    blocks: Sequence[Array],
-    labels: np.ndarray,
-    folds: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    judged, column, classes = shared
-    truth, counts = _own(labels, column), []
-    for own in judged:
-        total = np.zeros((own.models, max(1, classes * classes)), np.int64)
-        rows = np.flatnonzero((folds == own.fold) != own.others)
-        size = max(1, _JUDGED // (_row_bytes(blocks[0]) + 16 * own.models))
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            guess, real = own.guess(take_rows(None, blocks, some)), truth[some]
-            for k in range(own.models):
-                if classes:
-                    code = real * classes + guess[:, k]
-                    total[k] += np.bincount(code, minlength=classes * classes)
-                else:
-                    total[k] += np.count_nonzero(real == guess[:, k])
-        counts.append(total)
-    return tuple(counts)
-
-
-def _row_bytes(block: Array) -> int:
-    if isinstance(block, SparseMatrix):
-        return block.nbytes // max(1, int(block.shape[0])) + 1
-    return int(block.shape[1]) * int(getattr(block.dtype, "itemsize", 8))
+def _whether_in(numbers: tuple[int, ...], folds: np.ndarray) -> np.ndarray:
+    return np.isin(folds, numbers)

@@ -221,9 +221,9 @@ class BlockScores:
         counts = self._counts[id(fit), train]
         truth, guess = np.divmod(np.arange(len(counts)), len(classes))
         if not self.pairs:
-            rows = self.beside.folds.counts[folds].sum()
+            rows, right = self.beside.folds.counts[folds].sum(), counts.sum()
             truth, guess = np.zeros(2, np.int64), np.arange(2)
-            counts = np.asarray([counts[0], rows - counts[0]])
+            counts = np.asarray([right, rows - right])
         some = counts > 0
         return classes[truth[some]], classes[guess[some]], counts[some]
 
@@ -231,7 +231,7 @@ class BlockScores:
         alike: dict[Any, list[Fit]] = {}
         for fit in fits:
             alike.setdefault(fitted_shape(fit.template), []).append(fit)
-        counts = 8 * len(self.beside.classes) ** 2 if self.pairs else 8
+        counts = 8 * len(self.beside.classes) ** (2 if self.pairs else 1)
         for (widths, dtype), some in alike.items():
             each = max(counts, dtype.itemsize * sum((m + 1) * n for m, n in pairwise(widths)))
             size = max(1, BUDGET // each)
@@ -242,12 +242,19 @@ class BlockScores:
         by_fold: dict[int, list[Fit]] = {}
         for fit in fits:
             by_fold.setdefault(fit.split, []).append(fit)
+        index, folds = self.beside.targets.tasks[0][1], self.beside.folds
         judged = [
-            Judged(stacked_guess([fit.template for fit in own], self.X), len(own), fold, train)
+            Judged(
+                stacked_guess([fit.template for fit in own], self.X),
+                len(own),
+                folds.inside(fold).numbers if train else (fold,),
+            )
             for fold, own in by_fold.items()
         ]
-        index, folds = self.beside.targets.tasks[0][1], self.beside.folds
-        found = count_guesses(judged, self.X, index, folds, pairs=self.pairs)
+        classes = len(self.beside.classes)
+        found = count_guesses(
+            judged, self.X, index, folds.column, classes=classes, pairs=self.pairs
+        )
         for own, counts in zip(by_fold.values(), found, strict=True):
             for fit, row in zip(own, counts, strict=True):
                 self._counts[id(fit), train] = row

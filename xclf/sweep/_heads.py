@@ -70,5 +70,6 @@ class Context:
     def heads_beside(self, fit: Fit, beside: RowsBeside) -> list[SweepHead]:
         """As `heads`, of labels and folds that are beside the rows."""
         fit.targets = beside.targets
-        heads = self.rows.heads_beside(fit.template, fit.targets, beside.folds, fit.split)
+        subset = beside.folds.inside(fit.split)
+        heads = self.rows.heads_beside(fit.template, fit.targets, subset, fit.split)
         return [SweepHead(head, fit) for head in heads]
