@@ -9,7 +9,7 @@ from scipy.stats import t
 
 import xclf
 from xclf.probes._few_shot import interval
-from xclf.probes._splits import draws
+from xclf.probes._part import draws
 
 TRAIN, VAL, TEST = WIDE
 

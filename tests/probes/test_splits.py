@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xclf.probes._parts import Part
-from xclf.probes._splits import draws, folds, hold_out
+from xclf.probes._part import Part, draws, hold_out
+from xclf.probes._splits import folds
 
 Y = np.repeat([3, 1, 2], [30, 20, 10])
 PART = Part("train", "train", np.arange(60.0)[:, None], Y)

@@ -107,7 +107,6 @@ def test_the_memory_of_this_process_is_what_the_guide_says(monkeypatch):
     blocks = 16
     page = (Path(xclf.__file__).parent / "guide" / "cluster.md").read_text(encoding="utf-8")
     shared, each = map(int, re.findall(r"`SweepCV`, .* \| (\d+), and (\d+) for each fold", page)[0])
-    (probe,) = map(int, re.findall(r"`probe` \| (\d+) ", page))
     monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
     monkeypatch.setattr("xclf.rows._blocks._GROUP", 1 << 18)
     model, sizes = SoftmaxClassifier(max_iter=2, tol=1.0), (8_000, 20_000, 80_000)
@@ -115,8 +114,4 @@ def test_the_memory_of_this_process_is_what_the_guide_says(monkeypatch):
     def search(x, y, weights):
         SweepCV(clone(model), GRID, cv=3).fit(x, y[:, 0])
 
-    def probed(x, y, weights):
-        xclf.probe((x, y[:, 0]), reg=[1e-2, 1e-1], seed=0, test=0.1)
-
     assert dask_cases.bytes_per_row(search, sizes) < shared + 3 * each + blocks
-    assert dask_cases.bytes_per_row(probed, sizes) < probe + blocks

@@ -1,7 +1,14 @@
 """The classifiers, as scikit-learn estimators, and what trains several of them together."""
 
 from xclf.estimators._base import BaseClassifier
-from xclf.estimators._block_labels import block_targets
+from xclf.estimators._block_labels import (
+    among_classes,
+    block_targets,
+    known_beside,
+    put_beside,
+    targets_beside,
+    targets_joined,
+)
 from xclf.estimators._border import (
     check_passed,
     check_same_device,
@@ -29,7 +36,7 @@ from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
 from xclf.estimators._scores import fitted_shape
 from xclf.estimators._settings import check_parameters, unused_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
-from xclf.estimators._stacked import stacked_best, stacked_guess, stacked_scores
+from xclf.estimators._stacked import stacked_best, stacked_guess, stacked_scores, stacked_values
 from xclf.estimators._tasks import exact_match, join_tasks
 from xclf.estimators._together import in_passes
 from xclf.estimators._trained_on import TrainedOn, hashes_of
@@ -50,6 +57,7 @@ __all__ = [
     "TooManyHeadsError",
     "TrainedOn",
     "TwoLayerClassifier",
+    "among_classes",
     "block_targets",
     "check_model_path",
     "check_parameters",
@@ -74,17 +82,22 @@ __all__ = [
     "in_passes",
     "is_collection",
     "join_tasks",
+    "known_beside",
     "label_columns",
     "load",
     "make_heads",
     "optimized_together",
     "parameters_as_text",
     "place_rows",
+    "put_beside",
     "row_weights",
     "shares_rows",
     "stacked_best",
     "stacked_guess",
     "stacked_scores",
+    "stacked_values",
+    "targets_beside",
+    "targets_joined",
     "torch_weights",
     "unit_rows",
     "unused_parameters",

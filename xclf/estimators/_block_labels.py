@@ -12,21 +12,33 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from xclf.estimators._labels import (
     Targets,
+    check_targets,
     encode,
     encode_known,
     host_labels,
 )
-from xclf.estimators._values import delayed_blocks, host_values, is_collection, lazy_column
-from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine
+from xclf.estimators._values import (
+    computed,
+    delayed_blocks,
+    host_values,
+    is_collection,
+    lazy_column,
+)
+from xclf.rows import MANY, BlockColumn, Blocks, ClusterEngine, own_labels, plain
 
 # Classes beyond which labels are no few kinds, and come to the process that fits.
 _MOST_CLASSES = 100_000
 
 
-def block_targets(X: Any, y: Any) -> Targets | None:
+def block_targets(X: Any, y: Any, *, least: int = 2) -> Targets | None:
     """The labels of a collection y (N,) or (N, T) for X on a cluster, as indices beside its rows;
-    None where they have to be in this process: for whatever is wrong with them, which is said by
-    row there."""
+    those that are so already. None where they have to be in this process: for whatever is wrong
+    with them, which is said by row there.
+
+    least : classes that each column has to have
+    """
+    if isinstance(y, Targets):
+        return y
     parts = _parts(X, y)
     if parts is None:
         return None
@@ -41,12 +53,103 @@ def block_targets(X: Any, y: Any) -> Targets | None:
             return None
         every = np.concatenate(kinds)
         _check_targets(every, "y" if columns is None else name)
-        tasks.append(encode(every, "y" if columns is None else name)[0])
+        classes = np.unique(every)
+        if len(classes) < least:
+            encode(every, "y" if columns is None else name)
+        tasks.append(classes)
     indices = X.engine.keep(_indices, tasks, [(part,) for part in parts], X.groups)
     size = 8 * len(tasks) * len(X.counted)
     beside = partial(BlockColumn, X.engine, indices, X.shape[0])
     each = [beside(t, size if t == 0 else 0) for t in range(len(tasks))]
     return Targets(list(zip(tasks, each, strict=True)), None if columns is None else names)
+
+
+def targets_beside(est: Any, X: Blocks, y: Any) -> Targets:
+    """The labels of X in blocks, as indices beside its rows, wherever they are; raises what
+    `check_targets` raises."""
+    targets = block_targets(X, y)
+    if targets is not None:
+        return targets
+    found = check_targets(est, X, computed(y))
+    return put_beside(X, found.tasks, found.names)
+
+
+def put_beside(
+    X: Blocks, tasks: Sequence[tuple[np.ndarray, np.ndarray]], names: list[str] | None = None
+) -> Targets:
+    """Labels (classes, host index) of each task as `Targets` beside the rows of X."""
+    classes, indices = zip(*tasks, strict=True)
+    parts = [(np.stack([own[where] for own in indices]),) for where in X.places]
+    kept = X.engine.keep(plain, None, parts, X.groups)
+    columns = [
+        BlockColumn(X.engine, kept, X.shape[0], t, 0 if t else 8 * len(classes) * len(X.counted))
+        for t in range(len(classes))
+    ]
+    return Targets(list(zip(classes, columns, strict=True)), names)
+
+
+def among_classes(targets: Targets, there: Sequence[np.ndarray], names: Sequence[str]) -> Targets:
+    """Labels beside rows as those of the classes that are there, of each task; rows of others,
+    which must have no weight, are of any.
+
+    there : bool (C,) of each task;  names : of the tasks, for messages
+    Raises ValueError where a task has a single class.
+    """
+    tasks = []
+    for (classes, index), own, name in zip(targets.tasks, there, names, strict=True):
+        if own.all():
+            tasks.append((classes, index))
+            continue
+        encode(classes[own], name)
+        number = np.where(own, np.cumsum(own) - 1, 0)
+        tasks.append((classes[own], _renumbered(index, number)))
+    return Targets(tasks, targets.names)
+
+
+def known_beside(targets: Targets, classes: Sequence[np.ndarray]) -> Targets:
+    """Labels beside rows as indices of the classes of each task, which have them all."""
+    tasks = []
+    for (own, index), known in zip(targets.tasks, classes, strict=True):
+        same = np.array_equal(own, known)
+        place = encode_known(own, known)
+        tasks.append((known, index if same else _renumbered(index, place)))
+    return Targets(tasks, targets.names)
+
+
+def targets_joined(targets: Sequence[Targets]) -> Targets:
+    """Labels of rows one after the other, of the same classes."""
+    tasks = []
+    for columns in zip(*(own.tasks for own in targets), strict=True):
+        indices = [index for _, index in columns]
+        parts = [part for index in indices for part in _alone(index).parts]
+        rows = sum(len(index) for index in indices)
+        tasks.append((columns[0][0], BlockColumn(indices[0].engine, parts, rows)))
+    return Targets(tasks, targets[0].names)
+
+
+def _renumbered(index: BlockColumn, numbers: np.ndarray) -> BlockColumn:
+    parts = [(part,) for part in index.parts]
+    kept = index.engine.keep(_renumber, (index.columns, numbers), parts, index.parts)
+    return BlockColumn(index.engine, kept, len(index))
+
+
+def _renumber(shared: tuple[Any, np.ndarray], labels: np.ndarray) -> np.ndarray:
+    column, numbers = shared
+    renumbered: np.ndarray = numbers[own_labels(labels, column)]
+    return renumbered
+
+
+def _alone(index: BlockColumn) -> BlockColumn:
+    """A column that is not one of several."""
+    if index.columns is None:
+        return index
+    parts = [(part,) for part in index.parts]
+    kept = index.engine.keep(_own_of, index.columns, parts, index.parts)
+    return BlockColumn(index.engine, kept, len(index))
+
+
+def _own_of(column: Any, labels: np.ndarray) -> np.ndarray:
+    return own_labels(labels, column)
 
 
 def block_index(X: Any, y: Any, classes: np.ndarray) -> BlockColumn | None:
@@ -70,7 +173,10 @@ def _check_targets(classes: np.ndarray, name: str) -> None:
 
 
 def block_sample_weight(X: Any, sample_weight: Any) -> BlockColumn | None:
-    """Weights of a collection (N,) for X on a cluster, beside its rows; None as for labels."""
+    """Weights of a collection (N,) for X on a cluster, beside its rows; those that are so already;
+    None as for labels."""
+    if isinstance(sample_weight, BlockColumn):
+        return sample_weight
     parts = _parts(X, sample_weight)
     if parts is None or sample_weight.ndim != 1:
         return None

@@ -37,6 +37,12 @@ def stacked_guess(models: Sequence[FittedModel], X: Blocks) -> Callable[[Array],
     return partial(_guess, f, models[0]._layers()[0].w.dtype, width)
 
 
+def stacked_values(models: Sequence[FittedModel], X: Blocks) -> Callable[[Array], np.ndarray]:
+    """As `stacked_guess`, of scores (n, K, C)."""
+    f, width = scores_function(models, rows_first, stack=True, sparse=isinstance(X, SparseBlocks))
+    return partial(_guess, f, models[0]._layers()[0].w.dtype, width)
+
+
 def _guess(f: Any, dtype: Any, width: int, x: Array) -> np.ndarray:
     return _array_api.to_host(map_rows(f, x, dtype, width))
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from xclf.probes._outcome import Outcome, Settings
-from xclf.probes._parts import Part, Parts, Sources, read, task_numbers
+from xclf.probes._part import Part, Picked, check_class_counts, task_numbers
+from xclf.probes._parts import Parts, Sources, read
 from xclf.probes._progress import Stages
 from xclf.probes._search import refitted, search
-from xclf.probes._splits import (
-    Split,
-    all_rows,
-    check_class_counts,
-    folds,
-    hold_out,
-    some_rows,
-)
+from xclf.probes._splits import Split, folds
 from xclf.probes._tasks import search_tasks
 
 #: Share of the rows that is held out where no test rows are given or come with the data.
@@ -35,15 +27,15 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
         most = settings.draws.shots[-1]
         for task in task_numbers(train):
             of_task = f" of task {train.tasks[task]}" if train.tasks and task is not None else ""
-            check_class_counts(train.task(task).y[rows], most, f"{most} shots{of_task}")
+            check_class_counts(train.task(task).classes(rows), most, f"{most} shots{of_task}")
         if not tests and val is None:
             raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
     share = share or None
     plan, names = settings.plan, (_stage(sources, "search"), _stage(sources, "refit"))
     again = plan.protocol.refit or settings.folds is not None
     if train.tasks is not None:
-        X, y = all_rows(train, every, parts.val) if again else (None, None)
-        found, choices, model = search_tasks(settings, train, splits, (X, y), stages, names)
+        all_rows = train.with_validation(every, parts.val) if again else None
+        found, choices, model = search_tasks(settings, train, splits, all_rows, stages, names)
         stopped, seen = found.interrupted, every if again else rows
         ends = (found, model, stopped, choices, share, seen)
         return Outcome(sources.name, train, rows, val, tests, *ends)
@@ -51,8 +43,8 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     model, interrupted, seen = found.best, found.interrupted, rows
     if again and not interrupted:
         seen = every
-        X, y = all_rows(train, every, parts.val)
-        model, interrupted = refitted(plan, found, X, y, stages, names[1])
+        all_rows = train.with_validation(every, parts.val)
+        model, interrupted = refitted(plan, found, all_rows, stages, names[1])
     return Outcome(
         sources.name, train, rows, val, tests, found, model, interrupted, test_size=share, seen=seen
     )
@@ -69,22 +61,22 @@ def _share(parts: Parts) -> float | None:
     return TEST_SHARE if parts.tests is None else parts.tests
 
 
-def _tested(parts: Parts, share: float | None, seed: int) -> tuple[Part, np.ndarray, list[Part]]:
-    """(train, numbers of its rows that are not held out, test parts)."""
+def _tested(parts: Parts, share: float | None, seed: int) -> tuple[Part, Picked, list[Part]]:
+    """(train, its rows that are not held out, test parts)."""
     train, tests = parts.train, parts.tests
-    every = np.arange(len(train))
+    every = train.every
     if isinstance(tests, list):
         return train, every, tests
     if not share:
         return train, every, []
-    every, held = hold_out(train.y, every, share, "test", seed)
-    return train, every, [some_rows(train, held, "test", "test")]
+    every, held = train.hold_out(every, share, "test", seed)
+    return train, every, [train.picked(held, "test", "test")]
 
 
 def _judged(
-    settings: Settings, parts: Parts, every: np.ndarray
-) -> tuple[np.ndarray, Part | None, list[Split]]:
-    """(numbers of rows to train on, validation part, splits)."""
+    settings: Settings, parts: Parts, every: Picked
+) -> tuple[Picked, Part | None, list[Split]]:
+    """(rows to train on, validation part, splits)."""
     train, seed = parts.train, settings.seed
     if settings.folds:
         return every, None, folds(train, every, settings.folds, seed)
@@ -92,6 +84,6 @@ def _judged(
         val, rows = parts.val, every
     else:
         share = settings.plan.protocol.validation if parts.val is None else parts.val
-        rows, held = hold_out(train.y, every, share, "validation", seed)
-        val = some_rows(train, held, "validation", "validation")
+        rows, held = train.hold_out(every, share, "validation", seed)
+        val = train.picked(held, "validation", "validation")
     return rows, val, [Split(rows, lambda: val)]

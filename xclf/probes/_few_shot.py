@@ -12,12 +12,12 @@ from scipy.special import stdtrit
 from sklearn.base import clone
 
 from xclf.estimators import BaseClassifier
-from xclf.probes._parts import Part, task_numbers
+from xclf.probes._part import Part, Picked, task_numbers
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
 from xclf.probes._search import Search, search
-from xclf.probes._splits import Draws, Split, draws, some_rows
+from xclf.probes._splits import Draws, Split
 from xclf.report.number_text import count
 
 _LEVEL = 0.975  # of Student's t: both sides leave 5 %
@@ -41,7 +41,7 @@ def check_draws(shots: Any, tries: Any, seed: int) -> Draws | None:
 class FewShot:
     """The curve of a probe, point by point: what Ctrl-C leaves is done.
 
-    plan : of the probe;  train, rows : the part and the numbers of its rows to draw from
+    plan : of the probe;  train, rows : the part and its rows to draw from
     judged : rows that choose the penalty of each k, or None for `chosen`, the value of the whole
         search, or that of each task;  measured : rows of the curve
     """
@@ -50,7 +50,7 @@ class FewShot:
         self,
         plan: Plan,
         train: Part,
-        rows: np.ndarray,
+        rows: Picked,
         judged: Part | None,
         chosen: Sequence[float],
         measured: Part,
@@ -71,13 +71,13 @@ class FewShot:
         Every task has draws of its own: k rows of each of its classes.
         """
         tasks = task_numbers(self.train)
-        labels = [self.train.task(t).y[self.rows] for t in tasks]
         for shots in wanted.shots:
-            own = [draws(y, shots, wanted.tries, wanted.seed) for y in labels]
+            size = (shots, wanted.shots[-1], wanted.tries, wanted.seed)
+            own = [self.train.task(t).draws(self.rows, *size) for t in tasks]
             union = np.unique(np.concatenate([rows for each in own for rows in each]))
-            part = some_rows(self.train, self.rows[union], "train", "draws")
+            part = self.train.gathered(union)
             splits = [
-                Split(np.searchsorted(union, each[number]), self._judge()).of_task(t)
+                Split(part.numbered(np.searchsorted(union, each[number])), self._judge()).of_task(t)
                 for number in range(wanted.tries)
                 for t, each in zip(tasks, own, strict=True)
             ]

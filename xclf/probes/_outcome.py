@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xclf.estimators import BaseClassifier
-from xclf.probes._parts import Part
+from xclf.probes._part import Part, Picked
 from xclf.probes._plan import Plan
 from xclf.probes._search import Search
 from xclf.probes._splits import Draws
@@ -40,17 +40,17 @@ class Settings:
 class Outcome:
     """A feature set and its probe.
 
-    train : all rows to train on;  rows : numbers of those that candidates are trained on
+    train : all rows to train on;  rows : those that candidates are trained on
     val : rows that judge them, None for folds;  tests : rows that judge the model
     model : the chosen candidate, refitted where the protocol says so
     choices : of several tasks, the number of the value that each has chosen
     test_size : share of the rows that was held out to test on, None where none was
-    seen : numbers of the rows of `train` that the model was trained on
+    seen : the rows of `train` that the model was trained on
     """
 
     name: str
     train: Part
-    rows: np.ndarray
+    rows: Picked
     val: Part | None
     tests: list[Part]
     search: Search
@@ -58,7 +58,7 @@ class Outcome:
     interrupted: bool
     choices: list[int] = field(default_factory=list)
     test_size: float | None = None
-    seen: np.ndarray | None = None
+    seen: Picked = None
 
     @property
     def score(self) -> float:

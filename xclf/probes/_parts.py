@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,58 +13,26 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf._sparse import stacked_rows
 from xclf.data import Dataset, load
 from xclf.estimators import (
     SoftmaxClassifier,
+    block_targets,
     check_same_device,
     check_x,
     check_y,
     computed,
     encode,
     label_columns,
+    optimized_together,
+    put_beside,
     unit_rows,
 )
+from xclf.probes._block_part import BlockPart
+from xclf.probes._part import Part, task_numbers
 from xclf.rows import Blocks
 
 #: What holds rows and labels: arrays (X, y), a `Dataset`, or what `xclf.data.load` reads.
 Source = Any
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Rows and labels of one role.
-
-    role : "train", "validation" or "test";  name : in messages and among metrics
-    X : (N, D) where the user has it;  y : host labels (N,), or (N, T) of T tasks
-    source : where they come from, for people
-    tasks : names of the columns of y; None for labels of one column
-    feature_names, index_base : of the columns of X, as a `Dataset` has them
-    """
-
-    role: str
-    name: str
-    X: Any
-    y: np.ndarray
-    source: str = "arrays"
-    class_names: tuple[str, ...] | None = None
-    image_shape: tuple[int, int, int] | None = None
-    pixel_layout: str | None = None
-    tasks: tuple[str, ...] | None = None
-    feature_names: tuple[str, ...] | None = None
-    index_base: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def task(self, number: int | None) -> Part:
-        """The same rows with the labels of one task."""
-        return self if number is None else replace(self, y=self.y[:, number], tasks=None)
-
-    @property
-    def label(self) -> str:
-        """The name of one of several test sets, or where the rows come from."""
-        return self.source if self.name == self.role else self.name
 
 
 @dataclass(frozen=True)
@@ -123,7 +91,7 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
     """
     train, data = _part("train", "train", sources.train, reading)
     for number in task_numbers(train):
-        encode(train.task(number).y, "y" if number is None else f"column {number} of y")
+        encode(train.task(number).labels, "y" if number is None else f"column {number} of y")
     own = {"n_features": int(train.X.shape[1]), "index_base": getattr(data, "index_base", None)}
     own = {**reading, **own}
     val = sources.val
@@ -141,17 +109,6 @@ def read(sources: Sources, *, normalize: bool, reading: Mapping[str, Any]) -> Pa
         _check_beside(train, part)
     parts = Parts(train, val, tests)
     return _normalized(parts) if normalize else parts
-
-
-def joined(parts: Sequence[Part]) -> tuple[Any, np.ndarray]:
-    """(X, y) of several parts, one after the other."""
-    if len(parts) == 1:
-        return parts[0].X, parts[0].y
-    X = [part.X for part in parts]
-    if isinstance(X[0], Blocks):
-        return X[0].joined(X[1:]), np.concatenate([part.y for part in parts])
-    with _array_api.on_device(X[0]):
-        return stacked_rows(X), np.concatenate([p.y for p in parts])
 
 
 def _normalized(parts: Parts) -> Parts:
@@ -181,10 +138,15 @@ def _part(
         X, y = data.x, data.y
     checked = SoftmaxClassifier()
     try:
-        y = computed(y)  # before X is held: a scheduler warns of keys that both of them have
+        X, y = optimized_together(X, y)
         X = check_x(checked, X, reset=True)
-        check_same_device(X, y, "y")
-        y, tasks = _labels(checked, X, y)
+        targets = block_targets(X, y, least=1)
+        if targets is None:
+            y = computed(y)
+            check_same_device(X, y, "y")
+            y, tasks = _labels(checked, X, y)
+        else:
+            tasks = None if targets.names is None else _names(y, len(targets.names))
     except (ValueError, TypeError) as error:
         where = name if data is None else data.source
         raise type(error)(f"{where}: {error}") from None
@@ -194,7 +156,13 @@ def _part(
     where = "arrays" if data is None else data.source
     if tasks is not None and data is not None:
         tasks = data.task_names or tasks
-    return Part(role, name, X, y, where, tasks=tasks, **known), data
+    if not isinstance(X, Blocks):
+        return Part(role, name, X, y, where, tasks=tasks, **known), data
+    if targets is None:
+        columns = [y] if tasks is None else list(y.T)
+        indices = [np.unique(own, return_inverse=True) for own in columns]
+        targets = put_beside(X, indices, None if tasks is None else list(tasks))
+    return BlockPart(role, name, X, targets, where, tasks=tasks, **known), data
 
 
 def _labels(model: Any, X: Any, y: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
@@ -203,16 +171,15 @@ def _labels(model: Any, X: Any, y: Any) -> tuple[np.ndarray, tuple[str, ...] | N
     if columns is None:
         return check_y(model, X, y), None
     checked = [check_y(model, X, labels) for _, labels in columns]
-    names = getattr(y, "columns", None)
-    names = [f"task {number}" for number in range(len(columns))] if names is None else names
     if len({labels.dtype.kind in "biuf" for labels in checked}) > 1:
         raise ValueError("columns of y must be all numbers or all strings")
-    return np.stack(checked, axis=1), tuple(map(str, names))
+    return np.stack(checked, axis=1), _names(y, len(columns))
 
 
-def task_numbers(part: Part) -> list[int | None]:
-    """The tasks of a part by number; [None] for labels of one column."""
-    return [None] if part.tasks is None else list(range(len(part.tasks)))
+def _names(y: Any, tasks: int) -> tuple[str, ...]:
+    names = getattr(y, "columns", None)
+    names = [f"task {number}" for number in range(tasks)] if names is None else names
+    return tuple(map(str, names))
 
 
 def _check_beside(train: Part, part: Part) -> None:
@@ -239,13 +206,14 @@ def _check_beside(train: Part, part: Part) -> None:
             f"{len(task_numbers(train))}"
         )
     for number in task_numbers(train):
-        _check_known(np.unique(train.task(number).y), part.task(number))
+        _check_known(train.task(number).labels, part.task(number))
 
 
 def _check_known(classes: np.ndarray, part: Part) -> None:
     # Numbers and strings must not meet: NumPy would compare them as strings.
-    comparable = (part.y.dtype.kind in "biuf") == (classes.dtype.kind in "biuf")
-    unseen = np.setdiff1d(part.y, classes) if comparable else np.unique(part.y)
+    own = part.labels
+    comparable = (own.dtype.kind in "biuf") == (classes.dtype.kind in "biuf")
+    unseen = np.setdiff1d(own, classes) if comparable else own
     if unseen.size:
         raise ValueError(
             f"{part.name} holds labels that train lacks: {unseen[:5].tolist()}; train has "

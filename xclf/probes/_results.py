@@ -13,22 +13,19 @@ from xclf.estimators import (
     BaseClassifier,
     TrainedOn,
     dividing_rows,
-    hashes_of,
     uses_full_batches,
 )
 from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
-from xclf.probes._parts import Part
+from xclf.probes._part import Part
 from xclf.probes._tasks import task_sections
 from xclf.report.class_names import names_of_model
 from xclf.report.results import (
-    data_facts,
     history_facts,
     model_facts,
     template_facts,
 )
 from xclf.report.run import peak_memory, run_facts
-from xclf.rows import RowSketch
 
 
 def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def trained_on(settings: Settings, outcome: Outcome, results: Mapping[str, Any])
         drop=(drop,) if isinstance(drop, str) else tuple(drop),
         image_shape=train.image_shape,
         pixel_layout=train.pixel_layout,
-        seen=RowSketch.of(hashes_of(train.X)[outcome.seen]),
+        seen=train.sketch(outcome.seen),
         tasks=train.tasks or (),
         normalize=settings.normalize,
     )
@@ -133,12 +130,8 @@ def _title(outcome: Outcome) -> str:
 def _data(outcome: Outcome) -> list[dict[str, Any]]:
     train = outcome.train
     parts = [part for part in (train, outcome.val, *outcome.tests) if part is not None]
-    facts = [
-        data_facts(part.role, part.label, part.X, part.y, len(np.unique(part.y)))
-        | {"data": part.name}  # as `metrics`, `few_shot` and `confusion` call the rows
-        for part in parts
-    ]
-    return [facts[0] | {"rows": len(outcome.rows)}, *facts[1:]]
+    facts = [part.facts() for part in parts]
+    return [facts[0] | {"rows": train.count(outcome.rows)}, *facts[1:]]
 
 
 def judged_by(settings: Settings, missing: int = 0) -> str:

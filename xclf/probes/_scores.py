@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from xclf.estimators import BaseClassifier, stacked_best, stacked_scores
-from xclf.probes._parts import Part
+from xclf.probes._block_measure import hits_beside, scores_beside
+from xclf.probes._block_part import BlockPart
+from xclf.probes._part import Part
 from xclf.report.metrics import average_precision
 
 #: Bytes of scores that are on the host at a time.
@@ -48,6 +50,8 @@ def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.n
     share = METRICS[metric]
     if share is None:
         return np.asarray([_mean_average_precision(model, part) for model in models])
+    if isinstance(part, BlockPart):
+        return share(*hits_beside(models, part, BUDGET))
     classes = models[0].classes_
     truth = np.searchsorted(classes, part.y)
     hits = np.zeros((len(models), len(classes)), dtype=np.int64)
@@ -65,8 +69,11 @@ def scores_on(models: Sequence[BaseClassifier], part: Part, metric: str) -> np.n
 
 def _mean_average_precision(model: BaseClassifier, part: Part) -> float:
     """The mean over classes that have rows; of two classes that of the second."""
-    scores = stacked_scores([model], part.X)[:, 0, :]
-    truth = np.searchsorted(model.classes_, part.y)
+    if isinstance(part, BlockPart):
+        truth, scores = scores_beside(model, part)
+    else:
+        scores = stacked_scores([model], part.X)[:, 0, :]
+        truth = np.searchsorted(model.classes_, part.y)
     precision = average_precision(truth, scores - scores.mean(axis=1, keepdims=True))
     if len(model.classes_) == 2:
         return float(np.nan_to_num(precision[1]))

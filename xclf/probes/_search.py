@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from xclf.estimators import BaseClassifier, SoftmaxClassifier, uses_full_batches
-from xclf.probes._parts import Part
+from xclf.probes._part import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._scores import scores_on
 from xclf.probes._splits import Split
-from xclf.sweep import Fit, Fold, comparable, fit_together
-
-_NOTHING = np.empty(0, dtype=np.int64)
+from xclf.sweep import Fit, comparable, fit_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +110,10 @@ def _trained(
     """(models by value and split, whether they have ended likewise, whether Ctrl-C came)."""
     folds, columns = [], []
     for split in splits:
-        y = part.task(split.task).y
-        folds.append(Fold(split.train, _NOTHING, y[split.train]))
-        columns.append(plan.candidates(len(split.train), len(np.unique(y))))
+        own = part.task(split.task)
+        folds.append(own.fold(split.train))
+        classes, _ = own.classes(split.train)
+        columns.append(plan.candidates(own.count(split.train), len(classes)))
     fits = [Fit(number, model) for number, column in enumerate(columns) for model in column]
     interrupted = False
     with stages.stage(stage, len(fits)) as progress:
@@ -132,16 +130,16 @@ def _trained(
 
 
 def refitted(
-    plan: Plan, found: Search, X: Any, y: np.ndarray, stages: Stages, stage: str
+    plan: Plan, found: Search, rows: Part, stages: Stages, stage: str
 ) -> tuple[BaseClassifier, bool]:
-    """(the chosen candidate, fitted to all these rows; whether Ctrl-C ended that, with the best
+    """(the chosen candidate, fitted to all rows of a part; whether Ctrl-C ended that, with the best
     parameters so far).
 
     A full-batch softmax starts from the search's model, which is near; where it ends is the same
     optimum, to the solver's tolerance.
     """
     value = plan.protocol.values[found.chosen]
-    model = plan.candidate(value, len(y), len(np.unique(y)))
+    model = plan.candidate(value, len(rows), len(rows.labels))
     if isinstance(model, SoftmaxClassifier) and uses_full_batches(model):
         near = copy.copy(found.best)
         model = near.set_params(**model.get_params(deep=False) | {"warm_start": True})
@@ -149,7 +147,7 @@ def refitted(
     with stages.stage(stage, 1) as progress:
         model.set_params(callbacks=[*(model.callbacks or ()), lambda event: progress(0.0, event)])
         try:
-            model.fit(X, y)
+            rows.fit(model)
         except KeyboardInterrupt:
             interrupted = True
         model.set_params(callbacks=plan.estimator.callbacks, warm_start=False)

@@ -11,21 +11,21 @@ from sklearn.base import clone
 from xclf.estimators import BaseClassifier, join_tasks
 from xclf.probes._measure import measured
 from xclf.probes._outcome import Outcome, Settings
-from xclf.probes._parts import Part
+from xclf.probes._part import Part
 from xclf.probes._plan import Plan
 from xclf.probes._progress import Stages
 from xclf.probes._search import Search, counting, search
 from xclf.probes._splits import Split
 from xclf.report.class_names import names_of
 from xclf.report.metrics import mean_metrics, task_metrics
-from xclf.sweep import Fit, Fold, fit_together
+from xclf.sweep import Fit, fit_together
 
 
 def search_tasks(
     settings: Settings,
     train: Part,
     splits: Sequence[Split],
-    rows: tuple[Any, Any],
+    rows: Part | None,
     stages: Stages,
     names: tuple[str, str],
 ) -> tuple[Search, list[int], BaseClassifier]:
@@ -34,7 +34,7 @@ def search_tasks(
     All candidates of all tasks on all splits are heads that train together; scores are (values,
     tasks), means over the splits.
 
-    rows : (X, y (N, T)) to fit the chosen candidates to again, or None for neither
+    rows : to fit the chosen candidates to again, or None
     names : of the stages search and refit
     Ctrl-C keeps what is done: the search is `interrupted`, and tasks that are not fitted again keep
     their model of the search. Raises KeyboardInterrupt where it came before every task had one.
@@ -53,41 +53,35 @@ def search_tasks(
     choices = [plan.chosen(scores[:, number]) for number in tasks]
     searched = [found.model(k, own) for k, own in zip(choices, columns, strict=True)]
     models, interrupted = list(searched), found.interrupted
-    if rows[0] is not None and not interrupted:
-        models, interrupted = _refitted(plan, choices, *rows, stages, names[1], models)
+    if rows is not None and not interrupted:
+        models, interrupted = _refitted(plan, choices, rows, stages, names[1], models)
     chosen = plan.chosen(scores.mean(axis=1))
     found = Search(found.models, scores, chosen, interrupted, found.missing)
     model: BaseClassifier = clone(plan.estimator)
-    join_tasks(model, models, indicators=is_indicator(train.y))
+    join_tasks(model, models, indicators=train.indicators)
     return found, choices, model
-
-
-def is_indicator(y: np.ndarray) -> bool:
-    """Whether labels (N, T) are a multi-label indicator: 0 and 1 in every column."""
-    return y.dtype.kind in "biuf" and all(np.array_equal(np.unique(own), (0, 1)) for own in y.T)
 
 
 def _refitted(
     plan: Plan,
     choices: list[int],
-    X: Any,
-    y: np.ndarray,
+    part: Part,
     stages: Stages,
     stage: str,
     searched: list[Any],
 ) -> tuple[list[Any], bool]:
-    """(the chosen candidates fitted to all these rows, whether Ctrl-C ended that: those that it
+    """(the chosen candidates fitted to all rows of a part, whether Ctrl-C ended that: those that it
     left without parameters are the `searched` ones)."""
-    train, nothing = np.arange(len(y)), np.empty(0, dtype=np.int64)
-    folds = [Fold(train, nothing, own) for own in y.T]
+    own, every = [part.task(t) for t in range(len(choices))], part.every
+    folds = [task.fold(every) for task in own]
     fits = [
-        Fit(t, plan.candidate(plan.protocol.values[k], len(y), len(np.unique(y[:, t]))))
+        Fit(t, plan.candidate(plan.protocol.values[k], len(part), len(own[t].labels)))
         for t, k in enumerate(choices)
     ]
     interrupted = False
     with stages.stage(stage, len(fits)) as progress:
         try:
-            fit_together(X, fits, folds, progress, list(range(len(choices))))
+            fit_together(part.X, fits, folds, progress, list(range(len(choices))))
         except KeyboardInterrupt:
             interrupted = True
     models = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,20 +44,29 @@ class Evaluation:
         Whether the values are probabilities. Without them negative log-likelihood and calibration
         are undefined.
     rows : int
-        How many rows there will be. Where all their values would take more than 1 GiB they are
+        How many rows there will be. Where all their values would take more than `most` they are
         not kept, and average precision is left out.
     top_k : int
         A row counts for `top{k}` if its class is among the k best; for more than k classes.
+    most : int
+        Bytes, by default 1 GiB.
     """
 
     def __init__(
-        self, class_names: Sequence[str], *, probabilistic: bool, rows: int, top_k: int = TOP_K
+        self,
+        class_names: Sequence[str],
+        *,
+        probabilistic: bool,
+        rows: int,
+        top_k: int = TOP_K,
+        most: int | None = None,
     ) -> None:
         self.class_names = [str(name) for name in class_names]
         self.probabilistic = probabilistic
         self.top_k = top_k
-        self._ranking = 8 * rows * len(self.class_names) <= _MOST_SCORES
-        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._ranking = 8 * rows * len(self.class_names) <= (_MOST_SCORES if most is None else most)
+        self._sums: _Sums | None = None
+        self._truth: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
 
     def add(self, labels: Array, values: Array) -> None:
@@ -71,9 +81,20 @@ class Evaluation:
         step = max(1, _CHUNK // table.shape[1])
         for start in range(0, len(y), step):
             part = slice(start, start + step)
-            self._parts.append(_row_figures(y[part], table[part]))
+            self._add(_summed(y[part], table[part], self.top_k))
         if self._ranking:
+            self._truth.append(y)
             self._scores.append(table)
+
+    def merge(self, other: Evaluation) -> None:
+        """Add the rows of another evaluation of the same classes."""
+        if other._sums is not None:
+            self._add(other._sums)
+        self._truth += other._truth
+        self._scores += other._scores
+
+    def _add(self, sums: _Sums) -> None:
+        self._sums = sums if self._sums is None else self._sums.plus(sums)
 
     def results(self, data: str = "test") -> dict[str, Any]:
         """The sections `metrics` (one row), `confusion`, `calibration` and `per_class`.
@@ -96,28 +117,28 @@ class Evaluation:
         (N, C) and, at 1,000 classes, many times as long. Calibration: Guo et al. (2017), On
         calibration of modern neural networks.
         """
-        if not self._parts:
+        sums = self._sums
+        if sums is None:
             raise ValueError("an evaluation needs at least one row")
-        columns = zip(*self._parts, strict=True)
-        truth, predicted, rank, confidence, likelihood = (np.concatenate(c) for c in columns)
-        classes = _per_class(truth, predicted, self.class_names)
+        truth, predicted = np.divmod(sums.pairs, len(self.class_names))
+        classes = _per_class(truth, predicted, sums.counts, self.class_names)
         present = [entry for entry in classes if entry["rows"]]
         recall = float(np.mean([entry["recall"] for entry in present]))
-        row: dict[str, Any] = {"data": data, "accuracy": float(np.mean(rank == 0))}
+        row: dict[str, Any] = {"data": data, "accuracy": sums.right / sums.rows}
         if len(self.class_names) > self.top_k:
-            row[f"top{self.top_k}"] = float(np.mean(rank < self.top_k))
+            row[f"top{self.top_k}"] = sums.near / sums.rows
         row |= {"mean_per_class": recall, "balanced_accuracy": recall}
         sections: dict[str, Any] = {"metrics": row, "per_class": classes}
-        sections["confusion"] = {"data": data, "counts": _confusion(truth, predicted)}
+        sections["confusion"] = {"data": data, "counts": _confusion(truth, predicted, sums.counts)}
         if self.probabilistic:
-            bins = _bins(confidence, rank == 0)
+            bins = _bins(*sums.bins)
             gaps = (b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins if b["count"])
-            row["negative_log_likelihood"] = float(-np.mean(likelihood))
-            row["calibration_error"] = float(sum(gaps) / len(truth))
+            row["negative_log_likelihood"] = -sums.likelihood / sums.rows
+            row["calibration_error"] = float(sum(gaps) / sums.rows)
             sections["calibration"] = {"data": data, "bins": bins}
         if self._ranking:
             scores = self._scores[0] if len(self._scores) == 1 else np.concatenate(self._scores)
-            precision = average_precision(truth, scores)
+            precision = average_precision(np.concatenate(self._truth), scores)
             for entry, value in zip(classes, precision.tolist(), strict=True):
                 entry["average_precision"] = value if entry["rows"] else None
             row["average_precision"] = float(np.nanmean(precision))
@@ -235,9 +256,54 @@ def _row_figures(y: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
     return y, np.argmax(values, axis=1), rank, values.max(axis=1), likelihood
 
 
-def _per_class(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over rows.
+
+    pairs, counts : C times the true class and the predicted one, of those that occur, sorted; and
+        how many rows these are
+    right, near : rows of rank 0, and of one below k
+    bins : (3, B) rows, sums of the largest values and rows that are right, by the former
+    likelihood : the sum of the logarithms of the true class's values
+    """
+
+    rows: int
+    pairs: np.ndarray
+    counts: np.ndarray
+    right: int
+    near: int
+    bins: np.ndarray
+    likelihood: float
+
+    def plus(self, other: _Sums) -> _Sums:
+        pairs, place = np.unique(np.concatenate([self.pairs, other.pairs]), return_inverse=True)
+        counts = np.zeros(len(pairs), np.int64)
+        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
+        names = ("rows", "right", "near", "bins", "likelihood")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return _Sums(pairs=pairs, counts=counts, **sums)
+
+
+def _summed(y: np.ndarray, values: np.ndarray, top_k: int) -> _Sums:
+    truth, predicted, rank, confidence, likelihood = _row_figures(y, values)
+    pairs, counts = np.unique(truth * values.shape[1] + predicted, return_counts=True)
+    right = rank == 0
+    return _Sums(
+        len(y),
+        pairs,
+        counts,
+        int(right.sum()),
+        int((rank < top_k).sum()),
+        _binned(confidence, right),
+        float(likelihood.sum()),
+    )
+
+
+def _per_class(
+    truth: np.ndarray, predicted: np.ndarray, counts: np.ndarray, names: list[str]
+) -> list[dict[str, Any]]:
     parts = precision_recall_fscore_support(
-        truth, predicted, labels=np.arange(len(names)), zero_division=0.0
+        truth, predicted, labels=np.arange(len(names)), zero_division=0.0, sample_weight=counts
     )
     columns = (np.asarray(part).tolist() for part in parts)
     return [
@@ -246,22 +312,24 @@ def _per_class(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> li
     ]
 
 
-def _confusion(truth: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+def _confusion(truth: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> list[list[int]]:
     """[true class, predicted class, rows] of every pair that occurs."""
-    pairs, counts = np.unique(np.stack([truth, predicted], axis=1), axis=0, return_counts=True)
-    table: list[list[int]] = np.column_stack([pairs, counts]).tolist()
+    table: list[list[int]] = np.column_stack([truth, predicted, counts]).tolist()
     return table
 
 
-def _bins(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, Any]]:
+_EDGES = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
+
+
+def _binned(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """(3, B) rows, sums of confidence and correct rows in bins of equal width, (low, high]."""
+    number = np.clip(np.searchsorted(_EDGES, confidence) - 1, 0, CALIBRATION_BINS - 1)
+    weights = (np.ones(len(number)), confidence.astype(np.float64), correct.astype(np.float64))
+    return np.stack([np.bincount(number, w, CALIBRATION_BINS) for w in weights])
+
+
+def _bins(counts: np.ndarray, *sums: np.ndarray) -> list[dict[str, Any]]:
     """The bins of equal width, (low, high]; confidence and accuracy are None in empty ones."""
-    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
-    number = np.clip(np.searchsorted(edges, confidence) - 1, 0, CALIBRATION_BINS - 1)
-    counts = np.bincount(number, minlength=CALIBRATION_BINS)
-    sums = (
-        np.bincount(number, weights=w.astype(np.float64), minlength=CALIBRATION_BINS)
-        for w in (confidence, correct)
-    )
     means = (np.divide(s, counts, where=counts > 0, out=np.full(s.shape, np.nan)) for s in sums)
     return [
         {
@@ -272,6 +340,6 @@ def _bins(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, Any]]:
             "count": int(rows),
         }
         for low, high, c, a, rows in zip(
-            edges[:-1], edges[1:], *(m.tolist() for m in means), counts, strict=True
+            _EDGES[:-1], _EDGES[1:], *(m.tolist() for m in means), counts, strict=True
         )
     ]

@@ -7,11 +7,11 @@ import hashlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from xclf._array_api import Array
 from xclf._sparse import SparseMatrix, is_sparse
 from xclf._sparse_input import canonical
 from xclf._version import __version__
-from xclf.rows import Blocks
+from xclf.rows import Blocks, SubsetRows
 
 # Bytes of an array that are hashed at once: a file that is mapped may be larger than memory, and
 # an array of a device is copied in parts.
@@ -79,12 +79,41 @@ def fingerprint(x: Array, y: Any = None) -> str:
         state.update(_of_sparse_blocks(x).encode())
         x = np.zeros(0)
     for array in (x,) if y is None else (x, y):
+        if isinstance(array, InParts):
+            _hash_parts(state, array)
+            continue
         values = array if _array_api.is_array(array) else np.asarray(array)
         if isinstance(values, np.ndarray) and values.dtype.kind in "OUST":
             _hash_text(state, values)
         else:
             _hash_numbers(state, values)
     return f"sha256:{state.hexdigest()}"
+
+
+class InParts(NamedTuple):
+    """Values (N, ...) that come part by part: the same as an array of them.
+
+    parts : returns those of consecutive rows, host arrays
+    """
+
+    shape: tuple[int, ...]
+    parts: Callable[[], Iterable[np.ndarray]]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+def _hash_parts(state: Any, values: InParts) -> None:
+    for number, part in enumerate(values.parts()):
+        text = part.dtype.kind in "OUST"
+        if number == 0:
+            kind = "text" if text else _little_endian(part).dtype.str
+            state.update(f"{kind}{values.shape}".encode())
+        if text:
+            _add_text(state, part)
+        else:
+            state.update(np.ascontiguousarray(_little_endian(part)).data.cast("B"))
 
 
 def peak_memory() -> int | None:
@@ -114,7 +143,7 @@ def command_line(arguments: Sequence[str] | None = None) -> str | None:
 
 
 def _hash_numbers(state: Any, array: Any) -> None:
-    if isinstance(array, Blocks):  # by the blocks, where these are
+    if isinstance(array, Blocks | SubsetRows):  # by the blocks, where these are
         state.update(rows.fingerprint(array).encode())
         return
     if hasattr(array, "to_delayed"):  # of Dask: each block is read once
@@ -168,6 +197,10 @@ def _little_endian(array: np.ndarray) -> np.ndarray:
 
 def _hash_text(state: Any, labels: np.ndarray) -> None:
     state.update(f"text{labels.shape}".encode())
+    _add_text(state, labels)
+
+
+def _add_text(state: Any, labels: np.ndarray) -> None:
     for label in labels.ravel().tolist():
         text = label if isinstance(label, bytes) else str(label).encode("utf-8", "surrogatepass")
         state.update(len(text).to_bytes(8, "little") + text)

@@ -3,10 +3,14 @@
 from xclf.rows._block_folds import (
     BlockFolds,
     Subset,
+    SubsetRows,
     class_counts,
     consecutive_folds,
     given_folds,
+    labels_at,
+    labels_of,
     stratified_folds,
+    subsets_joined,
 )
 from xclf.rows._block_judged import Judged, count_guesses, map_pieces
 from xclf.rows._block_rows import BlockRows, parts_of
@@ -22,6 +26,8 @@ from xclf.rows._blocks import (
     Engine,
     SparseBlocks,
     group_blocks,
+    own_labels,
+    plain,
 )
 from xclf.rows._cluster import ClusterEngine
 from xclf.rows._fingerprint import fingerprint
@@ -64,6 +70,7 @@ __all__ = [
     "SparseBlocks",
     "Streamed",
     "Subset",
+    "SubsetRows",
     "blas_threads",
     "blas_width",
     "bytes_per_row",
@@ -79,17 +86,22 @@ __all__ = [
     "is_mapped",
     "join_blocks",
     "keeps_columns",
+    "labels_at",
+    "labels_of",
     "map_pieces",
     "map_rows",
     "off_file",
+    "own_labels",
     "own_threads",
     "parse_bytes",
     "parts_of",
+    "plain",
     "product_precision",
     "row_hashes",
     "sent_sparse",
     "shard_rows",
     "slices",
     "stratified_folds",
+    "subsets_joined",
     "sum_over_rows",
 ]

@@ -6,14 +6,17 @@ lies before its own rows, and the process that asks holds counts alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xclf.rows._block_rows import parts_of
-from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights, plain
+from xclf.rows._blocks import MANY, BlockColumn, Blocks, BlockWeights, own_labels, plain
+
+# Labels that are handed out at a time.
+_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class BlockFolds:
     """The fold (N,) of each row, beside it.
 
     column : numbers of folds, -1 for rows in none
-    counts : (S, C) rows of each class in each fold
+    counts : (S, C) rows of each class in each fold, (S, 1) where they are no matter
     """
 
     column: BlockColumn
@@ -41,7 +44,7 @@ class Subset:
 
     @property
     def counts(self) -> np.ndarray:
-        """(C,) rows of each class."""
+        """(C,) rows of each class, (1,) where they are no matter."""
         return np.asarray(self.folds.counts[list(self.numbers)].sum(axis=0))
 
     def __len__(self) -> int:
@@ -54,6 +57,21 @@ class Subset:
         kept = column.engine.keep(_whether_in, self.numbers, parts, column.parts)
         drawn = f"{id(column)}: {self.numbers}".encode()
         return BlockWeights(column.engine, kept, len(column), 1.0, drawn)
+
+
+class SubsetRows(NamedTuple):
+    """Rows in blocks of which only a subset counts."""
+
+    x: Blocks
+    subset: Subset
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.subset), self.x.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.x.dtype
 
 
 class _Classes(NamedTuple):
@@ -136,9 +154,12 @@ def _counted(
     return BlockFolds(column, class_counts(index, classes, column, folds))
 
 
-def class_counts(index: BlockColumn, classes: int, column: BlockColumn, folds: int) -> np.ndarray:
-    """(S, C) rows of each class in each fold."""
-    beside = list(zip(index.parts, column.parts, strict=True))
+def class_counts(
+    index: BlockColumn, classes: int, column: BlockColumn | None, folds: int
+) -> np.ndarray:
+    """(S, C) rows of each class in each fold; (1, C) without folds."""
+    numbers = [None] * len(index.parts) if column is None else column.parts
+    beside = list(zip(index.parts, numbers, strict=True))
     counts: np.ndarray
     (counts,) = index.engine.sums(_class_counts, (index.columns, folds, classes), beside)
     return counts.astype(np.int64)
@@ -160,12 +181,6 @@ def _look_at_classes(column: int | None, labels: np.ndarray) -> _Classes:
     return _Classes(numbers, counts, first)
 
 
-def own_labels(labels: np.ndarray, column: Any) -> np.ndarray:
-    """Those of one column, as `BlockColumn` has it; of several (T, n)."""
-    own: np.ndarray = labels if column is None else labels[column]
-    return own
-
-
 def _by_class(column: int | None, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Folds (n,) of the rows of a group, of which each takes so many (S, C') of each class in it,
     in their order."""
@@ -182,13 +197,68 @@ def _by_place(_: None, counts: np.ndarray) -> np.ndarray:
 
 
 def _class_counts(
-    shared: tuple[int | None, int, int], labels: np.ndarray, folds: np.ndarray
+    shared: tuple[int | None, int, int], labels: np.ndarray, folds: np.ndarray | None
 ) -> tuple[np.ndarray]:
     column, number, classes = shared
-    code = folds.astype(np.int64) * classes + own_labels(labels, column)
-    code = code[folds >= 0]
+    code = own_labels(labels, column)
+    if folds is not None:
+        code = (folds.astype(np.int64) * classes + code)[folds >= 0]
     return (np.bincount(code, minlength=number * classes).reshape(number, classes),)
 
 
 def _whether_in(numbers: tuple[int, ...], folds: np.ndarray) -> np.ndarray:
     return np.isin(folds, numbers)
+
+
+def subsets_joined(subsets: Sequence[tuple[Blocks, Subset | None]]) -> Subset | None:
+    """Those of rows in blocks one after the other; None for all rows."""
+    if all(own is None for _, own in subsets):
+        return None
+    parts: list[Any] = []
+    for x, own in subsets:
+        numbers = (0,) if own is None else own.numbers
+        sizes = [where.stop - where.start for where in x.places]
+        held = sizes if own is None else own.folds.column.parts
+        parts += x.engine.keep(_as_one_fold, numbers, [(one,) for one in held], x.groups)
+    rows = sum(x.shape[0] for x, _ in subsets)
+    counts = sum(x.shape[0] if own is None else len(own) for x, own in subsets)
+    column = BlockColumn(subsets[0][0].engine, parts, rows)
+    return Subset(BlockFolds(column, np.asarray([[counts]])), (0,))
+
+
+def _as_one_fold(numbers: tuple[int, ...], folds: np.ndarray | int) -> np.ndarray:
+    if isinstance(folds, int):
+        return np.zeros(folds, np.int32)
+    return np.where(np.isin(folds, numbers), np.int32(0), np.int32(-1))
+
+
+def labels_of(index: BlockColumn, subset: Subset | None) -> Generator[np.ndarray]:
+    """The labels of the rows of a subset, some at a time."""
+    numbers = None if subset is None else subset.numbers
+    folds = [None] * len(index.parts) if subset is None else subset.folds.column.parts
+    beside = list(zip(index.parts, folds, strict=True))
+    for part in index.engine.collect(_labels, (index.columns, numbers), beside):
+        for start in range(0, len(part), _AT_ONCE):
+            yield part[start : start + _AT_ONCE]
+
+
+def _labels(
+    shared: tuple[Any, tuple[int, ...] | None], labels: np.ndarray, folds: np.ndarray | None
+) -> np.ndarray:
+    column, numbers = shared
+    own = own_labels(labels, column)
+    if folds is not None and numbers is not None:
+        own = own[np.isin(folds, numbers)]
+    return own.astype(np.min_scalar_type(own.max(initial=0)))  # as few bytes as may be travel
+
+
+def labels_at(x: Blocks, index: BlockColumn, numbers: np.ndarray) -> np.ndarray:
+    """Those of the rows of these numbers, sorted."""
+    _, split = x.split(numbers)
+    beside = [(index.parts[g], own) for g, own in split]
+    return np.concatenate(list(index.engine.collect(_some_labels, index.columns, beside)))
+
+
+def _some_labels(column: Any, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    some: np.ndarray = own_labels(labels, column)[numbers]
+    return some

@@ -13,9 +13,9 @@ import numpy as np
 
 from xclf._array_api import Array
 from xclf._sparse import SparseMatrix
-from xclf.rows._block_folds import Subset, own_labels
+from xclf.rows._block_folds import Subset
 from xclf.rows._block_tasks import take_rows
-from xclf.rows._blocks import BlockColumn, Blocks
+from xclf.rows._blocks import BlockColumn, Blocks, own_labels
 
 # Bytes of rows that are copied and judged at a time.
 _JUDGED = 16 << 20

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.extmath import _approximate_mode
 
-from xclf.rows._block_folds import BlockFolds, Subset, fold_sizes, own_labels
-from xclf.rows._blocks import GATHERED, MANY, BlockColumn, Blocks
+from xclf.rows._block_folds import BlockFolds, Subset, fold_sizes
+from xclf.rows._blocks import GATHERED, MANY, BlockColumn, Blocks, own_labels
 
 # Bytes of a permutation for each of its rows, and as many beside it.
 _PERMUTED = 16

@@ -221,6 +221,10 @@ class Blocks:
                 rows.append(len(own))
         return self._of(groups, rows)
 
+    def groups_from(self, first: int) -> Blocks:
+        """The rows of all groups but the first ones."""
+        return self._of(self.groups[first:], np.diff(self.ends)[first:].tolist())
+
     def _of(self, groups: Sequence[Any], rows: Sequence[int], dtype: Any = None) -> Blocks:
         kind = self.kind if dtype is None else as_dtype(self.kind, dtype)
         own = (self.shape[1], dtype or self.dtype, kind, self._share, self.named, self.taken)
@@ -322,10 +326,15 @@ class BlockColumn:
 
     @staticmethod
     def joined(columns: Sequence[BlockColumn]) -> BlockColumn:
-        """(T, N), of T columns (N,) of the same parts."""
+        """(T, N), of T columns (N,)."""
         first, which = columns[0], [column.columns for column in columns]
         own = [k for k in which if isinstance(k, int)]
-        return BlockColumn(first.engine, first.parts, first.shape[-1], own)
+        parts = first.parts
+        if len(own) < len(which) or any(column.parts is not parts for column in columns):
+            parts = list(zip(*(column.parts for column in columns), strict=True))
+            parts = first.engine.keep(_stacked, which, parts, [part[0] for part in parts])
+            own = list(range(len(columns)))
+        return BlockColumn(first.engine, parts, first.shape[-1], own)
 
 
 class BlockWeights(BlockColumn):
@@ -355,6 +364,16 @@ class BlockState(PerRow):
 
     def to_host(self) -> list[np.ndarray]:
         return list(self.engine.collect(plain, None, [(part,) for part in self.parts]))
+
+
+def own_labels(labels: np.ndarray, columns: Any) -> np.ndarray:
+    """Those of a part (n,), or (T, n), that a `BlockColumn` of these columns has."""
+    own: np.ndarray = labels if columns is None else labels[columns]
+    return own
+
+
+def _stacked(columns: Sequence[Any], *parts: np.ndarray) -> np.ndarray:
+    return np.stack([own_labels(*own) for own in zip(parts, columns, strict=True)])
 
 
 def plain(_: None, value: Any) -> Any:

@@ -9,6 +9,8 @@ import numpy as np
 
 from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
+from xclf.rows._block_folds import SubsetRows
+from xclf.rows._block_tasks import take_rows
 from xclf.rows._blocks import MANY, BlockColumn, Blocks
 from xclf.rows._stream import Streamed, slices
 from xclf.rows._threads import in_threads
@@ -17,7 +19,7 @@ from xclf.rows._threads import in_threads
 _PIECE = 8 << 20
 
 
-def fingerprint(x: Array | BlockColumn) -> str:
+def fingerprint(x: Array | BlockColumn | SubsetRows) -> str:
     """SHA-256 of the dtype, the shape and the entries of x (N, ...), in parts, in threads.
 
     The same rows give the same text wherever they are: those of a device come to the host part by
@@ -31,6 +33,11 @@ def fingerprint(x: Array | BlockColumn) -> str:
     if isinstance(x, Blocks):
         digests = x.engine.collect(_digest_group, None, [(group,) for group in x.groups], MANY)
         return f"sha256:{hashlib.sha256(repr((x.shape, list(digests))).encode()).hexdigest()}"
+    if isinstance(x, SubsetRows):
+        groups = zip(x.x.groups, x.subset.folds.column.parts, strict=True)
+        found = x.x.engine.collect(_digest_subset, x.subset.numbers, list(groups), MANY)
+        text = repr((x.shape, [own for own in found if own]))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     if isinstance(x, BlockColumn):
         held = [(part,) for part in x.parts]
         digests = x.engine.collect(_digest_columns, x.columns, held, MANY)
@@ -52,6 +59,14 @@ def fingerprint(x: Array | BlockColumn) -> str:
 def _digest_group(_: None, blocks: Sequence[Array]) -> str:
     """That of all blocks of a group."""
     return repr([fingerprint(block) for block in blocks])
+
+
+def _digest_subset(
+    numbers: tuple[int, ...], blocks: Sequence[Array], folds: np.ndarray
+) -> str | None:
+    """That of the rows of a group that are in some folds, None without any."""
+    rows = np.flatnonzero(np.isin(folds, numbers))
+    return repr([fingerprint(take_rows(None, blocks, rows))]) if len(rows) else None
 
 
 def _digest_columns(columns: int | list[int] | None, part: np.ndarray) -> str:

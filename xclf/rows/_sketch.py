@@ -10,7 +10,8 @@ import numpy as np
 
 from xclf._array_api import Array, to_host
 from xclf._sparse import SparseMatrix
-from xclf.rows._blocks import Blocks
+from xclf.rows._block_folds import Subset
+from xclf.rows._blocks import MANY, Blocks
 from xclf.rows._stream import slices
 from xclf.rows._threads import in_threads
 
@@ -41,6 +42,17 @@ class RowSketch:
         """The sketch of rows with the hashes (N,)."""
         distinct = np.unique(hashes)
         return cls(distinct[:_KEPT], len(distinct) <= _KEPT)
+
+    @classmethod
+    def of_blocks(cls, x: Blocks, subset: Subset | None) -> RowSketch:
+        """The sketch of rows in blocks, made where they are; of all rows without a subset."""
+        numbers = None if subset is None else subset.numbers
+        folds = [None] * len(x.groups) if subset is None else subset.folds.column.parts
+        groups = list(zip(x.groups, folds, strict=True))
+        parts = list(x.engine.collect(_sketch_group, numbers, groups, MANY))
+        distinct = np.unique(np.concatenate([own.hashes for own in parts]))
+        complete = all(own.complete for own in parts) and len(distinct) <= _KEPT
+        return cls(distinct[:_KEPT], complete)
 
     def known(self, hashes: np.ndarray) -> tuple[int, int]:
         """(known, looked at): of the rows with hashes (N,) those that the sketch would hold if it
@@ -79,6 +91,13 @@ def row_hashes(x: Array) -> np.ndarray:
 def _hash_group(_: None, blocks: Sequence[Array]) -> np.ndarray:
     """Those of all blocks of a group."""
     return np.concatenate([row_hashes(block) for block in blocks])
+
+
+def _sketch_group(
+    numbers: tuple[int, ...] | None, blocks: Sequence[Array], folds: np.ndarray | None
+) -> RowSketch:
+    hashes = _hash_group(None, blocks)
+    return RowSketch.of(hashes if folds is None else hashes[np.isin(folds, numbers or ())])
 
 
 def _hash_sparse(matrix: Any) -> np.ndarray:

@@ -16,9 +16,12 @@ from xclf.rows import Blocks
 
 @dataclass
 class Fold:
-    """One fold: host row numbers; the labels and the parameters of `fit` of its training rows."""
+    """One fold: host row numbers; the labels and the parameters of `fit` of its training rows.
 
-    train: np.ndarray
+    train : of rows in blocks, whose labels y are `Targets` beside them, a `Subset` or None for all
+    """
+
+    train: Any
     test: np.ndarray
     y: Any = None
     params: dict[str, Any] = field(default_factory=dict)

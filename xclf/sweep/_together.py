@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xclf.estimators import check_targets
+from xclf.estimators import Targets, check_targets
 from xclf.sweep._fits import Fit, Fold, last_step
 from xclf.sweep._heads import Context, SweepHead
 from xclf.sweep._progress import NullProgress
@@ -37,7 +37,8 @@ def fit_together(
     fits : sequence of Fit
         Estimators of this library as their templates, which are fitted in place.
     folds : sequence of Fold
-        By number, as `Fit.split` has it: host row numbers, and their labels (n,).
+        By number, as `Fit.split` has it: host row numbers, and their labels (n,); of rows in blocks
+        a `Subset`, or None for all, and `Targets` beside the rows.
     progress : callable, default=None
         Called with the number of fits that ended, and the event of the pass that runs.
     tasks : sequence, default=None
@@ -56,12 +57,19 @@ def fit_together(
     heads: list[SweepHead] = []
     for fit in fits:
         fold, model = folds[fit.split], last_step(fit.template)
-        if fit.split not in context.targets:
-            rows = np.empty((len(fold.train), 0))  # labels are on the host: their number counts
-            context.targets[fit.split] = check_targets(model, rows, fold.y)
-        fit.targets = context.targets[fit.split]
-        (head,) = context.rows.heads(model, fit.targets, None, fold.train, id(fold.train))
-        head.label_key = (None if tasks is None else tasks[fit.split], head.label_key)
+        task = None if tasks is None else tasks[fit.split]
+        # The weights of balanced classes are those of the labels.
+        part = (id(fold.train), None if model.class_weight is None else task)
+        if isinstance(fold.y, Targets):
+            fit.targets = fold.y
+            (head,) = context.rows.heads_beside(model, fit.targets, fold.train, part)
+        else:
+            if fit.split not in context.targets:
+                rows = np.empty((len(fold.train), 0))  # labels are on the host: their number counts
+                context.targets[fit.split] = check_targets(model, rows, fold.y)
+            fit.targets = context.targets[fit.split]
+            (head,) = context.rows.heads(model, fit.targets, None, fold.train, part)
+        head.label_key = (task, head.label_key)
         heads.append(SweepHead(head, fit))
     train_heads(context, heads, _Counted(progress))
     for fit in fits:
