@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 from estimator_cases import blobs
 from sklearn.base import clone
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -106,12 +106,14 @@ def test_the_memory_of_this_process_is_what_the_guide_says(monkeypatch):
     """Two blocks of a quarter of the rows, 32 bytes each, are there at a time."""
     blocks = 16
     page = (Path(xclf.__file__).parent / "guide" / "cluster.md").read_text(encoding="utf-8")
-    shared, each = map(int, re.findall(r"`SweepCV`, .* \| (\d+), and (\d+) for each fold", page)[0])
+    shared, each = map(
+        int, re.findall(r"`SweepCV` of .* \| (\d+), and (\d+) for each fold", page)[0]
+    )
     monkeypatch.setattr("xclf.rows._block_rows.GATHERED", 1 << 14)
     monkeypatch.setattr("xclf.rows._blocks._GROUP", 1 << 18)
     model, sizes = SoftmaxClassifier(max_iter=2, tol=1.0), (8_000, 20_000, 80_000)
 
     def search(x, y, weights):
-        SweepCV(clone(model), GRID, cv=3).fit(x, y[:, 0])
+        SweepCV(clone(model), GRID, cv=ShuffleSplit(3, random_state=0)).fit(x, y[:, 0])
 
     assert dask_cases.bytes_per_row(search, sizes) < shared + 3 * each + blocks

@@ -8,6 +8,7 @@ from xclf.estimators._block_labels import (
     put_beside,
     targets_beside,
     targets_joined,
+    weights_beside,
 )
 from xclf.estimators._border import (
     check_passed,
@@ -102,4 +103,5 @@ __all__ = [
     "unit_rows",
     "unused_parameters",
     "uses_full_batches",
+    "weights_beside",
 ]

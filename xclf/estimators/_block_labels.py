@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from xclf.estimators._labels import (
     Targets,
+    check_sample_weight,
     check_targets,
     encode,
     encode_known,
@@ -185,6 +186,19 @@ def block_sample_weight(X: Any, sample_weight: Any) -> BlockColumn | None:
     except RuntimeError:
         return None
     return BlockColumn(X.engine, kept, X.shape[0])
+
+
+def weights_beside(X: Blocks, sample_weight: Any) -> BlockColumn | None:
+    """Weights of X in blocks, beside its rows, wherever they are; None where all are 1. Raises what
+    `check_sample_weight` raises."""
+    weights = block_sample_weight(X, sample_weight)
+    if weights is not None:
+        return weights
+    host = check_sample_weight(X, computed(sample_weight))
+    if host is None:
+        return None
+    parts = [(host[where],) for where in X.places]
+    return BlockColumn(X.engine, X.engine.keep(plain, None, parts, X.groups), X.shape[0])
 
 
 def _parts(X: Any, values: Any) -> list[Any] | None:

@@ -16,7 +16,7 @@ from xclf.estimators._devices import PlacedRows, place_rows
 from xclf.estimators._head import Head, Weigh, make_heads
 from xclf.estimators._labels import Targets
 from xclf.estimators._settings import check_parameters
-from xclf.rows import Blocks, Subset
+from xclf.rows import BlockColumn, Blocks, Subset
 
 
 @dataclass
@@ -67,7 +67,12 @@ class SharedRows:
         return heads
 
     def heads_beside(
-        self, model: BaseClassifier, targets: Targets, subset: Subset | None, part: Hashable
+        self,
+        model: BaseClassifier,
+        targets: Targets,
+        subset: Subset | None,
+        part: Hashable,
+        weights: BlockColumn | None = None,
     ) -> list[Head]:
         """As `heads`, for a subset of rows in blocks, or all; labels are beside them."""
         X: Blocks = self.placed.X
@@ -76,8 +81,10 @@ class SharedRows:
             labels = None if class_weight is None else (id(index.parts), index.columns)
             key = (part, pickle.dumps(class_weight), labels)
             if key not in self.weights:
-                own: Any = None if subset is None else subset.weights()
-                if class_weight is not None:
+                own: Any = weights
+                if subset is not None:
+                    own = subset.weights() if weights is None else subset.weighted(weights)
+                if class_weight is not None or weights is not None:
                     own = block_weights(X, index, classes, class_weight, own)
                 self.weights[key] = own
             return self.weights[key]

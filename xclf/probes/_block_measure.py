@@ -101,7 +101,7 @@ def scores_beside(model: BaseClassifier, part: BlockPart) -> tuple[np.ndarray, n
 
 
 def _scored(
-    values: Any, places: np.ndarray, x: Array, labels: np.ndarray, _: np.ndarray
+    values: Any, places: np.ndarray, x: Array, labels: np.ndarray, _: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     return places[labels], values(x)[:, 0, :]
 
@@ -123,7 +123,7 @@ def _evaluated(
     empty: Evaluation,
     x: Array,
     labels: np.ndarray,
-    _: np.ndarray,
+    _: Any,
 ) -> Evaluation:
     own = copy.deepcopy(empty)
     own.add(places[labels], values_of(values(x)[:, 0, :], probabilistic))
@@ -146,9 +146,7 @@ def predicted_beside(model: Any, part: BlockPart) -> Iterator[tuple[int, dict[st
         start += len(next(iter(table.values())))
 
 
-def _predicted(
-    tasks: list[Any], x: Array, index: np.ndarray, _: np.ndarray
-) -> dict[str, np.ndarray]:
+def _predicted(tasks: list[Any], x: Array, index: np.ndarray, _: Any) -> dict[str, np.ndarray]:
     table: dict[str, np.ndarray] = {}
     for (values, probabilistic, classes, labels, name), own in zip(
         tasks, np.atleast_2d(index), strict=True

@@ -50,6 +50,13 @@ class Subset:
     def __len__(self) -> int:
         return int(self.counts.sum())
 
+    def weighted(self, weights: BlockColumn) -> BlockColumn:
+        """Weights of all rows, 0 of others than these."""
+        column = self.folds.column
+        parts = list(zip(column.parts, weights.parts, strict=True))
+        kept = column.engine.keep(_weighted_in, self.numbers, parts, column.parts)
+        return BlockColumn(column.engine, kept, len(column))
+
     def weights(self) -> BlockWeights:
         """Weights of all rows: whether a row is one of these."""
         column = self.folds.column
@@ -155,14 +162,19 @@ def _counted(
 
 
 def class_counts(
-    index: BlockColumn, classes: int, column: BlockColumn | None, folds: int
+    index: BlockColumn,
+    classes: int,
+    column: BlockColumn | None,
+    folds: int,
+    weights: BlockColumn | None = None,
 ) -> np.ndarray:
-    """(S, C) rows of each class in each fold; (1, C) without folds."""
-    numbers = [None] * len(index.parts) if column is None else column.parts
-    beside = list(zip(index.parts, numbers, strict=True))
+    """(S, C) rows of each class in each fold, or sums of their weights; (1, C) without folds."""
+    none = [None] * len(index.parts)
+    parts = [none if own is None else own.parts for own in (column, weights)]
+    beside = list(zip(index.parts, *parts, strict=True))
     counts: np.ndarray
     (counts,) = index.engine.sums(_class_counts, (index.columns, folds, classes), beside)
-    return counts.astype(np.int64)
+    return counts.astype(np.int64) if weights is None else counts
 
 
 def _column(x: Blocks, parts: Sequence[Any]) -> BlockColumn:
@@ -197,17 +209,25 @@ def _by_place(_: None, counts: np.ndarray) -> np.ndarray:
 
 
 def _class_counts(
-    shared: tuple[int | None, int, int], labels: np.ndarray, folds: np.ndarray | None
+    shared: tuple[int | None, int, int],
+    labels: np.ndarray,
+    folds: np.ndarray | None,
+    weights: np.ndarray | None,
 ) -> tuple[np.ndarray]:
     column, number, classes = shared
     code = own_labels(labels, column)
     if folds is not None:
         code = (folds.astype(np.int64) * classes + code)[folds >= 0]
-    return (np.bincount(code, minlength=number * classes).reshape(number, classes),)
+        weights = None if weights is None else weights[folds >= 0]
+    return (np.bincount(code, weights, minlength=number * classes).reshape(number, classes),)
 
 
 def _whether_in(numbers: tuple[int, ...], folds: np.ndarray) -> np.ndarray:
     return np.isin(folds, numbers)
+
+
+def _weighted_in(numbers: tuple[int, ...], folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.where(np.isin(folds, numbers), weights, 0.0)
 
 
 def subsets_joined(subsets: Sequence[tuple[Blocks, Subset | None]]) -> Subset | None:

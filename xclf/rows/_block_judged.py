@@ -20,8 +20,8 @@ from xclf.rows._blocks import BlockColumn, Blocks, own_labels
 # Bytes of rows that are copied and judged at a time.
 _JUDGED = 16 << 20
 
-#: Of a group the rows of a subset, their labels and their numbers among those of the group.
-Piece = tuple[Array, np.ndarray, np.ndarray]
+#: Rows of a subset, their labels (n,) or (T, n), and their weights or None.
+Piece = tuple[Array, np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -42,36 +42,42 @@ def count_guesses(
     x: Blocks,
     index: BlockColumn,
     folds: BlockColumn | None,
+    weights: BlockColumn | None = None,
     *,
     classes: int,
     pairs: bool,
 ) -> list[np.ndarray]:
     """Of each: rows that are right (K, C) by class, or by true and guessed class (K, C C), counted
-    where the rows are.
+    where the rows are; or the sums of their weights.
 
     folds : of the rows, None where all rows count;  pairs : whether the latter
     """
     shared = (list(judged), index.columns, classes, pairs)
-    return list(x.engine.sums(_count, shared, _beside(x, index, folds)))
+    return list(x.engine.sums(_count, shared, _beside(x, index, folds, weights)))
 
 
 def map_pieces(
-    function: Callable[..., Any], x: Blocks, index: BlockColumn, subset: Subset | None
+    function: Callable[..., Any],
+    x: Blocks,
+    index: BlockColumn,
+    subset: Subset | None,
+    weights: BlockColumn | None = None,
 ) -> Generator[tuple[int, Any]]:
-    """(first row of the group, function(rows, labels, numbers)) of pieces of all groups.
+    """(first row of the group, function(rows, labels, weights)) of pieces of all groups.
 
     function : of a `Piece`, as a partial of a function that travels
     """
     numbers = None if subset is None else subset.numbers
-    groups = _beside(x, index, None if subset is None else subset.folds.column)
+    groups = _beside(x, index, None if subset is None else subset.folds.column, weights)
     shared = (function, index.columns, numbers)
     for start, found in zip(x.ends, x.engine.collect(_mapped, shared, groups), strict=False):
         yield from ((int(start), one) for one in found)
 
 
-def _beside(x: Blocks, index: BlockColumn, folds: BlockColumn | None) -> list[tuple[Any, ...]]:
-    numbers = [None] * len(x.groups) if folds is None else folds.parts
-    return list(zip(x.groups, index.parts, numbers, strict=True))
+def _beside(x: Blocks, index: BlockColumn, *columns: BlockColumn | None) -> list[tuple[Any, ...]]:
+    none = [None] * len(x.groups)
+    parts = [none if own is None else own.parts for own in columns]
+    return list(zip(x.groups, index.parts, *parts, strict=True))
 
 
 def _mapped(
@@ -79,16 +85,18 @@ def _mapped(
     blocks: Sequence[Array],
     labels: np.ndarray,
     folds: np.ndarray | None,
+    weights: np.ndarray | None,
 ) -> list[Any]:
     function, column, numbers = shared
-    own = own_labels(labels, column)
-    return [function(*piece) for piece in _pieces(blocks, own, folds, numbers, 0)]
+    beside = (own_labels(labels, column), folds, weights)
+    return [function(*piece) for piece in _pieces(blocks, *beside, numbers, 0)]
 
 
 def _pieces(
     blocks: Sequence[Array],
     labels: np.ndarray,
     folds: np.ndarray | None,
+    weights: np.ndarray | None,
     numbers: tuple[int, ...] | None,
     beside: int,
 ) -> Iterator[Piece]:
@@ -99,7 +107,8 @@ def _pieces(
     size = max(1, _JUDGED // (_row_bytes(blocks[0]) + beside))
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
-        yield take_rows(None, blocks, some), labels[..., some], some
+        own = None if weights is None else weights[some]
+        yield take_rows(None, blocks, some), labels[..., some], own
 
 
 def _count(
@@ -107,16 +116,20 @@ def _count(
     blocks: Sequence[Array],
     labels: np.ndarray,
     folds: np.ndarray | None,
+    weights: np.ndarray | None,
 ) -> tuple[np.ndarray, ...]:
     judged, column, classes, pairs = shared
-    truth, counts = own_labels(labels, column), []
+    beside, counts = (own_labels(labels, column), folds, weights), []
+    kind = np.int64 if weights is None else np.float64
     for own in judged:
-        total = np.zeros((own.models, classes * classes if pairs else classes), np.int64)
-        for x, real, _ in _pieces(blocks, truth, folds, own.numbers, 16 * own.models):
+        total = np.zeros((own.models, classes * classes if pairs else classes), kind)
+        for x, real, by in _pieces(blocks, *beside, own.numbers, 16 * own.models):
             guess = own.guess(x)
             for k in range(own.models):
-                code = real * classes + guess[:, k] if pairs else real[real == guess[:, k]]
-                total[k] += np.bincount(code, minlength=total.shape[1])
+                some = slice(None) if pairs else real == guess[:, k]
+                code = real * classes + guess[:, k] if pairs else real[some]
+                each = None if by is None else by[some]
+                total[k] += np.bincount(code, each, total.shape[1]).astype(kind)
         counts.append(total)
     return tuple(counts)
 

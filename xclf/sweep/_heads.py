@@ -68,8 +68,8 @@ class Context:
         return [SweepHead(head, fit, 1.0 / len(heads)) for head in heads]
 
     def heads_beside(self, fit: Fit, beside: RowsBeside) -> list[SweepHead]:
-        """As `heads`, of labels and folds that are beside the rows."""
-        fit.targets = beside.targets
-        subset = beside.folds.inside(fit.split)
-        heads = self.rows.heads_beside(fit.template, fit.targets, subset, fit.split)
-        return [SweepHead(head, fit) for head in heads]
+        """As `heads`, of labels, folds and weights that are beside the rows."""
+        fit.targets = beside.targets_without(fit.split)
+        own = (beside.folds.inside(fit.split), fit.split, beside.weights)
+        heads = self.rows.heads_beside(fit.template, fit.targets, *own)
+        return [SweepHead(head, fit, 1.0 / len(heads)) for head in heads]

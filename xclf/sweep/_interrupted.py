@@ -30,10 +30,6 @@ def drop_unfinished(ledger: FitLedger) -> list[int]:
     ended = trained & np.reshape([fit.ended for fit in ledger.fits], shape)
     some = trained.any(axis=1, keepdims=True)
     counts = comparable((ended | failed) & some, (trained | failed) & some)
-    if ledger.beside is not None and not counts.all(axis=1).any():
-        # On a cluster folds are judged together, where the rows are.
-        every = ((trained | failed) & some).all(axis=1, keepdims=True)
-        counts = np.broadcast_to(every, counts.shape)
     if not (counts & trained).any():
         return []
     for fit, count in zip(ledger.fits, counts.ravel().tolist(), strict=True):

@@ -25,7 +25,8 @@ from sklearn.utils.metaestimators import available_if
 from xclf import _array_api
 from xclf.estimators import computed, exact_match, label_columns
 from xclf.rows import Blocks
-from xclf.sweep._block_search import BlockScores, RowsBeside
+from xclf.sweep._block_scores import BlockScores
+from xclf.sweep._block_search import RowsBeside
 from xclf.sweep._fits import Fit, Fold, rows_of
 from xclf.sweep._scores import Scores
 
@@ -49,8 +50,8 @@ class Folds:
 class FitLedger:
     """The fits of one search, candidate by candidate, split by split.
 
-    beside : labels and folds of rows on a cluster, where they stay there: splits are then those of
-        the numbers of the folds
+    beside : labels and folds of rows in blocks, where they stay there: splits are then those of the
+        numbers of the folds
     """
 
     def __init__(
@@ -67,13 +68,19 @@ class FitLedger:
         self.candidates, self.splits = candidates, splits
         self.refit = refit
         self.fits: list[Fit] = []
-        self.scores: Scores | BlockScores = (
-            Scores(X, splits, self.fits)
-            if beside is None
-            else BlockScores(X, beside, self.fits, scoring)
-        )
+        self.scoring = scoring
+        self.scores = self._scores(False)
         self.recording, self.calls = True, 0
         self.interrupted = False  # while the refit was under way
+
+    def _scores(self, train_too: bool) -> Scores | BlockScores:
+        scores: Scores | BlockScores = (
+            Scores(self.X, self.splits, self.fits)
+            if self.beside is None
+            else BlockScores(self.beside, self.splits, self.fits, self.scoring)
+        )
+        scores.train_too = train_too
+        return scores
 
     def on_fit(
         self, model: RecordingEstimator, rows: np.ndarray, y: Any, params: dict[str, Any]
@@ -98,7 +105,9 @@ class FitLedger:
             for other in scored:
                 other.score_seconds += (time.perf_counter() - start) / len(scored)
         else:
-            self.refit(self, model.template, y if self.beside is None else self.y, params)
+            if self.beside is not None:
+                y, params = self.beside.targets, {"sample_weight": self.beside.weights}
+            self.refit(self, model.template, y, params)
 
     @property
     def classes(self) -> np.ndarray:
@@ -110,16 +119,12 @@ class FitLedger:
         self.recording, self.calls = False, 0
 
     def keep_folds(self, folds: list[int]) -> None:
-        """Keep the splits of these numbers, and their fits; all of rows on a cluster."""
-        if self.beside is not None:
-            return
+        """Keep the splits of these numbers, and their fits."""
         fits = [fit for fit in self.fits if fit.split in folds]
         for fit in fits:
             fit.split = folds.index(fit.split)
-        train_too, self.fits = self.scores.train_too, fits
-        self.splits = [self.splits[k] for k in folds]
-        self.scores = Scores(self.X, self.splits, fits)
-        self.scores.train_too = train_too
+        self.fits, self.splits = fits, [self.splits[k] for k in folds]
+        self.scores = self._scores(self.scores.train_too)
 
 
 class RecordingEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from xclf.report.number_text import plain, seconds
-from xclf.sweep._block_search import BlockScores
+from xclf.sweep._block_scores import BlockScores
 from xclf.sweep._fits import Fit
 from xclf.sweep._heads import SweepHead
 from xclf.sweep._ledger import FitLedger

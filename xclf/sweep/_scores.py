@@ -64,7 +64,7 @@ class Scores:
                 return np.asarray(fit.template.classes_[scores])
             if scores.ndim == 1:  # of X in blocks: a pass for those who need more
                 scores = _scores([fit], self.X, rows)[id(fit)]
-            return _finish(scores, method, fit.template.classes_)
+            return finish(scores, method, fit.template.classes_)
         # Scores that could not be computed with the others': the model itself raises the reason.
         own_rows = self.X.take(rows) if isinstance(self.X, Blocks) else rows_of(self.X, rows)
         return _array_api.to_host(getattr(fit.template, method)(own_rows))
@@ -120,7 +120,7 @@ def _alike(fits: list[Fit]) -> dict[Any, list[Fit]]:
     return alike
 
 
-def _finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:
+def finish(scores: np.ndarray, method: str, classes: np.ndarray) -> np.ndarray:
     """Scores (n, C) as the estimators' methods give them."""
     if method == "predict":
         return np.asarray(classes[scores.argmax(axis=1)])

@@ -161,10 +161,10 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         Parameters
         ----------
         X : array (N, D)
-            As the estimators take them. Rows of a collection of Dask stay where they are; on a
-            cluster labels and folds do so too for full-batch fits, splits that are not shuffled
-            and scorers of predicted labels, else labels, row numbers and weights of each fold are
-            in this process. Scorers that need more than predictions take a pass for each fit, and
+            As the estimators take them. Rows of a collection of Dask stay where they are, and
+            labels, folds and weights beside them where the splits hold out each row once; else row
+            numbers and weights of each fold are in this process. Scorers that need more than
+            predicted labels take a pass for each fit, and get the labels and scores of a fold;
             callables that see rows get those of a fold.
         y : array (N,) or (N, T)
             Labels, where X is, or in host memory, of any library. Of T columns one candidate is
@@ -211,8 +211,8 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         seen = rows[:, None] if in_blocks else X
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         made = splitter.split(seen, y, **for_split)
-        if in_blocks and not for_fit and not for_search:
-            beside = split_beside(self, X, lazy, params, splitter, made)
+        if in_blocks:
+            beside = split_beside(self, X, lazy, params, made, splitter)
             if beside is not None:
                 del y, rows, seen
                 return self._fit_beside(X, beside)
@@ -228,7 +228,7 @@ class SweepCV(GridSearchCV, Generic[E]):  # type: ignore[misc]
         """`fit` of rows whose labels and folds are beside them: by the numbers of the folds."""
         candidates, splits = list(ParameterGrid(self.param_grid)), beside.splits
         own = (refit_if_uninterrupted, beside, self.scoring)
-        ledger = FitLedger(X, beside.y, candidates, splits, *own)
+        ledger = FitLedger(X, None, candidates, splits, *own)
         folds = np.arange(len(splits))
         return self._fit_splits(ledger, folds, np.zeros(len(splits)), {}, {})
 
