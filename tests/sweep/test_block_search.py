@@ -9,6 +9,7 @@ import dask_cases
 import numpy as np
 import pytest
 from estimator_cases import blobs
+from kill_cases import Heard, RaiseAt
 from rich.console import Console
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
@@ -172,6 +173,40 @@ def test_labels_of_arrays_and_minibatches(shared):
     search = SweepCV(model, {"reg": [1e-3, 1.0]}, cv=3).fit(x, y)
     assert search.best_params_ == {"reg": 1e-3}
     assert search.best_score_ > 0.9
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ctrl_c_before_the_last_fold(shared):
+    """Folds follow each other, as each has a mean and scale: what counts is what counts in
+    memory, and so is the note."""
+    model, rows = SoftmaxClassifier(standardize=True), {"there": lazy(), "here": (X, NAMES)}
+    found = {}
+    for name, own in rows.items():
+        heard = Heard()
+        whole = SweepCV(clone(model).set_params(callbacks=[heard]), GRID, cv=3).fit(*own)
+        starts = [k for k, step in enumerate(heard.steps) if step == 1]
+        stop = starts[1] + 2 if name == "there" else int(0.45 * len(heard.steps))
+        search = SweepCV(clone(model).set_params(callbacks=[RaiseAt(stop)]), GRID, cv=3)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            search.fit(*own)
+        scores = [search.cv_results_[f"split{k}_test_score"] for k in range(3)]
+        np.testing.assert_array_equal(scores[0], whole.cv_results_["split0_test_score"])
+        assert search.best_score_ == max(scores[0])
+        assert search.predict(own[0]).shape == NAMES.shape
+        found[name] = *scores, search.best_params_, search.n_splits_, caught.value.__notes__
+    assert "over 1 of 3 folds" in found["there"][-1][0]
+    for there, here in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(there, here)
+
+
+def test_ctrl_c_before_a_fit_has_ended(shared):
+    """All fits are under way together: they count with their best parameters so far."""
+    search = SweepCV(SoftmaxClassifier(callbacks=[RaiseAt(4)]), GRID, cv=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(*lazy())
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.n_iter_ == 4
+    assert search.predict(lazy()[0]).shape == NAMES.shape
 
 
 @pytest.mark.parametrize(
