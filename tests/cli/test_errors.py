@@ -122,6 +122,14 @@ def test_a_slip_is_one_line_and_leaves_nothing(shell, command, message):
     assert sorted(shell.home.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["train", "sweep", "probe"])
+def test_too_little_memory_is_said_before_a_word(shell, command):
+    found = shell(command, "digits", "--max-memory", "10KB")
+    assert found.status == 2
+    (line,) = found.err.splitlines()
+    assert "max_memory='10KB' cannot be kept: this fit takes at least" in line
+
+
 def test_a_file_that_is_there_is_not_touched_by_a_slip(shell):
     saved = (shell.home / "linear").read_bytes()
     shell.fails("train", "t.npz", "--start", "svm", "--out", "linear")

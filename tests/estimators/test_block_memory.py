@@ -13,6 +13,7 @@ import scipy.sparse
 from sklearn.base import clone
 
 from xclf import SoftmaxClassifier, SVMClassifier
+from xclf.estimators import check_memory
 from xclf.rows import parse_bytes
 
 dask_cases.need("dask.array", "distributed")
@@ -103,6 +104,21 @@ def test_of_a_worker(cluster, model, kind):
         model.fit(held, y)
         peaks.append(max(cluster.run(peak).values()))
     assert min(peaks) < most + DASK
+
+
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_what_is_too_little_is_known_before_the_fit(cluster, in_blocks):
+    """By the error of the fit itself."""
+    x, y = rows_of("dense")
+    model = SoftmaxClassifier(reg=1e-2, class_weight="balanced", max_memory=1000)
+    x, y = (x, y) if in_blocks else (x.compute(), y.compute())
+    said = []
+    for work in (lambda: model.fit(x, y), lambda: check_memory(model, x, KINDS["dense"][2])):
+        with pytest.raises(ValueError, match="max_memory=1000 cannot be kept") as caught:
+            work()
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    check_memory(model.set_params(max_memory=None), x, 200)
 
 
 @pytest.mark.filterwarnings("ignore:.*max_iter", "ignore:.*tolerance")

@@ -37,7 +37,7 @@ from xclf.cli._source import (
     reading_options,
 )
 from xclf.data import Dataset
-from xclf.estimators import hashes_of, row_weights, uses_full_batches
+from xclf.estimators import check_memory, hashes_of, row_weights, uses_full_batches
 from xclf.report.class_names import name_classes, names_of_model
 from xclf.report.number_text import plain, seconds
 from xclf.report.results import json_parameters
@@ -80,6 +80,8 @@ class Training:
         self._refuse_shares(given)
         classes, index = np.unique(np.asarray(self.split.train.y), return_inverse=True)
         row_weights(index, classes, model.class_weight, None)  # names of classes, before any word
+        if self.device.name in (None, "cpu"):
+            check_memory(model, self.split.train.x, len(classes), parts="folds" in given)
         self.json: bool = given["json"]
         self.full: bool = given["full"]
         self.console, self.log = out(json=self.json), log(json=self.json)

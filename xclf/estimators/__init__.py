@@ -34,6 +34,7 @@ from xclf.estimators._labels import (
     row_weights,
 )
 from xclf.estimators._linear import SoftmaxClassifier, SVMClassifier
+from xclf.estimators._memory_check import check_memory
 from xclf.estimators._scores import fitted_shape
 from xclf.estimators._settings import check_parameters, unused_parameters, uses_full_batches
 from xclf.estimators._shared_rows import SharedRows
@@ -60,6 +61,7 @@ __all__ = [
     "TwoLayerClassifier",
     "among_classes",
     "block_targets",
+    "check_memory",
     "check_model_path",
     "check_parameters",
     "check_passed",

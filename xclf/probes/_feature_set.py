@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from xclf.estimators import check_memory
 from xclf.probes._outcome import Outcome, Settings
 from xclf.probes._part import Part, Picked, check_class_counts, task_numbers
 from xclf.probes._parts import Parts, Sources, read
@@ -30,6 +35,7 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
             check_class_counts(train.task(task).classes(rows), most, f"{most} shots{of_task}")
         if not tests and val is None:
             raise ValueError("few-shot curves need test or validation rows: test=0 leaves none")
+    _check_memory(settings, train, every, parts.val)
     share = share or None
     plan, names = settings.plan, (_stage(sources, "search"), _stage(sources, "refit"))
     again = plan.protocol.refit or settings.folds is not None
@@ -48,6 +54,19 @@ def probe_features(settings: Settings, sources: Sources, stages: Stages) -> Outc
     return Outcome(
         sources.name, train, rows, val, tests, found, model, interrupted, test_size=share, seen=seen
     )
+
+
+def _check_memory(settings: Settings, train: Part, every: Picked, val: Any) -> None:
+    """ValueError before the search where its fits, or the refit, cannot keep to max_memory."""
+    x, rows = train.X, train.count(every) + (len(val) if isinstance(val, Part) else 0)
+    if isinstance(x, np.ndarray):
+        if not settings.plan.protocol.refit or settings.plan.estimator.device not in (None, "cpu"):
+            return  # fits are to fewer rows, or elsewhere
+        x = np.broadcast_to(np.zeros(1, x.dtype), (rows, x.shape[1]))
+    for task in task_numbers(train):
+        classes = len(train.task(task).labels)
+        (like, *_) = settings.plan.candidates(rows, classes)
+        check_memory(like, x, classes, parts=True)
 
 
 def _stage(sources: Sources, stage: str) -> str:
