@@ -77,8 +77,13 @@ def block_loaders(blocks: Sequence[Any], groups: Sequence[slice]) -> list[Callab
 
 def _tasks_results(graph: Any, keys: list[Any]) -> list[Any]:
     import dask.base
+    import dask.core
     import dask.threaded
 
+    if all(len(dask.core.get_dependencies(graph, key)) < 2 for key in graph) and len(keys) == 1:
+        # One task after the other: a scheduler would take longer to say so than a mapped file to
+        # be opened.
+        return list(dask.core.get(graph, keys))
     get = dask.base.get_scheduler() or dask.threaded.get
     return list(get(graph, keys))
 
