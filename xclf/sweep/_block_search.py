@@ -50,7 +50,7 @@ class RowsBeside:
     targets: Targets
     folds: BlockFolds
     weights: BlockColumn | None = None
-    _known: dict[int, Targets] = field(default_factory=dict)
+    _present: dict[int, Targets] = field(default_factory=dict)
 
     @property
     def several(self) -> bool:
@@ -70,7 +70,7 @@ class RowsBeside:
 
     def targets_without(self, fold: int) -> Targets:
         """The labels, of the classes that all other folds have."""
-        if fold not in self._known:
+        if fold not in self._present:
             there = []
             for classes, index in self.targets.tasks:
                 counts = self.folds.counts
@@ -79,8 +79,8 @@ class RowsBeside:
                     counts = class_counts(index, *own)
                 there.append(counts.sum(axis=0) > counts[fold])
             names = self.targets.names or ["y"]
-            self._known[fold] = among_classes(self.targets, there, names)
-        return self._known[fold]
+            self._present[fold] = among_classes(self.targets, there, names)
+        return self._present[fold]
 
 
 def rows_beside(search: Any, X: Any, y: Any, params: dict[str, Any]) -> RowsBeside | None:
