@@ -169,7 +169,7 @@ def test_labels_of_arrays_and_minibatches(shared):
     np.testing.assert_array_equal(
         one.cv_results_["mean_test_score"], other.cv_results_["mean_test_score"]
     )
-    model = SoftmaxClassifier(solver="adam", max_iter=8, random_state=0)
+    model = SoftmaxClassifier(solver="adam", max_iter=12, learning_rate=0.1, random_state=0)
     search = SweepCV(model, {"reg": [1e-3, 1.0]}, cv=3).fit(x, y)
     assert search.best_params_ == {"reg": 1e-3}
     assert search.best_score_ > 0.9
