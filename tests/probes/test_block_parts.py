@@ -10,6 +10,7 @@ import dask_cases
 import numpy as np
 import pytest
 from estimator_cases import blobs
+from pairwise import named
 
 import xclf
 from xclf.probes import _parts
@@ -58,7 +59,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("y", "options"), CASES.values(), ids=CASES)
+@named(("y", "options"), CASES, "shares", "tasks, folds")
 def test_a_probe_is_that_of_rows_in_memory(shared, monkeypatch, y, options):
     here = xclf.probe((X, y), **GRID | options)
     monkeypatch.setattr(_parts, "computed", None)  # labels cannot come to this process
@@ -77,7 +78,7 @@ def rounded_back(value):
     return getattr(value, "expected", value)
 
 
-@pytest.mark.parametrize("y", [NAMES, COLUMNS], ids=["names", "tasks"])
+@named(["y"], {"names": [NAMES], "tasks": [COLUMNS]}, "tasks")
 def test_parts_of_their_own_and_predictions(shared, monkeypatch, tmp_path, y):
     """Training rows in blocks, validation rows in memory, test rows in blocks, of fewer classes."""
     monkeypatch.setattr("xclf.probes._outputs._has_pyarrow", lambda: False)
@@ -103,6 +104,7 @@ def test_labels_of_arrays(shared):
     assert rounded_back(facts(there.results)) == facts(here.results)
 
 
+@pytest.mark.long
 def test_draws_that_are_many_rows_stay_in_blocks(shared, monkeypatch):
     options = GRID | {"shots": [5], "tries": 3}
     here = xclf.probe((X, NAMES), **options)
@@ -118,6 +120,7 @@ def test_average_precision_is_left_out_of_many_rows(shared, monkeypatch):
     assert there.metrics[0]["accuracy"] > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*fits did not converge")
 def test_minibatches(shared):
     """Of rows in blocks they are other ones, of the same rows."""
@@ -127,6 +130,7 @@ def test_minibatches(shared):
     assert there.results["data"][0]["rows"] == 216
 
 
+@pytest.mark.long
 def test_one_class_alone(shared):
     with pytest.raises(ValueError, match="y must hold at least two classes"):
         xclf.probe(lazy(X, np.zeros(300)), **GRID)

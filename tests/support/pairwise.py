@@ -26,6 +26,15 @@ def mostly_long(**parameters: Sequence[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(list(parameters), cases)
 
 
+def named(names: Sequence[str], cases: Mapping[str, Sequence[Any]], *every: str) -> Any:
+    """Parametrise a test by cases with names, of which those are `long` that are not in `every`."""
+    marked = [
+        pytest.param(*case, id=name, marks=[] if name in every else pytest.mark.long)
+        for name, case in cases.items()
+    ]
+    return pytest.mark.parametrize(names, marked)
+
+
 def _chosen(parameters: Mapping[str, Sequence[Any]]) -> list[tuple[int, ...]]:
     return covering_pairs([range(len(values)) for values in parameters.values()])
 

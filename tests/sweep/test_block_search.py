@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from estimator_cases import blobs
 from kill_cases import Heard, RaiseAt
+from pairwise import named
 from rich.console import Console
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
@@ -36,14 +37,15 @@ def lazy():
     return da.from_array(X, chunks=(70, 4)), da.from_array(NAMES, chunks=50)
 
 
-CASES = [
-    (BALANCED, 3, None, True),
-    (SoftmaxClassifier(standardize=True), KFold(4), ["accuracy", "f1_macro"], "f1_macro"),
-    (SVMClassifier(tol=1e-2), StratifiedKFold(2), {"right": "accuracy"}, "right"),
-]
+TWO = ["accuracy", "f1_macro"]
+CASES = {
+    "cv": (BALANCED, 3, None, True),
+    "list": (SoftmaxClassifier(standardize=True), KFold(4), TWO, "f1_macro"),
+    "dict": (SVMClassifier(tol=1e-2), StratifiedKFold(2), {"right": "accuracy"}, "right"),
+}
 
 
-@pytest.mark.parametrize(("model", "cv", "scoring", "refit"), CASES, ids=["cv", "list", "dict"])
+@named(("model", "cv", "scoring", "refit"), CASES, "dict")
 def test_a_search_is_that_over_rows_in_memory(shared, model, cv, scoring, refit, monkeypatch):
     """Optima agree to the solver's tolerance, and no row of this data is that near to a border:
     what is counted is the same, and so are the scores."""
@@ -88,7 +90,7 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize(("cv", "params", "whole"), SPLITS.values(), ids=SPLITS)
+@named(("cv", "params", "whole"), SPLITS, "shuffled", "some rows", "weights")
 def test_splits_that_hold_out_each_row_once_become_folds(shared, cv, params, whole, monkeypatch):
     """Those that are made here; the labels are then those beside the rows."""
     trained = []
@@ -145,7 +147,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("y", "options", "weights"), OTHERS.values(), ids=OTHERS)
+@named(("y", "options", "weights"), OTHERS, "shuffled", "columns, weights", "lone class")
 def test_all_searches_of_splitters_of_one_seed(shared, y, options, weights, monkeypatch):
     """Counts are the same; probabilities of two optima within the tolerance differ by less than
     1e-6."""
@@ -161,6 +163,7 @@ def test_all_searches_of_splitters_of_one_seed(shared, y, options, weights, monk
         np.testing.assert_allclose(there.cv_results_[name], here.cv_results_[name], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_labels_of_arrays_and_minibatches(shared):
     """The former go to their rows; of the latter a fold is what a fit to its rows is."""
     x, y = lazy()
