@@ -269,3 +269,19 @@ def test_ctrl_c_keeps_the_best_so_far(share, tmp_path):
     assert kept["interrupted"] is True
     model = xclf.load(tmp_path / "out" / "model.safetensors")
     assert model.score(*TEST) == result.accuracy
+
+
+def test_files_that_are_not_there_are_said_before_the_first_set_is_fitted(tmp_path, monkeypatch):
+    """Rows or labels, of any set; a pattern, or a pair of files that are there, is none of them."""
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(30, 2)) + y[:, None])
+    np.save(tmp_path / "y.npy", y)
+    monkeypatch.chdir(tmp_path)
+    there = ["a.npy,y.npy", "b.npy,y.npy"]
+    assert len(xclf.probe(there, reg=[1e-2]).layers["points"]) == 2
+    monkeypatch.setattr("xclf.probes._parts.load", None)
+    for missing in ("c.npy,y.npy", "b.npy,z.npy", "c.npz", "c*.npz"):
+        with pytest.raises(xclf.data.DataError, match="no such file or folder"):
+            xclf.probe([there[0], missing], reg=[1e-2])

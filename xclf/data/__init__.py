@@ -7,6 +7,6 @@ where, and what to do.
 
 from xclf.data._cifar import read_cifar10
 from xclf.data._dataset import DataError, Dataset, Split
-from xclf.data._load import load
+from xclf.data._load import check_there, load
 
-__all__ = ["DataError", "Dataset", "Split", "load", "read_cifar10"]
+__all__ = ["DataError", "Dataset", "Split", "check_there", "load", "read_cifar10"]

@@ -187,6 +187,15 @@ def _read_named(name: str, options: ReadOptions) -> Dataset:
     raise DataError(_not_found(name, path))
 
 
+def check_there(source: str) -> None:
+    """Raises DataError if there is nothing that `load` would read."""
+    if source in ("digits", "-") or Path(source).exists():
+        return
+    for name in _pair(source) or (source,):
+        if not (Path(name).exists() or (glob.has_magic(name) and _glob(name))):
+            raise DataError(_not_found(name, Path(name)))
+
+
 def _pair(name: str) -> tuple[str, str] | None:
     """The names of rows and labels in "rows,labels", files or folders; any other comma belongs to
     a path."""

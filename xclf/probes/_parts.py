@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xclf import _array_api
-from xclf.data import Dataset, load
+from xclf.data import Dataset, check_there, load
 from xclf.estimators import (
     SoftmaxClassifier,
     block_targets,
@@ -73,6 +73,9 @@ def feature_sets(train: Source, val: Any, test: Any) -> list[Sources]:
     layers = _layers(train)
     if layers is None:
         return [Sources("features", train, _given_or_share(val, "val"), _tests(test), True)]
+    for source in layers.values():  # before hours of work on those that are there
+        if isinstance(source, str | os.PathLike):
+            check_there(os.fspath(source))
     vals = _for_each(layers, val, "val")
     tests = _for_each(layers, test, "test")
     return [
