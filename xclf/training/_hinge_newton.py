@@ -55,11 +55,11 @@ _GATHERED = 50
 # Condition of the equations of pairs up to which their solution is a step; beyond it the Hessian's
 # scaled equations are solved, if they are so many at most, or so few that this takes no time: then
 # by QR, if its matrix has so many entries at most.
-_MOST_BY_QR = 1024
 _STIFF, MOST_EQUATIONS, FEW_EQUATIONS, _MOST_ENTRIES = 1e8, 2000, 256, 1 << 22
 # Ratio of the features' mean squares up to which they are alike.
 _SPREAD = 1e6
-
+# Equations of a step up to which a fit goes on by QR once it stands still.
+_MOST_BY_QR = 1024
 
 _EPS = 2.0**-52
 # Share of the sum of its terms below which a sum is rounding.
