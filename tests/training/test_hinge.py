@@ -193,6 +193,16 @@ def test_many_rows_of_which_one_class_has_weight(loss, reg, dtype):
     np.testing.assert_array_equal(model.predict(x), 1)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("dtype", ["int8", "float32", "float64"])
+def test_one_class_without_a_penalty(loss, dtype):
+    """Of all its rows: weights that suit the first alone said an objective of 0, at one of 1e7."""
+    x, y = np.asarray([[-15], [-80], [-2]], dtype=dtype), np.asarray([0, 1, 1])
+    model = SVMClassifier(loss=loss, reg=0.0, class_weight={0: 0.0, 1: 1.0}).fit(x, y)
+    assert model.objective_ == 0.0
+    assert (np.asarray(model.decision_function(x))[1:] >= 1.0).all()
+
+
 @pytest.mark.parametrize("reg", [1e-1, 1e-3, 1e-5])
 @pytest.mark.parametrize("features, classes, apart", [(20, 5, 0.3), (64, 3, 0.1)])
 def test_classes_that_overlap(features, classes, apart, reg):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,18 +19,10 @@ from xclf.training.problem import Problem
 def without_spare_rows(
     fit: Callable[[Problem, Array], list[FitResult]], problem: Problem, theta: Array
 ) -> list[FitResult]:
-    """`fit` of all heads; of one whose rows with weight are all of one class, of which biases alone
-    bring all losses to 0, to one of them."""
-    if problem.rows.shards:
-        classes = _lone_classes(problem, theta)
-        results = {k: _apart(problem, theta[k, :], k, own) for k, own in classes.items()}
-        lone = dict.fromkeys(classes, 0)
-    else:
-        lone, results = _rows_of_one_class(problem, int(theta.shape[0])), {}
-        for k, row in lone.items():
-            one = problem.take_heads(np.asarray([k]))
-            one = replace(one, rows=one.rows.only(np.asarray([row])))
-            (results[k],) = fit(one, theta[k : k + 1, :])
+    """`fit` of all heads but those whose rows with weight are all of one class, of which biases
+    alone bring all losses to 0."""
+    lone = _lone_classes(problem, theta)
+    results = {k: _apart(problem, theta[k, :], k, own) for k, own in lone.items()}
     others = [k for k in range(int(theta.shape[0])) if k not in lone]
     if not lone or not others:
         return fit(problem, theta) if others else [results[k] for k in sorted(results)]
@@ -42,10 +33,12 @@ def without_spare_rows(
 
 
 def _lone_classes(problem: Problem, theta: Array) -> dict[int, int]:
-    """The class of each head of which all rows with weight are of one, from a pass over rows in
-    blocks or on several devices."""
+    """The class of each head of which all rows with weight are of one; of rows in blocks or on
+    several devices from a pass over them."""
     if not (problem.linear and problem.objective.network.bias) or problem.rows.weights is None:
         return {}
+    if not problem.rows.shards:
+        return _classes_here(problem, int(theta.shape[0]))
     there = np.asarray(to_host(class_masses(problem, theta))) > 0.0
     return {k: int(np.argmax(own)) for k, own in enumerate(there) if own.sum() == 1}
 
@@ -64,21 +57,16 @@ def _apart(problem: Problem, theta: Array, head: int, own: int) -> FitResult:
     return FitResult(theta, 1, 0.0, True, CONVERGED, 0.0, dual_gap=0.0)
 
 
-def _rows_of_one_class(problem: Problem, heads: int) -> dict[int, int]:
-    """The first row with weight of each head of which all such rows are of one class."""
+def _classes_here(problem: Problem, heads: int) -> dict[int, int]:
     rows = problem.rows
-    biases = problem.linear and problem.objective.network.bias
-    if not biases or rows.weights is None:
-        return {}
     drawn = np.atleast_2d(to_host(rows.weights) > 0.0)
     index = np.atleast_2d(to_host(true_index(rows.labels)))
     every = np.arange(heads)
     weights_of = every % len(drawn) if rows.heads is None else to_host(rows.heads)
     labels_of = 0 * every if rows.tasks is None else to_host(rows.tasks)
-    first: dict[tuple[int, int], int | None] = {}
+    found: dict[tuple[int, int], int | None] = {}
     for g, t in set(zip(weights_of.tolist(), labels_of.tolist(), strict=True)):
-        own = np.flatnonzero(drawn[g])
-        same = len(own) and bool(np.all(index[t][own] == index[t][own[0]]))
-        first[g, t] = int(own[0]) if same else None
+        own = index[t][drawn[g]]
+        found[g, t] = int(own[0]) if len(own) and bool(np.all(own == own[0])) else None
     pairs = zip(weights_of.tolist(), labels_of.tolist(), strict=True)
-    return {k: row for k, pair in enumerate(pairs) if (row := first[pair]) is not None}
+    return {k: own for k, pair in enumerate(pairs) if (own := found[pair]) is not None}
